@@ -1,0 +1,2 @@
+// The moesaic binary.
+int main() { return 0; }
