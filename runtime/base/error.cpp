@@ -17,8 +17,9 @@ Error::Error(const std::string& message)
 
 void detail::assertion_failed(const char* expression, const char* file, int line, const std::string& values) {
     const RunContext& context = run_context();
-    const std::string text = fmt::format("moesaic: defect: {}:{}: '{}' does not hold: {} (rank {}, step {})\n", file, line,
-                                         expression, values, context.rank, context.step);
+    const std::string text =
+        fmt::format("moesaic: defect: {}:{}: '{}' does not hold: {} (rank {}, step {})\n", file, line,
+                    expression, values, context.rank, context.step);
     std::fputs(text.c_str(), stderr);
     std::fflush(stderr);
     std::abort();

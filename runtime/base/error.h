@@ -37,21 +37,23 @@ class UserError : public std::runtime_error {
 };
 
 namespace detail {
-[[noreturn]] void assertion_failed(const char* expression, const char* file, int line, const std::string& values);
+[[noreturn]] void assertion_failed(const char* expression, const char* file, int line,
+                                   const std::string& values);
 }
 
 }  // namespace moesaic
 
 /// Our own mistake: aborts with the expression and the values that broke it, e.g.
 /// `MOESAIC_ASSERT(a == b, "a {} b {}", a, b)`. Always compiled in: use it where it costs nothing.
-#define MOESAIC_ASSERT(condition, ...)                                                                \
-    do {                                                                                              \
-        if (!(condition))                                                                             \
+#define MOESAIC_ASSERT(condition, ...)                                                                     \
+    do {                                                                                                   \
+        if (!(condition))                                                                                  \
             ::moesaic::detail::assertion_failed(#condition, __FILE__, __LINE__, fmt::format(__VA_ARGS__)); \
     } while (false)
 
-/// As MOESAIC_ASSERT, for checks that cost time (data scans, agreement between ranks); on in dev, asan and tsan presets.
-#define MOESAIC_ASSERT_HEAVY(condition, ...)                                    \
-    do {                                                                        \
+/// As MOESAIC_ASSERT, for checks that cost time (data scans, agreement between ranks); on in dev, asan and
+/// tsan presets.
+#define MOESAIC_ASSERT_HEAVY(condition, ...)                                               \
+    do {                                                                                   \
         if constexpr (::moesaic::kHeavyAssertions) MOESAIC_ASSERT(condition, __VA_ARGS__); \
     } while (false)

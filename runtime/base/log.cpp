@@ -40,8 +40,9 @@ void log_message(LogLevel level, std::string_view text) {
     if (level < threshold() || (level < LogLevel::warn && context.rank != 0)) return;
     std::string prefix = "[moesaic] ";
     if (context.rank != 0) {
-        prefix = context.step < 0 ? fmt::format("[r{}/{}] ", context.rank, context.world_size)
-                                  : fmt::format("[r{}/{} s{}] ", context.rank, context.world_size, context.step);
+        prefix = context.step < 0
+                     ? fmt::format("[r{}/{}] ", context.rank, context.world_size)
+                     : fmt::format("[r{}/{} s{}] ", context.rank, context.world_size, context.step);
     }
     if (level == LogLevel::warn) prefix += "warning: ";
     if (level == LogLevel::error) prefix += "error: ";

@@ -10,8 +10,9 @@ namespace moesaic {
 
 enum class LogLevel { debug, info, warn, error };
 
-/// Prints `[moesaic] text` (rank 0) or `[r3/8 s120] text` (warnings of other ranks) to standard error; info and debug
-/// lines of ranks other than 0 are not printed. The level comes from MOESAIC_LOG (debug|info|warn|error; default info).
+/// Prints `[moesaic] text` (rank 0) or `[r3/8 s120] text` (warnings of other ranks) to standard error; info
+/// and debug lines of ranks other than 0 are not printed. The level comes from MOESAIC_LOG
+/// (debug|info|warn|error; default info).
 void log_message(LogLevel level, std::string_view text);
 
 template <class... Args>

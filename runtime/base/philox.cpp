@@ -39,8 +39,8 @@ std::array<u32, 4> Philox::block(std::array<u32, 4> c) const {
     for (int round = 0; round < 10; ++round) {
         const u64 p0 = u64{kMultiplier0} * c[0];
         const u64 p1 = u64{kMultiplier1} * c[2];
-        c = {static_cast<u32>(p1 >> 32) ^ c[1] ^ k[0], static_cast<u32>(p1), static_cast<u32>(p0 >> 32) ^ c[3] ^ k[1],
-             static_cast<u32>(p0)};
+        c = {static_cast<u32>(p1 >> 32) ^ c[1] ^ k[0], static_cast<u32>(p1),
+             static_cast<u32>(p0 >> 32) ^ c[3] ^ k[1], static_cast<u32>(p0)};
         k = {k[0] + kWeyl0, k[1] + kWeyl1};
     }
     return c;

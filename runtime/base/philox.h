@@ -12,7 +12,8 @@ namespace moesaic {
 /// as easy as 1, 2, 3", SC 2011 (Philox4x32, 10 rounds).
 class Philox {
   public:
-    /// The key is derived from a seed and a name, so that equal seeds with other names give unrelated streams.
+    /// The key is derived from a seed and a name, so that equal seeds with other names give unrelated
+    /// streams.
     Philox(u64 seed, std::string_view name);
     /// The raw key, as in the published test vectors.
     explicit Philox(std::array<u32, 2> key) : key_(key) {}

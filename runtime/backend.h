@@ -1,0 +1,230 @@
+// The boundary between what a layer wants computed and the device that computes it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "runtime/memory_pool.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
+
+namespace moesaic {
+
+// Letters in shapes: T tokens on this rank, H model width, F expert width, E experts, e local experts, K
+// choices per token, R rows, G groups, V vocabulary, M/N/P the extents of a product. "real" is f64 or f32:
+// all reals of one call agree.
+//
+// Rules that every back end keeps (design: sums do not depend on the layout):
+//  * one row's result never depends on how many other rows there are, where the row stands, or how many
+//  threads run;
+//  * products sum over the inner extent in ascending order, each addend fused onto the running sum;
+//  * sums over rows (weight gradients) add row by row in ascending order onto what the output already holds,
+//  so that
+//    splitting the rows over several calls changes no bit.
+
+/// c [M,N] (+)= op(a) [M,P] · op(b) [P,N]; reals. With `trans_a` a is stored [P,M], with `trans_b` b is
+/// stored [N,P].
+struct Gemm {
+    ConstTensorView a, b;
+    TensorView c;
+    bool trans_a = false, trans_b = false;
+    bool accumulate = false;  ///< onto c instead of overwriting it
+};
+
+/// For each group g with its consecutive rows: c[rows] [.,N] (+)= a[rows] [.,P] · op(b[g]).
+/// a [R,P], c [R,N]; b [G,P,N], or [G,N,P] with `trans_b`. rows_per_group [G] on the host, summing to at most
+/// R.
+struct GroupedGemm {
+    ConstTensorView a, b;
+    TensorView c;
+    std::span<const i64> rows_per_group;
+    bool trans_b = false;
+    bool accumulate = false;
+};
+
+/// For each group g: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows] [.,N]. a [R,M], b [R,N], c [G,M,N].
+struct GroupedGemmWeightGrad {
+    ConstTensorView a, b;
+    TensorView c;
+    std::span<const i64> rows_per_group;
+};
+
+/// y[r] = weight * x[r] / sqrt(mean(x[r]^2) + eps) over groups of `weight.elements()` columns; x, y [R,C], C
+/// a multiple of the weight's extent n (C > n: per head). inverse_rms real [R, C/n] is kept for the backward.
+struct RmsNorm {
+    ConstTensorView x, weight;
+    TensorView y, inverse_rms;
+    double eps = 1e-5;
+};
+/// dx [R,C] is written (or added to, with accumulate_dx); d_weight [n] is added to. dx may be the same memory
+/// as dy.
+struct RmsNormGrad {
+    ConstTensorView x, weight, inverse_rms, dy;
+    TensorView dx, d_weight;
+    bool accumulate_dx = false;
+};
+
+/// Rotary position embedding in place, pairs (i, i + head_dim/2) as Hugging Face stores them (Su et al. 2021,
+/// eq. 34). x [T, heads*head_dim] with row stride `row_stride` elements; position of row t is t % seq_len.
+/// cosine, sine real [seq_len, head_dim/2]. `inverse` rotates back, which is the backward.
+struct Rope {
+    TensorView x;
+    i64 row_stride = 0, heads = 0, head_dim = 0, seq_len = 0;
+    ConstTensorView cosine, sine;
+    bool inverse = false;
+};
+
+/// Causal attention of consecutive sequences of seq_len rows, grouped-query: query head h reads key head
+/// h/(heads/kv_heads). q [T, heads*head_dim], k and v [T, kv_heads*head_dim], out [T, heads*head_dim];
+/// log_sum_exp real [heads, T] is kept for the backward. Scores are scaled by 1/sqrt(head_dim).
+struct Attention {
+    ConstTensorView q, k, v;
+    TensorView out, log_sum_exp;
+    i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+};
+/// dq, dk, dv are written.
+struct AttentionGrad {
+    ConstTensorView q, k, v, out, log_sum_exp, d_out;
+    TensorView dq, dk, dv;
+    i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+};
+
+/// y[t] = table[index[t]]; table [V,H], index i32 [T], y [T,H].
+struct Embedding {
+    ConstTensorView table, index;
+    TensorView y;
+};
+/// d_table[index[t]] += dy[t], in ascending t.
+struct EmbeddingGrad {
+    ConstTensorView index, dy;
+    TensorView d_table;
+};
+
+/// y = silu(x[:, :F]) * x[:, F:]; x [R,2F] (gate half, then up half), y [R,F].
+struct SwiGlu {
+    ConstTensorView x;
+    TensorView y;
+};
+/// dx [R,2F] from x [R,2F] and dy [R,F].
+struct SwiGluGrad {
+    ConstTensorView x, dy;
+    TensorView dx;
+};
+
+/// loss f64 [T] = logsumexp(logits[t]) - logits[t, target[t]], 0 where target is -1. logits real [T,V],
+/// target i32 [T]; log_sum_exp f64 [T] is kept for the backward.
+struct CrossEntropy {
+    ConstTensorView logits, target;
+    TensorView loss, log_sum_exp;
+};
+/// d_logits = scale * (softmax(logits) - one_hot(target)), 0 where target is -1; may be the logits' own
+/// memory.
+struct CrossEntropyGrad {
+    ConstTensorView logits, target, log_sum_exp;
+    TensorView d_logits;
+    double scale = 1.0;
+};
+
+/// probability real [T,E] = softmax(logits [T,E]); log_sum_exp real [T].
+struct RowSoftmax {
+    ConstTensorView logits;
+    TensorView probability, log_sum_exp;
+};
+/// The K largest of each row in descending order, ties to the lower index. scores real [T,E]; index i32
+/// [T,K], value [T,K].
+struct TopK {
+    ConstTensorView scores;
+    TensorView index, value;
+};
+
+/// Stable counting sort of `key` i32 [S] with values in [0, groups) or -1 (left out): order i32 [S] lists the
+/// positions of key in group order (only the first sum(counts) entries are written), counts i64 [groups].
+struct GroupByKey {
+    ConstTensorView key;
+    TensorView order, counts;
+};
+
+/// out[i] = in[index[i]], zeros where index is -1. in [N,H], index i32 [R], out [R,H]. With accumulate,
+/// out[i] += in[index[i]].
+struct GatherRows {
+    ConstTensorView in, index;
+    TensorView out;
+    bool accumulate = false;
+};
+
+/// y[t] (+)= sum over k in ascending order of weight[t,k] * rows[slot[t,k]], leaving out slots of -1. rows
+/// [S,H], slot i32 [T,K], weight real [T,K] or empty (all 1), y [T,H].
+struct CombineRows {
+    ConstTensorView rows, slot, weight;
+    TensorView y;
+    bool accumulate = false;
+};
+/// d_rows[slot[t,k]] = weight[t,k] * dy[t]; d_weight[t,k] = <dy[t], rows[slot[t,k]]> (0 for slot -1).
+struct CombineRowsGrad {
+    ConstTensorView rows, slot, weight, dy;
+    TensorView d_rows, d_weight;
+};
+
+/// Decoupled AdamW with bias correction (Loshchilov and Hutter 2019, algorithm 2), as PyTorch computes it.
+/// All reals flat [N]; the gradient is multiplied by grad_scale first. `step` counts from 1.
+struct AdamW {
+    TensorView parameter, first_moment, second_moment;
+    ConstTensorView gradient;
+    double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0, grad_scale = 1;
+    i64 step = 1;
+};
+
+class Backend {
+  public:
+    virtual ~Backend() = default;
+
+    [[nodiscard]] virtual std::string_view name() const = 0;
+    [[nodiscard]] virtual MemoryPool& pool() = 0;
+    [[nodiscard]] Tensor allocate(Shape shape, DType dtype) { return Tensor(pool(), shape, dtype); }
+    [[nodiscard]] virtual std::unique_ptr<Stream> make_stream(std::string_view name) = 0;
+
+    virtual void copy(Stream&, ConstTensorView from, TensorView to) = 0;  ///< same dtype and element count
+    virtual void zero(Stream&, TensorView) = 0;
+    virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x, reals
+    virtual void scale(Stream&, double factor, TensorView y) = 0;    ///< y *= factor, reals
+    virtual void clamp(Stream&, double limit, TensorView y) = 0;     ///< y = min(max(y, -limit), limit)
+    virtual void clamp_grad(Stream&, double limit, ConstTensorView y,
+                            TensorView dy) = 0;  ///< dy = 0 where |y| >= limit
+
+    virtual void gemm(Stream&, const Gemm&) = 0;
+    virtual void grouped_gemm(Stream&, const GroupedGemm&) = 0;
+    virtual void grouped_gemm_weight_grad(Stream&, const GroupedGemmWeightGrad&) = 0;
+
+    virtual void rms_norm(Stream&, const RmsNorm&) = 0;
+    virtual void rms_norm_backward(Stream&, const RmsNormGrad&) = 0;
+    virtual void rope(Stream&, const Rope&) = 0;
+    virtual void attention(Stream&, const Attention&) = 0;
+    virtual void attention_backward(Stream&, const AttentionGrad&) = 0;
+    virtual void embedding(Stream&, const Embedding&) = 0;
+    virtual void embedding_backward(Stream&, const EmbeddingGrad&) = 0;
+    virtual void swiglu(Stream&, const SwiGlu&) = 0;
+    virtual void swiglu_backward(Stream&, const SwiGluGrad&) = 0;
+    virtual void cross_entropy(Stream&, const CrossEntropy&) = 0;
+    virtual void cross_entropy_backward(Stream&, const CrossEntropyGrad&) = 0;
+
+    virtual void row_softmax(Stream&, const RowSoftmax&) = 0;
+    virtual void top_k(Stream&, const TopK&) = 0;
+    virtual void group_by_key(Stream&, const GroupByKey&) = 0;
+    virtual void gather_rows(Stream&, const GatherRows&) = 0;
+    virtual void combine_rows(Stream&, const CombineRows&) = 0;
+    virtual void combine_rows_backward(Stream&, const CombineRowsGrad&) = 0;
+
+    virtual void adamw(Stream&, const AdamW&) = 0;
+    /// sums[b] f64 = sum of squares of values[b*block .. (b+1)*block), each in f64 in a fixed order; the last
+    /// block may be short.
+    virtual void block_sum_squares(Stream&, ConstTensorView values, i64 block, TensorView sums) = 0;
+};
+
+/// The CPU back end with its own pool of `threads` worker threads (1: none besides the caller). Every rank
+/// owns one.
+[[nodiscard]] std::unique_ptr<Backend> make_cpu_backend(int threads,
+                                                        StreamMode mode = StreamMode::inline_execution,
+                                                        u64 shuffle_seed = 0);
+
+}  // namespace moesaic
