@@ -9,10 +9,10 @@ namespace moesaic {
 i64 size_of(DType dtype) {
     switch (dtype) {
         case DType::f64:
-        case DType::i64:
+        case DType::int64:
             return 8;
         case DType::f32:
-        case DType::i32:
+        case DType::int32:
             return 4;
         case DType::bf16:
             return 2;

@@ -13,7 +13,7 @@
 
 namespace moesaic {
 
-enum class DType : std::uint8_t { f64, f32, bf16, i32, i64 };
+enum class DType : std::uint8_t { f64, f32, bf16, int32, int64 };
 enum class Device : std::uint8_t { cpu, cuda };
 
 /// Storage of a bfloat16 number (the upper half of an f32); arithmetic happens in f32.
@@ -31,8 +31,8 @@ template <Element T>
     if constexpr (std::same_as<T, double>) return DType::f64;
     if constexpr (std::same_as<T, float>) return DType::f32;
     if constexpr (std::same_as<T, BFloat16>) return DType::bf16;
-    if constexpr (std::same_as<T, i32>) return DType::i32;
-    if constexpr (std::same_as<T, i64>) return DType::i64;
+    if constexpr (std::same_as<T, i32>) return DType::int32;
+    if constexpr (std::same_as<T, i64>) return DType::int64;
 }
 [[nodiscard]] i64 size_of(DType dtype);
 [[nodiscard]] std::string_view name_of(DType dtype);
