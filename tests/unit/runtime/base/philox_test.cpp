@@ -7,11 +7,13 @@ namespace moesaic {
 namespace {
 
 TEST(Philox, MatchesPublishedVectors) {  // Random123's kat_vectors for philox4x32 with 10 rounds
-    EXPECT_EQ(Philox({0u, 0u}).block({0u, 0u, 0u, 0u}),
+    EXPECT_EQ(Philox(std::array<u32, 2>{0u, 0u}).block({0u, 0u, 0u, 0u}),
               (std::array<u32, 4>{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
-    EXPECT_EQ(Philox({0xffffffffu, 0xffffffffu}).block({0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu}),
+    EXPECT_EQ(Philox(std::array<u32, 2>{0xffffffffu, 0xffffffffu})
+                  .block({0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu}),
               (std::array<u32, 4>{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}));
-    EXPECT_EQ(Philox({0xa4093822u, 0x299f31d0u}).block({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}),
+    EXPECT_EQ(Philox(std::array<u32, 2>{0xa4093822u, 0x299f31d0u})
+                  .block({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}),
               (std::array<u32, 4>{0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}));
 }
 
