@@ -1,0 +1,47 @@
+// Where every (token, choice) goes and how it comes back: made once per MoE layer and micro-step, used four
+// times.
+#pragma once
+
+#include <vector>
+
+#include "comm/mesh.h"
+#include "comm/routing.h"
+#include "comm/step_context.h"
+
+namespace moesaic {
+
+/// One round of the exchange. Rounds exist because a receiver takes at most a budget of rows at once; every
+/// rank of the expert group computes the same number of rounds from the same all-gathered counts.
+struct DispatchChunk {
+    std::vector<i64> first_slot;       ///< [W] where this round's rows for a rank begin, in slots
+    std::vector<i64> send_rows;        ///< [W]
+    std::vector<i64> recv_rows;        ///< [W]
+    std::vector<i64> rows_per_expert;  ///< [e] received rows by local expert
+    Tensor token_of_send;              ///< i32 [sum of send_rows] source token of each row as it is sent
+    Tensor grouped_from_arrival;       ///< i32 [R] row i by expert is arrival row grouped_from_arrival[i]
+    Tensor arrival_from_grouped;       ///< i32 [R] the inverse
+    [[nodiscard]] i64 sent() const;
+    [[nodiscard]] i64 received() const;
+};
+
+/// Slots are this rank's kept (token, choice) pairs in send order: destination rank, local expert, token.
+/// Received rows are grouped by local expert and, within one, ordered by source rank and token, which is the
+/// order of the global micro-batch: weight gradients add rows in that order on every layout.
+struct DispatchPlan {
+    i64 tokens = 0, choices = 0, slots = 0;
+    i64 dropped = 0;                    ///< choices of -1 on this rank
+    Tensor slot_of_choice;              ///< i32 [T,K]; -1: dropped
+    std::vector<i64> load;              ///< [W,E] rows that rank w of the expert group sends to expert e
+    std::vector<DispatchChunk> chunks;  ///< at least one
+};
+
+/// Most rows that a rank receives in one round: `receive_budget` times the mean of the expert group, for
+/// micro-batches of at most `tokens` tokens with `choices` choices. Known from the configuration alone.
+[[nodiscard]] i64 receive_capacity(i64 tokens, i64 choices, double receive_budget);
+
+/// Collective over mesh.experts(): all-gathers the counts per expert (the only host synchronisation of a
+/// layer). `layer` names the collective; `capacity_rows` bounds what a rank receives in one round.
+[[nodiscard]] DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows,
+                                     int layer);
+
+}  // namespace moesaic

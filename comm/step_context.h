@@ -1,0 +1,26 @@
+// What every forward and backward is handed: the device, its two streams, the layout, and where in training
+// we are.
+#pragma once
+
+#include "runtime/backend.h"
+
+namespace moesaic {
+
+class Mesh;
+
+enum class Phase : std::uint8_t {
+    train,      ///< keep what the backward needs
+    recompute,  ///< forward again inside a backward: same plan, statistics not counted a second time
+    evaluate,   ///< keep nothing, count nothing
+};
+
+struct StepContext {
+    Backend& backend;
+    Stream& compute;   ///< every operation of the device
+    Stream& exchange;  ///< every collective, so that their order is one on every rank
+    Mesh& mesh;
+    Phase phase = Phase::train;
+    i64 step = 0;  ///< counts from 1
+};
+
+}  // namespace moesaic

@@ -1,0 +1,94 @@
+#include "runtime/parameter_store.h"
+
+#include "runtime/base/philox.h"
+
+namespace moesaic {
+
+namespace {
+
+template <Element Real>
+void fill_initial(Real* values, const Parameter& parameter, u64 seed) {
+    const Philox random(seed, parameter.name);
+    for (i64 i = 0; i < parameter.shape.elements(); ++i) {
+        double value = parameter.init_constant;
+        if (parameter.init_std > 0) value += parameter.init_std * random.normal(static_cast<u64>(i));
+        values[i] = static_cast<Real>(value);
+    }
+}
+
+}  // namespace
+
+TensorView Weight::value() const {
+    return store_->arena(placement_).value.view().flat(offset_, shape_.elements()).reshaped(shape_);
+}
+
+TensorView Weight::grad() const {
+    return store_->arena(placement_).grad.view().flat(offset_, shape_.elements()).reshaped(shape_);
+}
+
+Weight ParameterStore::declare(std::vector<Parameter> parameters, Shape shape) {
+    MOESAIC_ASSERT(!parameters.empty(), "a weight of shape {} has no parameter", shape.text());
+    Arena& target = arena(parameters.front().placement);
+    Weight weight;
+    weight.store_ = this;
+    weight.placement_ = parameters.front().placement;
+    weight.offset_ = target.elements;
+    weight.shape_ = shape;
+    for (Parameter& parameter : parameters) {
+        MOESAIC_ASSERT(parameter.placement == weight.placement_, "{} has another placement", parameter.name);
+        offsets_.push_back(target.elements);
+        target.elements += parameter.shape.elements();
+        parameters_.push_back(std::move(parameter));
+    }
+    MOESAIC_ASSERT(target.elements - weight.offset_ == shape.elements(),
+                   "parameters of {} elements read as {}", target.elements - weight.offset_, shape.text());
+    return weight;
+}
+
+Weight ParameterStore::declare(Parameter parameter) {
+    const Shape shape = parameter.shape;
+    std::vector<Parameter> one;
+    one.push_back(std::move(parameter));
+    return declare(std::move(one), shape);
+}
+
+void ParameterStore::end_segment() {
+    for (Arena& one : arenas_) {
+        const i64 begin = one.segments.empty() ? 0 : one.segments.back().end;
+        one.segments.push_back({begin, one.elements});
+    }
+}
+
+void ParameterStore::allocate(Stream& stream, u64 seed) {
+    for (Arena& one : arenas_) {
+        MOESAIC_ASSERT(!one.segments.empty() && one.segments.back().end == one.elements,
+                       "the last segment was not ended ({} elements)", one.elements);
+        one.value = backend_.allocate({one.elements}, dtype_);
+        one.grad = backend_.allocate({one.elements}, dtype_);
+    }
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+        Parameter& parameter = parameters_[i];
+        Arena& owner = arena(parameter.placement);
+        parameter.value =
+            owner.value.view().flat(offsets_[i], parameter.shape.elements()).reshaped(parameter.shape);
+        parameter.grad =
+            owner.grad.view().flat(offsets_[i], parameter.shape.elements()).reshaped(parameter.shape);
+        initialise(parameter, seed);
+    }
+    zero_gradients(stream);
+    stream.synchronize();
+}
+
+void ParameterStore::initialise(Parameter& parameter, u64 seed) {
+    if (dtype_ == DType::f64) {
+        fill_initial(parameter.value.as<double>(), parameter, seed);
+    } else {
+        fill_initial(parameter.value.as<float>(), parameter, seed);
+    }
+}
+
+void ParameterStore::zero_gradients(Stream& stream) {
+    for (Arena& one : arenas_) backend_.zero(stream, one.grad);
+}
+
+}  // namespace moesaic

@@ -1,0 +1,88 @@
+// All parameters of a model on one rank in two flat arenas, so that gradient buckets are plain slices.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/backend.h"
+#include "runtime/parameter.h"
+
+namespace moesaic {
+
+class ParameterStore;
+
+/// A layer's handle on consecutive parameters of one arena read as one tensor (e.g. q, k and v stacked, or
+/// all local experts' gates); valid as soon as the store is allocated.
+class Weight {
+  public:
+    Weight() = default;
+    [[nodiscard]] TensorView value() const;
+    [[nodiscard]] TensorView grad() const;
+    [[nodiscard]] explicit operator bool() const { return store_ != nullptr; }
+
+  private:
+    friend class ParameterStore;
+    ParameterStore* store_ = nullptr;
+    Placement placement_ = Placement::replicated;
+    i64 offset_ = 0;
+    Shape shape_;
+};
+
+/// A contiguous piece of an arena, in elements.
+struct ArenaRange {
+    i64 begin = 0, end = 0;
+    [[nodiscard]] i64 size() const { return end - begin; }
+};
+
+/// Declares parameters in forward order, then holds their values and gradients. Parameters of one segment
+/// (embedding, each block, head) become ready together in the backward.
+class ParameterStore {
+  public:
+    ParameterStore(Backend& backend, DType dtype) : backend_(backend), dtype_(dtype) {}
+
+    /// Declares consecutive parameters of one placement and returns them as one tensor of `shape` (their
+    /// sizes add up to it).
+    Weight declare(std::vector<Parameter> parameters, Shape shape);
+    Weight declare(Parameter parameter);
+    /// Ends the current segment; every declaration belongs to the segment that is ended after it.
+    void end_segment();
+    /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
+    void allocate(Stream& stream, u64 seed);
+
+    [[nodiscard]] std::span<Parameter> parameters() { return parameters_; }
+    [[nodiscard]] std::span<const Parameter> parameters() const { return parameters_; }
+    /// Position of a parameter in its arena, in elements.
+    [[nodiscard]] i64 offset_of(std::size_t index) const { return offsets_[index]; }
+    [[nodiscard]] TensorView values(Placement placement) { return arena(placement).value.view(); }
+    [[nodiscard]] TensorView gradients(Placement placement) { return arena(placement).grad.view(); }
+    [[nodiscard]] i64 elements(Placement placement) const { return arena(placement).elements; }
+    /// Range of each segment in an arena, in forward order.
+    [[nodiscard]] std::span<const ArenaRange> segments(Placement placement) const {
+        return arena(placement).segments;
+    }
+    [[nodiscard]] DType dtype() const { return dtype_; }
+    [[nodiscard]] Backend& backend() { return backend_; }
+    void zero_gradients(Stream& stream);
+
+  private:
+    friend class Weight;
+    struct Arena {
+        i64 elements = 0;
+        Tensor value, grad;
+        std::vector<ArenaRange> segments;
+    };
+    [[nodiscard]] Arena& arena(Placement placement) { return arenas_[static_cast<std::size_t>(placement)]; }
+    [[nodiscard]] const Arena& arena(Placement placement) const {
+        return arenas_[static_cast<std::size_t>(placement)];
+    }
+    void initialise(Parameter& parameter, u64 seed);
+
+    Backend& backend_;
+    DType dtype_;
+    Arena arenas_[2];
+    std::vector<Parameter> parameters_;
+    std::vector<i64> offsets_;
+};
+
+}  // namespace moesaic
