@@ -141,9 +141,8 @@ std::string Communicator::describe(std::string_view verb, const Label& label) co
     return fmt::format("{} '{}' on communicator '{}'", verb, label.text(), name_);
 }
 
-void Communicator::throw_timeout(std::string_view verb, const Label& label, std::string_view detail) const {
-    throw Error(fmt::format("{}: no answer for {} s in {}{}", speaker(), timeout_seconds(),
-                            describe(verb, label), detail));
+std::string Communicator::timeout_text(std::string_view verb, const Label& label) const {
+    return fmt::format("{}: no answer for {} s in {}", speaker(), timeout_seconds(), describe(verb, label));
 }
 
 }  // namespace moesaic

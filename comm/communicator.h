@@ -98,6 +98,15 @@ class Communicator {
     /// Collective over this communicator. In place, reduced in rank order: same bits on every rank.
     void all_reduce(Stream& stream, TensorView data, ReduceOp op, Label label);
 
+    // ------------------------------------------------------------ words for errors
+
+    /// "rank 3 of 8, step 118": who speaks, by its world rank.
+    [[nodiscard]] static std::string speaker();
+    /// "all_to_all_rows 'dispatch, layer 5' on communicator 'experts'".
+    [[nodiscard]] std::string describe(std::string_view verb, const Label& label) const;
+    /// The text of a time-out in that verb.
+    [[nodiscard]] std::string timeout_text(std::string_view verb, const Label& label) const;
+
   protected:
     /// Reduces `parts` (size() blocks as large as `into`, one after the other) in their order; keeps `parts`
     /// until done. Here for host streams; a device's communicator brings a kernel.
@@ -105,13 +114,6 @@ class Communicator {
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
     [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
-
-    /// "rank 3 of 8, step 118": who speaks, by its world rank.
-    [[nodiscard]] static std::string speaker();
-    /// "all_to_all_rows 'dispatch, layer 5' on communicator 'experts'".
-    [[nodiscard]] std::string describe(std::string_view verb, const Label& label) const;
-    [[noreturn]] void throw_timeout(std::string_view verb, const Label& label,
-                                    std::string_view detail = {}) const;
 
   private:
     int rank_, size_;
