@@ -96,44 +96,41 @@ void AttentionLayer::rotate(StepContext& context, i64 seq_len, TensorView x, boo
 }
 
 /// q or k as attention reads it: projected, normalised, clamped, rotated.
-Tensor AttentionLayer::prepare_head(StepContext& context, const LayerInput& in, Part part,
-                                    const std::optional<RmsNormLayer>& norm, Tensor& raw,
-                                    RmsNormLayer::Saved& norm_saved, Tensor& clamped) const {
-    Tensor head = project(context, in.x, part);
+void AttentionLayer::rotated_forward(StepContext& context, const LayerInput& in, Part part,
+                                     const std::optional<RmsNormLayer>& norm, Rotated& saved) const {
+    saved.ready = project(context, in.x, part);
     if (norm) {
-        raw = std::move(head);
-        head = norm->forward(context, {.x = raw, .seq_len = in.seq_len}, norm_saved);
+        saved.raw = std::move(saved.ready);
+        saved.ready = norm->forward(context, {.x = saved.raw, .seq_len = in.seq_len}, saved.norm);
     }
     if (clip_) {
-        context.backend.clamp(context.compute, *clip_, head);
-        clamped = context.backend.allocate(head.shape(), head.dtype());
-        context.backend.copy(context.compute, head, clamped);
+        context.backend.clamp(context.compute, *clip_, saved.ready);
+        saved.clamped = context.backend.allocate(saved.ready.shape(), in.x.dtype);
+        context.backend.copy(context.compute, saved.ready, saved.clamped);
     }
-    rotate(context, in.seq_len, head, false);
-    return head;
+    rotate(context, in.seq_len, saved.ready, false);
 }
 
-Tensor AttentionLayer::prepare_head_backward(StepContext& context, const LayerInput& in,
-                                             const std::optional<RmsNormLayer>& norm, const Tensor& raw,
-                                             RmsNormLayer::Saved& norm_saved, const Tensor& clamped,
-                                             Tensor d_head) const {
-    rotate(context, in.seq_len, d_head, true);
-    if (clip_) context.backend.clamp_grad(context.compute, *clip_, clamped, d_head);
-    if (norm) return norm->backward(context, {.x = raw, .seq_len = in.seq_len}, d_head, norm_saved);
-    return d_head;
+Tensor AttentionLayer::rotated_backward(StepContext& context, const LayerInput& in,
+                                        const std::optional<RmsNormLayer>& norm, Tensor d_ready,
+                                        Rotated& saved) const {
+    rotate(context, in.seq_len, d_ready, true);
+    if (clip_) context.backend.clamp_grad(context.compute, *clip_, saved.clamped, d_ready);
+    if (!norm) return d_ready;
+    return norm->backward(context, {.x = saved.raw, .seq_len = in.seq_len}, d_ready, saved.norm);
 }
 
 Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
-    saved.q = prepare_head(context, in, q_part_, q_norm_, saved.q_raw, saved.q_norm, saved.q_clamped);
-    saved.k = prepare_head(context, in, k_part_, k_norm_, saved.k_raw, saved.k_norm, saved.k_clamped);
+    rotated_forward(context, in, q_part_, q_norm_, saved.q);
+    rotated_forward(context, in, k_part_, k_norm_, saved.k);
     saved.v = project(context, in.x, v_part_);
     if (clip_) backend.clamp(context.compute, *clip_, saved.v);
 
-    saved.mixed = backend.allocate(saved.q.shape(), in.x.dtype);
+    saved.mixed = backend.allocate(saved.q.ready.shape(), in.x.dtype);
     saved.log_sum_exp = backend.allocate({heads_, in.x.rows()}, in.x.dtype);
-    backend.attention(context.compute, {.q = saved.q,
-                                        .k = saved.k,
+    backend.attention(context.compute, {.q = saved.q.ready,
+                                        .k = saved.k.ready,
                                         .v = saved.v,
                                         .out = saved.mixed,
                                         .log_sum_exp = saved.log_sum_exp,
@@ -149,16 +146,16 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
 Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                 Saved& saved) const {
     Backend& backend = context.backend;
-    Tensor d_mixed = backend.allocate(saved.mixed.shape(), in.x.dtype);  // [T,A]
+    Tensor d_mixed = backend.allocate(saved.mixed.shape(), in.x.dtype);
     backend.gemm(context.compute, {.a = dy, .b = output_.value(), .c = d_mixed});
     backend.gemm(context.compute,
                  {.a = dy, .b = saved.mixed, .c = output_.grad(), .trans_a = true, .accumulate = true});
 
-    Tensor dq = backend.allocate(saved.q.shape(), in.x.dtype);
-    Tensor dk = backend.allocate(saved.k.shape(), in.x.dtype);
+    Tensor dq = backend.allocate(saved.q.ready.shape(), in.x.dtype);
+    Tensor dk = backend.allocate(saved.k.ready.shape(), in.x.dtype);
     Tensor dv = backend.allocate(saved.v.shape(), in.x.dtype);
-    backend.attention_backward(context.compute, {.q = saved.q,
-                                                 .k = saved.k,
+    backend.attention_backward(context.compute, {.q = saved.q.ready,
+                                                 .k = saved.k.ready,
                                                  .v = saved.v,
                                                  .out = saved.mixed,
                                                  .log_sum_exp = saved.log_sum_exp,
@@ -170,10 +167,8 @@ Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, Cons
                                                  .kv_heads = kv_heads_,
                                                  .head_dim = head_dim_,
                                                  .seq_len = in.seq_len});
-    dq = prepare_head_backward(context, in, q_norm_, saved.q_raw, saved.q_norm, saved.q_clamped,
-                               std::move(dq));
-    dk = prepare_head_backward(context, in, k_norm_, saved.k_raw, saved.k_norm, saved.k_clamped,
-                               std::move(dk));
+    dq = rotated_backward(context, in, q_norm_, std::move(dq), saved.q);
+    dk = rotated_backward(context, in, k_norm_, std::move(dk), saved.k);
     if (clip_) backend.clamp_grad(context.compute, *clip_, saved.v, dv);
 
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);

@@ -32,14 +32,18 @@ class RotaryTable {
 /// k, clamp of q, k and v, rotate q and k, attend, project.
 class AttentionLayer {
   public:
-    /// A = heads * head_dim, B = kv_heads * head_dim columns.
+    /// What q or k went through on its way to attention; C is its heads * head_dim.
+    struct Rotated {
+        Tensor raw;  // [T,C] before qk-norm; empty without
+        RmsNormLayer::Saved norm;
+        Tensor clamped;  // [T,C] after the clamp, before rotation; empty without a clamp
+        Tensor ready;    // [T,C] as attention reads it
+    };
     struct Saved {
-        Tensor q_raw, k_raw;  // [T,A], [T,B] before qk-norm; empty without
-        RmsNormLayer::Saved q_norm, k_norm;
-        Tensor q_clamped, k_clamped;  // [T,A], [T,B] after the clamp, before rotation; empty without a clamp
-        Tensor q, k, v;               // [T,A], [T,B], [T,B] as attention reads them
-        Tensor mixed;                 // [T,A] before the output projection
-        Tensor log_sum_exp;           // [heads,T]
+        Rotated q, k;
+        Tensor v;            // [T, kv_heads*head_dim]
+        Tensor mixed;        // [T, heads*head_dim] before the output projection
+        Tensor log_sum_exp;  // [heads,T]
     };
 
     /// `rotary` outlives the layer and is prepared by whoever calls it.
@@ -57,21 +61,19 @@ class AttentionLayer {
     [[nodiscard]] Tensor project(StepContext& context, ConstTensorView x, Part part) const;
     void project_backward(StepContext& context, ConstTensorView x, Part part, ConstTensorView dy,
                           TensorView dx, bool accumulate) const;
-    [[nodiscard]] Tensor prepare_head(StepContext& context, const LayerInput& in, Part part,
-                                      const std::optional<RmsNormLayer>& norm, Tensor& raw,
-                                      RmsNormLayer::Saved& norm_saved, Tensor& clamped) const;
-    [[nodiscard]] Tensor prepare_head_backward(StepContext& context, const LayerInput& in,
-                                               const std::optional<RmsNormLayer>& norm, const Tensor& raw,
-                                               RmsNormLayer::Saved& norm_saved, const Tensor& clamped,
-                                               Tensor d_head) const;
+    void rotated_forward(StepContext& context, const LayerInput& in, Part part,
+                         const std::optional<RmsNormLayer>& norm, Rotated& saved) const;
+    [[nodiscard]] Tensor rotated_backward(StepContext& context, const LayerInput& in,
+                                          const std::optional<RmsNormLayer>& norm, Tensor d_ready,
+                                          Rotated& saved) const;
     void rotate(StepContext& context, i64 seq_len, TensorView x, bool inverse) const;
 
     i64 width_, heads_, kv_heads_, head_dim_;
     std::optional<double> clip_;
     Part q_part_, k_part_, v_part_;
     const RotaryTable* rotary_;
-    Weight qkv_;     // [A+2B,H]
-    Weight output_;  // [H,A]
+    Weight qkv_;     // [(heads + 2*kv_heads)*head_dim, H]
+    Weight output_;  // [H, heads*head_dim]
     std::optional<RmsNormLayer> q_norm_, k_norm_;
 };
 

@@ -34,15 +34,4 @@ Tensor RmsNormLayer::backward(StepContext& context, const LayerInput& in, ConstT
     return dx;
 }
 
-void RmsNormLayer::backward_onto(StepContext& context, const LayerInput& in, ConstTensorView dy, Saved& saved,
-                                 TensorView dx) const {
-    context.backend.rms_norm_backward(context.compute, {.x = in.x,
-                                                        .weight = weight_.value(),
-                                                        .inverse_rms = saved.inverse_rms,
-                                                        .dy = dy,
-                                                        .dx = dx,
-                                                        .d_weight = weight_.grad(),
-                                                        .accumulate_dx = true});
-}
-
 }  // namespace moesaic

@@ -20,9 +20,6 @@ class RmsNormLayer {
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
-    /// Backward that adds onto `dx` [T,H], where a residual already left its gradient.
-    void backward_onto(StepContext& context, const LayerInput& in, ConstTensorView dy, Saved& saved,
-                       TensorView dx) const;
 
   private:
     i64 extent_;
