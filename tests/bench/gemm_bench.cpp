@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <vector>
 
 #include "runtime/base/philox.h"
 #include "runtime/cpu/gemm.h"
+#include "runtime/cpu/grouped_gemm.h"
 
 namespace moesaic {
 namespace {
@@ -81,6 +83,31 @@ void gemm_shapes(benchmark::internal::Benchmark* bench) {
 BENCHMARK_CAPTURE(bench_gemm, nn, false, false)->Apply(gemm_shapes);
 BENCHMARK_CAPTURE(bench_gemm, nt, false, true)->Apply(gemm_shapes);
 BENCHMARK_CAPTURE(bench_gemm, tn, true, false)->Apply(gemm_shapes);
+
+/// Eight experts with 256 rows each or with skewed rows: gate and up projection (H=128, 2F=512).
+const std::vector<i64> kEven(8, 256), kSkewed{1, 1200, 0, 600, 17, 200, 30, 0};
+
+void bench_grouped(benchmark::State& state, const std::vector<i64>& rows, bool weight_grad) {
+    ThreadPool pool(static_cast<int>(state.range(0)));
+    constexpr i64 kWidth = 128, kColumns = 512;
+    const i64 groups = static_cast<i64>(rows.size()),
+              total = std::accumulate(rows.begin(), rows.end(), i64{0});
+    const auto x = random_values(total * kWidth, 1);
+    auto weight = random_values(groups * kWidth * kColumns, 2), y = random_values(total * kColumns, 3);
+    for (auto _ : state) {
+        if (weight_grad)
+            accumulate_weight_grads(
+                pool, GroupedWeightGrad<float>{rows, kWidth, kColumns, x.data(), y.data(), weight.data()});
+        else
+            multiply_groups(pool,
+                            GroupedProduct<float>{rows, kColumns, kWidth, x.data(), weight.data(), y.data()});
+    }
+    report(state, 2.0 * static_cast<double>(total * kWidth * kColumns));
+}
+BENCHMARK_CAPTURE(bench_grouped, even, kEven, false)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(bench_grouped, skewed, kSkewed, false)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(bench_grouped, even_weight_grad, kEven, true)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(bench_grouped, skewed_weight_grad, kSkewed, true)->Arg(1)->Arg(2)->UseRealTime();
 
 }  // namespace
 }  // namespace moesaic

@@ -18,7 +18,7 @@ template <class T>
 std::vector<T> random_values(i64 count, u64 seed) {
     const Philox random(seed, "gemm test");
     std::vector<T> values(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(random.normal(i));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(random.uniform(i) - 0.5);
     return values;
 }
 
@@ -97,10 +97,10 @@ TYPED_TEST(Gemm, EveryShapeAndTransposeIsTheFusedChainBitForBit) {
                                                                             {8, 48, 16},
                                                                             {9, 49, 33},
                                                                             {3, 97, 5},
-                                                                            {33, 31, 400},
+                                                                            {12, 31, 400},
                                                                             {7, 16, 1},
-                                                                            {130, 50, 19},
-                                                                            {16, 100, 770}}) {
+                                                                            {130, 50, 9},
+                                                                            {9, 20, 770}}) {
             for (int flags = 0; flags < 8; ++flags) {
                 Case<TypeParam> one{m, n, p, (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0};
                 ASSERT_TRUE(same_bits(one.result(1), one.oracle()))
@@ -124,7 +124,7 @@ TYPED_TEST(Gemm, WithoutVectorsTheResultIsCloseAndRowsAreStillIndependent) {
 
 TYPED_TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
     for (const bool trans_b : {false, true}) {
-        Case<TypeParam> many{45, 70, 500, false, trans_b};
+        Case<TypeParam> many{19, 70, 500, false, trans_b};
         const auto all = many.result(1);
         for (i64 row = 0; row < many.m; ++row) {
             Case<TypeParam> one{1, 70, 500, false, trans_b};
