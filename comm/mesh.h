@@ -44,7 +44,7 @@ class Mesh {
     [[nodiscard]] int local_experts() const { return total_experts_ / shape_.expert; }
     [[nodiscard]] int first_expert() const { return experts_->rank() * local_experts(); }
     /// The rank within experts() that holds this expert.
-    [[nodiscard]] int expert_owner(int expert) const { return expert / local_experts(); }
+    [[nodiscard]] int expert_owner(int expert) const;
 
   private:
     Communicator& world_;

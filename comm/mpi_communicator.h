@@ -8,8 +8,8 @@
 
 namespace moesaic {
 
-/// Whether this process was started as one of several MPI ranks (by mpirun, mpiexec or srun), from the
-/// environment; also in builds without MPI.
+/// Whether this process was started as one of several MPI ranks (by mpirun, mpiexec or srun --mpi=...), from
+/// the environment; also in builds without MPI.
 [[nodiscard]] bool mpi_launched();
 
 /// Whether this build can talk MPI, and which library answers ("Open MPI v4.1.4, ..."; empty without).
@@ -32,8 +32,9 @@ class MpiSession {
 /// Collective over all MPI processes. Needs a living MpiSession; sets run_context().
 [[nodiscard]] std::unique_ptr<Communicator> make_mpi_world(double timeout_seconds = 600);
 
-/// Runs `body` as this process's rank and returns what it returns. An Error that leaves `body` is printed
-/// once, with its rank, and ends the whole job with exit code 1; a UserError is the caller's to print.
+/// Runs `body` as this process's rank and returns what it returns: main's way into MPI. An exception that
+/// leaves `body` is printed once, with its rank, and ends the whole job with exit code 1. A UserError is
+/// printed once as it is; 2 is returned when every rank found it, otherwise it too ends the job.
 [[nodiscard]] int run_mpi_rank(const std::function<int(Communicator&)>& body, double timeout_seconds = 600);
 
 }  // namespace moesaic
