@@ -27,7 +27,7 @@ struct RuntimeOptions {
 [[nodiscard]] ModelSpec resolve_model(const Config& config, i64 vocabulary);
 
 /// The expert-parallel size of a world (contract, "Layout"): the configured one, or the largest that fits.
-[[nodiscard]] int resolve_expert_parallel(const Config& config, int world, int ranks_per_node);
+[[nodiscard]] int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int world, int ranks_per_node);
 
 class RankRuntime {
   public:
@@ -41,8 +41,8 @@ class RankRuntime {
     std::unique_ptr<Mesh> mesh;
     ParameterStore store;
     Model model;
-    GradientSync gradient_sync;
-    ShardedOptimizer optimizer;
+    std::unique_ptr<GradientSync> gradient_sync;
+    std::unique_ptr<ShardedOptimizer> optimizer;
 };
 
 /// Worker threads of each of `local_ranks` ranks on this machine: the cores this process may use, shared out.

@@ -1,6 +1,7 @@
 // One training step over the global batch: forward, loss, backward, gradient sums, update.
 #pragma once
 
+#include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
 #include "runtime/data/sampler.h"
@@ -32,19 +33,21 @@ class TrainingStep {
     [[nodiscard]] const MicroBatches& micro_batches() const { return micro_batches_; }
 
   private:
-    struct MicroStep;
-    void load_batch(i64 step, MicroBatches::Part part);
-    [[nodiscard]] Batch device_batch(i64 sequences) const;
+    [[nodiscard]] Batch load_batch(i64 step, MicroBatches::Part part);
     /// Collective over the world: forward passes alone, for exact counts of the whole batch (scope `global`).
     void count_experts(i64 step, GlobalBatch& global);
-    [[nodiscard]] StepResult gather_results(const std::vector<double>& local, bool stop_here);
+    /// Collective over the world. Forward and backward of this rank's micro-batch `index`; adds to `record` and `counts`.
+    void micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record, std::vector<i64>& counts);
+    /// Collective over the world.
+    void sum_counts(std::vector<i64>& counts);
+    /// Collective over the world: every rank's record becomes the step's numbers.
+    [[nodiscard]] StepResult gather_results(std::vector<double>& mine);
 
     RankRuntime& runtime_;
     const Config& config_;
     const Dataset& dataset_;
     MicroBatches micro_batches_;
-    std::vector<i32> windows_;  // host [m, seq_len+1]
-    Tensor tokens_, targets_;   // i32 [m*seq_len]
+    BatchWindows windows_;
 };
 
 }  // namespace moesaic
