@@ -58,6 +58,8 @@ class Wave {
     void compute(i64 task, i64 first_inner) const;
     void compute_block(const Slice<T>& slice, i64 task, i64 first_inner, PanelProduct<T> block) const;
 
+    StridedOperand<T> turned(const PanelProduct<T>& block) const;
+
     static i64 inner_count(const Slice<T>& slice, i64 first_inner) {
         return std::min(kInnerBlock, slice.product->p - first_inner);
     }
@@ -144,9 +146,19 @@ void Wave<T>::compute(i64 task, i64 first_inner) const {
     compute_block(slice, local / slice.row_tasks, first_inner, block);
 }
 
+/// A transposed a is turned first: its columns lie so far apart that each would fall on the same cache sets.
+template <class T>
+StridedOperand<T> Wave<T>::turned(const PanelProduct<T>& block) const {
+    const i64 stride = round_up(block.p, kernels_.lanes);
+    T* const rows = scratch<T>(ScratchSlot::packed_rows, block.rows * stride);
+    kernels_.pack_panel(block.a, block.rows, block.p, rows);
+    return {rows, stride, 1};
+}
+
 template <class T>
 void Wave<T>::compute_block(const Slice<T>& slice, i64 task, i64 first_inner, PanelProduct<T> block) const {
     const i64 last_panel = std::min(slice.panels, (task + 1) * slice.panels_per_task);
+    if (block.a.column_stride != 1 && last_panel - task * slice.panels_per_task > 1) block.a = turned(block);
     T* const c = block.c;
     for (i64 panel = task * slice.panels_per_task; panel < last_panel; ++panel) {
         const i64 first_column = panel * kernels_.panel_columns;
