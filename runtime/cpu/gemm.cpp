@@ -8,7 +8,7 @@
 namespace moesaic {
 namespace {
 
-constexpr i64 kInnerBlock = 384;        // p that is packed at a time: a panel stays in the second-level cache
+constexpr i64 kInnerBlock = 256;        // p that is packed at a time: a panel stays in the second-level cache
 constexpr i64 kRowBlock = 128;          // rows of one task at most
 constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of one wave, unless a single slice needs more
@@ -209,7 +209,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) 
             slice.first_column = first;
             slice.columns = std::min(slice_columns, product.n - first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
-            slice.in_place = product.m <= 2 * kernels.row_tile && product.b.column_stride == 1;
+            slice.in_place = product.m <= 4 * kernels.row_tile && product.b.column_stride == 1;
             slices[count++] = slice;
             bytes += slice.panels * kernels.panel_columns * kInnerBlock * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();

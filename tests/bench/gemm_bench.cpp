@@ -75,6 +75,8 @@ void gemm_shapes(benchmark::internal::Benchmark* bench) {
     for (const i64 threads : {1, 2})
         for (const auto& [m, n, p] : {std::array<i64, 3>{17, 512, 512},
                                       {64, 512, 512},
+                                      {64, 2048, 512},
+                                      {32, 2048, 512},
                                       {256, 512, 512},
                                       {1024, 128, 512},
                                       {1024, 512, 128}})
