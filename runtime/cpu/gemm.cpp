@@ -8,7 +8,7 @@
 namespace moesaic {
 namespace {
 
-constexpr i64 kInnerBlock = 384;        // p that is packed at a time: a panel stays in the second-level cache
+constexpr i64 kInnerBlock = 256;        // p that is packed at a time: a panel stays in the second-level cache
 constexpr i64 kRowBlock = 128;          // rows of one task at most
 constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of one wave, unless a single slice needs more
@@ -57,6 +57,8 @@ class Wave {
     void pack(i64 panel, i64 first_inner) const;
     void compute(i64 task, i64 first_inner) const;
     void compute_block(const Slice<T>& slice, i64 task, i64 first_inner, PanelProduct<T> block) const;
+
+    StridedOperand<T> turned(const PanelProduct<T>& block) const;
 
     static i64 inner_count(const Slice<T>& slice, i64 first_inner) {
         return std::min(kInnerBlock, slice.product->p - first_inner);
@@ -144,9 +146,19 @@ void Wave<T>::compute(i64 task, i64 first_inner) const {
     compute_block(slice, local / slice.row_tasks, first_inner, block);
 }
 
+/// A transposed a is turned first: its columns lie so far apart that each would fall on the same cache sets.
+template <class T>
+StridedOperand<T> Wave<T>::turned(const PanelProduct<T>& block) const {
+    const i64 stride = round_up(block.p, kernels_.lanes);
+    T* const rows = scratch<T>(ScratchSlot::packed_rows, block.rows * stride);
+    kernels_.pack_panel(block.a, block.rows, block.p, rows);
+    return {rows, stride, 1};
+}
+
 template <class T>
 void Wave<T>::compute_block(const Slice<T>& slice, i64 task, i64 first_inner, PanelProduct<T> block) const {
     const i64 last_panel = std::min(slice.panels, (task + 1) * slice.panels_per_task);
+    if (block.a.column_stride != 1 && last_panel - task * slice.panels_per_task > 1) block.a = turned(block);
     T* const c = block.c;
     for (i64 panel = task * slice.panels_per_task; panel < last_panel; ++panel) {
         const i64 first_column = panel * kernels_.panel_columns;
@@ -197,7 +209,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) 
             slice.first_column = first;
             slice.columns = std::min(slice_columns, product.n - first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
-            slice.in_place = product.m <= 2 * kernels.row_tile && product.b.column_stride == 1;
+            slice.in_place = product.m <= 4 * kernels.row_tile && product.b.column_stride == 1;
             slices[count++] = slice;
             bytes += slice.panels * kernels.panel_columns * kInnerBlock * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();

@@ -13,6 +13,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
+namespace {  // other files have functions of the same names here
 namespace hn = hwy::HWY_NAMESPACE;
 
 // 8 x 3 accumulators fill the 32 registers of AVX-512, 4 x 3 the 16 of AVX2.
@@ -202,6 +203,7 @@ const GemmKernels<double>& kernels_f64() {
     return kernels<double>();
 }
 
+}  // namespace
 }  // namespace moesaic::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

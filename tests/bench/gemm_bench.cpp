@@ -1,4 +1,4 @@
-// Speed of the CPU products, each beside the peak of one core measured in the same run.
+// Speed of the CPU products with attention, each beside the peak of one core measured in the same run.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/base/philox.h"
+#include "runtime/cpu/attention.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/grouped_gemm.h"
 
@@ -74,6 +75,8 @@ void gemm_shapes(benchmark::internal::Benchmark* bench) {
     for (const i64 threads : {1, 2})
         for (const auto& [m, n, p] : {std::array<i64, 3>{17, 512, 512},
                                       {64, 512, 512},
+                                      {64, 2048, 512},
+                                      {32, 2048, 512},
                                       {256, 512, 512},
                                       {1024, 128, 512},
                                       {1024, 512, 128}})
@@ -108,6 +111,32 @@ BENCHMARK_CAPTURE(bench_grouped, even, kEven, false)->Arg(1)->Arg(2)->UseRealTim
 BENCHMARK_CAPTURE(bench_grouped, skewed, kSkewed, false)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK_CAPTURE(bench_grouped, even_weight_grad, kEven, true)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK_CAPTURE(bench_grouped, skewed_weight_grad, kSkewed, true)->Arg(1)->Arg(2)->UseRealTime();
+
+/// Four sequences of 256 rows with four heads of 32; flops counted for the causal half only.
+void bench_attention(benchmark::State& state, bool backward) {
+    ThreadPool pool(static_cast<int>(state.range(0)));
+    constexpr AttentionShape kShape{4 * 256, 4, 4, 32, 256};
+    constexpr i64 kElements = kShape.rows * kShape.heads * kShape.head_dim;
+    const auto q = random_values(kElements, 1), k = random_values(kElements, 2),
+               v = random_values(kElements, 3);
+    const auto d_out = random_values(kElements, 4);
+    auto out = q, log_sum_exp = random_values(kShape.heads * kShape.rows, 5), dq = q, dk = k, dv = v;
+    const CausalAttention<float> forward{kShape,   q.data(),   k.data(),
+                                         v.data(), out.data(), log_sum_exp.data()};
+    causal_attention(pool, forward);
+    for (auto _ : state) {
+        if (backward)
+            causal_attention_backward(
+                pool, CausalAttentionGrad<float>{kShape, q.data(), k.data(), v.data(), out.data(),
+                                                 log_sum_exp.data(), d_out.data(), dq.data(), dk.data(),
+                                                 dv.data()});
+        else
+            causal_attention(pool, forward);
+    }
+    report(state, (backward ? 10.0 : 4.0) * static_cast<double>(kElements) * (kShape.seq_len + 1) / 2);
+}
+BENCHMARK_CAPTURE(bench_attention, forward, false)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(bench_attention, backward, true)->Arg(1)->Arg(2)->UseRealTime();
 
 }  // namespace
 }  // namespace moesaic

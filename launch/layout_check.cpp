@@ -1,0 +1,167 @@
+#include "launch/layout_check.h"
+
+#include <cmath>
+#include <mutex>
+
+#include "comm/thread_communicator.h"
+#include "launch/logical_gradients.h"
+#include "launch/training_step.h"
+#include "runtime/data/tokenizer.h"
+
+namespace moesaic {
+
+namespace {
+
+/// What one run of one layout leaves behind.
+struct Outcome {
+    StepResult first;              // step 1
+    std::vector<double> losses;    // steps 1...
+    std::vector<double> rank_norms;
+    LogicalTensors gradients;      // step 1
+};
+
+struct LayoutRun {
+    int world = 1;
+    RuntimeOptions options;
+};
+
+Outcome run_layout(const Config& config, const Dataset& dataset, const ModelSpec& spec, const LayoutRun& run, i64 steps) {
+    Outcome outcome;
+    outcome.rank_norms.resize(static_cast<std::size_t>(run.world));
+    std::mutex mutex;
+    const auto body = [&](Communicator& world) {
+        RankRuntime runtime(config, spec, world, run.options);
+        TrainingStep training(runtime, config, dataset);
+        for (i64 step = 1; step <= steps; ++step) {
+            run_context().step = step;
+            const StepResult result = training.forward_backward(step);
+            LogicalTensors gradients;
+            if (step == 1) gradients = gather_gradients(runtime);
+            training.update(step, result.grad_norm);
+            const std::lock_guard lock(mutex);
+            if (step == 1) outcome.rank_norms[static_cast<std::size_t>(world.rank())] = result.grad_norm;
+            if (world.rank() != 0) continue;
+            outcome.losses.push_back(result.loss);
+            if (step == 1) {
+                outcome.first = result;
+                outcome.gradients = std::move(gradients);
+            }
+        }
+    };
+    run_ranks(run.world, body, static_cast<double>(config.parallel.timeout_seconds));
+    return outcome;
+}
+
+double relative_difference(double value, double reference) {
+    if (value == reference) return 0;
+    return std::abs(value - reference) / std::max(std::abs(reference), 1e-300);
+}
+
+double relative_l2(const std::vector<double>& value, const std::vector<double>& reference) {
+    if (value.size() != reference.size()) return std::numeric_limits<double>::infinity();
+    double difference = 0, norm = 0;
+    for (std::size_t i = 0; i < value.size(); ++i) {
+        difference += (value[i] - reference[i]) * (value[i] - reference[i]);
+        norm += reference[i] * reference[i];
+    }
+    if (difference == 0) return 0;
+    return std::sqrt(difference / std::max(norm, 1e-300));
+}
+
+void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const LogicalTensors& single,
+                       const LogicalTensors& reference) {
+    result.gradient_difference = mine.size() == reference.size() ? 0 : std::numeric_limits<double>::infinity();
+    const bool experts_unreplicated = result.world == result.expert_parallel;
+    for (const auto& [name, values] : reference) {
+        const auto found = mine.find(name);
+        if (found == mine.end()) {
+            result.gradient_difference = std::numeric_limits<double>::infinity();
+            result.worst_tensor = name + " (missing)";
+            return;
+        }
+        const double difference = relative_l2(found->second, values);
+        if (!(difference <= result.gradient_difference)) {
+            result.gradient_difference = difference;
+            result.worst_tensor = name;
+        }
+        if (experts_unreplicated && name.find(".experts.") != std::string::npos && found->second != single.at(name)) {
+            result.expert_bits = false;
+        }
+    }
+}
+
+/// What has to hold, in the order in which a person wants to hear what does not.
+std::string verdict(const LayoutResult& result, bool double_precision) {
+    const double gradient_limit = double_precision ? 1e-10 : 1e-5;
+    const double loss_limit = double_precision ? 1e-10 : 1e-5;
+    if (!result.loss_bits) return "step 1's losses are not the one-rank run's bits";
+    if (!result.routing_equal) return "routing differs from the one-rank run";
+    if (!result.norm_same_on_ranks) return "ranks clip by different norms";
+    if (!(result.balance_difference <= loss_limit)) return "balance losses depend on the layout";
+    if (!(result.gradient_difference <= gradient_limit)) return "gradient of " + result.worst_tensor + " is wrong";
+    if (!(result.norm_difference <= gradient_limit)) return "the clip norm is wrong";
+    if (!result.expert_bits) return "expert gradients are not the one-rank run's bits";
+    if (!(result.later_loss_difference <= loss_limit)) return "losses drift apart after step 1";
+    return "";
+}
+
+LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& single, const Outcome& reference,
+                     bool double_precision) {
+    LayoutResult result;
+    result.world = run.world;
+    result.expert_parallel = *run.options.expert_parallel;
+    result.loss = mine.first.loss;
+    result.loss_aux = mine.first.loss_aux;
+    result.loss_z = mine.first.loss_z;
+    result.grad_norm = mine.first.grad_norm;
+    result.loss_bits = mine.first.sequence_loss == single.first.sequence_loss && mine.first.loss == single.first.loss;
+    result.routing_equal = mine.first.expert_counts == single.first.expert_counts;
+    result.routing_as_reference = mine.first.expert_counts == reference.first.expert_counts;
+    result.norm_same_on_ranks =
+        std::all_of(mine.rank_norms.begin(), mine.rank_norms.end(), [&](double norm) { return norm == mine.rank_norms[0]; });
+    result.balance_difference = std::max(relative_difference(mine.first.loss_aux, single.first.loss_aux),
+                                         relative_difference(mine.first.loss_z, single.first.loss_z));
+    // Where a near tie fell the other way in f64, gradients are only comparable with the one-rank run.
+    const Outcome& truth = result.routing_as_reference ? reference : single;
+    result.norm_difference = relative_difference(mine.first.grad_norm, truth.first.grad_norm);
+    compare_gradients(result, mine.gradients, single.gradients, truth.gradients);
+    for (std::size_t i = 1; i < mine.losses.size(); ++i) {
+        result.later_loss_difference =
+            std::max(result.later_loss_difference, relative_difference(mine.losses[i], single.losses[i]));
+    }
+    result.why = verdict(result, double_precision);
+    result.ok = result.why.empty();
+    return result;
+}
+
+}  // namespace
+
+std::vector<LayoutResult> check_layouts(const Config& config, const LayoutCheckOptions& options) {
+    const auto tokenizer = make_tokenizer(config.task.data.tokenizer);
+    const Dataset dataset = open_dataset(config, *tokenizer);
+    const ModelSpec spec = resolve_model(config, tokenizer->vocabulary_size());
+    const bool double_precision = config.train.precision == Precision::fp64;
+
+    LayoutRun one;
+    one.options.expert_parallel = 1;
+    LayoutRun exact = one;
+    exact.options.dtype = DType::f64;
+    const Outcome single = run_layout(config, dataset, spec, one, options.steps);
+    const Outcome reference = double_precision ? single : run_layout(config, dataset, spec, exact, 1);
+
+    std::vector<LayoutResult> results;
+    for (const int world : options.worlds) {
+        for (int expert_parallel = 1; expert_parallel <= world; ++expert_parallel) {
+            if (world % expert_parallel != 0 || spec.experts % expert_parallel != 0) continue;
+            LayoutRun run = one;
+            run.world = world;
+            run.options.expert_parallel = expert_parallel;
+            if (world > 1) run.options.defects = options.defects;
+            const Outcome mine = world == 1 ? single : run_layout(config, dataset, spec, run, options.steps);
+            results.push_back(compare(run, mine, single, reference, double_precision));
+        }
+    }
+    return results;
+}
+
+}  // namespace moesaic

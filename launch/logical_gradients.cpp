@@ -1,0 +1,52 @@
+#include "launch/logical_gradients.h"
+
+namespace moesaic {
+
+namespace {
+
+std::vector<double> as_doubles(ConstTensorView values) {
+    std::vector<double> result(static_cast<std::size_t>(values.elements()));
+    if (values.dtype == DType::f64) {
+        std::copy_n(values.as<double>(), values.elements(), result.begin());
+    } else {
+        std::copy_n(values.as<float>(), values.elements(), result.begin());
+    }
+    return result;
+}
+
+}  // namespace
+
+std::string name_for_expert(const Parameter& parameter, i64 expert) {
+    const std::string from = fmt::format(".experts.{}.", parameter.expert);
+    const std::size_t at = parameter.name.find(from);
+    MOESAIC_ASSERT(at != std::string::npos, "{} does not name its expert {}", parameter.name, parameter.expert);
+    return fmt::format("{}.experts.{}.{}", parameter.name.substr(0, at), expert, parameter.name.substr(at + from.size()));
+}
+
+LogicalTensors gather_gradients(RankRuntime& runtime) {
+    StepContext context = runtime.context(Phase::train, run_context().step);
+    runtime.gradient_sync->all_gather_gradients(context);
+    Communicator& experts = runtime.mesh->experts();
+    const i64 elements = runtime.store.elements(Placement::expert);
+    Tensor all = runtime.backend->allocate({experts.size() * elements}, runtime.store.dtype());
+    if (elements > 0) {
+        experts.all_gather(context.exchange, runtime.store.gradients(Placement::expert), all, {"gradients of all experts"});
+    }
+    context.exchange.synchronize();
+    LogicalTensors tensors;
+    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
+        const Parameter& parameter = runtime.store.parameters()[i];
+        if (parameter.placement == Placement::replicated) {
+            tensors[parameter.name] = as_doubles(parameter.grad);
+            continue;
+        }
+        for (int owner = 0; owner < experts.size(); ++owner) {
+            const i64 expert = parameter.expert + (owner - experts.rank()) * runtime.mesh->local_experts();
+            const i64 at = owner * elements + runtime.store.offset_of(i);
+            tensors[name_for_expert(parameter, expert)] = as_doubles(all.view().flat(at, parameter.shape.elements()));
+        }
+    }
+    return tensors;
+}
+
+}  // namespace moesaic

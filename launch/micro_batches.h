@@ -1,0 +1,29 @@
+// Which sequences of the global batch a rank computes, and when (contract, "Batches").
+#pragma once
+
+#include <algorithm>
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+/// Micro-batch j holds sequences [j*size, (j+1)*size) of `sequences`; at micro-step i, rank r of W computes micro-batch
+/// i*W + r, or nothing where there is none. Every rank makes the same number of micro-steps.
+struct MicroBatches {
+    i64 sequences = 0;  ///< in the whole batch
+    i64 size = 1;       ///< sequences in a micro-batch; the last may be short
+    i64 world = 1;
+
+    struct Part {
+        i64 first = 0, count = 0;  ///< sequences; count 0: nothing at this micro-step
+    };
+
+    [[nodiscard]] i64 count() const { return (sequences + size - 1) / size; }
+    [[nodiscard]] i64 micro_steps() const { return (count() + world - 1) / world; }
+    [[nodiscard]] Part part(i64 micro_step, i64 rank) const {
+        const i64 first = std::min((micro_step * world + rank) * size, sequences);
+        return {first, std::min(size, sequences - first)};
+    }
+};
+
+}  // namespace moesaic

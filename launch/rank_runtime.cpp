@@ -1,0 +1,102 @@
+#include "launch/rank_runtime.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <thread>
+
+namespace moesaic {
+
+namespace {
+
+DType compute_type(const Config& config, const RuntimeOptions& options) {
+    if (options.dtype) return *options.dtype;
+    return config.train.precision == Precision::fp64 ? DType::f64 : DType::f32;
+}
+
+MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communicator& world, const RuntimeOptions& options) {
+    MeshShape shape;
+    shape.expert = options.expert_parallel
+                       ? *options.expert_parallel
+                       : resolve_expert_parallel(config, spec, world.size(), world.topology().ranks_per_node);
+    return shape;
+}
+
+int cores_of_this_process() {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+int resolve_threads(std::optional<i64> configured, int local_ranks) {
+    if (configured) return static_cast<int>(*configured);
+    // A launcher that binds ranks has shared out the cores already.
+    const int cores = cores_of_this_process();
+    const bool bound = cores < static_cast<int>(std::thread::hardware_concurrency());
+    return bound ? cores : std::max(1, cores / std::max(1, local_ranks));
+}
+
+int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int world, int ranks_per_node) {
+    const int experts = static_cast<int>(spec.experts);
+    if (config.parallel.expert) {
+        MeshShape shape;
+        shape.expert = static_cast<int>(*config.parallel.expert);
+        check_mesh_shape(shape, experts, world);
+        return shape.expert;
+    }
+    return choose_expert_parallel(experts, world, ranks_per_node);
+}
+
+ModelSpec resolve_model(const Config& config, i64 vocabulary) {
+    const ModelConfig& model = config.model;
+    ModelSpec spec;
+    spec.vocabulary = vocabulary;
+    spec.width = model.width;
+    spec.layers = model.layers;
+    spec.heads = model.heads;
+    spec.kv_heads = model.kv_heads;
+    spec.head_dim = model.head_dim.value_or(model.width / model.heads);
+    spec.qk_norm = model.qk_norm;
+    spec.norm_eps = model.norm_eps;
+    spec.rope_theta = model.rope_theta;
+    spec.init_std = model.init_std;
+    spec.clip_qkv = model.clip_qkv;
+    spec.dense_hidden = model.dense_hidden;
+    spec.tie_embeddings = model.tie_embeddings;
+    spec.experts = model.moe.experts;
+    spec.top_k = model.moe.top_k;
+    spec.hidden = model.moe.hidden;
+    spec.every = model.moe.every;
+    spec.router = {std::string(name_of(model.moe.router.kind)), model.moe.router.score,
+                   model.moe.router.normalize.value_or(model.moe.top_k > 1)};
+    spec.balance = {model.moe.balance.aux, model.moe.balance.z, model.moe.balance.scope};
+    spec.seq_len = config.task.data.seq_len;
+    spec.micro_sequences = config.train.micro_sequences;
+    spec.receive_budget = config.parallel.receive_budget;
+    return spec;
+}
+
+RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world, const RuntimeOptions& options)
+    : backend(make_cpu_backend(options.threads, options.stream_mode, config.run.seed)),
+      compute(backend->make_stream("compute")),
+      exchange(backend->make_stream("exchange")),
+      mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options), static_cast<int>(spec.experts))),
+      store(*backend, compute_type(config, options)),
+      model(spec, *mesh, store, options.defects) {
+    store.allocate(*compute, config.run.seed);
+    StepContext start = context(Phase::train, 0);
+    gradient_sync = std::make_unique<GradientSync>(start, store, config.parallel.bucket_bytes, options.defects);
+    const AdamWSettings settings{config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
+                                 config.optimizer.weight_decay};
+    optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,
+                                                   static_cast<int>(config.parallel.zero));
+}
+
+StepContext RankRuntime::context(Phase phase, i64 step) {
+    return {*backend, *compute, *exchange, *mesh, phase, step};
+}
+
+}  // namespace moesaic

@@ -1,0 +1,51 @@
+// Everything that one rank builds from a configuration: device, layout, model, gradients, optimizer.
+#pragma once
+
+#include <memory>
+
+#include "comm/gradient_sync.h"
+#include "comm/mesh.h"
+#include "comm/planted_defects.h"
+#include "comm/sharded_optimizer.h"
+#include "comm/step_context.h"
+#include "layers/model.h"
+#include "runtime/config/config.h"
+#include "runtime/parameter_store.h"
+
+namespace moesaic {
+
+/// What differs between a run and a check of it.
+struct RuntimeOptions {
+    std::optional<DType> dtype;          ///< instead of train.precision
+    std::optional<int> expert_parallel;  ///< instead of parallel.expert
+    int threads = 1;                     ///< worker threads of this rank
+    StreamMode stream_mode = StreamMode::inline_execution;
+    PlantedDefects defects;
+};
+
+/// Resolves every `auto` that a model needs; `vocabulary` comes from the tokenizer.
+[[nodiscard]] ModelSpec resolve_model(const Config& config, i64 vocabulary);
+
+/// The expert-parallel size of a world (contract, "Layout"): the configured one, or the largest that fits.
+[[nodiscard]] int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int world, int ranks_per_node);
+
+class RankRuntime {
+  public:
+    /// Collective over `world`: makes and exercises every communicator.
+    RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world, const RuntimeOptions& options);
+
+    [[nodiscard]] StepContext context(Phase phase, i64 step);
+
+    std::unique_ptr<Backend> backend;
+    std::unique_ptr<Stream> compute, exchange;
+    std::unique_ptr<Mesh> mesh;
+    ParameterStore store;
+    Model model;
+    std::unique_ptr<GradientSync> gradient_sync;
+    std::unique_ptr<ShardedOptimizer> optimizer;
+};
+
+/// Worker threads of each of `local_ranks` ranks on this machine: the cores this process may use, shared out.
+[[nodiscard]] int resolve_threads(std::optional<i64> configured, int local_ranks);
+
+}  // namespace moesaic
