@@ -1,0 +1,41 @@
+// Causal attention of consecutive sequences on the CPU: every sequence on its own, in blocks of query rows.
+#pragma once
+
+#include "runtime/cpu/thread_pool.h"
+
+namespace moesaic {
+
+struct AttentionShape {
+    i64 rows = 0;  ///< T, a multiple of seq_len
+    i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+};
+
+/// Query head h reads key head h / (heads / kv_heads); scores are scaled by 1/sqrt(head_dim). A sequence's
+/// bits depend neither on the other sequences nor on the threads.
+template <class T>
+struct CausalAttention {
+    AttentionShape shape;
+    const T* q = nullptr;      // [T, heads*head_dim]
+    const T* k = nullptr;      // [T, kv_heads*head_dim]
+    const T* v = nullptr;      // [T, kv_heads*head_dim]
+    T* out = nullptr;          // [T, heads*head_dim]
+    T* log_sum_exp = nullptr;  // [heads, T]
+};
+
+template <class T>
+void causal_attention(ThreadPool& pool, const CausalAttention<T>& attention);
+
+/// dq, dk, dv are overwritten. dk and dv sum over the query heads of a key head in ascending order and over
+/// the queries of a head in ascending order.
+template <class T>
+struct CausalAttentionGrad {
+    AttentionShape shape;
+    const T *q = nullptr, *k = nullptr, *v = nullptr, *out = nullptr, *log_sum_exp = nullptr,
+            *d_out = nullptr;
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr;
+};
+
+template <class T>
+void causal_attention_backward(ThreadPool& pool, const CausalAttentionGrad<T>& grad);
+
+}  // namespace moesaic

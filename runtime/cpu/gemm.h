@@ -1,0 +1,40 @@
+// Matrix products on the CPU whose sums do not depend on layout: one chain of fused multiply-adds per
+// element.
+#pragma once
+
+#include <span>
+
+#include "runtime/cpu/gemm_kernel.h"
+#include "runtime/cpu/thread_pool.h"
+
+namespace moesaic {
+
+/// c [m,n] (+)= a [m,p] · b [p,n] with b and a read through strides (a transpose swaps them); c is row-major
+/// with rows c_row_stride apart. T is float or double.
+///
+/// c(i,j) = fma(a(i,p-1), b(p-1,j), ... fma(a(i,0), b(0,j), 0 or c(i,j))): splitting p over two accumulating
+/// calls, other numbers of rows or of threads change no bit.
+template <class T>
+struct MatrixProduct {
+    i64 m = 0, n = 0, p = 0;
+    StridedOperand<T> a, b;
+    T* c = nullptr;
+    i64 c_row_stride = 0;
+    bool accumulate = false;
+};
+
+/// A dense row-major matrix with `columns` stored columns, or its transpose, as an operand.
+template <class T>
+[[nodiscard]] StridedOperand<T> operand(const T* data, i64 columns, bool transposed = false) {
+    return transposed ? StridedOperand<T>{data, 1, columns} : StridedOperand<T>{data, columns, 1};
+}
+
+template <class T>
+void multiply(ThreadPool& pool, const MatrixProduct<T>& product);
+
+/// Several products whose results do not overlap, sharing one pool of tasks. Equal bit for bit to calling
+/// multiply() for each.
+template <class T>
+void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products);
+
+}  // namespace moesaic

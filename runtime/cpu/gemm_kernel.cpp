@@ -1,0 +1,229 @@
+// Register tiles of fused multiply-adds, with vectors along the columns of c; packing of column panels.
+#include "runtime/cpu/gemm_kernel.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/cpu/gemm_kernel.cpp"
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#include <hwy/foreach_target.h>  // includes this file once more per instruction set
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace moesaic::HWY_NAMESPACE {
+namespace {  // other files have functions of the same names here
+namespace hn = hwy::HWY_NAMESPACE;
+
+// 8 x 3 accumulators fill the 32 registers of AVX-512, 4 x 3 the 16 of AVX2.
+constexpr int kRowTile = HWY_MAX_BYTES >= 64 ? 8 : 4;
+constexpr int kPanelVectors = 3;
+
+template <class T>
+using Lanes = hn::ScalableTag<T>;
+template <class T>
+using Vector = hn::Vec<Lanes<T>>;
+
+template <class T>
+HWY_INLINE Vector<T> load_columns(const T* from, i64 columns) {
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    if (columns >= lanes) return hn::LoadU(d, from);
+    return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(std::max<i64>(columns, 0))), d, from);
+}
+
+template <class T>
+HWY_INLINE void store_columns(Vector<T> value, T* to, i64 columns) {
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    if (columns >= lanes)
+        hn::StoreU(value, d, to);
+    else if (columns > 0)
+        hn::BlendedStore(value, hn::FirstN(d, static_cast<std::size_t>(columns)), d, to);
+}
+
+/// One register tile of kRows x kVectors vectors over the whole of p.
+template <class T, int kRows, int kVectors>
+void multiply_tile(const PanelProduct<T>& product) {
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    Vector<T> sums[kRows][kVectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 3
+        for (int j = 0; j < kVectors; ++j) {
+            sums[i][j] = hn::Zero(d);
+            if (product.accumulate)
+                sums[i][j] = load_columns(product.c + i * product.c_row_stride + j * lanes,
+                                          product.columns - j * lanes);
+        }
+    }
+    const T* HWY_RESTRICT b = product.panel;
+    const T* a[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) a[i] = product.a.data + i * product.a.row_stride;
+    const i64 a_step = product.a.column_stride, b_step = product.panel_stride;
+    i64 offset = 0;
+    for (i64 k = 0; k < product.p; ++k) {
+        Vector<T> b_row[kVectors];
+#pragma GCC unroll 3
+        for (int j = 0; j < kVectors; ++j) b_row[j] = hn::LoadU(d, b + j * lanes);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+            const Vector<T> factor = hn::Set(d, a[i][offset]);
+#pragma GCC unroll 3
+            for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(factor, b_row[j], sums[i][j]);
+        }
+        b += b_step;
+        offset += a_step;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 3
+        for (int j = 0; j < kVectors; ++j)
+            store_columns(sums[i][j], product.c + i * product.c_row_stride + j * lanes,
+                          product.columns - j * lanes);
+    }
+}
+
+template <class T, int kVectors, std::size_t... kIndex>
+constexpr auto tiles_of_all_heights(std::index_sequence<kIndex...>) {
+    return std::array{&multiply_tile<T, static_cast<int>(kIndex) + 1, kVectors>...};
+}
+
+template <class T, int kVectors>
+void multiply_rows(const PanelProduct<T>& product) {
+    constexpr auto tiles = tiles_of_all_heights<T, kVectors>(std::make_index_sequence<kRowTile>{});
+    PanelProduct<T> tile = product;
+    for (i64 row = 0; row < product.rows; row += kRowTile) {
+        tile.rows = std::min<i64>(kRowTile, product.rows - row);
+        tiles[static_cast<std::size_t>(tile.rows - 1)](tile);
+        tile.a.data += kRowTile * product.a.row_stride;
+        tile.c += kRowTile * product.c_row_stride;
+    }
+}
+
+template <class T>
+void multiply_panel(const PanelProduct<T>& product) {
+    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
+    if (product.columns <= lanes) return multiply_rows<T, 1>(product);
+    if (product.columns <= 2 * lanes) return multiply_rows<T, 2>(product);
+    multiply_rows<T, 3>(product);
+}
+
+/// b has consecutive columns: rows are copied.
+template <class T>
+void copy_rows(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    for (i64 k = 0; k < p; ++k) {
+        const T* from = b.data + k * b.row_stride;
+        for (i64 column = 0; column < columns; column += lanes, panel += lanes)
+            hn::StoreU(load_columns(from + column, columns - column), d, panel);
+    }
+}
+
+/// A vector whose 128-bit blocks come from rows `stride` elements apart.
+template <class D, class T = hn::TFromD<D>>
+HWY_INLINE hn::Vec<D> load_blocks(D d, const T* from, i64 stride) {
+    if constexpr (hn::MaxLanes(D()) * sizeof(T) <= 16) {
+        return hn::LoadU(d, from);
+    } else {
+        const hn::Half<D> half;
+        const i64 blocks = static_cast<i64>(hn::Lanes(half) * sizeof(T) / 16);
+        return Combine(d, load_blocks(half, from + blocks * stride, stride), load_blocks(half, from, stride));
+    }
+}
+
+// Names that single-lane targets lack are left to argument-dependent lookup.
+
+/// Writes `lanes` columns of b (consecutive along p) transposed: panel[k * panel_stride + j] = b(k, j).
+template <class T>
+HWY_INLINE void transpose_columns(const T* b, i64 column_stride, i64 p, T* panel, i64 panel_stride) {
+    const Lanes<T> d;
+    constexpr i64 kBlock = 16 / sizeof(T);
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    i64 k = 0;
+    for (; k + kBlock <= p; k += kBlock) {
+        T* to = panel + k * panel_stride;
+        const i64 step = kBlock * column_stride;
+        const auto v0 = load_blocks(d, b + k, step);
+        const auto v1 = load_blocks(d, b + k + column_stride, step);
+        if constexpr (kBlock == 2) {
+            hn::StoreU(InterleaveLower(d, v0, v1), d, to);
+            hn::StoreU(InterleaveUpper(d, v0, v1), d, to + panel_stride);
+        } else {
+            const auto v2 = load_blocks(d, b + k + 2 * column_stride, step);
+            const auto v3 = load_blocks(d, b + k + 3 * column_stride, step);
+            const auto low02 = InterleaveLower(d, v0, v2), low13 = InterleaveLower(d, v1, v3);
+            const auto up02 = InterleaveUpper(d, v0, v2), up13 = InterleaveUpper(d, v1, v3);
+            hn::StoreU(InterleaveLower(d, low02, low13), d, to);
+            hn::StoreU(InterleaveUpper(d, low02, low13), d, to + panel_stride);
+            hn::StoreU(InterleaveLower(d, up02, up13), d, to + 2 * panel_stride);
+            hn::StoreU(InterleaveUpper(d, up02, up13), d, to + 3 * panel_stride);
+        }
+    }
+    for (; k < p; ++k)
+        for (i64 j = 0; j < lanes; ++j) panel[k * panel_stride + j] = b[k + j * column_stride];
+}
+
+template <class T>
+void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
+    if (b.column_stride == 1) return copy_rows(b, p, columns, panel);
+    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
+    const i64 width = (columns + lanes - 1) / lanes * lanes;
+    constexpr bool kWholeBlocks = hn::MaxLanes(Lanes<T>()) * sizeof(T) >= 16;
+    for (i64 column = 0; column < width; column += lanes) {
+        const T* from = b.data + column * b.column_stride;
+        if constexpr (kWholeBlocks) {
+            if (b.row_stride == 1 && column + lanes <= columns) {
+                transpose_columns(from, b.column_stride, p, panel + column, width);
+                continue;
+            }
+        }
+        for (i64 k = 0; k < p; ++k)
+            for (i64 j = 0; j < lanes; ++j)
+                panel[k * width + column + j] =
+                    column + j < columns ? from[k * b.row_stride + j * b.column_stride] : T(0);
+    }
+}
+
+template <class T>
+const GemmKernels<T>& kernels() {
+    static const GemmKernels<T> table{kRowTile, kPanelVectors * static_cast<i64>(hn::Lanes(Lanes<T>())),
+                                      static_cast<i64>(hn::Lanes(Lanes<T>())), &multiply_panel<T>,
+                                      &pack_panel<T>};
+    return table;
+}
+const GemmKernels<float>& kernels_f32() {
+    return kernels<float>();
+}
+const GemmKernels<double>& kernels_f64() {
+    return kernels<double>();
+}
+
+}  // namespace
+}  // namespace moesaic::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace moesaic {
+namespace {
+
+HWY_EXPORT(kernels_f32);
+HWY_EXPORT(kernels_f64);
+
+}  // namespace
+
+template <>
+const GemmKernels<float>& gemm_kernels<float>() {
+    return HWY_DYNAMIC_DISPATCH(kernels_f32)();
+}
+template <>
+const GemmKernels<double>& gemm_kernels<double>() {
+    return HWY_DYNAMIC_DISPATCH(kernels_f64)();
+}
+
+}  // namespace moesaic
+#endif

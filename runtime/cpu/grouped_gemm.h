@@ -1,0 +1,38 @@
+// Products of consecutive groups of rows, each group with its own matrix: one expert, one group.
+#pragma once
+
+#include <span>
+
+#include "runtime/cpu/thread_pool.h"
+
+namespace moesaic {
+
+/// For each group g with its consecutive rows: c[rows] [.,n] (+)= a[rows] [.,p] · op(b[g]); b [groups,p,n],
+/// or [groups,n,p] with trans_b. Dense row-major; bit for bit what one multiply() per group gives.
+template <class T>
+struct GroupedProduct {
+    std::span<const i64> rows_per_group;
+    i64 n = 0, p = 0;
+    const T* a = nullptr;  // [R,p]
+    const T* b = nullptr;
+    T* c = nullptr;  // [R,n]
+    bool trans_b = false, accumulate = false;
+};
+
+template <class T>
+void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product);
+
+/// For each group g: c[g] [m,n] += a[rows]ᵀ · b[rows], rows in ascending order; a [R,m], b [R,n].
+template <class T>
+struct GroupedWeightGrad {
+    std::span<const i64> rows_per_group;
+    i64 m = 0, n = 0;
+    const T* a = nullptr;
+    const T* b = nullptr;
+    T* c = nullptr;  // [groups,m,n]
+};
+
+template <class T>
+void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& product);
+
+}  // namespace moesaic

@@ -1,0 +1,186 @@
+// Products against a slow oracle, and the bits that must not depend on layout.
+#include "runtime/cpu/gemm.h"
+
+#include <gtest/gtest.h>
+#include <hwy/targets.h>
+
+#include <cmath>
+#include <cstring>
+#include <tuple>
+#include <vector>
+
+#include "runtime/base/philox.h"
+
+namespace moesaic {
+namespace {
+
+template <class T>
+std::vector<T> random_values(i64 count, u64 seed) {
+    const Philox random(seed, "gemm test");
+    std::vector<T> values(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(random.uniform(i) - 0.5);
+    return values;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& x, const std::vector<T>& y) {
+    return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(T)) == 0);
+}
+
+/// Owns the operands of one product; c starts with values that overwriting must not let through.
+template <class T>
+struct Case {
+    i64 m, n, p;
+    bool trans_a = false, trans_b = false, accumulate = false;
+    std::vector<T> a = random_values<T>(m * p, 1), b = random_values<T>(p * n, 2),
+                   c = random_values<T>(m * n, 3);
+
+    MatrixProduct<T> product() {
+        return {m,
+                n,
+                p,
+                operand(a.data(), trans_a ? m : p, trans_a),
+                operand(b.data(), trans_b ? p : n, trans_b),
+                c.data(),
+                n,
+                accumulate};
+    }
+    std::vector<T> result(int threads) {
+        const std::vector<T> before = c;
+        ThreadPool pool(threads);
+        multiply(pool, product());
+        std::vector<T> out = before;
+        out.swap(c);
+        return out;
+    }
+    /// The chain that the contract promises, one element at a time.
+    std::vector<T> oracle() {
+        const MatrixProduct<T> want = product();
+        std::vector<T> out(static_cast<std::size_t>(m * n));
+        for (i64 i = 0; i < m; ++i) {
+            for (i64 j = 0; j < n; ++j) {
+                T sum = accumulate ? c[static_cast<std::size_t>(i * n + j)] : T(0);
+                for (i64 k = 0; k < p; ++k)
+                    sum = std::fma(*want.a.from(i, k).data, *want.b.from(k, j).data, sum);
+                out[static_cast<std::size_t>(i * n + j)] = sum;
+            }
+        }
+        return out;
+    }
+};
+
+/// Restricts the instruction sets while it lives.
+class OnlyTarget {
+  public:
+    explicit OnlyTarget(i64 target) { hwy::SetSupportedTargetsForTest(target); }
+    ~OnlyTarget() { hwy::SetSupportedTargetsForTest(0); }
+    OnlyTarget(const OnlyTarget&) = delete;
+    OnlyTarget& operator=(const OnlyTarget&) = delete;
+};
+
+template <class T>
+class Gemm : public ::testing::Test {};
+using Reals = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(Gemm, Reals);
+
+TYPED_TEST(Gemm, EveryShapeAndTransposeIsTheFusedChainBitForBit) {
+    // With fused instructions the chain is fully determined, so equality is exact and holds across targets.
+    const i64 fused = hwy::SupportedTargets() & (HWY_AVX3 | HWY_AVX2);
+    for (const i64 target : {i64{HWY_AVX3}, i64{HWY_AVX2}}) {
+        if ((fused & target) == 0) continue;
+        const OnlyTarget only(target | HWY_SCALAR | HWY_EMU128);
+        for (const auto& [m, n, p] : std::vector<std::tuple<i64, i64, i64>>{{0, 5, 3},
+                                                                            {5, 0, 3},
+                                                                            {5, 7, 0},
+                                                                            {1, 1, 1},
+                                                                            {17, 17, 17},
+                                                                            {8, 48, 16},
+                                                                            {9, 49, 33},
+                                                                            {3, 97, 5},
+                                                                            {12, 31, 400},
+                                                                            {7, 16, 1},
+                                                                            {130, 50, 9},
+                                                                            {9, 20, 770}}) {
+            for (int flags = 0; flags < 8; ++flags) {
+                Case<TypeParam> one{m, n, p, (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0};
+                ASSERT_TRUE(same_bits(one.result(1), one.oracle()))
+                    << m << "x" << n << "x" << p << " flags " << flags << " " << hwy::TargetName(target);
+            }
+        }
+    }
+}
+
+TYPED_TEST(Gemm, WithoutVectorsTheResultIsCloseAndRowsAreStillIndependent) {
+    const OnlyTarget only(HWY_SCALAR | HWY_EMU128);
+    Case<TypeParam> many{19, 23, 400};
+    const auto all = many.result(1), want = many.oracle();
+    for (std::size_t i = 0; i < all.size(); ++i)
+        ASSERT_NEAR(all[i], want[i], sizeof(TypeParam) == 4 ? 1e-3 : 1e-11);
+    Case<TypeParam> last{1, 23, 400};
+    last.a.assign(many.a.end() - 400, many.a.end());
+    last.b = many.b;
+    EXPECT_TRUE(same_bits(last.result(1), std::vector<TypeParam>(all.end() - 23, all.end())));
+}
+
+TYPED_TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
+    for (const bool trans_b : {false, true}) {
+        Case<TypeParam> many{19, 70, 500, false, trans_b};
+        const auto all = many.result(1);
+        for (i64 row = 0; row < many.m; ++row) {
+            Case<TypeParam> one{1, 70, 500, false, trans_b};
+            one.a.assign(many.a.begin() + row * 500, many.a.begin() + (row + 1) * 500);
+            one.b = many.b;
+            ASSERT_TRUE(same_bits(
+                one.result(1), std::vector<TypeParam>(all.begin() + row * 70, all.begin() + (row + 1) * 70)))
+                << "row " << row;
+        }
+    }
+}
+
+TYPED_TEST(Gemm, ThreadsChangeNoBit) {
+    for (const auto& [m, n, p] :
+         std::vector<std::tuple<i64, i64, i64>>{{200, 130, 400}, {5, 900, 64}, {400, 3, 50}}) {
+        for (int flags = 0; flags < 4; ++flags) {
+            Case<TypeParam> one{m, n, p, (flags & 1) != 0, (flags & 2) != 0, true};
+            ASSERT_TRUE(same_bits(one.result(1), one.result(3)));
+        }
+    }
+}
+
+TYPED_TEST(Gemm, SplittingTheInnerExtentChangesNoBit) {
+    for (const i64 first : {i64{1}, i64{100}, i64{384}, i64{499}}) {
+        Case<TypeParam> whole{20, 60, 500, true};
+        Case<TypeParam> split = whole;
+        ThreadPool pool(1);
+        MatrixProduct<TypeParam> part = split.product();
+        part.p = first;
+        multiply(pool, part);
+        part = split.product();
+        part.a = part.a.from(0, first);
+        part.b = part.b.from(first, 0);
+        part.p -= first;
+        part.accumulate = true;
+        multiply(pool, part);
+        EXPECT_TRUE(same_bits(whole.result(1), split.c)) << "split at " << first;
+    }
+}
+
+TYPED_TEST(Gemm, RowsOfCMayHaveGapsThatStayUntouched) {
+    constexpr i64 kStride = 64;
+    Case<TypeParam> dense{10, 50, 30};
+    std::vector<TypeParam> wide(10 * kStride, TypeParam(-7));
+    MatrixProduct<TypeParam> product = dense.product();
+    product.c = wide.data();
+    product.c_row_stride = kStride;
+    ThreadPool pool(2);
+    multiply(pool, product);
+    const auto want = dense.result(1);
+    for (i64 i = 0; i < 10; ++i) {
+        for (i64 j = 0; j < kStride; ++j)
+            ASSERT_EQ(wide[static_cast<std::size_t>(i * kStride + j)],
+                      j < 50 ? want[static_cast<std::size_t>(i * 50 + j)] : TypeParam(-7));
+    }
+}
+
+}  // namespace
+}  // namespace moesaic
