@@ -1,0 +1,22 @@
+#include "runtime/cpu/checks.h"
+
+namespace moesaic::cpu {
+
+void expect(ConstTensorView view, i64 rows, i64 cols, DType dtype, std::string_view name) {
+    MOESAIC_ASSERT(view.rows() == rows && view.elements() == rows * cols, "{} is {}, not [{},{}]", name,
+                   view.shape.text(), rows, cols);
+    expect(view, dtype, name);
+}
+
+void expect(ConstTensorView view, DType dtype, std::string_view name) {
+    MOESAIC_ASSERT(view.dtype == dtype, "{} holds {}, not {}", name, name_of(view.dtype), name_of(dtype));
+    MOESAIC_ASSERT(view.device == Device::cpu, "{} is not in host memory", name);
+    MOESAIC_ASSERT(view.data || view.elements() == 0, "{} {} has no memory", name, view.shape.text());
+}
+
+void expect_real(DType dtype, std::string_view name) {
+    MOESAIC_ASSERT(dtype == DType::f32 || dtype == DType::f64, "{} works on reals, not {}", name,
+                   name_of(dtype));
+}
+
+}  // namespace moesaic::cpu

@@ -1,0 +1,79 @@
+// The back end that computes on the processor; the reference for all others.
+#pragma once
+
+#include <algorithm>
+
+#include "runtime/backend.h"
+#include "runtime/cpu/range.h"
+#include "runtime/cpu/thread_pool.h"
+
+namespace moesaic {
+
+/// Checks the operands of every operation when it is enqueued, and shares its rows among the threads when it
+/// runs. Made by make_cpu_backend; one per rank.
+class CpuBackend final : public Backend {
+  public:
+    CpuBackend(int threads, StreamMode mode, u64 shuffle_seed);
+
+    std::string_view name() const override { return "cpu"; }
+    MemoryPool& pool() override { return pool_; }
+    std::unique_ptr<Stream> make_stream(std::string_view name) override {
+        return scheduler_.make_stream(name);
+    }
+
+    void copy(Stream& stream, ConstTensorView from, TensorView to) override;
+    void zero(Stream& stream, TensorView y) override;
+    void add(Stream& stream, ConstTensorView x, TensorView y) override;
+    void scale(Stream& stream, double factor, TensorView y) override;
+    void clamp(Stream& stream, double limit, TensorView y) override;
+    void clamp_grad(Stream& stream, double limit, ConstTensorView y, TensorView dy) override;
+
+    void gemm(Stream& stream, const Gemm& operation) override;
+    void grouped_gemm(Stream& stream, const GroupedGemm& operation) override;
+    void grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) override;
+
+    void rms_norm(Stream& stream, const RmsNorm& operation) override;
+    void rms_norm_backward(Stream& stream, const RmsNormGrad& operation) override;
+    void rope(Stream& stream, const Rope& operation) override;
+    void attention(Stream& stream, const Attention& operation) override;
+    void attention_backward(Stream& stream, const AttentionGrad& operation) override;
+    void embedding(Stream& stream, const Embedding& operation) override;
+    void embedding_backward(Stream& stream, const EmbeddingGrad& operation) override;
+    void swiglu(Stream& stream, const SwiGlu& operation) override;
+    void swiglu_backward(Stream& stream, const SwiGluGrad& operation) override;
+    void cross_entropy(Stream& stream, const CrossEntropy& operation) override;
+    void cross_entropy_backward(Stream& stream, const CrossEntropyGrad& operation) override;
+
+    void row_softmax(Stream& stream, const RowSoftmax& operation) override;
+    void top_k(Stream& stream, const TopK& operation) override;
+    void group_by_key(Stream& stream, const GroupByKey& operation) override;
+    void gather_rows(Stream& stream, const GatherRows& operation) override;
+    void combine_rows(Stream& stream, const CombineRows& operation) override;
+    void combine_rows_backward(Stream& stream, const CombineRowsGrad& operation) override;
+
+    void adamw(Stream& stream, const AdamW& operation) override;
+    void block_sum_squares(Stream& stream, ConstTensorView values, i64 block, TensorView sums) override;
+
+  private:
+    /// Shares `count` items of about `elements_each` elements: calls `kernel(Range)` for parts that are worth
+    /// a thread each. Parts begin at multiples of `unit`.
+    template <class Kernel>
+    void share(i64 count, i64 elements_each, Kernel&& kernel, i64 unit = 1) {
+        constexpr i64 kElementsPerTask = 16384;
+        const i64 units = (count + unit - 1) / unit;
+        const i64 worthwhile = units * unit * std::max<i64>(elements_each, 1) / kElementsPerTask;
+        const i64 tasks =
+            std::clamp<i64>(worthwhile, 1, std::max<i64>(1, std::min<i64>(units, threads_.threads())));
+        threads_.parallel_for(tasks, [&](i64 task) {
+            const cpu::Range part{units * task / tasks * unit,
+                                  std::min(count, units * (task + 1) / tasks * unit)};
+            if (part.first < part.last) kernel(part);
+        });
+    }
+
+    MemoryPool pool_;
+    ThreadPool threads_;
+    HostStreamScheduler scheduler_;
+};
+
+}  // namespace moesaic

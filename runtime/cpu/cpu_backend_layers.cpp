@@ -1,0 +1,138 @@
+#include "runtime/cpu/checks.h"
+#include "runtime/cpu/cpu_backend.h"
+#include "runtime/cpu/embedding.h"
+#include "runtime/cpu/loss.h"
+#include "runtime/cpu/norm.h"
+#include "runtime/cpu/rope.h"
+#include "runtime/cpu/swiglu.h"
+
+namespace moesaic {
+
+using cpu::expect;
+using cpu::expect_real;
+using cpu::Range;
+
+namespace {
+
+// Columns are shared in cache lines, so that two threads do not write to the same one.
+constexpr i64 kColumnUnit = 16;
+
+void check_norm(ConstTensorView x, ConstTensorView weight, ConstTensorView inverse_rms, ConstTensorView y) {
+    const i64 extent = weight.elements();
+    expect_real(x.dtype, "rms_norm");
+    expect(weight, x.dtype, "rms_norm weight");
+    MOESAIC_ASSERT(extent > 0 && x.cols() % extent == 0, "rms_norm of {} in groups of {}", x.shape.text(),
+                   extent);
+    expect(x, x.dtype, "rms_norm x");
+    expect(y, x.rows(), x.cols(), x.dtype, "rms_norm y");
+    expect(inverse_rms, x.rows(), x.cols() / extent, x.dtype, "rms_norm inverse_rms");
+}
+
+}  // namespace
+
+void CpuBackend::rms_norm(Stream& stream, const RmsNorm& operation) {
+    check_norm(operation.x, operation.weight, operation.inverse_rms, operation.y);
+    run_on_host(stream, [this, operation] {
+        share(operation.x.rows(), operation.x.cols(), [&](Range rows) { cpu::rms_norm(operation, rows); });
+    });
+}
+
+void CpuBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& operation) {
+    check_norm(operation.x, operation.weight, operation.inverse_rms, operation.dy);
+    expect(operation.dx, operation.x.rows(), operation.x.cols(), operation.x.dtype, "rms_norm dx");
+    expect(operation.d_weight, operation.x.dtype, "rms_norm d_weight");
+    MOESAIC_ASSERT(operation.d_weight.elements() == operation.weight.elements(), "weight {} d_weight {}",
+                   operation.weight.shape.text(), operation.d_weight.shape.text());
+    run_on_host(stream, [this, operation] {
+        const i64 extent = operation.weight.elements();
+        share(
+            extent, operation.x.elements() / extent,
+            [&](Range columns) { cpu::rms_norm_grad_weight(operation, columns); }, kColumnUnit);
+        share(operation.x.rows(), operation.x.cols(),
+              [&](Range rows) { cpu::rms_norm_grad_x(operation, rows); });
+    });
+}
+
+void CpuBackend::rope(Stream& stream, const Rope& operation) {
+    const DType real = operation.x.dtype;
+    const i64 width = operation.heads * operation.head_dim;
+    expect_real(real, "rope");
+    expect(operation.x, operation.x.rows(), width, real, "rope x");
+    MOESAIC_ASSERT(operation.head_dim % 2 == 0 && operation.seq_len > 0 && operation.row_stride >= width,
+                   "head_dim {} seq_len {} row_stride {} heads {}", operation.head_dim, operation.seq_len,
+                   operation.row_stride, operation.heads);
+    expect(operation.cosine, operation.seq_len, operation.head_dim / 2, real, "rope cosine");
+    expect(operation.sine, operation.seq_len, operation.head_dim / 2, real, "rope sine");
+    run_on_host(stream, [this, operation, width] {
+        share(operation.x.rows(), width, [&](Range rows) { cpu::rope(operation, rows); });
+    });
+}
+
+void CpuBackend::embedding(Stream& stream, const Embedding& operation) {
+    const i64 rows = operation.index.elements();
+    expect_real(operation.table.dtype, "embedding");
+    expect(operation.table, operation.table.dtype, "embedding table");
+    expect(operation.index, DType::int32, "embedding index");
+    expect(operation.y, rows, operation.table.cols(), operation.table.dtype, "embedding y");
+    run_on_host(stream, [this, operation, rows] {
+        share(rows, operation.y.cols(), [&](Range part) { cpu::embedding(operation, part); });
+    });
+}
+
+void CpuBackend::embedding_backward(Stream& stream, const EmbeddingGrad& operation) {
+    const i64 rows = operation.index.elements(), width = operation.d_table.cols();
+    expect_real(operation.dy.dtype, "embedding_backward");
+    expect(operation.index, DType::int32, "embedding_backward index");
+    expect(operation.dy, rows, width, operation.dy.dtype, "embedding_backward dy");
+    expect(operation.d_table, operation.dy.dtype, "embedding_backward d_table");
+    run_on_host(stream, [this, operation, rows, width] {
+        share(
+            width, rows, [&](Range columns) { cpu::embedding_grad(operation, columns); }, kColumnUnit);
+    });
+}
+
+void CpuBackend::swiglu(Stream& stream, const SwiGlu& operation) {
+    expect_real(operation.x.dtype, "swiglu");
+    expect(operation.y, operation.x.dtype, "swiglu y");
+    expect(operation.x, operation.y.rows(), 2 * operation.y.cols(), operation.x.dtype, "swiglu x");
+    run_on_host(stream, [this, operation] {
+        share(operation.x.rows(), operation.x.cols(), [&](Range rows) { cpu::swiglu(operation, rows); });
+    });
+}
+
+void CpuBackend::swiglu_backward(Stream& stream, const SwiGluGrad& operation) {
+    const i64 rows = operation.dy.rows(), width = operation.dy.cols();
+    expect_real(operation.x.dtype, "swiglu_backward");
+    expect(operation.dy, operation.x.dtype, "swiglu_backward dy");
+    expect(operation.x, rows, 2 * width, operation.x.dtype, "swiglu_backward x");
+    expect(operation.dx, rows, 2 * width, operation.x.dtype, "swiglu_backward dx");
+    run_on_host(stream, [this, operation, rows, width] {
+        share(rows, 2 * width, [&](Range part) { cpu::swiglu_grad(operation, part); });
+    });
+}
+
+void CpuBackend::cross_entropy(Stream& stream, const CrossEntropy& operation) {
+    const i64 rows = operation.logits.rows();
+    expect_real(operation.logits.dtype, "cross_entropy");
+    expect(operation.logits, operation.logits.dtype, "cross_entropy logits");
+    expect(operation.target, rows, 1, DType::int32, "cross_entropy target");
+    expect(operation.loss, rows, 1, DType::f64, "cross_entropy loss");
+    expect(operation.log_sum_exp, rows, 1, DType::f64, "cross_entropy log_sum_exp");
+    run_on_host(stream, [this, operation, rows] {
+        share(rows, operation.logits.cols(), [&](Range part) { cpu::cross_entropy(operation, part); });
+    });
+}
+
+void CpuBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& operation) {
+    const i64 rows = operation.logits.rows(), vocabulary = operation.logits.cols();
+    expect_real(operation.logits.dtype, "cross_entropy_backward");
+    expect(operation.logits, operation.logits.dtype, "cross_entropy_backward logits");
+    expect(operation.target, rows, 1, DType::int32, "cross_entropy_backward target");
+    expect(operation.log_sum_exp, rows, 1, DType::f64, "cross_entropy_backward log_sum_exp");
+    expect(operation.d_logits, rows, vocabulary, operation.logits.dtype, "cross_entropy_backward d_logits");
+    run_on_host(stream, [this, operation, rows, vocabulary] {
+        share(rows, vocabulary, [&](Range part) { cpu::cross_entropy_grad(operation, part); });
+    });
+}
+
+}  // namespace moesaic

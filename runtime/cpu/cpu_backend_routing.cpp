@@ -1,0 +1,93 @@
+#include "runtime/cpu/checks.h"
+#include "runtime/cpu/cpu_backend.h"
+#include "runtime/cpu/loss.h"
+#include "runtime/cpu/routing.h"
+
+namespace moesaic {
+
+using cpu::expect;
+using cpu::expect_real;
+using cpu::Range;
+
+void CpuBackend::row_softmax(Stream& stream, const RowSoftmax& operation) {
+    const i64 rows = operation.logits.rows(), experts = operation.logits.cols();
+    const DType real = operation.logits.dtype;
+    expect_real(real, "row_softmax");
+    expect(operation.logits, real, "row_softmax logits");
+    expect(operation.probability, rows, experts, real, "row_softmax probability");
+    expect(operation.log_sum_exp, rows, 1, real, "row_softmax log_sum_exp");
+    run_on_host(stream, [this, operation, rows, experts] {
+        share(rows, experts, [&](Range part) { cpu::row_softmax(operation, part); });
+    });
+}
+
+void CpuBackend::top_k(Stream& stream, const TopK& operation) {
+    const i64 rows = operation.scores.rows(), choices = operation.index.cols();
+    const DType real = operation.scores.dtype;
+    expect_real(real, "top_k");
+    expect(operation.scores, real, "top_k scores");
+    expect(operation.index, rows, choices, DType::int32, "top_k index");
+    expect(operation.value, rows, choices, real, "top_k value");
+    MOESAIC_ASSERT(choices >= 1 && choices <= operation.scores.cols(), "{} of {} scores", choices,
+                   operation.scores.cols());
+    run_on_host(stream, [this, operation, rows] {
+        share(rows, operation.scores.cols(), [&](Range part) { cpu::top_k(operation, part); });
+    });
+}
+
+void CpuBackend::group_by_key(Stream& stream, const GroupByKey& operation) {
+    expect(operation.key, DType::int32, "group_by_key key");
+    expect(operation.order, DType::int32, "group_by_key order");
+    expect(operation.counts, DType::int64, "group_by_key counts");
+    MOESAIC_ASSERT(operation.order.elements() == operation.key.elements(), "key {} order {}",
+                   operation.key.shape.text(), operation.order.shape.text());
+    run_on_host(stream, [operation] { cpu::group_by_key(operation); });
+}
+
+void CpuBackend::gather_rows(Stream& stream, const GatherRows& operation) {
+    const i64 rows = operation.index.elements(), width = operation.in.cols();
+    if (operation.accumulate) expect_real(operation.in.dtype, "gather_rows");
+    expect(operation.in, operation.out.dtype, "gather_rows in");
+    expect(operation.index, DType::int32, "gather_rows index");
+    expect(operation.out, rows, width, operation.out.dtype, "gather_rows out");
+    run_on_host(stream, [this, operation, rows, width] {
+        share(rows, width, [&](Range part) { cpu::gather_rows(operation, part); });
+    });
+}
+
+void CpuBackend::combine_rows(Stream& stream, const CombineRows& operation) {
+    const i64 tokens = operation.slot.rows(), choices = operation.slot.cols();
+    const DType real = operation.y.dtype;
+    expect_real(real, "combine_rows");
+    expect(operation.slot, DType::int32, "combine_rows slot");
+    expect(operation.rows, operation.rows.rows(), operation.y.cols(), real, "combine_rows rows");
+    expect(operation.y, tokens, operation.y.cols(), real, "combine_rows y");
+    if (operation.weight.elements() > 0) {
+        expect(operation.weight, tokens, choices, real, "combine_rows weight");
+    }
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices * operation.y.cols(), [&](Range part) { cpu::combine_rows(operation, part); });
+    });
+}
+
+void CpuBackend::combine_rows_backward(Stream& stream, const CombineRowsGrad& operation) {
+    const i64 tokens = operation.slot.rows(), choices = operation.slot.cols();
+    const i64 width = operation.dy.cols(), slots = operation.d_rows.rows();
+    const DType real = operation.dy.dtype;
+    expect_real(real, "combine_rows_backward");
+    expect(operation.slot, DType::int32, "combine_rows_backward slot");
+    expect(operation.dy, tokens, width, real, "combine_rows_backward dy");
+    expect(operation.d_rows, slots, width, real, "combine_rows_backward d_rows");
+    if (operation.weight.elements() > 0) {
+        expect(operation.weight, tokens, choices, real, "combine_rows_backward weight");
+    }
+    if (operation.d_weight.elements() > 0) {
+        expect(operation.d_weight, tokens, choices, real, "combine_rows_backward d_weight");
+        expect(operation.rows, slots, width, real, "combine_rows_backward rows");
+    }
+    run_on_host(stream, [this, operation, tokens, choices, width] {
+        share(tokens, choices * width, [&](Range part) { cpu::combine_rows_grad(operation, part); });
+    });
+}
+
+}  // namespace moesaic

@@ -1,0 +1,20 @@
+// Element-wise operations over flat memory.
+#pragma once
+
+#include "runtime/cpu/range.h"
+#include "runtime/tensor.h"
+
+namespace moesaic::cpu {
+
+// Elements [first, last) of each operand; the caller has checked shapes and types. Reals but for the first
+// two.
+void copy(ConstTensorView from, TensorView to, Range elements);
+void zero(TensorView y, Range elements);
+void add(ConstTensorView x, TensorView y, Range elements);  ///< y += x
+void scale(double factor, TensorView y, Range elements);    ///< y *= factor
+/// y = min(max(y, -limit), limit); NaN stays.
+void clamp(double limit, TensorView y, Range elements);
+/// dy = 0 where |y| >= limit.
+void clamp_grad(double limit, ConstTensorView y, TensorView dy, Range elements);
+
+}  // namespace moesaic::cpu

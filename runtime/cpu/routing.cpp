@@ -1,0 +1,222 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/cpu/routing.cpp"
+#include "runtime/cpu/simd_targets.h"
+// Targets first, then what they share.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "runtime/cpu/routing.h"
+#include "runtime/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace moesaic::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class Real>
+void gather_add_row(const Real* in, Real* out, i64 width) {
+    const FullVector<Real> d;
+    for (i64 i = 0; i < width; i += lanes_of(d)) {
+        store(d, hn::Add(load(d, out + i, width - i), load(d, in + i, width - i)), out + i, width - i);
+    }
+}
+
+/// One token's row from the rows in its slots; a null `weight` is all 1.
+template <class Real>
+void combine_row(const Real* rows, const i32* slot, const Real* weight, Real* y, i64 choices, i64 width,
+                 bool accumulate) {
+    const FullVector<Real> d;
+    for (i64 i = 0; i < width; i += lanes_of(d)) {
+        const i64 rest = width - i;
+        auto sum = accumulate ? load(d, y + i, rest) : hn::Zero(d);
+        for (i64 k = 0; k < choices; ++k) {
+            if (slot[k] < 0) continue;
+            const auto value = load(d, rows + slot[k] * width + i, rest);
+            sum = weight ? hn::MulAdd(hn::Set(d, weight[k]), value, sum) : hn::Add(sum, value);
+        }
+        store(d, sum, y + i, rest);
+    }
+}
+
+template <class Real>
+Real dot(const Real* a, const Real* b, i64 count) {
+    const FullVector<Real> d;
+    return sum_over_columns(d, count, [&](i64 i, i64 rest, hn::Vec<decltype(d)> sum) HWY_ATTR {
+        return hn::MulAdd(load(d, a + i, rest), load(d, b + i, rest), sum);
+    });
+}
+
+template <class Real>
+void scaled_row(Real factor, const Real* in, Real* out, i64 width) {
+    const FullVector<Real> d;
+    const auto factors = hn::Set(d, factor);
+    for (i64 i = 0; i < width; i += lanes_of(d)) {
+        store(d, hn::Mul(factors, load(d, in + i, width - i)), out + i, width - i);
+    }
+}
+
+void gather_add_target(const GatherRows& operation, Range rows) {
+    for_real(operation.in.dtype, [&](auto real) HWY_ATTR {
+        using Real = decltype(real);
+        const i64 width = operation.out.cols();
+        for (i64 row = rows.first; row < rows.last; ++row) {
+            const i64 source = operation.index.as<i32>()[row];
+            if (source < 0) continue;
+            gather_add_row(operation.in.as<Real>() + source * width, operation.out.as<Real>() + row * width,
+                           width);
+        }
+    });
+}
+
+void combine_target(const CombineRows& operation, Range rows) {
+    for_real(operation.y.dtype, [&](auto real) HWY_ATTR {
+        using Real = decltype(real);
+        const i64 width = operation.y.cols(), choices = operation.slot.cols();
+        const bool weighted = operation.weight.elements() > 0;
+        for (i64 row = rows.first; row < rows.last; ++row) {
+            combine_row(operation.rows.as<Real>(), operation.slot.as<i32>() + row * choices,
+                        weighted ? operation.weight.as<Real>() + row * choices : nullptr,
+                        operation.y.as<Real>() + row * width, choices, width, operation.accumulate);
+        }
+    });
+}
+
+void combine_grad_target(const CombineRowsGrad& operation, Range rows) {
+    for_real(operation.dy.dtype, [&](auto real) HWY_ATTR {
+        using Real = decltype(real);
+        const i64 width = operation.dy.cols(), choices = operation.slot.cols();
+        const Real* weight = operation.weight.elements() > 0 ? operation.weight.as<Real>() : nullptr;
+        Real* d_weight = operation.d_weight.elements() > 0 ? operation.d_weight.as<Real>() : nullptr;
+        for (i64 row = rows.first; row < rows.last; ++row) {
+            const Real* dy = operation.dy.as<Real>() + row * width;
+            for (i64 choice = row * choices; choice < (row + 1) * choices; ++choice) {
+                const i64 slot = operation.slot.as<i32>()[choice];
+                // The dot product comes first: d_rows may be the rows' own memory.
+                if (d_weight) {
+                    d_weight[choice] =
+                        slot < 0 ? Real{0} : dot(dy, operation.rows.as<Real>() + slot * width, width);
+                }
+                if (slot < 0) continue;
+                scaled_row(weight ? weight[choice] : Real{1}, dy, operation.d_rows.as<Real>() + slot * width,
+                           width);
+            }
+        }
+    });
+}
+
+}  // namespace
+}  // namespace moesaic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace moesaic::cpu {
+
+HWY_EXPORT(gather_add_target);
+HWY_EXPORT(combine_target);
+HWY_EXPORT(combine_grad_target);
+
+namespace {
+
+/// NaN counts as the smallest of all.
+template <class Real>
+bool is_better(Real a, Real b) {
+    return std::isnan(b) ? !std::isnan(a) : a > b;
+}
+
+/// Keeps the best so far in descending order; an equal score goes behind, which is the lower index first.
+template <class Real>
+void top_k_row(const Real* scores, i64 columns, i32* index, Real* value, i64 choices) {
+    i64 kept = 0;
+    for (i64 column = 0; column < columns; ++column) {
+        const Real score = scores[column];
+        if (kept == choices && !is_better(score, value[kept - 1])) continue;
+        i64 place = kept < choices ? kept++ : kept - 1;
+        for (; place > 0 && is_better(score, value[place - 1]); --place) {
+            value[place] = value[place - 1];
+            index[place] = index[place - 1];
+        }
+        value[place] = score;
+        index[place] = static_cast<i32>(column);
+    }
+}
+
+template <class Real>
+void top_k_rows(const TopK& operation, Range rows) {
+    const i64 columns = operation.scores.cols(), choices = operation.index.cols();
+    for (i64 row = rows.first; row < rows.last; ++row) {
+        top_k_row(operation.scores.as<Real>() + row * columns, columns,
+                  operation.index.as<i32>() + row * choices, operation.value.as<Real>() + row * choices,
+                  choices);
+    }
+}
+
+void check_slots(ConstTensorView slot, i64 slots, Range rows) {
+    const i64 choices = slot.cols();
+    for (i64 choice = rows.first * choices; choice < rows.last * choices; ++choice) {
+        const i32 value = slot.as<i32>()[choice];
+        MOESAIC_ASSERT(value >= -1 && value < slots, "slot {} of choice {}, rows {}", value, choice, slots);
+    }
+}
+
+}  // namespace
+
+void top_k(const TopK& operation, Range rows) {
+    if (operation.scores.dtype == DType::f32) {
+        top_k_rows<float>(operation, rows);
+    } else {
+        top_k_rows<double>(operation, rows);
+    }
+}
+
+void group_by_key(const GroupByKey& operation) {
+    const i64 positions = operation.key.elements(), groups = operation.counts.elements();
+    const i32* key = operation.key.as<i32>();
+    i64* counts = operation.counts.as<i64>();
+    std::fill_n(counts, groups, i64{0});
+    for (i64 position = 0; position < positions; ++position) {
+        const i32 group = key[position];
+        MOESAIC_ASSERT(group >= -1 && group < groups, "key {} at {}, groups {}", group, position, groups);
+        if (group >= 0) ++counts[group];
+    }
+    std::vector<i64> next(static_cast<std::size_t>(groups), 0);
+    for (std::size_t group = 1; group < next.size(); ++group)
+        next[group] = next[group - 1] + counts[group - 1];
+    for (i64 position = 0; position < positions; ++position) {
+        if (key[position] < 0) continue;
+        i64& place = next[static_cast<std::size_t>(key[position])];
+        operation.order.as<i32>()[place++] = static_cast<i32>(position);
+    }
+}
+
+void gather_rows(const GatherRows& operation, Range rows) {
+    const i64 sources = operation.in.rows();
+    const i64 row_bytes = operation.out.cols() * size_of(operation.out.dtype);
+    for (i64 row = rows.first; row < rows.last; ++row) {
+        const i64 source = operation.index.as<i32>()[row];
+        MOESAIC_ASSERT(source >= -1 && source < sources, "index {} of row {}, sources {}", source, row,
+                       sources);
+        if (operation.accumulate) continue;
+        std::byte* out = static_cast<std::byte*>(operation.out.data) + row * row_bytes;
+        if (source < 0) {
+            std::memset(out, 0, static_cast<std::size_t>(row_bytes));
+        } else {
+            const auto* in = static_cast<const std::byte*>(operation.in.data) + source * row_bytes;
+            std::memcpy(out, in, static_cast<std::size_t>(row_bytes));
+        }
+    }
+    if (operation.accumulate) HWY_DYNAMIC_DISPATCH(gather_add_target)(operation, rows);
+}
+
+void combine_rows(const CombineRows& operation, Range rows) {
+    check_slots(operation.slot, operation.rows.rows(), rows);
+    HWY_DYNAMIC_DISPATCH(combine_target)(operation, rows);
+}
+
+void combine_rows_grad(const CombineRowsGrad& operation, Range rows) {
+    check_slots(operation.slot, operation.d_rows.rows(), rows);
+    HWY_DYNAMIC_DISPATCH(combine_grad_target)(operation, rows);
+}
+
+}  // namespace moesaic::cpu
+#endif

@@ -1,0 +1,129 @@
+// What vector kernels share, compiled once per target: loads and stores with tails, sums in a fixed order.
+#if defined(MOESAIC_RUNTIME_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef MOESAIC_RUNTIME_CPU_SIMD_INL_H_
+#undef MOESAIC_RUNTIME_CPU_SIMD_INL_H_
+#else
+#define MOESAIC_RUNTIME_CPU_SIMD_INL_H_
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include "runtime/base/types.h"
+#include "runtime/tensor.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace moesaic::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class D>
+using Lane = hn::TFromD<D>;
+template <class Real>
+using FullVector = hn::ScalableTag<Real>;
+
+template <class D>
+constexpr i64 lanes_of(D d) {
+    return static_cast<i64>(hn::MaxLanes(d));
+}
+
+template <class D>
+HWY_NOINLINE hn::Vec<D> load_tail(D d, const Lane<D>* from, i64 rest, Lane<D> fill) {
+    HWY_ALIGN Lane<D> buffer[hn::MaxLanes(d)];
+    for (i64 lane = 0; lane < lanes_of(d); ++lane) buffer[lane] = lane < rest ? from[lane] : fill;
+    return hn::Load(d, buffer);
+}
+template <class D>
+HWY_NOINLINE void store_tail(D d, hn::Vec<D> value, Lane<D>* to, i64 rest) {
+    HWY_ALIGN Lane<D> buffer[hn::MaxLanes(d)];
+    hn::Store(value, d, buffer);
+    for (i64 lane = 0; lane < rest; ++lane) to[lane] = buffer[lane];
+}
+
+/// A vector from memory where `rest` elements are left; lanes beyond them hold `fill`. An element's bits do
+/// not depend on whether it stands in a tail.
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const Lane<D>* from, i64 rest, Lane<D> fill = 0) {
+    if (HWY_LIKELY(rest >= lanes_of(d))) return hn::LoadU(d, from);
+    return load_tail(d, from, rest, fill);
+}
+template <class D>
+HWY_INLINE void store(D d, hn::Vec<D> value, Lane<D>* to, i64 rest) {
+    if (HWY_LIKELY(rest >= lanes_of(d))) {
+        hn::StoreU(value, d, to);
+    } else {
+        store_tail(d, value, to, rest);
+    }
+}
+
+/// The sum of a vector's lanes: lower half onto upper half until one is left.
+template <class D>
+HWY_INLINE Lane<D> sum_of_halves(D d, hn::Vec<D> value) {
+    if constexpr (hn::MaxLanes(D()) == 1) {
+        (void)d;
+        return hn::GetLane(value);
+    } else {
+        const hn::Half<D> half;
+        // Unqualified: the target without vectors has no UpperHalf to name.
+        return sum_of_halves(half, hn::Add(hn::LowerHalf(half, value), UpperHalf(half, value)));
+    }
+}
+
+/// Running sums, one per column modulo this, so that the order of a sum is the same for every vector width.
+constexpr i64 kRunningSums = 32;
+
+/// The sum over columns [0, columns) in that order. `add_to(column, rest, sum)` returns sum plus the terms of
+/// the vector of columns that starts at `column`, of which `rest` exist; the others must add zero.
+template <class D, class AddTo>
+HWY_INLINE Lane<D> sum_over_columns(D d, i64 columns, AddTo&& add_to) {
+    constexpr i64 kVectors = kRunningSums / lanes_of(D());
+    hn::Vec<D> sums[kVectors];
+    for (auto& sum : sums) sum = hn::Zero(d);
+    i64 first = 0;
+    for (; first + kRunningSums <= columns; first += kRunningSums) {
+        for (i64 vector = 0; vector < kVectors; ++vector) {
+            const i64 column = first + vector * lanes_of(d);
+            sums[vector] = add_to(column, lanes_of(d), sums[vector]);
+        }
+    }
+    for (i64 vector = 0; vector < kVectors; ++vector) {
+        const i64 column = first + vector * lanes_of(d);
+        if (column < columns) sums[vector] = add_to(column, columns - column, sums[vector]);
+    }
+    for (i64 half = kVectors / 2; half > 0; half /= 2) {
+        for (i64 vector = 0; vector < half; ++vector) {
+            sums[vector] = hn::Add(sums[vector], sums[vector + half]);
+        }
+    }
+    return sum_of_halves(d, sums[0]);
+}
+
+/// e^x for x up to 80 (f32) or 700 (f64); keeps NaN, which Highway's own turns into 0.
+template <class D>
+HWY_INLINE hn::Vec<D> exponential(D d, hn::Vec<D> x) {
+    return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
+/// 1 / (1 + e^-x) without overflow: only the exponential of a negative number is taken.
+template <class D>
+HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
+    const auto one = hn::Set(d, Lane<D>{1});
+    const auto power = exponential(d, hn::Neg(hn::Abs(x)));
+    const auto numerator = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), power, one);
+    return hn::Div(numerator, hn::Add(one, power));
+}
+
+/// Calls `kernel` with a value of the real type that `dtype` stands for.
+template <class Kernel>
+void for_real(DType dtype, Kernel&& kernel) {
+    if (dtype == DType::f32) {
+        kernel(float{});
+    } else {
+        kernel(double{});
+    }
+}
+
+}  // namespace moesaic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,79 @@
+// The table of operation cases that every back end has to pass, whatever the mode of the check.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/backend.h"
+
+namespace moesaic::conformance {
+
+/// How a buffer's elements are stored: `real` is f32 or f64, whichever the check runs with.
+enum class Storage { real, f64, int32, int64 };
+
+/// One operand of an operation, with its contents before the call as doubles.
+struct Buffer {
+    std::string name;
+    Shape shape;
+    std::vector<double> values;
+    Storage storage = Storage::real;
+    bool by_row = false;   ///< a slice of the operation's rows takes the same slice of this buffer
+    bool written = false;  ///< compared after the call
+};
+
+using Views = std::span<const TensorView>;
+using Values = std::vector<std::vector<double>>;
+using Run = std::function<void(Backend&, Stream&, Views)>;
+
+/// The operation leaves the derivative of the objective by buffer `input` in buffer `gradient`, or adds it.
+struct GradientPair {
+    std::size_t input, gradient;
+    bool added = false;
+};
+
+struct OpCase {
+    std::string name;
+    std::vector<Buffer> buffers;
+    Run run;
+    /// The same in plain loops on doubles: gets the buffers' contents before the call and changes them.
+    std::function<void(Values&)> reference;
+    double tolerance_f32 = 1e-5, tolerance_f64 = 1e-13;
+    i64 row_unit = 1;  ///< rows may be split from the others at multiples of this; 0: not at all
+    /// For a backward: <dy, output> of the forward, run on the back end in f64 with these operands.
+    std::function<double(Backend&, Stream&, Views)> objective = nullptr;
+    std::vector<GradientPair> gradients = {};
+};
+
+[[nodiscard]] const std::vector<OpCase>& all_cases();
+
+// The parts of the table, one per family.
+void append_elementwise_cases(std::vector<OpCase>& cases);
+void append_layer_cases(std::vector<OpCase>& cases);
+void append_loss_cases(std::vector<OpCase>& cases);
+void append_routing_cases(std::vector<OpCase>& cases);
+
+// What the parts build their buffers from.
+
+/// Normal random reals; a function of name and shape.
+[[nodiscard]] Buffer normal(std::string name, Shape shape, double scale = 1);
+/// Random integers in [first, last).
+[[nodiscard]] Buffer integers(std::string name, Shape shape, i64 first, i64 last);
+[[nodiscard]] Buffer filled(std::string name, Shape shape, std::vector<double> values,
+                            Storage storage = Storage::real);
+/// Written by the operation, whatever it held before.
+[[nodiscard]] Buffer output(std::string name, Shape shape, Storage storage = Storage::real);
+/// The same buffer, sliced with the operation's rows.
+[[nodiscard]] Buffer by_row(Buffer buffer);
+/// The same buffer, also compared after the call.
+[[nodiscard]] Buffer written(Buffer buffer);
+
+/// <a, b> of f64 operands, after the stream has run.
+[[nodiscard]] double dot(Stream& stream, ConstTensorView a, ConstTensorView b);
+/// An index into a vector from a signed count.
+[[nodiscard]] constexpr std::size_t at(i64 index) {
+    return static_cast<std::size_t>(index);
+}
+
+}  // namespace moesaic::conformance

@@ -1,0 +1,122 @@
+// Cases of the softmax and the cross entropy.
+#include <algorithm>
+#include <cmath>
+
+#include "tests/conformance/op_cases.h"
+
+namespace moesaic::conformance {
+
+namespace {
+
+constexpr double kFactor = 0.25;  // of the gradients, as 1/tokens is
+
+double log_sum_exp(const double* row, i64 columns) {
+    const double largest = *std::max_element(row, row + columns);
+    double sum = 0;
+    for (i64 i = 0; i < columns; ++i) sum += std::exp(row[i] - largest);
+    return largest + std::log(sum);
+}
+
+void append_softmax(std::vector<OpCase>& cases, i64 rows, i64 columns) {
+    const Shape shape{rows, columns};
+    cases.push_back(
+        {.name = fmt::format("row_softmax {}x{}", rows, columns),
+         .buffers = {by_row(normal("logits", shape, 3)), by_row(output("probability", shape)),
+                     by_row(output("log_sum_exp", {rows}))},
+         .run = [](Backend& b, Stream& s,
+                   Views v) { b.row_softmax(s, {.logits = v[0], .probability = v[1], .log_sum_exp = v[2]}); },
+         .reference =
+             [=](Values& v) {
+                 for (i64 row = 0; row < rows; ++row) {
+                     v[2][at(row)] = log_sum_exp(v[0].data() + row * columns, columns);
+                     for (i64 i = row * columns; i < (row + 1) * columns; ++i) {
+                         v[1][at(i)] = std::exp(v[0][at(i)] - v[2][at(row)]);
+                     }
+                 }
+             },
+         .tolerance_f32 = 1e-6});
+}
+
+void append_cross_entropy(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, double scale) {
+    const Shape shape{rows, vocabulary};
+    cases.push_back(
+        {.name = fmt::format("cross_entropy {}x{} scale {}", rows, vocabulary, scale),
+         .buffers = {by_row(normal("logits", shape, scale)),
+                     by_row(integers("target", {rows}, -1, vocabulary)),
+                     by_row(output("loss", {rows}, Storage::f64)),
+                     by_row(output("log_sum_exp", {rows}, Storage::f64))},
+         .run =
+             [](Backend& b, Stream& s, Views v) {
+                 b.cross_entropy(s, {.logits = v[0], .target = v[1], .loss = v[2], .log_sum_exp = v[3]});
+             },
+         .reference =
+             [=](Values& v) {
+                 for (i64 row = 0; row < rows; ++row) {
+                     v[3][at(row)] = log_sum_exp(v[0].data() + row * vocabulary, vocabulary);
+                     const auto target = static_cast<i64>(v[1][at(row)]);
+                     v[2][at(row)] = target < 0 ? 0 : v[3][at(row)] - v[0][at(row * vocabulary + target)];
+                 }
+             },
+         .tolerance_f32 = 3e-7});
+}
+
+void cross_entropy_grad_reference(Values& v, i64 vocabulary, double factor, std::size_t to) {
+    for (std::size_t row = 0; row < v[1].size(); ++row) {
+        const auto target = static_cast<i64>(v[1][row]);
+        for (i64 column = 0; column < vocabulary; ++column) {
+            const std::size_t i = row * at(vocabulary) + at(column);
+            const double probability = std::exp(v[0][i] - v[2][row]);
+            v[to][i] = target < 0 ? 0 : factor * (probability - (column == target ? 1 : 0));
+        }
+    }
+}
+
+void append_cross_entropy_grad(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, bool in_place) {
+    const Shape shape{rows, vocabulary};
+    const std::size_t to = in_place ? 0 : 3;
+    const Buffer logits = normal("logits", shape, 3);
+    std::vector<double> sums;
+    for (i64 row = 0; row < rows; ++row) {
+        sums.push_back(log_sum_exp(logits.values.data() + row * vocabulary, vocabulary));
+    }
+    cases.push_back(
+        {.name = fmt::format("cross_entropy_backward {}x{}{}", rows, vocabulary, in_place ? " in place" : ""),
+         .buffers = {by_row(written(logits)), by_row(integers("target", {rows}, -1, vocabulary)),
+                     by_row(filled("log_sum_exp", {rows}, sums, Storage::f64)),
+                     by_row(output("d_logits", shape))},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 b.cross_entropy_backward(s, {.logits = v[0],
+                                              .target = v[1],
+                                              .log_sum_exp = v[2],
+                                              .d_logits = v[to],
+                                              .scale = kFactor});
+             },
+         .reference = [=](Values& v) { cross_entropy_grad_reference(v, vocabulary, kFactor, to); },
+         .tolerance_f32 = 1e-6,
+         .objective =
+             [](Backend& b, Stream& s, Views v) {
+                 Tensor loss = b.allocate(v[1].shape, DType::f64), sum = b.allocate(v[1].shape, DType::f64);
+                 b.cross_entropy(s, {.logits = v[0], .target = v[1], .loss = loss, .log_sum_exp = sum});
+                 const std::vector<double> ones(at(loss.elements()), kFactor);
+                 return dot(s, loss, view_of(ones.data(), v[1].shape));
+             },
+         .gradients = {{0, to}}});
+}
+
+}  // namespace
+
+void append_loss_cases(std::vector<OpCase>& cases) {
+    struct Sizes {
+        i64 rows, columns;
+    };
+    for (const Sizes& sizes : {Sizes{0, 8}, {1, 1}, {7, 8}, {5, 33}, {600, 64}, {10, 5003}}) {
+        append_softmax(cases, sizes.rows, sizes.columns);
+        append_cross_entropy(cases, sizes.rows, sizes.columns, 1);
+        append_cross_entropy(cases, sizes.rows, sizes.columns, 40);
+        append_cross_entropy_grad(cases, sizes.rows, sizes.columns, false);
+        append_cross_entropy_grad(cases, sizes.rows, sizes.columns, true);
+    }
+}
+
+}  // namespace moesaic::conformance

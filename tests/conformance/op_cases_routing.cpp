@@ -1,0 +1,193 @@
+// Cases of choosing experts and of moving rows.
+#include <algorithm>
+#include <numeric>
+
+#include "tests/conformance/op_cases.h"
+
+namespace moesaic::conformance {
+
+namespace {
+
+void append_top_k(std::vector<OpCase>& cases, i64 rows, i64 experts, i64 choices) {
+    Buffer scores = normal("scores", {rows, experts});
+    for (double& score : scores.values) score = static_cast<double>(static_cast<i64>(score * 4)) / 4;  // ties
+    cases.push_back({.name = fmt::format("top_k {} of {}x{}", choices, rows, experts),
+                     .buffers = {by_row(scores), by_row(output("index", {rows, choices}, Storage::int32)),
+                                 by_row(output("value", {rows, choices}))},
+                     .run = [](Backend& b, Stream& s,
+                               Views v) { b.top_k(s, {.scores = v[0], .index = v[1], .value = v[2]}); },
+                     .reference =
+                         [=](Values& v) {
+                             std::vector<i64> order(at(experts));
+                             for (i64 row = 0; row < rows; ++row) {
+                                 const double* score = v[0].data() + row * experts;
+                                 std::iota(order.begin(), order.end(), 0);
+                                 std::stable_sort(order.begin(), order.end(),
+                                                  [&](i64 a, i64 b) { return score[a] > score[b]; });
+                                 for (i64 k = 0; k < choices; ++k) {
+                                     v[1][at(row * choices + k)] = static_cast<double>(order[at(k)]);
+                                     v[2][at(row * choices + k)] = score[order[at(k)]];
+                                 }
+                             }
+                         },
+                     .tolerance_f32 = 0,
+                     .tolerance_f64 = 0});
+}
+
+void append_group_by_key(std::vector<OpCase>& cases, i64 positions, i64 groups) {
+    cases.push_back(
+        {.name = fmt::format("group_by_key {} into {}", positions, groups),
+         .buffers = {integers("key", {positions}, -1, groups), output("order", {positions}, Storage::int32),
+                     output("counts", {groups}, Storage::int64)},
+         .run = [](Backend& b, Stream& s,
+                   Views v) { b.group_by_key(s, {.key = v[0], .order = v[1], .counts = v[2]}); },
+         .reference =
+             [=](Values& v) {
+                 std::size_t next = 0;
+                 for (i64 group = 0; group < groups; ++group) {
+                     const std::size_t first = next;
+                     for (std::size_t i = 0; i < v[0].size(); ++i) {
+                         if (v[0][i] == static_cast<double>(group)) v[1][next++] = static_cast<double>(i);
+                     }
+                     v[2][at(group)] = static_cast<double>(next - first);
+                 }
+             },
+         .tolerance_f32 = 0,
+         .tolerance_f64 = 0,
+         .row_unit = 0});
+}
+
+void append_gather(std::vector<OpCase>& cases, i64 sources, i64 rows, i64 width, bool accumulate) {
+    const Shape shape{rows, width};
+    cases.push_back(
+        {.name =
+             fmt::format("gather_rows {} of {}x{}{}", rows, sources, width, accumulate ? " accumulate" : ""),
+         .buffers = {normal("in", {sources, width}), by_row(integers("index", {rows}, -1, sources)),
+                     by_row(written(normal("out", shape)))},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 b.gather_rows(s, {.in = v[0], .index = v[1], .out = v[2], .accumulate = accumulate});
+             },
+         .reference =
+             [=](Values& v) {
+                 for (i64 i = 0; i < rows * width; ++i) {
+                     const auto source = static_cast<i64>(v[1][at(i / width)]);
+                     const double value = source < 0 ? 0 : v[0][at(source * width + i % width)];
+                     v[2][at(i)] = accumulate ? v[2][at(i)] + value : value;
+                 }
+             },
+         .tolerance_f32 = 1e-7,
+         .tolerance_f64 = 0});
+}
+
+/// Every slot is the place of one choice, in an order that is not that of the choices; some choices have
+/// none.
+Buffer slots_of(i64 tokens, i64 choices) {
+    const i64 count = tokens * choices;
+    std::vector<double> slot(at(count));
+    for (i64 i = 0; i < count; ++i) slot[at(i)] = i % 5 == 3 ? -1 : static_cast<double>((i * 7 + 2) % count);
+    return by_row(filled("slot", {tokens, choices}, slot, Storage::int32));
+}
+
+void append_combine(std::vector<OpCase>& cases, i64 tokens, i64 choices, i64 width, bool weighted,
+                    bool accumulate) {
+    cases.push_back({.name = fmt::format("combine_rows {}x{}x{}{}{}", tokens, choices, width,
+                                         weighted ? " weighted" : "", accumulate ? " accumulate" : ""),
+                     .buffers = {normal("rows", {tokens * choices, width}), slots_of(tokens, choices),
+                                 by_row(normal("weight", {tokens, choices})),
+                                 by_row(written(normal("y", {tokens, width})))},
+                     .run =
+                         [=](Backend& b, Stream& s, Views v) {
+                             b.combine_rows(s,
+                                            {.rows = v[0],
+                                             .slot = v[1],
+                                             .weight = weighted ? ConstTensorView(v[2]) : ConstTensorView(),
+                                             .y = v[3],
+                                             .accumulate = accumulate});
+                         },
+                     .reference =
+                         [=](Values& v) {
+                             for (i64 i = 0; i < tokens * width; ++i) {
+                                 double sum = accumulate ? v[3][at(i)] : 0;
+                                 for (i64 k = i / width * choices; k < (i / width + 1) * choices; ++k) {
+                                     if (v[1][at(k)] < 0) continue;
+                                     const auto slot = static_cast<i64>(v[1][at(k)]);
+                                     sum += (weighted ? v[2][at(k)] : 1) * v[0][at(slot * width + i % width)];
+                                 }
+                                 v[3][at(i)] = sum;
+                             }
+                         },
+                     .tolerance_f32 = 1e-6});
+}
+
+void combine_grad_reference(Values& v, i64 choices, i64 width) {
+    for (std::size_t choice = 0; choice < v[1].size(); ++choice) {
+        v[5][choice] = 0;
+        if (v[1][choice] < 0) continue;
+        for (std::size_t i = 0; i < at(width); ++i) {
+            const std::size_t row = static_cast<std::size_t>(v[1][choice]) * at(width) + i;
+            const double dy = v[3][choice / at(choices) * at(width) + i];
+            v[4][row] = v[2][choice] * dy;
+            v[5][choice] += dy * v[0][row];
+        }
+    }
+}
+
+void append_combine_grad(std::vector<OpCase>& cases, i64 tokens, i64 choices, i64 width) {
+    const Buffer slot = slots_of(tokens, choices);
+    // Rows of slots that no choice has are not written; their derivative is 0.
+    Buffer d_rows = written(
+        filled("d_rows", {tokens * choices, width}, std::vector<double>(at(tokens * choices * width))));
+    cases.push_back(
+        {.name = fmt::format("combine_rows_backward {}x{}x{}", tokens, choices, width),
+         .buffers = {normal("rows", {tokens * choices, width}), slot,
+                     by_row(normal("weight", {tokens, choices})), by_row(normal("dy", {tokens, width})),
+                     d_rows, by_row(output("d_weight", {tokens, choices}))},
+         .run =
+             [](Backend& b, Stream& s, Views v) {
+                 b.combine_rows_backward(s, {.rows = v[0],
+                                             .slot = v[1],
+                                             .weight = v[2],
+                                             .dy = v[3],
+                                             .d_rows = v[4],
+                                             .d_weight = v[5]});
+             },
+         .reference = [=](Values& v) { combine_grad_reference(v, choices, width); },
+         .objective =
+             [](Backend& b, Stream& s, Views v) {
+                 Tensor y = b.allocate(v[3].shape, DType::f64);
+                 b.combine_rows(s, {.rows = v[0], .slot = v[1], .weight = v[2], .y = y});
+                 return dot(s, y, v[3]);
+             },
+         .gradients = {{0, 4}, {2, 5}}});
+}
+
+}  // namespace
+
+void append_routing_cases(std::vector<OpCase>& cases) {
+    append_top_k(cases, 0, 8, 2);
+    append_top_k(cases, 6, 1, 1);
+    append_top_k(cases, 50, 7, 3);
+    append_top_k(cases, 9, 5, 5);
+    append_top_k(cases, 800, 64, 8);
+    append_group_by_key(cases, 0, 4);
+    append_group_by_key(cases, 17, 1);
+    append_group_by_key(cases, 1001, 13);
+    for (const bool accumulate : {false, true}) {
+        append_gather(cases, 3, 0, 8, accumulate);
+        append_gather(cases, 5, 9, 7, accumulate);
+        append_gather(cases, 100, 300, 130, accumulate);
+        for (const bool weighted : {false, true}) {
+            append_combine(cases, 0, 2, 8, weighted, accumulate);
+            append_combine(cases, 4, 1, 7, weighted, accumulate);
+            append_combine(cases, 8, 3, 19, weighted, accumulate);
+            append_combine(cases, 101, 8, 64, weighted, accumulate);
+        }
+    }
+    append_combine_grad(cases, 0, 2, 8);
+    append_combine_grad(cases, 4, 1, 7);
+    append_combine_grad(cases, 8, 3, 19);
+    append_combine_grad(cases, 101, 8, 70);
+}
+
+}  // namespace moesaic::conformance
