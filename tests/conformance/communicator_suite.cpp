@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <thread>
 
 namespace moesaic::conformance {
 
@@ -304,8 +306,23 @@ void ordered_by_events(Communicator& world, StreamMode mode, Failures& failures)
     }
 }
 
-void barrier_orders(Communicator& world, StreamMode, Failures&) {
-    for (int round = 0; round < 50; ++round) world.barrier({"check"});
+i64 clock_ns() {  // one clock for all processes of a machine
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+void barrier(Communicator& world, StreamMode mode, Failures& failures) {
+    Streams streams(world, mode);
+    for (int late = 0; late < world.size(); ++late) {
+        if (world.rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        i64 entered = clock_ns();
+        world.barrier({"check"});
+        const i64 left = clock_ns();
+        world.broadcast(*streams.exchange, view_of(&entered, {1}), late, {"entered"});
+        streams.exchange->synchronize();
+        failures.expect(left >= entered, "left {} ns before rank {} came", entered - left, late);
+    }
 }
 
 constexpr std::array kChecks{
@@ -317,7 +334,7 @@ constexpr std::array kChecks{
     CommunicatorCheck{"split", split},
     CommunicatorCheck{"ring", ring},
     CommunicatorCheck{"ordered_by_events", ordered_by_events},
-    CommunicatorCheck{"barrier", barrier_orders},
+    CommunicatorCheck{"barrier", barrier},
 };
 
 }  // namespace

@@ -71,6 +71,16 @@ TEST(RunRanks, RethrowsTheCauseAndStopsTheOthers) {
     EXPECT_EQ(stopped, 3);
 }
 
+TEST(RunRanks, PrefersACauseThatComesLate) {
+    const std::string text = failure_of(2, [](Communicator& world) {
+        if (world.rank() == 0) world.barrier({"wait"});  // fails first, but only because of rank 1
+        world.abort("giving up");
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        throw Error("the cause");
+    });
+    EXPECT_EQ(text, "the cause");
+}
+
 TEST(RunRanks, PassesOtherKindsOfErrorOn) {
     EXPECT_THROW(run_ranks(2,
                            [](Communicator& world) {
