@@ -32,6 +32,12 @@ struct Topology {
     int local_rank = 0;      ///< among the ranks of this node
 };
 
+/// What went over a communicator so far, as its rank sees it.
+struct Traffic {
+    i64 sent_bytes = 0;  ///< rows of all-to-alls to other ranks
+    double seconds = 0;  ///< inside of all-to-alls and gathers, waiting included
+};
+
 /// What a communicator shares with everything split from it.
 struct CommunicatorSettings {
     double timeout_seconds = 600;
@@ -57,6 +63,7 @@ class Communicator {
     [[nodiscard]] int size() const { return size_; }
     [[nodiscard]] const std::string& name() const { return name_; }  ///< "world", "experts", "replicas", ...
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
+    [[nodiscard]] const Traffic& traffic() const { return traffic_; }
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
     void set_timeout_seconds(double seconds) { settings_->timeout_seconds = seconds; }  ///< splits included
 
@@ -114,12 +121,17 @@ class Communicator {
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
     [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
+    void count_traffic(i64 sent_bytes, double seconds) {
+        traffic_.sent_bytes += sent_bytes;
+        traffic_.seconds += seconds;
+    }
 
   private:
     int rank_, size_;
     std::string name_;
     std::shared_ptr<CommunicatorSettings> settings_;
     std::shared_ptr<MemoryPool> pool_;
+    Traffic traffic_;
 };
 
 }  // namespace moesaic

@@ -1,5 +1,6 @@
 #include "comm/host_communicator.h"
 
+#include <chrono>
 #include <numeric>
 #include <vector>
 
@@ -48,13 +49,13 @@ void HostCommunicator::all_to_all_rows(Stream& stream, ConstTensorView send, Cou
     MOESAIC_ASSERT(recv.rows() == 0 || row_bytes_of(recv) == row_bytes, "{} sends rows of {} bytes into {}",
                    describe("all_to_all_rows", label), row_bytes, recv.shape.text());
     if (static_cast<HostStream&>(stream).inline_execution()) {
-        exchange_now({bytes_of(send), send_rows, bytes_of(recv), recv_rows, row_bytes, label});
+        timed_exchange({bytes_of(send), send_rows, bytes_of(recv), recv_rows, row_bytes, label});
         return;
     }
     run_on_host(stream, [this, send, recv, row_bytes, label,
                          from = std::vector<i64>(send_rows.begin(), send_rows.end()),
                          to = std::vector<i64>(recv_rows.begin(), recv_rows.end())] {
-        exchange_now({bytes_of(send), from, bytes_of(recv), to, row_bytes, label});
+        timed_exchange({bytes_of(send), from, bytes_of(recv), to, row_bytes, label});
     });
 }
 
@@ -67,12 +68,12 @@ void HostCommunicator::all_gather_rows(Stream& stream, ConstTensorView mine, Ten
                    "{} of {} as {} rows of {}", describe("all_gather_rows", label), mine.shape.text(), own,
                    all.shape.text());
     if (static_cast<HostStream&>(stream).inline_execution()) {
-        gather_now({bytes_of(mine), bytes_of(all), rows, row_bytes, label});
+        timed_gather({bytes_of(mine), bytes_of(all), rows, row_bytes, label});
         return;
     }
     run_on_host(stream,
                 [this, mine, all, row_bytes, label, counts = std::vector<i64>(rows.begin(), rows.end())] {
-                    gather_now({bytes_of(mine), bytes_of(all), counts, row_bytes, label});
+                    timed_gather({bytes_of(mine), bytes_of(all), counts, row_bytes, label});
                 });
 }
 
@@ -93,6 +94,20 @@ void HostCommunicator::send(Stream& stream, ConstTensorView data, int peer, Labe
 void HostCommunicator::recv(Stream& stream, TensorView data, int peer, Label label) {
     check_peer(peer, "recv", label);
     run_on_host(stream, [this, data, peer, label] { recv_now({bytes_of(data), data.bytes(), peer, label}); });
+}
+
+void HostCommunicator::timed_exchange(const Exchange& exchange) {
+    const auto start = std::chrono::steady_clock::now();
+    exchange_now(exchange);
+    const i64 to_others = sum_of(exchange.send_rows) - exchange.send_rows[static_cast<std::size_t>(rank())];
+    count_traffic(to_others * exchange.row_bytes,
+                  std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+void HostCommunicator::timed_gather(const Gather& gather) {
+    const auto start = std::chrono::steady_clock::now();
+    gather_now(gather);
+    count_traffic(0, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
 void HostCommunicator::check_peer(int peer, std::string_view verb, const Label& label) const {

@@ -53,6 +53,8 @@ class HostCommunicator : public Communicator {
     virtual void recv_now(const Message& message) = 0;
 
   private:
+    void timed_exchange(const Exchange& exchange);
+    void timed_gather(const Gather& gather);
     void check_peer(int peer, std::string_view verb, const Label& label) const;
 };
 
