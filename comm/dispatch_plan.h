@@ -17,9 +17,11 @@ struct DispatchChunk {
     std::vector<i64> send_rows;        ///< [W]
     std::vector<i64> recv_rows;        ///< [W]
     std::vector<i64> rows_per_expert;  ///< [e] received rows by local expert
-    Tensor token_of_send;              ///< i32 [sum of send_rows] source token of each row as it is sent
-    Tensor grouped_from_arrival;       ///< i32 [R] row i by expert is arrival row grouped_from_arrival[i]
-    Tensor arrival_from_grouped;       ///< i32 [R] the inverse
+    // The index tensors are as large as they can get, so that memory does not depend on routing: read the
+    // first sent() or received() entries.
+    Tensor token_of_send;         ///< i32 [T*K] source token of each row as it is sent
+    Tensor grouped_from_arrival;  ///< i32 [C] row i by expert is arrival row grouped_from_arrival[i]
+    Tensor arrival_from_grouped;  ///< i32 [C] the inverse
     [[nodiscard]] i64 sent() const;
     [[nodiscard]] i64 received() const;
 };

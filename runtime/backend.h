@@ -138,6 +138,27 @@ struct TopK {
     TensorView index, value;
 };
 
+/// What a softmax router's choices add up to over each balance object: `rows_per_object` consecutive tokens,
+/// O objects in all, the last may be short. probability real [T,E], log_sum_exp real [T], index i32 [T,K]
+/// (-1: dropped), weight real [T,K]. counts i64 [O,E] of choices; in f64, in ascending t: probability_sum
+/// [O,E], z_sum [O] of log_sum_exp^2, weight_sum [O].
+struct RouterSums {
+    ConstTensorView probability, log_sum_exp, index, weight;
+    i64 rows_per_object = 1;
+    TensorView counts, probability_sum, z_sum, weight_sum;
+};
+/// d_logits [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object:
+///   p * (g - <g, p>) + 2 * z_scale * l * p, where g[e] = balance_scale * counts[o,e] with o = 0 where counts
+/// has one row, plus what d_weight [T,K] adds: with `over_choices` (w a softmax over the chosen logits) w_k *
+/// (d_k - <d, w>) onto the chosen logits, otherwise (w_k is p of the choice) d_k onto g of the choice.
+struct RouterGrad {
+    ConstTensorView probability, log_sum_exp, index, weight, d_weight, counts;
+    i64 rows_per_object = 1;
+    bool over_choices = false;
+    double balance_scale = 0, z_scale = 0;
+    TensorView d_logits;
+};
+
 /// Stable counting sort of `key` i32 [S] with values in [0, groups) or -1 (left out): order i32 [S] lists the
 /// positions of key in group order (only the first sum(counts) entries are written), counts i64 [groups].
 struct GroupByKey {
@@ -210,6 +231,8 @@ class Backend {
 
     virtual void row_softmax(Stream&, const RowSoftmax&) = 0;
     virtual void top_k(Stream&, const TopK&) = 0;
+    virtual void router_sums(Stream&, const RouterSums&) = 0;
+    virtual void router_backward(Stream&, const RouterGrad&) = 0;
     virtual void group_by_key(Stream&, const GroupByKey&) = 0;
     virtual void gather_rows(Stream&, const GatherRows&) = 0;
     virtual void combine_rows(Stream&, const CombineRows&) = 0;

@@ -46,6 +46,8 @@ class CpuBackend final : public Backend {
 
     void row_softmax(Stream& stream, const RowSoftmax& operation) override;
     void top_k(Stream& stream, const TopK& operation) override;
+    void router_sums(Stream& stream, const RouterSums& operation) override;
+    void router_backward(Stream& stream, const RouterGrad& operation) override;
     void group_by_key(Stream& stream, const GroupByKey& operation) override;
     void gather_rows(Stream& stream, const GatherRows& operation) override;
     void combine_rows(Stream& stream, const CombineRows& operation) override;

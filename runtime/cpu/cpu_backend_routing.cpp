@@ -1,6 +1,7 @@
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/loss.h"
+#include "runtime/cpu/router.h"
 #include "runtime/cpu/routing.h"
 
 namespace moesaic {
@@ -32,6 +33,45 @@ void CpuBackend::top_k(Stream& stream, const TopK& operation) {
                    operation.scores.cols());
     run_on_host(stream, [this, operation, rows] {
         share(rows, operation.scores.cols(), [&](Range part) { cpu::top_k(operation, part); });
+    });
+}
+
+void CpuBackend::router_sums(Stream& stream, const RouterSums& operation) {
+    const i64 tokens = operation.probability.rows(), experts = operation.probability.cols();
+    const i64 choices = operation.index.cols(), size = operation.rows_per_object;
+    const DType real = operation.probability.dtype;
+    expect_real(real, "router_sums");
+    MOESAIC_ASSERT(size >= 1, "balance objects of {} rows", size);
+    const i64 objects = (tokens + size - 1) / size;
+    expect(operation.probability, real, "router_sums probability");
+    expect(operation.log_sum_exp, tokens, 1, real, "router_sums log_sum_exp");
+    expect(operation.index, tokens, choices, DType::int32, "router_sums index");
+    expect(operation.weight, tokens, choices, real, "router_sums weight");
+    expect(operation.counts, objects, experts, DType::int64, "router_sums counts");
+    expect(operation.probability_sum, objects, experts, DType::f64, "router_sums probability_sum");
+    expect(operation.z_sum, objects, 1, DType::f64, "router_sums z_sum");
+    expect(operation.weight_sum, objects, 1, DType::f64, "router_sums weight_sum");
+    run_on_host(stream, [this, operation, objects, size, experts] {
+        share(objects, size * experts, [&](Range part) { cpu::router_sums(operation, part); });
+    });
+}
+
+void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
+    const i64 tokens = operation.probability.rows(), experts = operation.probability.cols();
+    const i64 choices = operation.index.cols(), size = operation.rows_per_object;
+    const DType real = operation.probability.dtype;
+    expect_real(real, "router_backward");
+    expect(operation.probability, real, "router_backward probability");
+    expect(operation.log_sum_exp, tokens, 1, real, "router_backward log_sum_exp");
+    expect(operation.index, tokens, choices, DType::int32, "router_backward index");
+    expect(operation.weight, tokens, choices, real, "router_backward weight");
+    expect(operation.d_weight, tokens, choices, real, "router_backward d_weight");
+    expect(operation.counts, operation.counts.rows(), experts, DType::int64, "router_backward counts");
+    expect(operation.d_logits, tokens, experts, real, "router_backward d_logits");
+    MOESAIC_ASSERT(size >= 1 && (operation.counts.rows() == 1 || operation.counts.rows() * size >= tokens),
+                   "counts {} for {} rows in objects of {}", operation.counts.shape.text(), tokens, size);
+    run_on_host(stream, [this, operation, tokens, experts] {
+        share(tokens, experts, [&](Range part) { cpu::router_grad(operation, part); });
     });
 }
 

@@ -1,0 +1,148 @@
+#include "comm/communicator.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "runtime/base/run_context.h"
+
+namespace moesaic {
+
+namespace {
+
+/// Up to this size every rank gathers everything and reduces alone: one message round instead of two.
+constexpr i64 kSmallReductionBytes = 16 * 1024;
+
+/// `[first, first + rows)` of `total` in `parts` consecutive pieces, as even as can be.
+std::vector<i64> even_slices(i64 total, int parts) {
+    std::vector<i64> rows(static_cast<std::size_t>(parts), total / parts);
+    for (i64 extra = 0; extra < total % parts; ++extra) ++rows[static_cast<std::size_t>(extra)];
+    return rows;
+}
+
+template <class T>
+void reduce_block(ReduceOp op, const T* addend, T* into, i64 count) {
+    switch (op) {
+        case ReduceOp::sum:
+            for (i64 i = 0; i < count; ++i) into[i] = static_cast<T>(into[i] + addend[i]);
+            return;
+        case ReduceOp::max:  // a NaN on either side stays
+            for (i64 i = 0; i < count; ++i)
+                into[i] = into[i] >= addend[i] || into[i] != into[i] ? into[i] : addend[i];
+            return;
+        case ReduceOp::min:
+            for (i64 i = 0; i < count; ++i)
+                into[i] = into[i] <= addend[i] || into[i] != into[i] ? into[i] : addend[i];
+            return;
+    }
+}
+
+template <class T>
+void reduce_parts(ConstTensorView parts, TensorView into, ReduceOp op, int count) {
+    constexpr i64 kBlock = 4096;  // elements: the running block stays in the first cache
+    const T* source = parts.as<T>();
+    T* target = into.as<T>();
+    const i64 elements = into.elements();
+    for (i64 first = 0; first < elements; first += kBlock) {
+        const i64 length = std::min(kBlock, elements - first);
+        std::copy_n(source + first, length, target + first);
+        for (i64 part = 1; part < count; ++part) {
+            reduce_block(op, source + part * elements + first, target + first, length);
+        }
+    }
+}
+
+void reduce_any(ConstTensorView parts, TensorView into, ReduceOp op, int count) {
+    switch (into.dtype) {
+        case DType::f64:
+            return reduce_parts<double>(parts, into, op, count);
+        case DType::f32:
+            return reduce_parts<float>(parts, into, op, count);
+        case DType::int64:
+            return reduce_parts<i64>(parts, into, op, count);
+        case DType::int32:
+            return reduce_parts<i32>(parts, into, op, count);
+        case DType::bf16:
+            break;
+    }
+    MOESAIC_ASSERT(false, "reductions of {} are not offered: reduce in f32", name_of(into.dtype));
+}
+
+}  // namespace
+
+std::string Label::text() const {
+    return layer < 0 ? std::string(operation) : fmt::format("{}, layer {}", operation, layer);
+}
+
+Communicator::Communicator(int rank, int size, std::string name,
+                           std::shared_ptr<CommunicatorSettings> settings)
+    : rank_(rank),
+      size_(size),
+      name_(std::move(name)),
+      settings_(std::move(settings)),
+      pool_(std::make_shared<MemoryPool>()) {
+    MOESAIC_ASSERT(size > 0 && rank >= 0 && rank < size, "rank {} of {} in '{}'", rank, size, name_);
+    if (!settings_) settings_ = std::make_shared<CommunicatorSettings>();
+}
+
+void Communicator::all_gather(Stream& stream, ConstTensorView mine, TensorView all, Label label) {
+    all_gather_rows(stream, mine, all, std::vector<i64>(static_cast<std::size_t>(size_), mine.rows()), label);
+}
+
+void Communicator::reduce_scatter_rows(Stream& stream, ConstTensorView data, Counts rows, TensorView mine,
+                                       ReduceOp op, Label label) {
+    MOESAIC_ASSERT(std::ssize(rows) == size_, "{} counts for {} ranks", rows.size(), size_);
+    const i64 own = rows[static_cast<std::size_t>(rank_)];
+    MOESAIC_ASSERT(mine.rows() == own && mine.cols() == data.cols() && mine.dtype == data.dtype,
+                   "slice {} of {} into {}", own, data.shape.text(), mine.shape.text());
+    auto parts = scratch({own * size_, data.cols()}, data.dtype);
+    all_to_all_rows(stream, data, rows, *parts, std::vector<i64>(static_cast<std::size_t>(size_), own),
+                    label);
+    reduce_in_order(stream, std::move(parts), mine, op);
+}
+
+void Communicator::all_reduce(Stream& stream, TensorView data, ReduceOp op, Label label) {
+    if (size_ == 1 || data.elements() == 0) return;
+    const TensorView flat = data.flat(0, data.elements());
+    if (data.bytes() <= kSmallReductionBytes) {
+        auto parts = scratch({size_ * data.elements()}, data.dtype);
+        all_gather(stream, flat, *parts, label);
+        reduce_in_order(stream, std::move(parts), flat, op);
+        return;
+    }
+    const std::vector<i64> rows = even_slices(data.elements(), size_);
+    const i64 first = std::accumulate(rows.begin(), rows.begin() + rank_, i64{0});
+    const TensorView mine = flat.slice_rows(first, rows[static_cast<std::size_t>(rank_)]);
+    reduce_scatter_rows(stream, flat, rows, mine, op, label);
+    all_gather_rows(stream, mine, flat, rows, label);
+}
+
+void Communicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into,
+                                   ReduceOp op) {
+    run_on_host(stream, [parts = std::move(parts), into, op, count = size_] {
+        reduce_any(parts->view(), into, op, count);
+    });
+}
+
+std::shared_ptr<Tensor> Communicator::scratch(Shape shape, DType dtype) {
+    // The deleter holds the pool: deferred work may outlive this communicator.
+    return {new Tensor(*pool_, shape, dtype), [pool = pool_](Tensor* tensor) { delete tensor; }};
+}
+
+std::string Communicator::speaker() {
+    const RunContext& context = run_context();
+    std::string text = fmt::format("rank {} of {}", context.rank, context.world_size);
+    if (context.step >= 0) text += fmt::format(", step {}", context.step);
+    return text;
+}
+
+std::string Communicator::describe(std::string_view verb, const Label& label) const {
+    return fmt::format("{} '{}' on communicator '{}'", verb, label.text(), name_);
+}
+
+std::string Communicator::timeout_text(std::string_view verb, const Label& label) const {
+    return fmt::format("{}: no answer for {} s in {}", speaker(), timeout_seconds(), describe(verb, label));
+}
+
+}  // namespace moesaic

@@ -1,0 +1,41 @@
+// The arithmetic of dispatch: where rows lie in every round, computed from the all-gathered counts alone.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+/// The counts that every rank of the expert group knows alike. Experts of rank r are
+/// [r * local_experts, (r + 1) * local_experts).
+struct LoadTable {
+    std::span<const i64> load;  ///< [W,E] rows that rank w sends to expert e
+    i64 ranks = 1, local_experts = 1;
+
+    [[nodiscard]] i64 rows(i64 source, i64 expert) const {
+        return load[static_cast<std::size_t>(source * ranks * local_experts + expert)];
+    }
+    [[nodiscard]] i64 sent_by(i64 source) const;
+    [[nodiscard]] i64 received_by(i64 receiver) const;
+};
+
+/// What one round moves, seen from one rank.
+struct ChunkLayout {
+    std::vector<i64> first_slot;            ///< [W]
+    std::vector<i64> send_rows, recv_rows;  ///< [W]
+    std::vector<i64> rows_per_expert;       ///< [e]
+    std::vector<i32> grouped_from_arrival;  ///< [R] row i by expert is arrival row grouped_from_arrival[i]
+    std::vector<i32> arrival_from_grouped;  ///< [R]
+};
+
+/// Rounds that the fullest receiver needs when each takes at most `capacity_rows` at once; at least 1.
+[[nodiscard]] i64 rounds_needed(const LoadTable& table, i64 capacity_rows);
+
+/// Round `round` on `rank`: every receiver's rows in grouped order (local expert, source, token) are cut into
+/// pieces of `capacity_rows`, and this round carries piece `round` of each. So within an expert rows come in
+/// the same order for every capacity.
+[[nodiscard]] ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows);
+
+}  // namespace moesaic

@@ -1,0 +1,147 @@
+#include "comm/dispatch_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "comm/dispatch_layout.h"
+
+namespace moesaic {
+
+namespace {
+
+/// What the one host synchronisation brings: this rank's choices in send order, and everybody's counts.
+struct HostView {
+    std::vector<i32> order;  ///< [T*K] choice (t*K + k) of each slot; the first `slots` are meant
+    std::vector<i64> load;   ///< [W,E]
+};
+
+i64 sum(const std::vector<i64>& counts) {
+    return std::reduce(counts.begin(), counts.end());
+}
+
+template <Element T>
+void copy_to_host(StepContext& context, const Tensor& from, std::vector<T>& to) {
+    if (to.empty()) return;
+    context.backend.copy(context.compute, from, view_of(to.data(), from.shape()));
+}
+
+/// Collective over mesh.experts(). Sorts the choices by expert and all-gathers the counts: experts of a rank
+/// are consecutive, so a stable sort by expert is the order destination, local expert, token.
+HostView sort_and_gather(StepContext& context, const Routing& routing, int layer) {
+    Backend& backend = context.backend;
+    const Communicator& group = context.mesh.experts();
+    const i64 choices = routing.expert.elements(), experts = context.mesh.total_experts();
+    Tensor order = backend.allocate({choices}, DType::int32);
+    Tensor counts = backend.allocate({experts}, DType::int64);
+    Tensor load = backend.allocate({group.size(), experts}, DType::int64);
+    const ConstTensorView key = routing.expert.view().reshaped({choices});
+    backend.group_by_key(context.compute, {.key = key, .order = order, .counts = counts});
+    if (group.size() == 1) {
+        backend.copy(context.compute, counts, load);
+    } else {
+        context.exchange.wait(context.compute.record());
+        context.mesh.experts().all_gather(context.exchange, counts.view().reshaped({1, experts}), load,
+                                          {"counts per expert", layer});
+        context.compute.wait(context.exchange.record());
+    }
+    HostView host;
+    host.order.resize(static_cast<std::size_t>(choices));
+    host.load.resize(static_cast<std::size_t>(load.elements()));
+    copy_to_host(context, order, host.order);
+    copy_to_host(context, load, host.load);
+    context.compute.synchronize();
+    return host;
+}
+
+/// Fills `to` with `values`. All work so far has been waited for, so the host may write host memory at once.
+void store_index(StepContext& context, const std::vector<i32>& values, TensorView to) {
+    if (values.empty()) return;
+    const auto count = static_cast<i64>(values.size());
+    if (to.device == Device::cpu) {
+        std::copy(values.begin(), values.end(), to.as<i32>());
+        return;
+    }
+    context.backend.copy(context.compute, view_of(values.data(), {count}), to.flat(0, count));
+    context.compute.synchronize();  // `values` may go
+}
+
+/// The source tokens of a round's rows as they are sent: by destination, then in slot order.
+std::vector<i32> tokens_to_send(const ChunkLayout& layout, const std::vector<i32>& order, i64 choices) {
+    std::vector<i32> tokens;
+    tokens.reserve(static_cast<std::size_t>(sum(layout.send_rows)));
+    for (std::size_t peer = 0; peer < layout.send_rows.size(); ++peer) {
+        for (i64 row = 0; row < layout.send_rows[peer]; ++row) {
+            const i32 choice = order[static_cast<std::size_t>(layout.first_slot[peer] + row)];
+            tokens.push_back(choice / static_cast<i32>(choices));
+        }
+    }
+    return tokens;
+}
+
+DispatchChunk make_chunk(StepContext& context, ChunkLayout&& layout, const HostView& host,
+                         const DispatchPlan& plan, i64 capacity_rows) {
+    DispatchChunk chunk;
+    chunk.token_of_send = context.backend.allocate({plan.tokens * plan.choices}, DType::int32);
+    chunk.grouped_from_arrival = context.backend.allocate({capacity_rows}, DType::int32);
+    chunk.arrival_from_grouped = context.backend.allocate({capacity_rows}, DType::int32);
+    store_index(context, tokens_to_send(layout, host.order, plan.choices), chunk.token_of_send);
+    store_index(context, layout.grouped_from_arrival, chunk.grouped_from_arrival);
+    store_index(context, layout.arrival_from_grouped, chunk.arrival_from_grouped);
+    chunk.first_slot = std::move(layout.first_slot);
+    chunk.send_rows = std::move(layout.send_rows);
+    chunk.recv_rows = std::move(layout.recv_rows);
+    chunk.rows_per_expert = std::move(layout.rows_per_expert);
+    MOESAIC_ASSERT(chunk.received() <= capacity_rows, "{} rows for a capacity of {}", chunk.received(),
+                   capacity_rows);
+    return chunk;
+}
+
+Tensor invert_order(StepContext& context, const HostView& host, const DispatchPlan& plan) {
+    std::vector<i32> slot_of_choice(host.order.size(), -1);
+    for (i64 slot = 0; slot < plan.slots; ++slot) {
+        slot_of_choice[static_cast<std::size_t>(host.order[static_cast<std::size_t>(slot)])] =
+            static_cast<i32>(slot);
+    }
+    Tensor tensor = context.backend.allocate({plan.tokens, plan.choices}, DType::int32);
+    store_index(context, slot_of_choice, tensor);
+    return tensor;
+}
+
+}  // namespace
+
+i64 DispatchChunk::sent() const {
+    return sum(send_rows);
+}
+
+i64 DispatchChunk::received() const {
+    return sum(recv_rows);
+}
+
+i64 receive_capacity(i64 tokens, i64 choices, double receive_budget) {
+    const double rows = std::ceil(receive_budget * static_cast<double>(tokens * choices));
+    return std::max(i64{1}, static_cast<i64>(rows));
+}
+
+DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows, int layer) {
+    const Mesh& mesh = context.mesh;
+    DispatchPlan plan;
+    plan.tokens = routing.expert.rows();
+    plan.choices = routing.expert.cols();
+    HostView host = sort_and_gather(context, routing, layer);
+    const LoadTable table{host.load, mesh.experts().size(), mesh.local_experts()};
+    const i64 rank = mesh.experts().rank();
+    plan.slots = table.sent_by(rank);
+    plan.dropped = plan.tokens * plan.choices - plan.slots;
+    MOESAIC_ASSERT(plan.dropped >= 0, "{} rows from {} choices", plan.slots, plan.tokens * plan.choices);
+    plan.slot_of_choice = invert_order(context, host, plan);
+    const i64 rounds = rounds_needed(table, capacity_rows);
+    for (i64 round = 0; round < rounds; ++round) {
+        plan.chunks.push_back(
+            make_chunk(context, chunk_layout(table, rank, round, capacity_rows), host, plan, capacity_rows));
+    }
+    plan.load = std::move(host.load);
+    return plan;
+}
+
+}  // namespace moesaic

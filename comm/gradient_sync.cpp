@@ -1,0 +1,155 @@
+#include "comm/gradient_sync.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "runtime/base/philox.h"
+
+namespace moesaic {
+
+namespace {
+
+constexpr Placement kPlacements[] = {Placement::replicated, Placement::expert};
+
+struct LogicalTensor {
+    u64 hash = 0;  // of its name
+    i64 elements = 0;
+    [[nodiscard]] i64 blocks() const { return (elements + kGradientBlock - 1) / kGradientBlock; }
+};
+
+LogicalTensor logical_tensor(const Parameter& parameter) {
+    return {hash_name(parameter.name), parameter.shape.elements()};
+}
+
+/// Collective over mesh.experts(). The experts' tensors of all ranks of the group.
+std::vector<LogicalTensor> gather_expert_tensors(StepContext& context, const ParameterStore& store) {
+    std::vector<i64> mine;
+    for (const Parameter& parameter : store.parameters()) {
+        if (parameter.placement != Placement::expert) continue;
+        const LogicalTensor tensor = logical_tensor(parameter);
+        mine.push_back(std::bit_cast<i64>(tensor.hash));
+        mine.push_back(tensor.elements);
+    }
+    Communicator& group = context.mesh.experts();
+    const i64 rows = static_cast<i64>(mine.size()) / 2;
+    std::vector<i64> all(mine.size() * static_cast<std::size_t>(group.size()));
+    Tensor send = context.backend.allocate({rows, 2}, DType::int64);
+    Tensor recv = context.backend.allocate({rows * group.size(), 2}, DType::int64);
+    context.backend.copy(context.compute, view_of(mine.data(), {rows, 2}), send);
+    context.exchange.wait(context.compute.record());
+    group.all_gather(context.exchange, send, recv, {"names of expert parameters"});
+    context.compute.wait(context.exchange.record());
+    context.backend.copy(context.compute, recv, view_of(all.data(), recv.shape()));
+    context.compute.synchronize();
+    std::vector<LogicalTensor> tensors;
+    for (std::size_t i = 0; i < all.size(); i += 2) {
+        tensors.push_back({std::bit_cast<u64>(all[i]), all[i + 1]});
+    }
+    return tensors;
+}
+
+}  // namespace
+
+GradientSync::GradientSync(StepContext& context, ParameterStore& store, i64 bucket_bytes,
+                           const PlantedDefects& defects)
+    : store_(store), defects_(defects) {
+    for (const Placement placement : kPlacements) {
+        const Communicator& group = group_of(context, placement);
+        std::ranges::copy(plan_buckets(store, placement, bucket_bytes, group.rank(), group.size()),
+                          std::back_inserter(buckets_));
+    }
+    segments_ = static_cast<int>(store.segments(Placement::replicated).size());
+    next_segment_ = segments_ - 1;
+    order_for_norm(context);
+}
+
+Communicator& GradientSync::group_of(const StepContext& context, Placement placement) {
+    return placement == Placement::expert ? context.mesh.replicas() : context.mesh.world();
+}
+
+void GradientSync::order_for_norm(StepContext& context) {
+    std::vector<LogicalTensor> tensors = gather_expert_tensors(context, store_);
+    for (const Parameter& parameter : store_.parameters()) {
+        if (parameter.placement == Placement::replicated) tensors.push_back(logical_tensor(parameter));
+    }
+    std::ranges::sort(tensors, {}, &LogicalTensor::hash);
+    std::vector<i64> offsets;
+    i64 blocks = 0;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        MOESAIC_ASSERT(i == 0 || tensors[i - 1].hash != tensors[i].hash,
+                       "two parameters' names hash to {:x}: a name is declared twice", tensors[i].hash);
+        offsets.push_back(blocks);
+        blocks += tensors[i].blocks();
+    }
+    for (const Parameter& parameter : store_.parameters()) {
+        const auto found =
+            std::ranges::lower_bound(tensors, hash_name(parameter.name), {}, &LogicalTensor::hash);
+        norm_offset_.push_back(offsets[static_cast<std::size_t>(found - tensors.begin())]);
+    }
+    norm_sums_.resize(static_cast<std::size_t>(blocks));
+}
+
+void GradientSync::segment_ready(StepContext& context, int segment) {
+    MOESAIC_ASSERT(segment == next_segment_, "segment {} is ready where {} was to follow", segment,
+                   next_segment_);
+    --next_segment_;
+    for (const GradientBucket& bucket : buckets_) {
+        if (bucket.first_segment != segment) continue;
+        const TensorView arena = store_.gradients(bucket.placement);
+        const TensorView data = arena.flat(bucket.range.begin, bucket.range.size());
+        const bool expert = bucket.placement == Placement::expert;
+        if (expert && defects_.expert_gradient_factor != 1) {
+            context.backend.scale(context.compute, defects_.expert_gradient_factor, data);
+        }
+        Communicator& group = group_of(context, bucket.placement);
+        if (group.size() == 1) continue;
+        context.exchange.wait(context.compute.record());
+        group.reduce_scatter_rows(context.exchange, data, bucket.rows,
+                                  arena.flat(bucket.owned.begin, bucket.owned.size()), ReduceOp::sum,
+                                  {expert ? "expert gradients" : "gradients"});
+    }
+}
+
+void GradientSync::finish(StepContext& context) {
+    MOESAIC_ASSERT(next_segment_ == -1, "the gradients of segments 0 to {} are not ready", next_segment_);
+    next_segment_ = segments_ - 1;
+    context.compute.wait(context.exchange.record());
+}
+
+double GradientSync::gradient_norm(StepContext& context) {
+    Backend& backend = context.backend;
+    const auto blocks = static_cast<i64>(norm_sums_.size());
+    Tensor sums = backend.allocate({blocks}, DType::f64);
+    backend.zero(context.compute, sums);
+    for (const GradientBucket& bucket : buckets_) {
+        if (defects_.norm_skips_experts && bucket.placement == Placement::expert) continue;
+        const ConstTensorView arena = store_.gradients(bucket.placement);
+        for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.owned)) {
+            const i64 first = norm_offset_[piece.parameter] + piece.first_element / kGradientBlock;
+            const i64 count = (piece.range.size() + kGradientBlock - 1) / kGradientBlock;
+            backend.block_sum_squares(context.compute, arena.flat(piece.range.begin, piece.range.size()),
+                                      kGradientBlock, sums.view().flat(first, count));
+        }
+    }
+    if (context.mesh.world().size() > 1) {  // exact: every block has one contributor, the others add zero
+        context.exchange.wait(context.compute.record());
+        context.mesh.world().all_reduce(context.exchange, sums, ReduceOp::sum, {"gradient norm"});
+        context.compute.wait(context.exchange.record());
+    }
+    backend.copy(context.compute, sums, view_of(norm_sums_.data(), {blocks}));
+    context.compute.synchronize();
+    double total = 0;
+    for (const double sum : norm_sums_) total += sum;
+    return std::sqrt(total);
+}
+
+std::vector<ArenaRange> GradientSync::owned(Placement placement) const {
+    std::vector<ArenaRange> ranges;
+    for (const GradientBucket& bucket : buckets_) {
+        if (bucket.placement == placement) ranges.push_back(bucket.owned);
+    }
+    return ranges;
+}
+
+}  // namespace moesaic

@@ -1,0 +1,55 @@
+// Sums gradients over the ranks, bucket by bucket while the backward still runs, and measures their norm.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "comm/gradient_buckets.h"
+#include "comm/mesh.h"
+#include "comm/planted_defects.h"
+#include "comm/step_context.h"
+
+namespace moesaic {
+
+/// Replicated parameters' gradients are summed over mesh.world(), experts' over mesh.replicas(): the loss is
+/// a sum over all tokens of the step divided by their number, so no other factor exists. Each sum is made by
+/// the owner of its slice, in rank order, in place in the gradient arena; what a rank does not own holds its
+/// own share of the sum afterwards. The order of the collectives depends on the configuration only.
+class GradientSync {
+  public:
+    /// Collective over mesh.experts(): learns which logical tensors the other ranks hold. `store` is
+    /// allocated.
+    GradientSync(StepContext& context, ParameterStore& store, i64 bucket_bytes,
+                 const PlantedDefects& defects = {});
+
+    /// Collective over mesh.world() and mesh.replicas(). To be called for every segment, last to first, as
+    /// soon as its gradients are complete; starts the buckets that are, which compute may not touch until
+    /// finish().
+    void segment_ready(StepContext& context, int segment);
+    /// After all segments: what compute does from now on sees the sums.
+    void finish(StepContext& context);
+
+    /// Collective over mesh.world(), after finish(). L2 norm over every logical parameter counted once: sums
+    /// of squares per block by the owner, added in an order that no layout changes. The same bits on every
+    /// rank. Waits for the device.
+    [[nodiscard]] double gradient_norm(StepContext& context);
+
+    /// In backward order, replicated ones first.
+    [[nodiscard]] std::span<const GradientBucket> buckets() const { return buckets_; }
+    /// What this rank owns of an arena, one range per bucket; pieces_in() names the logical tensors.
+    [[nodiscard]] std::vector<ArenaRange> owned(Placement placement) const;
+    /// The ranks that hold the same parameters of this placement.
+    [[nodiscard]] static Communicator& group_of(const StepContext& context, Placement placement);
+
+  private:
+    void order_for_norm(StepContext& context);
+
+    ParameterStore& store_;
+    PlantedDefects defects_;
+    std::vector<GradientBucket> buckets_;
+    int segments_ = 0, next_segment_ = 0;
+    std::vector<i64> norm_offset_;   // [parameters] where a tensor's blocks stand in canonical order
+    std::vector<double> norm_sums_;  // [blocks of all logical tensors]
+};
+
+}  // namespace moesaic

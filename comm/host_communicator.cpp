@@ -1,0 +1,118 @@
+#include "comm/host_communicator.h"
+
+#include <chrono>
+#include <numeric>
+#include <vector>
+
+namespace moesaic {
+
+namespace {
+
+template <class View>
+i64 row_bytes_of(const View& view) {
+    return view.cols() * size_of(view.dtype);
+}
+
+i64 sum_of(Counts rows) {
+    i64 total = 0;
+    for (const i64 count : rows) {
+        MOESAIC_ASSERT(count >= 0, "a count of rows is {}", count);
+        total += count;
+    }
+    return total;
+}
+
+template <class View>
+void check_rows(const View& view, Counts rows, int size, const std::string& where) {
+    MOESAIC_ASSERT(view.device == Device::cpu, "{} with memory of a device", where);
+    MOESAIC_ASSERT(std::ssize(rows) == size, "{} with {} counts for {} ranks", where, rows.size(), size);
+    MOESAIC_ASSERT(sum_of(rows) == view.rows(), "{} with counts of {} rows for {}", where, sum_of(rows),
+                   view.shape.text());
+}
+
+const std::byte* bytes_of(ConstTensorView view) {
+    return static_cast<const std::byte*>(view.data);
+}
+
+std::byte* bytes_of(TensorView view) {
+    return static_cast<std::byte*>(view.data);
+}
+
+}  // namespace
+
+void HostCommunicator::all_to_all_rows(Stream& stream, ConstTensorView send, Counts send_rows,
+                                       TensorView recv, Counts recv_rows, Label label) {
+    check_rows(send, send_rows, size(), describe("all_to_all_rows", label));
+    check_rows(recv, recv_rows, size(), describe("all_to_all_rows", label));
+    // A view without rows may have any width.
+    const i64 row_bytes = send.rows() ? row_bytes_of(send) : recv.rows() ? row_bytes_of(recv) : 0;
+    MOESAIC_ASSERT(recv.rows() == 0 || row_bytes_of(recv) == row_bytes, "{} sends rows of {} bytes into {}",
+                   describe("all_to_all_rows", label), row_bytes, recv.shape.text());
+    if (static_cast<HostStream&>(stream).inline_execution()) {
+        timed_exchange({bytes_of(send), send_rows, bytes_of(recv), recv_rows, row_bytes, label});
+        return;
+    }
+    run_on_host(stream, [this, send, recv, row_bytes, label,
+                         from = std::vector<i64>(send_rows.begin(), send_rows.end()),
+                         to = std::vector<i64>(recv_rows.begin(), recv_rows.end())] {
+        timed_exchange({bytes_of(send), from, bytes_of(recv), to, row_bytes, label});
+    });
+}
+
+void HostCommunicator::all_gather_rows(Stream& stream, ConstTensorView mine, TensorView all, Counts rows,
+                                       Label label) {
+    check_rows(all, rows, size(), describe("all_gather_rows", label));
+    const i64 own = rows[static_cast<std::size_t>(rank())];
+    const i64 row_bytes = all.rows() ? row_bytes_of(all) : 0;
+    MOESAIC_ASSERT(mine.rows() == own && (own == 0 || row_bytes_of(mine) == row_bytes),
+                   "{} of {} as {} rows of {}", describe("all_gather_rows", label), mine.shape.text(), own,
+                   all.shape.text());
+    if (static_cast<HostStream&>(stream).inline_execution()) {
+        timed_gather({bytes_of(mine), bytes_of(all), rows, row_bytes, label});
+        return;
+    }
+    run_on_host(stream,
+                [this, mine, all, row_bytes, label, counts = std::vector<i64>(rows.begin(), rows.end())] {
+                    timed_gather({bytes_of(mine), bytes_of(all), counts, row_bytes, label});
+                });
+}
+
+void HostCommunicator::broadcast(Stream& stream, TensorView data, int root, Label label) {
+    MOESAIC_ASSERT(root >= 0 && root < size(), "{} from rank {}", describe("broadcast", label), root);
+    run_on_host(stream, [this, data, root, label] {
+        broadcast_now({bytes_of(data), data.bytes(), root, label});
+    });
+}
+
+void HostCommunicator::send(Stream& stream, ConstTensorView data, int peer, Label label) {
+    check_peer(peer, "send", label);
+    run_on_host(stream, [this, data, peer, label] {
+        send_now({const_cast<std::byte*>(bytes_of(data)), data.bytes(), peer, label});
+    });
+}
+
+void HostCommunicator::recv(Stream& stream, TensorView data, int peer, Label label) {
+    check_peer(peer, "recv", label);
+    run_on_host(stream, [this, data, peer, label] { recv_now({bytes_of(data), data.bytes(), peer, label}); });
+}
+
+void HostCommunicator::timed_exchange(const Exchange& exchange) {
+    const auto start = std::chrono::steady_clock::now();
+    exchange_now(exchange);
+    const i64 to_others = sum_of(exchange.send_rows) - exchange.send_rows[static_cast<std::size_t>(rank())];
+    count_traffic(to_others * exchange.row_bytes,
+                  std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+void HostCommunicator::timed_gather(const Gather& gather) {
+    const auto start = std::chrono::steady_clock::now();
+    gather_now(gather);
+    count_traffic(0, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+void HostCommunicator::check_peer(int peer, std::string_view verb, const Label& label) const {
+    MOESAIC_ASSERT(peer >= 0 && peer < size() && peer != rank(), "{} with peer {} on rank {} of {}",
+                   describe(verb, label), peer, rank(), size());
+}
+
+}  // namespace moesaic

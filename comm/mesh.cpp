@@ -1,0 +1,85 @@
+#include "comm/mesh.h"
+
+#include <array>
+#include <numeric>
+#include <vector>
+
+#include "runtime/base/run_context.h"
+
+namespace moesaic {
+
+namespace {
+
+/// Divisors of both, e.g. "1, 2, 4".
+std::string common_divisors(int a, int b) {
+    std::string text;
+    const int both = std::gcd(a, b);
+    for (int divisor = 1; divisor <= both; ++divisor) {
+        if (both % divisor == 0) text += fmt::format("{}{}", text.empty() ? "" : ", ", divisor);
+    }
+    return text;
+}
+
+/// Collective over `group`. Every verb once, with values that tell where they come from.
+void exercise(Communicator& group) {
+    HostStreamScheduler scheduler(StreamMode::inline_execution);
+    const auto stream = scheduler.make_stream("start-up");
+    const auto size = static_cast<std::size_t>(group.size());
+    const std::vector<i64> one_each(size, 1);
+    std::vector<i64> sent(size), received(size, -1), gathered(size, -1);
+    for (std::size_t peer = 0; peer < size; ++peer)
+        sent[peer] = group.rank() * 1000003 + static_cast<i64>(peer);
+    const i64 mine = group.rank();
+    const TensorView all = view_of(gathered.data(), {group.size()});
+    group.all_to_all_rows(*stream, view_of(sent.data(), {group.size()}), one_each,
+                          view_of(received.data(), {group.size()}), one_each, {"start-up check"});
+    group.all_gather(*stream, view_of(&mine, {1}), all, {"start-up check"});
+    for (std::size_t peer = 0; peer < size; ++peer) {
+        const auto source = static_cast<i64>(peer);
+        if (received[peer] == source * 1000003 + group.rank() && gathered[peer] == source) continue;
+        throw Error(fmt::format("{}: communicator '{}' delivered wrong values from its rank {} at start-up",
+                                Communicator::speaker(), group.name(), peer));
+    }
+}
+
+}  // namespace
+
+int choose_expert_parallel(int experts, int world, int ranks_per_node) {
+    return experts > 0 ? std::gcd(experts, std::gcd(world, ranks_per_node)) : 1;
+}
+
+void check_mesh_shape(const MeshShape& shape, int experts, int world) {
+    const std::array reserved{std::pair{"expert_tensor", shape.expert_tensor},
+                              std::pair{"tensor", shape.tensor}, std::pair{"pipeline", shape.pipeline},
+                              std::pair{"context", shape.context}};
+    for (const auto& [name, extent] : reserved) {
+        if (extent != 1)
+            throw UserError(fmt::format("parallel.{}: {} is not in this version; use 1", name, extent));
+    }
+    if (shape.expert == 1) return;  // always fits, also for models without experts
+    if (experts <= 0) {
+        throw UserError(
+            fmt::format("parallel.expert: {} for a model without experts; use 1 or auto", shape.expert));
+    }
+    if (shape.expert < 1 || world % shape.expert != 0 || experts % shape.expert != 0) {
+        throw UserError(fmt::format(
+            "parallel.expert: {} does not divide both {} ranks and {} experts; use one of {}, or auto",
+            shape.expert, world, experts, common_divisors(world, experts)));
+    }
+}
+
+Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts)
+    : world_(world), shape_(shape), total_experts_(experts) {
+    check_mesh_shape(shape, experts, world.size());
+    const int replica_index = world.rank() / shape.expert, expert_rank = world.rank() % shape.expert;
+    experts_ = world.split(replica_index, expert_rank, "experts");
+    replicas_ = world.split(expert_rank, replica_index, "replicas");
+    for (Communicator* group : {&world_, experts_.get(), replicas_.get()}) exercise(*group);
+}
+
+int Mesh::expert_owner(int expert) const {
+    MOESAIC_ASSERT(expert >= 0 && expert < total_experts_, "expert {} of {}", expert, total_experts_);
+    return expert / local_experts();
+}
+
+}  // namespace moesaic

@@ -1,0 +1,136 @@
+#include "comm/sharded_optimizer.h"
+
+#include <algorithm>
+
+namespace moesaic {
+
+ShardedOptimizer::ShardedOptimizer(StepContext& context, ParameterStore& store, const GradientSync& sync,
+                                   const AdamWSettings& settings, int zero)
+    : store_(store), settings_(settings), zero_(zero) {
+    MOESAIC_ASSERT(zero == 0 || zero == 1, "zero {}", zero);
+    i64 elements = 0;
+    for (const GradientBucket& bucket : sync.buckets()) {
+        const ArenaRange held = zero == 0 ? bucket.range : bucket.owned;
+        shards_.push_back({bucket, held, elements, runs_in(bucket.placement, held)});
+        elements += held.size();
+    }
+    first_ = context.backend.allocate({elements}, store.dtype());
+    second_ = context.backend.allocate({elements}, store.dtype());
+    context.backend.zero(context.compute, first_);
+    context.backend.zero(context.compute, second_);
+}
+
+std::vector<ShardedOptimizer::Run> ShardedOptimizer::runs_in(Placement placement, ArenaRange range) const {
+    std::vector<Run> runs;
+    for (const TensorPiece& piece : pieces_in(store_, placement, range)) {
+        const bool decays = store_.parameters()[piece.parameter].decays();
+        if (!runs.empty() && runs.back().decays == decays) {
+            runs.back().range.end = piece.range.end;
+        } else {
+            runs.push_back({piece.range, decays});
+        }
+    }
+    return runs;
+}
+
+void ShardedOptimizer::update(StepContext& context, const Shard& shard, double lr, double clip_factor,
+                              i64 step) {
+    const TensorView values = store_.values(shard.bucket.placement);
+    const ConstTensorView gradients = store_.gradients(shard.bucket.placement);
+    for (const Run& run : shard.runs) {
+        const i64 count = run.range.size();
+        const i64 moment = shard.moment_begin + run.range.begin - shard.held.begin;
+        context.backend.adamw(context.compute, {.parameter = values.flat(run.range.begin, count),
+                                                .first_moment = first_.view().flat(moment, count),
+                                                .second_moment = second_.view().flat(moment, count),
+                                                .gradient = gradients.flat(run.range.begin, count),
+                                                .lr = lr,
+                                                .beta1 = settings_.beta1,
+                                                .beta2 = settings_.beta2,
+                                                .eps = settings_.eps,
+                                                .weight_decay = run.decays ? settings_.weight_decay : 0.0,
+                                                .grad_scale = clip_factor,
+                                                .step = step});
+    }
+}
+
+void ShardedOptimizer::gather_arena(StepContext& context, const GradientBucket& bucket, TensorView arena,
+                                    std::string_view operation) {
+    Communicator& group = GradientSync::group_of(context, bucket.placement);
+    if (group.size() == 1) return;
+    context.exchange.wait(context.compute.record());
+    group.all_gather_rows(context.exchange, arena.flat(bucket.owned.begin, bucket.owned.size()),
+                          arena.flat(bucket.range.begin, bucket.range.size()), bucket.rows, {operation});
+}
+
+void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor, i64 step) {
+    if (zero_ == 0) {
+        for (const Shard& shard : shards_) {
+            gather_arena(context, shard.bucket, store_.gradients(shard.bucket.placement), "summed gradients");
+        }
+        context.compute.wait(context.exchange.record());
+        for (const Shard& shard : shards_) update(context, shard, lr, clip_factor, step);
+        return;
+    }
+    for (const Shard& shard : shards_) {  // one bucket's values travel while the next is updated
+        update(context, shard, lr, clip_factor, step);
+        gather_arena(context, shard.bucket, store_.values(shard.bucket.placement), "updated parameters");
+    }
+    context.compute.wait(context.exchange.record());
+}
+
+Tensor ShardedOptimizer::gather_moment(StepContext& context, const Shard& shard, const Tensor& moment) {
+    const GradientBucket& bucket = shard.bucket;
+    Communicator& group = GradientSync::group_of(context, bucket.placement);
+    Tensor all = context.backend.allocate({bucket.range.size()}, store_.dtype());
+    const i64 offset = shard.held.begin - bucket.range.begin;
+    const TensorView mine = all.view().flat(offset, shard.held.size());
+    context.backend.copy(context.compute, moment.view().flat(shard.moment_begin, shard.held.size()), mine);
+    if (zero_ == 1 && group.size() > 1) {
+        context.exchange.wait(context.compute.record());
+        group.all_gather_rows(context.exchange, mine, all, bucket.rows, {"optimizer state"});
+        context.compute.wait(context.exchange.record());
+    }
+    return all;
+}
+
+void ShardedOptimizer::visit_state(StepContext& context, const StateVisitor& visitor) {
+    for (const Shard& shard : shards_) {
+        const GradientBucket& bucket = shard.bucket;
+        const Tensor first = gather_moment(context, shard, first_);
+        const Tensor second = gather_moment(context, shard, second_);
+        context.compute.synchronize();
+        for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.range)) {
+            const Parameter& parameter = store_.parameters()[piece.parameter];
+            const i64 offset = piece.range.begin - bucket.range.begin;
+            visitor(parameter, first.view().flat(offset, piece.range.size()).reshaped(parameter.shape),
+                    second.view().flat(offset, piece.range.size()).reshaped(parameter.shape));
+        }
+    }
+}
+
+void ShardedOptimizer::load_state(StepContext& context, const Parameter& parameter, ConstTensorView first,
+                                  ConstTensorView second) {
+    const std::ptrdiff_t index = &parameter - store_.parameters().data();
+    MOESAIC_ASSERT(index >= 0 && index < std::ssize(store_.parameters()), "{} is of another store",
+                   parameter.name);
+    const i64 offset = store_.offset_of(static_cast<std::size_t>(index));
+    for (const Shard& shard : shards_) {
+        if (shard.bucket.placement != parameter.placement) continue;
+        const i64 begin = std::max(shard.held.begin, offset);
+        const i64 end = std::min(shard.held.end, offset + parameter.shape.elements());
+        if (begin >= end) continue;
+        const i64 moment = shard.moment_begin + begin - shard.held.begin;
+        context.backend.copy(context.compute, first.flat(begin - offset, end - begin),
+                             first_.view().flat(moment, end - begin));
+        context.backend.copy(context.compute, second.flat(begin - offset, end - begin),
+                             second_.view().flat(moment, end - begin));
+    }
+    context.compute.synchronize();
+}
+
+i64 ShardedOptimizer::moment_bytes() const {
+    return (first_.elements() + second_.elements()) * size_of(store_.dtype());
+}
+
+}  // namespace moesaic

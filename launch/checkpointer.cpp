@@ -1,0 +1,181 @@
+#include "launch/checkpointer.h"
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/checkpoint/safetensors.h"
+
+namespace moesaic {
+
+namespace {
+
+/// Whether this rank writes a parameter: replicated ones are dealt out over the world, an expert's over its replicas.
+bool writes(const RankRuntime& runtime, std::size_t index) {
+    const Parameter& parameter = runtime.store.parameters()[index];
+    const Communicator& group =
+        parameter.placement == Placement::replicated ? runtime.mesh->world() : runtime.mesh->replicas();
+    return static_cast<int>(index % static_cast<std::size_t>(group.size())) == group.rank();
+}
+
+std::string moment_name(const Parameter& parameter, std::string_view suffix) {
+    return parameter.name + std::string(suffix);
+}
+
+std::vector<std::byte> copy_of(ConstTensorView values) {
+    const auto* const data = static_cast<const std::byte*>(values.data);
+    return {data, data + values.bytes()};
+}
+
+/// Collective over mesh.world() and mesh.replicas(). The moments that this rank writes, by their names in the file.
+std::map<std::string, std::vector<std::byte>> moments_to_write(RankRuntime& runtime, StepContext& context) {
+    std::map<std::string, bool> mine;
+    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
+        mine[runtime.store.parameters()[i].name] = writes(runtime, i);
+    }
+    std::map<std::string, std::vector<std::byte>> moments;
+    runtime.optimizer->visit_state(context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
+        if (!mine.at(parameter.name)) return;
+        moments[moment_name(parameter, kFirstMomentSuffix)] = copy_of(first);
+        moments[moment_name(parameter, kSecondMomentSuffix)] = copy_of(second);
+    });
+    return moments;
+}
+
+SafetensorsWriter::Summary write_shard(RankRuntime& runtime, const std::string& path,
+                                       const std::map<std::string, std::vector<std::byte>>& moments) {
+    SafetensorsWriter writer(path);
+    std::map<std::string, ConstTensorView> values;
+    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
+        if (!writes(runtime, i)) continue;
+        const Parameter& parameter = runtime.store.parameters()[i];
+        writer.declare(parameter.name, runtime.store.dtype(), parameter.shape);
+        writer.declare(moment_name(parameter, kFirstMomentSuffix), runtime.store.dtype(), parameter.shape);
+        writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.dtype(), parameter.shape);
+        values[parameter.name] = parameter.value;
+    }
+    for (const std::string& name : std::vector<std::string>(writer.order())) {
+        if (const auto value = values.find(name); value != values.end()) {
+            writer.write(name, value->second);
+        } else {
+            writer.append(name, moments.at(name).data(), static_cast<i64>(moments.at(name).size()));
+        }
+    }
+    return writer.finish();
+}
+
+/// What a rank reports of its shard; integers, so that one all-gather carries it.
+struct ShardReport {
+    i64 failed = 0, bytes = 0, checksum = 0;
+};
+
+/// Collective over the world.
+std::vector<ShardReport> gather_reports(RankRuntime& runtime, ShardReport mine) {
+    Communicator& world = runtime.mesh->world();
+    std::vector<ShardReport> all(static_cast<std::size_t>(world.size()));
+    world.all_gather(*runtime.exchange, view_of(&mine.failed, {1, 3}), view_of(&all.front().failed, {world.size(), 3}),
+                     {"reports of checkpoint shards"});
+    runtime.exchange->synchronize();
+    return all;
+}
+
+/// Collective over the world. Runs `work`; where it fails on any rank, the lowest such rank throws what it threw and the
+/// others AbortedError, so that a failure is told once.
+void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport>& reports, const std::function<void()>& work) {
+    std::exception_ptr failure;
+    try {
+        work();
+    } catch (const std::exception&) {
+        failure = std::current_exception();
+        report.failed = 1;
+    }
+    reports = gather_reports(runtime, report);
+    const int rank = runtime.mesh->world().rank();
+    for (int other = 0; other < runtime.mesh->world().size(); ++other) {
+        if (!reports[static_cast<std::size_t>(other)].failed) continue;
+        if (other == rank) std::rethrow_exception(failure);
+        throw AbortedError(fmt::format("rank {} failed", other));
+    }
+}
+
+}  // namespace
+
+CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder, const TrainingPosition& position,
+                                 const Config& config) {
+    const auto start = std::chrono::steady_clock::now();
+    Communicator& world = runtime.mesh->world();
+    const std::string folder = checkpoints_folder(run_folder) + "/" + step_folder_name(position.step);
+    ShardReport report;
+    std::vector<ShardReport> reports;
+    together(runtime, report, reports, [&] {
+        if (world.rank() == 0) prepare_checkpoint_folder(run_folder, position.step);
+    });
+    StepContext context = runtime.context(Phase::train, position.step);
+    const auto moments = moments_to_write(runtime, context);
+    CheckpointRecord record;
+    record.step = position.step;
+    record.path = folder;
+    try {
+        together(runtime, report, reports, [&] {
+            const auto summary = write_shard(runtime, folder + "/" + shard_file_name(world.rank(), world.size()), moments);
+            report.bytes = summary.bytes;
+            report.checksum = static_cast<i64>(summary.checksum);
+        });
+        together(runtime, report, reports, [&] {
+            if (world.rank() != 0) return;
+            Manifest manifest;
+            manifest.step = position.step;
+            manifest.world_size = world.size();
+            manifest.expert_parallel = runtime.mesh->expert_parallel();
+            manifest.tokens = position.tokens;
+            manifest.sampler_cursor = position.step * config.train.batch_sequences;
+            manifest.config = to_yaml(config);
+            for (int rank = 0; rank < world.size(); ++rank) {
+                const ShardReport& shard = reports[static_cast<std::size_t>(rank)];
+                manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes, static_cast<u64>(shard.checksum)});
+                record.bytes += shard.bytes;
+            }
+            write_manifest(folder, manifest);
+            write_latest(run_folder, position.step);
+            if (config.train.keep_checkpoints) prune_checkpoints(run_folder, *config.train.keep_checkpoints);
+        });
+    } catch (const std::exception&) {
+        // What a full disk could not take must not keep it full; earlier checkpoints stay.
+        std::error_code ignored;
+        if (!has_manifest(folder)) std::filesystem::remove_all(folder, ignored);
+        throw;
+    }
+    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return record;
+}
+
+TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer) {
+    Communicator& world = runtime.mesh->world();
+    TrainingPosition position;
+    ShardReport report;
+    std::vector<ShardReport> reports;
+    StepContext context = runtime.context(Phase::train, 0);
+    together(runtime, report, reports, [&] {
+        CheckpointReader reader(folder, ShardCheck::sizes);
+        position = {reader.manifest().step, reader.manifest().tokens};
+        for (std::size_t shard = 0; shard < reader.manifest().shards.size(); ++shard) {
+            if (static_cast<int>(shard % static_cast<std::size_t>(world.size())) == world.rank()) reader.verify_shard(shard);
+        }
+    });
+    together(runtime, report, reports, [&] {
+        CheckpointReader reader(folder, ShardCheck::sizes);
+        for (Parameter& parameter : runtime.store.parameters()) {
+            reader.read(parameter.name, parameter.value);
+            if (!with_optimizer) continue;
+            Tensor first = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
+            Tensor second = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
+            reader.read(moment_name(parameter, kFirstMomentSuffix), first);
+            reader.read(moment_name(parameter, kSecondMomentSuffix), second);
+            runtime.optimizer->load_state(context, parameter, first, second);
+        }
+    });
+    return position;
+}
+
+}  // namespace moesaic

@@ -1,0 +1,43 @@
+// The experts that this rank owns, computed together: one grouped product per projection.
+#pragma once
+
+#include <span>
+
+#include "layers/layer.h"
+#include "layers/model_spec.h"
+#include "runtime/parameter_store.h"
+
+namespace moesaic {
+
+/// SwiGLU of e consecutive experts over rows grouped by expert. Declares, for each of them,
+/// mlp.experts.{n}.{gate,up}_proj [F,H] and .down_proj [H,F], n the global expert number.
+class ExpertGroup {
+  public:
+    struct Saved {
+        Tensor gate_up;  // [C,2F], C the capacity; the first R rows are in use
+        Tensor hidden;   // [C,F]
+    };
+
+    /// Owns experts [first_expert, first_expert + experts). Buffers hold `capacity_rows` rows whatever
+    /// arrives, so that memory does not depend on routing.
+    ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
+                ParameterStore& store);
+
+    /// rows [R,H] grouped by local expert, rows_per_expert [e] summing to R -> [R,H] (capacity [C,H]).
+    [[nodiscard]] Tensor forward(StepContext& context, ConstTensorView rows,
+                                 std::span<const i64> rows_per_expert, Saved& saved) const;
+    /// d_out [R,H] -> d_rows [R,H] (capacity [C,H]); adds the experts' gradients row by row.
+    [[nodiscard]] Tensor backward(StepContext& context, ConstTensorView rows,
+                                  std::span<const i64> rows_per_expert, ConstTensorView d_out,
+                                  Saved& saved) const;
+    /// The part of forward that backward needs: fills `saved` alone.
+    void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                   Saved& saved) const;
+
+  private:
+    i64 width_, hidden_, capacity_rows_;
+    Weight gate_up_;  // [e,2F,H], gate above up
+    Weight down_;     // [e,H,F]
+};
+
+}  // namespace moesaic

@@ -1,0 +1,49 @@
+// The mixture of experts: router, exchange of rows, experts, weighted sum; forward and backward.
+#pragma once
+
+#include <memory>
+
+#include "comm/dispatcher.h"
+#include "layers/expert_group.h"
+#include "layers/router.h"
+
+namespace moesaic {
+
+/// y[t] = sum over the choices k of token t of weight[t,k] * expert[t,k](x[t]). Rows travel in as many rounds
+/// as the receive budget asks for; no bit of the result depends on their number.
+class MoELayer {
+  public:
+    struct Saved {
+        RouterSaved router;
+        Routing routing;
+        DispatchPlan plan;
+        Tensor rows;                 // [C,H] received in round 0; later rounds are received again
+        ExpertGroup::Saved experts;  // of round 0
+        Tensor slots;                // [T*K,H] the experts' results, by slot
+        BalanceTarget balance;       // set before the backward
+    };
+
+    MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store);
+
+    /// Collective over mesh.experts().
+    [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
+    /// Collective over mesh.experts(). Includes the gradients of the balance losses.
+    [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
+                                  Saved& saved) const;
+
+    [[nodiscard]] i64 capacity_rows() const { return dispatcher_.capacity_rows(); }
+
+  private:
+    void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
+    void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
+                        TensorView d_slots) const;
+
+    int layer_;
+    std::unique_ptr<Router> router_;
+    Dispatcher dispatcher_;
+    ExpertGroup experts_;
+};
+
+static_assert(Layer<MoELayer>);
+
+}  // namespace moesaic

@@ -1,0 +1,39 @@
+// From the last hidden states to a loss per token.
+#pragma once
+
+#include "layers/layer.h"
+#include "layers/model_spec.h"
+#include "runtime/parameter_store.h"
+
+namespace moesaic {
+
+/// logits = x · Wᵀ, then cross-entropy. Declares lm_head.weight [V,H] unless it is given the embedding's
+/// table.
+class OutputHead {
+  public:
+    struct Saved {
+        Tensor logits;           // [T,V]; the backward overwrites them
+        Tensor log_sum_exp;      // f64 [T]
+        ConstTensorView target;  // i32 [T], set before the forward; -1: masked
+        double scale = 1;        // d loss / d token loss, set before the backward
+    };
+
+    /// `tied` is the embedding's table, or an empty Weight.
+    OutputHead(const ModelSpec& spec, const Weight& tied, ParameterStore& store);
+
+    /// x [T,H] -> logits [T,V].
+    [[nodiscard]] Tensor logits(StepContext& context, ConstTensorView x) const;
+    /// x [T,H] -> loss per token f64 [T] in nats, 0 where masked.
+    [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
+    /// Gradient of saved.scale * sum of the losses; dy is not read.
+    [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
+                                  Saved& saved) const;
+
+  private:
+    i64 vocabulary_;
+    Weight weight_;  // [V,H]
+};
+
+static_assert(Layer<OutputHead>);
+
+}  // namespace moesaic

@@ -1,0 +1,319 @@
+// The complete configuration of a run: plain structs, each listing its fields once.
+#pragma once
+
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+/// Inclusive limits of a number.
+struct Limits {
+    double low = -std::numeric_limits<double>::infinity();
+    double high = std::numeric_limits<double>::infinity();
+};
+inline constexpr Limits kPositive{1, 1e15};
+inline constexpr Limits kNotNegative{0, 1e15};
+inline constexpr Limits kShare{0, 1};
+
+/// The words that a text field may hold.
+using Choices = std::vector<std::string>;
+
+// A visitor is called per field: section(name, struct), value(name, field, limits, help) for numbers,
+// value(name, field, help) for texts, switches and lists, choice(name, text, choices, help), and value(name,
+// optional, word, limits, help), where `word`
+// ("auto", "none") stands for an empty optional. Reading, unknown keys, ranges, --set, printing and the
+// reference table all follow from these lists.
+
+struct RunConfig {
+    std::string name = "run";
+    i64 seed = 1;
+    std::string out = "runs";
+    std::string device = "auto";
+    bool operator==(const RunConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("name", name, "Folder of the run below `out`");
+        v.value("seed", seed, kNotNegative, "Initial weights and the order of the data follow from it");
+        v.value("out", out, "Folder that holds run folders");
+        v.choice("device", device, {"auto", "cpu", "cuda"}, "Where to compute");
+    }
+};
+
+struct ParallelConfig {
+    std::optional<i64> expert;
+    i64 zero = 1;
+    std::string comm = "auto", exchange = "auto";
+    double receive_budget = 2.0;
+    i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
+    double timeout_seconds = 600;
+    i64 bucket_bytes = i64{4} << 20;
+    bool operator==(const ParallelConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("expert", expert, "auto", kPositive,
+                "Expert-parallel ranks; auto: the largest divisor of the experts that fits a node");
+        v.value("zero", zero, {0, 1},
+                "1: optimizer state sharded over the ranks that hold the same parameters");
+        v.choice("comm", comm, {"auto", "mpi", "nccl"}, "Transport between processes");
+        v.choice("exchange", exchange, {"auto", "flat", "hierarchical", "dedup", "shared_memory"},
+                 "How rows cross the wire");
+        v.value("receive_budget", receive_budget, {0.01, 1e6},
+                "Rows received at once, as a multiple of the mean");
+        v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");
+        v.value("tensor", tensor, kPositive, "Reserved axis");
+        v.value("pipeline", pipeline, kPositive, "Reserved axis");
+        v.value("context", context, kPositive, "Reserved axis");
+        v.value("timeout_seconds", timeout_seconds, {0.1, 1e7},
+                "A collective that takes longer ends the run");
+        v.value("bucket_bytes", bucket_bytes, kPositive,
+                "Gradients are summed in buckets of about this size");
+    }
+};
+
+struct DataConfig {
+    std::string path = "configs/data/quad";
+    std::string format = "auto", tokenizer = "bytes";
+    i64 seq_len = 256;
+    double validation = 0.1;
+    bool operator==(const DataConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("path", path, "File or folder of training data");
+        v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
+                 "Format of the data");
+        v.value("tokenizer", tokenizer, "bytes, or a tokenizer's file");
+        v.value("seq_len", seq_len, kPositive, "Tokens of one sequence");
+        v.value("validation", validation, {0, 0.99}, "Share of each file, at its end, that is held out");
+    }
+};
+
+struct TaskConfig {
+    std::string kind = "lm";
+    DataConfig data;
+    bool operator==(const TaskConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.choice("kind", kind, {"lm", "classification", "regression", "sraven"}, "What is learnt");
+        v.section("data", data);
+    }
+};
+
+struct RouterConfig {
+    std::string kind = "top_k", score = "softmax";
+    std::optional<bool> normalize;
+    bool operator==(const RouterConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.choice("kind", kind,
+                 {"top_k", "noisy_top_k", "switch", "sigmoid_bias", "group_limited", "sinkhorn",
+                  "expert_choice", "hash", "uniform", "nearest_prototype", "replay"},
+                 "How tokens choose experts");
+        v.choice("score", score, {"softmax", "softmax_over_top_k", "sigmoid"},
+                 "Softmax over all experts, or over the chosen ones");
+        v.value("normalize", normalize, "auto",
+                "Weights of the chosen experts sum to 1; auto: for top_k > 1");
+    }
+};
+
+struct BalanceConfig {
+    double aux = 0.01;
+    std::string convention = "megatron", scope = "micro";
+    double z = 0.001;
+    bool operator==(const BalanceConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("aux", aux, kNotNegative, "Coefficient of the load-balance loss");
+        v.choice("convention", convention, {"megatron", "gshard", "hf", "switch"},
+                 "Definition of the load-balance loss");
+        v.choice("scope", scope, {"sequence", "micro", "global"}, "Tokens over which balance is measured");
+        v.value("z", z, kNotNegative, "Coefficient of the router z-loss");
+    }
+};
+
+struct CapacityConfig {
+    bool dropless = true;
+    double factor = 1.25;
+    std::string policy = "probability";
+    bool operator==(const CapacityConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("factor", factor, {0.01, 1e6}, "Rows that an expert takes, as a multiple of the mean");
+        v.choice("policy", policy, {"probability", "position"}, "Which choices stay when an expert is full");
+    }
+};
+
+struct MoeConfig {
+    i64 experts = 8, top_k = 2, hidden = 256;
+    std::string activation = "swiglu";
+    i64 every = 1, shared_experts = 0;
+    RouterConfig router;
+    BalanceConfig balance;
+    CapacityConfig capacity;
+    bool operator==(const MoeConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("experts", experts, {1, 65536}, "Experts of a layer");
+        v.value("top_k", top_k, {1, 65536}, "Experts that a token visits");
+        v.value("hidden", hidden, kPositive, "Width of one expert");
+        v.choice("activation", activation, {"swiglu", "gelu", "relu", "prelu"}, "Activation of the experts");
+        v.value("every", every, kPositive, "Every n-th layer has experts");
+        v.value("shared_experts", shared_experts, kNotNegative, "Experts that every token visits");
+        v.section("router", router);
+        v.section("balance", balance);
+        v.section_or_word("capacity", capacity, capacity.dropless, "dropless",
+                          "Most rows of an expert, or dropless");
+    }
+};
+
+struct ModelConfig {
+    std::string kind = "transformer";
+    i64 width = 128, layers = 4, heads = 4, kv_heads = 4;
+    std::optional<i64> head_dim;
+    std::string qk_norm = "none";
+    double norm_eps = 1e-5, rope_theta = 10000, init_std = 0.02;
+    std::optional<double> clip_qkv;
+    i64 dense_hidden = 512;
+    bool tie_embeddings = false;
+    MoeConfig moe;
+    bool operator==(const ModelConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.choice("kind", kind, {"transformer", "mlp", "momlp"}, "Kind of model");
+        v.value("width", width, kPositive, "Width of the residual stream");
+        v.value("layers", layers, {1, 100000}, "Transformer blocks");
+        v.value("heads", heads, kPositive, "Query heads");
+        v.value("kv_heads", kv_heads, kPositive, "Key and value heads");
+        v.value("head_dim", head_dim, "auto", kPositive, "Width of a head; auto: width / heads");
+        v.choice("qk_norm", qk_norm, {"none", "full", "head"},
+                 "RMSNorm of queries and keys: over all (OLMoE) or per head (Qwen3)");
+        v.value("norm_eps", norm_eps, {0, 1}, "Added to the mean square in RMSNorm");
+        v.value("rope_theta", rope_theta, {1, 1e12}, "Base of the rotary position embedding");
+        v.value("init_std", init_std, {0, 100}, "Standard deviation of initial weights");
+        v.value("clip_qkv", clip_qkv, "none", {1e-6, 1e9},
+                "Queries, keys and values are clamped to +- this (OLMoE)");
+        v.value("dense_hidden", dense_hidden, kPositive,
+                "Width of the feed-forward in layers without experts");
+        v.value("tie_embeddings", tie_embeddings, "The output head is the embedding table");
+        v.section("moe", moe);
+    }
+};
+
+struct ScheduleConfig {
+    std::string kind = "cosine";
+    i64 warmup = 50;
+    double floor = 0.1;
+    bool operator==(const ScheduleConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.choice("kind", kind, {"cosine", "wsd", "constant"}, "Course of the learning rate after warm-up");
+        v.value("warmup", warmup, kNotNegative, "Steps of linear warm-up");
+        v.value("floor", floor, kShare, "Last learning rate as a share of the highest");
+    }
+};
+
+struct OptimizerConfig {
+    std::string kind = "adamw";
+    double lr = 3e-3;
+    std::vector<double> betas{0.9, 0.95};
+    double eps = 1e-8, weight_decay = 0.1;
+    std::optional<double> clip = 1.0;
+    ScheduleConfig schedule;
+    bool operator==(const OptimizerConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.choice("kind", kind, {"adamw"}, "Optimizer");
+        v.value("lr", lr, {0, 1e6}, "Highest learning rate");
+        v.value("betas", betas, "Decay rates of the two moments");
+        v.value("eps", eps, {0, 1}, "Added to the root of the second moment");
+        v.value("weight_decay", weight_decay, {0, 1e6}, "Of tensors with two or more axes");
+        v.value("clip", clip, "none", {1e-12, 1e12}, "Largest L2 norm of the gradient over all parameters");
+        v.section("schedule", schedule);
+    }
+};
+
+struct TrainConfig {
+    i64 steps = 300, batch_sequences = 32, micro_sequences = 4, log_every = 10, eval_every = 100,
+        checkpoint_every = 100;
+    std::optional<i64> keep_checkpoints;
+    std::string precision = "fp32", determinism = "layout";
+    bool operator==(const TrainConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("steps", steps, kNotNegative, "Optimizer steps");
+        v.value("batch_sequences", batch_sequences, kPositive, "Sequences of the global batch");
+        v.value("micro_sequences", micro_sequences, kPositive, "Sequences that a rank computes at once");
+        v.value("log_every", log_every, kPositive, "Steps between console lines and records");
+        v.value("eval_every", eval_every, kPositive, "Steps between evaluations");
+        v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
+        v.value("keep_checkpoints", keep_checkpoints, "all", kPositive, "Newest checkpoints to keep");
+        v.choice("precision", precision, {"fp32", "bf16", "fp64"}, "Type of weights and activations");
+        v.choice("determinism", determinism, {"layout", "elastic"}, "What has to be bit-identical");
+    }
+};
+
+struct GeneralizationConfig {
+    i64 probe_sequences = 64;
+    std::optional<i64> heldout_sequences;
+    std::string loss = "all", bounds = "all";
+    double delta = 0.05;
+    bool operator==(const GeneralizationConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("probe_sequences", probe_sequences, kPositive, "Training sequences of the fixed probe");
+        v.value("heldout_sequences", heldout_sequences, "auto", kPositive,
+                "Held-out sequences evaluated; auto: all, at most 1024");
+        v.value("loss", loss, "Losses that are measured");
+        v.value("delta", delta, {1e-12, 0.999}, "1 - confidence of intervals and bounds");
+        v.value("bounds", bounds, "Bounds that are computed");
+    }
+};
+
+struct MetricsConfig {
+    std::vector<std::string> sinks{"console", "jsonl", "csv"};
+    bool operator==(const MetricsConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.choices("sinks", sinks, {"console", "jsonl", "csv", "tensorboard", "prometheus"},
+                  "Where numbers go");
+    }
+};
+
+struct CpuConfig {
+    std::optional<i64> threads;
+    bool operator==(const CpuConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("threads", threads, "auto", {1, 4096}, "Threads of a rank; auto: the cores it may use");
+    }
+};
+
+struct Config {
+    RunConfig run;
+    ParallelConfig parallel;
+    TaskConfig task;
+    ModelConfig model;
+    OptimizerConfig optimizer;
+    TrainConfig train;
+    GeneralizationConfig generalization;
+    MetricsConfig metrics;
+    CpuConfig cpu;
+    bool operator==(const Config&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.section("run", run);
+        v.section("parallel", parallel);
+        v.section("task", task);
+        v.section("model", model);
+        v.section("optimizer", optimizer);
+        v.section("train", train);
+        v.section("generalization", generalization);
+        v.section("metrics", metrics);
+        v.section("cpu", cpu);
+    }
+};
+
+}  // namespace moesaic

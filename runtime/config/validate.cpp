@@ -1,0 +1,143 @@
+// Checks across fields, and the values that the contract names but this version does not have.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "runtime/config/load.h"
+
+namespace moesaic {
+
+namespace {
+
+/// A key whose value has to be one of `has` in this version. Later versions drop lines or add words.
+struct Limitation {
+    const char* key;
+    Choices has;
+};
+
+const std::vector<Limitation>& limitations() {
+    static const std::vector<Limitation> kLimitations{
+        {"run.device", {"auto", "cpu"}},
+        {"parallel.comm", {"auto", "mpi"}},
+        {"parallel.exchange", {"auto", "flat"}},
+        {"parallel.expert_tensor", {"1"}},
+        {"parallel.tensor", {"1"}},
+        {"parallel.pipeline", {"1"}},
+        {"parallel.context", {"1"}},
+        {"task.kind", {"lm"}},
+        {"task.data.format", {"auto", "text"}},
+        {"task.data.tokenizer", {"bytes"}},
+        {"model.kind", {"transformer"}},
+        {"model.moe.activation", {"swiglu"}},
+        {"model.moe.shared_experts", {"0"}},
+        {"model.moe.router.kind", {"top_k"}},
+        {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
+        {"model.moe.balance.convention", {"megatron"}},
+        {"train.precision", {"fp32", "fp64"}},
+        {"train.determinism", {"layout"}},
+        {"generalization.loss", {"all"}},
+        {"generalization.bounds", {"all"}},
+    };
+    return kLimitations;
+}
+
+void check_limitations(LoadedConfig& loaded) {
+    const std::map<std::string, std::string> values = flatten(loaded.config);
+    for (const Limitation& one : limitations()) {
+        const std::string& value = values.at(one.key);
+        if (std::find(one.has.begin(), one.has.end(), value) != one.has.end()) continue;
+        loaded.complain(one.key, fmt::format("'{}' is not in this version", value),
+                        fmt::format("it has {}", fmt::join(one.has, ", ")));
+    }
+    if (!loaded.config.model.moe.capacity.dropless) {
+        loaded.complain("model.moe.capacity", "a capacity factor is not in this version", "it has dropless");
+    }
+    for (const std::string& sink : loaded.config.metrics.sinks) {
+        if (sink == "tensorboard" || sink == "prometheus") {
+            loaded.complain("metrics.sinks", fmt::format("'{}' is not in this version", sink),
+                            "it has console, jsonl, csv");
+        }
+    }
+}
+
+void check_attention(LoadedConfig& loaded) {
+    const ModelConfig& model = loaded.config.model;
+    if (!model.head_dim && model.width % model.heads != 0) {
+        loaded.complain("model.heads",
+                        fmt::format("{} heads do not divide width {}", model.heads, model.width),
+                        "choose a divisor, or set model.head_dim");
+    }
+    const i64 head_dim = model.head_dim.value_or(model.width / std::max<i64>(1, model.heads));
+    if (head_dim % 2 != 0 || head_dim == 0) {
+        loaded.complain(model.head_dim ? "model.head_dim" : "model.heads",
+                        fmt::format("a head of width {} cannot be rotated in pairs", head_dim),
+                        "an even width of a head");
+    }
+    if (model.heads % model.kv_heads != 0) {
+        loaded.complain("model.kv_heads",
+                        fmt::format("{} do not divide {} heads", model.kv_heads, model.heads),
+                        "choose a divisor of model.heads");
+    }
+}
+
+void check_experts(LoadedConfig& loaded) {
+    const ModelConfig& model = loaded.config.model;
+    const MoeConfig& moe = model.moe;
+    if (moe.top_k > moe.experts) {
+        loaded.complain("model.moe.top_k",
+                        fmt::format("a token cannot visit {} of {} experts", moe.top_k, moe.experts),
+                        fmt::format("at most model.moe.experts = {}", moe.experts));
+    }
+    const bool normalized =
+        moe.router.score == "softmax_over_top_k" || moe.router.normalize.value_or(moe.top_k > 1);
+    if (moe.top_k == 1 && normalized) {
+        loaded.complain(moe.router.score == "softmax_over_top_k" ? "model.moe.router.score"
+                                                                 : "model.moe.router.normalize",
+                        "with top_k 1 a normalised weight is always 1 and the router's gradient is zero: it "
+                        "cannot be trained",
+                        "score: softmax with normalize: false, or top_k 2");
+    }
+    if (moe.every > model.layers) {
+        loaded.complain("model.moe.every", fmt::format("no layer of {} would have experts", model.layers),
+                        "at most model.layers");
+    }
+    if (loaded.config.parallel.expert && moe.experts % *loaded.config.parallel.expert != 0) {
+        loaded.complain("parallel.expert",
+                        fmt::format("{} ranks cannot share {} experts evenly", *loaded.config.parallel.expert,
+                                    moe.experts),
+                        "a divisor of model.moe.experts, or auto");
+    }
+}
+
+void check_training(LoadedConfig& loaded) {
+    const Config& config = loaded.config;
+    if (config.optimizer.schedule.warmup > config.train.steps &&
+        config.optimizer.schedule.kind != "constant" && config.train.steps > 0) {
+        loaded.complain("optimizer.schedule.warmup",
+                        fmt::format("{} steps of warm-up in a run of {}", config.optimizer.schedule.warmup,
+                                    config.train.steps),
+                        "at most train.steps");
+    }
+    const std::string& name = config.run.name;
+    const bool good_name =
+        !name.empty() && name[0] != '.' && name.size() <= 200 &&
+        std::all_of(name.begin(), name.end(), [](char c) {
+            return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+        });
+    if (!good_name) {
+        loaded.complain("run.name", fmt::format("'{}' is no name for a folder", name.substr(0, 60)),
+                        "letters, digits, '-', '_' and '.'");
+    }
+}
+
+}  // namespace
+
+void validate(LoadedConfig& loaded) {
+    check_limitations(loaded);
+    check_attention(loaded);
+    check_experts(loaded);
+    check_training(loaded);
+}
+
+}  // namespace moesaic
