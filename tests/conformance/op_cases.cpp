@@ -60,6 +60,7 @@ const std::vector<OpCase>& all_cases() {
         append_layer_cases(all);
         append_loss_cases(all);
         append_routing_cases(all);
+        append_product_cases(all);
         return all;
     }();
     return cases;
