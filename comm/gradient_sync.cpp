@@ -117,6 +117,22 @@ void GradientSync::finish(StepContext& context) {
     context.compute.wait(context.exchange.record());
 }
 
+void GradientSync::gather_owned(StepContext& context, const GradientBucket& bucket, TensorView arena,
+                                std::string_view operation) {
+    Communicator& group = group_of(context, bucket.placement);
+    if (group.size() == 1) return;
+    context.exchange.wait(context.compute.record());
+    group.all_gather_rows(context.exchange, arena.flat(bucket.owned.begin, bucket.owned.size()),
+                          arena.flat(bucket.range.begin, bucket.range.size()), bucket.rows, {operation});
+}
+
+void GradientSync::gather_gradients(StepContext& context) {
+    for (const GradientBucket& bucket : buckets_) {
+        gather_owned(context, bucket, store_.gradients(bucket.placement), "summed gradients");
+    }
+    context.compute.wait(context.exchange.record());
+}
+
 double GradientSync::gradient_norm(StepContext& context) {
     Backend& backend = context.backend;
     const auto blocks = static_cast<i64>(norm_sums_.size());

@@ -34,6 +34,13 @@ class GradientSync {
     /// rank. Waits for the device.
     [[nodiscard]] double gradient_norm(StepContext& context);
 
+    /// Collective over the bucket's group. The owners' parts of an arena become everybody's.
+    static void gather_owned(StepContext& context, const GradientBucket& bucket, TensorView arena,
+                             std::string_view operation);
+    /// Collective over mesh.world() and mesh.replicas(), after finish(). Every rank gets the sums of all of its
+    /// parameters.
+    void gather_gradients(StepContext& context);
+
     /// In backward order, replicated ones first.
     [[nodiscard]] std::span<const GradientBucket> buckets() const { return buckets_; }
     /// What this rank owns of an arena, one range per bucket; pieces_in() names the logical tensors.

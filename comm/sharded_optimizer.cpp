@@ -54,19 +54,10 @@ void ShardedOptimizer::update(StepContext& context, const Shard& shard, double l
     }
 }
 
-void ShardedOptimizer::gather_arena(StepContext& context, const GradientBucket& bucket, TensorView arena,
-                                    std::string_view operation) {
-    Communicator& group = GradientSync::group_of(context, bucket.placement);
-    if (group.size() == 1) return;
-    context.exchange.wait(context.compute.record());
-    group.all_gather_rows(context.exchange, arena.flat(bucket.owned.begin, bucket.owned.size()),
-                          arena.flat(bucket.range.begin, bucket.range.size()), bucket.rows, {operation});
-}
-
 void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor, i64 step) {
     if (zero_ == 0) {
         for (const Shard& shard : shards_) {
-            gather_arena(context, shard.bucket, store_.gradients(shard.bucket.placement), "summed gradients");
+            GradientSync::gather_owned(context, shard.bucket, store_.gradients(shard.bucket.placement), "summed gradients");
         }
         context.compute.wait(context.exchange.record());
         for (const Shard& shard : shards_) update(context, shard, lr, clip_factor, step);
@@ -74,7 +65,7 @@ void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor,
     }
     for (const Shard& shard : shards_) {  // one bucket's values travel while the next is updated
         update(context, shard, lr, clip_factor, step);
-        gather_arena(context, shard.bucket, store_.values(shard.bucket.placement), "updated parameters");
+        GradientSync::gather_owned(context, shard.bucket, store_.values(shard.bucket.placement), "updated parameters");
     }
     context.compute.wait(context.exchange.record());
 }

@@ -51,9 +51,6 @@ class ShardedOptimizer {
     };
     [[nodiscard]] std::vector<Run> runs_in(Placement placement, ArenaRange range) const;
     void update(StepContext& context, const Shard& shard, double lr, double clip_factor, i64 step);
-    /// Collective over the bucket's group. The owners' parts of an arena become everybody's.
-    void gather_arena(StepContext& context, const GradientBucket& bucket, TensorView arena,
-                      std::string_view operation);
     /// Collective over the bucket's group. One moment of a whole bucket.
     [[nodiscard]] Tensor gather_moment(StepContext& context, const Shard& shard, const Tensor& moment);
 

@@ -6,6 +6,7 @@
 
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/config/load.h"
 
 namespace moesaic {
 

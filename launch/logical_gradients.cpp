@@ -1,5 +1,7 @@
 #include "launch/logical_gradients.h"
 
+#include "runtime/base/run_context.h"
+
 namespace moesaic {
 
 namespace {
@@ -27,7 +29,7 @@ std::string name_for_expert(const Parameter& parameter, i64 expert) {
 
 LogicalTensors gather_gradients(RankRuntime& runtime) {
     StepContext context = runtime.context(Phase::train, run_context().step);
-    runtime.gradient_sync->all_gather_gradients(context);
+    runtime.gradient_sync->gather_gradients(context);
     Communicator& experts = runtime.mesh->experts();
     const i64 elements = runtime.store.elements(Placement::expert);
     Tensor all = runtime.backend->allocate({experts.size() * elements}, runtime.store.dtype());

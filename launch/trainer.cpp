@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "runtime/base/log.h"
+#include "runtime/base/run_context.h"
 #include "runtime/cpu/peak.h"
 #include "runtime/metrics/truncate.h"
 
@@ -128,6 +129,7 @@ int Trainer::run() {
 StepResult Trainer::step(i64 step) {
     run_context().step = step;
     const auto start = Clock::now();
+    const Traffic before = runtime_.mesh->experts().traffic();
     const StepResult result = training_.forward_backward(step, stop_signal != 0);
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
         throw Error(
@@ -139,26 +141,26 @@ StepResult Trainer::step(i64 step) {
     runtime_.compute->synchronize();
     position_.step = step;
     position_.tokens += config_.train.batch_sequences * config_.task.data.seq_len;
-    busy_seconds_ += seconds_since(start);
-    ++busy_steps_;
-    if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr, seconds_since(start));
+    const Traffic& after = runtime_.mesh->experts().traffic();
+    since_record_.seconds += seconds_since(start);
+    since_record_.exchange_seconds += after.seconds - before.seconds;
+    since_record_.exchange_bytes += after.sent_bytes - before.sent_bytes;
+    ++since_record_.steps;
+    if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
     return result;
 }
 
-void Trainer::record_step(i64 step, const StepResult& result, double lr, double step_seconds) {
+void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     Communicator& world = runtime_.mesh->world();
-    const Traffic& traffic = runtime_.mesh->experts().traffic();
-    const double steps = static_cast<double>(busy_steps_);
-    double slowest[3] = {step_seconds, (traffic.seconds - traffic_at_record_.seconds) / steps,
+    const double steps = static_cast<double>(since_record_.steps);
+    double slowest[3] = {since_record_.seconds / steps, since_record_.exchange_seconds / steps,
                          static_cast<double>(runtime_.backend->pool().bytes_reserved())};
-    i64 bytes = (traffic.sent_bytes - traffic_at_record_.sent_bytes) / busy_steps_;
+    i64 bytes = since_record_.exchange_bytes / since_record_.steps;
+    since_record_ = {};
     world.all_reduce(*runtime_.exchange, view_of(slowest, {3}), ReduceOp::max, {"times of the step"});
     world.all_reduce(*runtime_.exchange, view_of(&bytes, {1}), ReduceOp::sum, {"bytes of the step"});
     runtime_.exchange->synchronize();
-    traffic_at_record_ = traffic;
-    const double seconds = busy_seconds_ / steps;
-    busy_seconds_ = 0;
-    busy_steps_ = 0;
+    const double seconds = slowest[0];
     if (world.rank() != 0) return;
 
     StepRecord record;

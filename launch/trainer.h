@@ -32,7 +32,7 @@ class Trainer {
     void begin();
     /// Collective over the world. One step with its record, where one is due.
     StepResult step(i64 step);
-    void record_step(i64 step, const StepResult& result, double lr, double step_seconds);
+    void record_step(i64 step, const StepResult& result, double lr);
     void record_experts(i64 step, const StepResult& result);
     /// Collective over the world.
     void evaluate(i64 step);
@@ -50,10 +50,11 @@ class Trainer {
     std::vector<i64> probe_, heldout_;
     TrainingPosition position_;
     std::chrono::steady_clock::time_point start_;
-    double peak_flops_ = 0;    // of all ranks
-    double busy_seconds_ = 0;  // of the steps since the last record
-    i64 busy_steps_ = 0;
-    Traffic traffic_at_record_;
+    double peak_flops_ = 0;  // of all ranks
+    struct SinceRecord {
+        double seconds = 0, exchange_seconds = 0;
+        i64 exchange_bytes = 0, steps = 0;
+    } since_record_;  // sums over the steps since the last record
     i64 checkpoint_step_ = -1;
 };
 

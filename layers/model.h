@@ -44,6 +44,7 @@ struct BalanceTerms {
 struct ForwardResult {
     Tensor token_loss;                      ///< f64 [T] in nats, 0 where masked
     std::vector<RouterStatistics> routers;  ///< one per layer with experts
+    Tensor predicted;                       ///< i32 [T,1] the likeliest token; phase evaluate only
 };
 
 /// What one micro-batch keeps between forward and backward.
