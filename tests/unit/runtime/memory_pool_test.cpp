@@ -45,9 +45,12 @@ TEST(MemoryPool, CountsWhatIsInUseAndItsPeak) {
     EXPECT_EQ(pool.bytes_in_use(), 3072);
     pool.give_back(first);
     EXPECT_EQ(pool.bytes_in_use(), 2048);
+    const MemoryPool::Block third = pool.take(256);
+    EXPECT_EQ(pool.bytes_in_use(), 2304);
     EXPECT_EQ(pool.peak_bytes_in_use(), 3072);
-    EXPECT_EQ(pool.bytes_reserved(), 3072);
+    EXPECT_EQ(pool.bytes_reserved(), 3328);
     pool.give_back(second);
+    pool.give_back(third);
 }
 
 TEST(MemoryPool, PoisonsWhatItHandsOut) {
@@ -75,6 +78,7 @@ TEST(MemoryPool, TensorsReturnTheirBlockOnceWhenMoved) {
     Tensor a(pool, {16}, DType::f64);
     Tensor b = std::move(a);
     EXPECT_TRUE(b);
+    EXPECT_FALSE(a);  // NOLINT(bugprone-use-after-move): what is left behind is the question
     Tensor c(pool, {1000}, DType::f64);
     c = std::move(b);
     EXPECT_EQ(c.elements(), 16);
