@@ -44,7 +44,7 @@ inline void declare_model(ParameterStore& store, const Mesh& mesh) {
         store.end_segment();
     }
     replicated("norm", {50}, -1);
-    replicated("head", {83, 103}, -1);
+    replicated("head", {211, 103}, -1);
     store.end_segment();
 }
 

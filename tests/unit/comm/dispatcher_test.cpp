@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <functional>
 
@@ -248,7 +249,7 @@ TEST(Dispatcher, TwoReplicasOfTwoRanks) {
 }
 
 TEST(Dispatcher, DeferredStreams) {
-    for (const u64 seed : {1, 2, 3, 4}) {
+    for (const u64 seed : std::array<u64, 4>{1, 2, 3, 4}) {
         check_layout(1, 4, 1, {StreamMode::deferred_shuffled, seed});
         check_layout(2, 6, 1, {StreamMode::deferred_shuffled, seed});
         check_layout(4, 8, 1, {StreamMode::deferred_shuffled, seed});
@@ -300,10 +301,11 @@ Rows run_without_synchronising(RankSetup& setup, const RoutingCase& routing, i64
 }
 
 TEST(Dispatcher, RoundTripWithIdentityExpertsGivesTheTokensBack) {
-    for (const auto& [ranks, experts] : {std::pair{1, 4}, {2, 6}, {3, 3}, {4, 8}}) {
+    for (const auto& shape : {std::pair{1, 4}, {2, 6}, {3, 3}, {4, 8}}) {
+        const int ranks = shape.first, experts = shape.second;
         for (const RoutingCase& routing : routing_cases(ranks, experts)) {
             for (const i64 capacity : {2, 5, 1000}) {
-                for (const u64 seed : {0, 1, 2, 3, 4, 5}) {
+                for (const u64 seed : std::array<u64, 6>{0, 1, 2, 3, 4, 5}) {
                     const StreamChoice streams{
                         seed == 0 ? StreamMode::inline_execution : StreamMode::deferred_shuffled, seed};
                     SCOPED_TRACE(testing::Message() << routing.name << ", ranks " << ranks << ", capacity "
