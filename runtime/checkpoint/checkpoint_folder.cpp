@@ -1,9 +1,11 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <tuple>
 
 #include "runtime/base/atomic_file.h"
 

@@ -66,7 +66,7 @@ class JsonLine {
     }
     template <HasFields T>
     JsonLine& fields_of(const T& value) {
-        value.fields([this](std::string_view name, const auto& member) { field(name, member); });
+        value.fields([this](std::string_view name, const auto& member) { this->field(name, member); });
         return *this;
     }
     /// The complete object, without a line break.
