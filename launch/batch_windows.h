@@ -26,7 +26,8 @@ class BatchWindows {
             std::copy_n(window, seq_len_, tokens_.as<i32>() + s * seq_len_);
             std::copy_n(window + 1, seq_len_, targets_.as<i32>() + s * seq_len_);
         }
-        return {tokens_.slice_rows(0, count * seq_len_), targets_.slice_rows(0, count * seq_len_), count, seq_len_};
+        return {tokens_.slice_rows(0, count * seq_len_), targets_.slice_rows(0, count * seq_len_), count,
+                seq_len_};
     }
 
   private:

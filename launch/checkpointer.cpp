@@ -11,7 +11,8 @@ namespace moesaic {
 
 namespace {
 
-/// Whether this rank writes a parameter: replicated ones are dealt out over the world, an expert's over its replicas.
+/// Whether this rank writes a parameter: replicated ones are dealt out over the world, an expert's over its
+/// replicas.
 bool writes(const RankRuntime& runtime, std::size_t index) {
     const Parameter& parameter = runtime.store.parameters()[index];
     const Communicator& group =
@@ -28,18 +29,20 @@ std::vector<std::byte> copy_of(ConstTensorView values) {
     return {data, data + values.bytes()};
 }
 
-/// Collective over mesh.world() and mesh.replicas(). The moments that this rank writes, by their names in the file.
+/// Collective over mesh.world() and mesh.replicas(). The moments that this rank writes, by their names in the
+/// file.
 std::map<std::string, std::vector<std::byte>> moments_to_write(RankRuntime& runtime, StepContext& context) {
     std::map<std::string, bool> mine;
     for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
         mine[runtime.store.parameters()[i].name] = writes(runtime, i);
     }
     std::map<std::string, std::vector<std::byte>> moments;
-    runtime.optimizer->visit_state(context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
-        if (!mine.at(parameter.name)) return;
-        moments[moment_name(parameter, kFirstMomentSuffix)] = copy_of(first);
-        moments[moment_name(parameter, kSecondMomentSuffix)] = copy_of(second);
-    });
+    runtime.optimizer->visit_state(
+        context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
+            if (!mine.at(parameter.name)) return;
+            moments[moment_name(parameter, kFirstMomentSuffix)] = copy_of(first);
+            moments[moment_name(parameter, kSecondMomentSuffix)] = copy_of(second);
+        });
     return moments;
 }
 
@@ -74,15 +77,16 @@ struct ShardReport {
 std::vector<ShardReport> gather_reports(RankRuntime& runtime, ShardReport mine) {
     Communicator& world = runtime.mesh->world();
     std::vector<ShardReport> all(static_cast<std::size_t>(world.size()));
-    world.all_gather(*runtime.exchange, view_of(&mine.failed, {1, 3}), view_of(&all.front().failed, {world.size(), 3}),
-                     {"reports of checkpoint shards"});
+    world.all_gather(*runtime.exchange, view_of(&mine.failed, {1, 3}),
+                     view_of(&all.front().failed, {world.size(), 3}), {"reports of checkpoint shards"});
     runtime.exchange->synchronize();
     return all;
 }
 
-/// Collective over the world. Runs `work`; where it fails on any rank, the lowest such rank throws what it threw and the
-/// others AbortedError, so that a failure is told once.
-void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport>& reports, const std::function<void()>& work) {
+/// Collective over the world. Runs `work`; where it fails on any rank, the lowest such rank throws what it
+/// threw and the others AbortedError, so that a failure is told once.
+void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport>& reports,
+              const std::function<void()>& work) {
     std::exception_ptr failure;
     try {
         work();
@@ -101,8 +105,8 @@ void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport
 
 }  // namespace
 
-CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder, const TrainingPosition& position,
-                                 const Config& config) {
+CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,
+                                 const TrainingPosition& position, const Config& config) {
     const auto start = std::chrono::steady_clock::now();
     Communicator& world = runtime.mesh->world();
     const std::string folder = checkpoints_folder(run_folder) + "/" + step_folder_name(position.step);
@@ -118,7 +122,8 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
     record.path = folder;
     try {
         together(runtime, report, reports, [&] {
-            const auto summary = write_shard(runtime, folder + "/" + shard_file_name(world.rank(), world.size()), moments);
+            const auto summary =
+                write_shard(runtime, folder + "/" + shard_file_name(world.rank(), world.size()), moments);
             report.bytes = summary.bytes;
             report.checksum = static_cast<i64>(summary.checksum);
         });
@@ -133,7 +138,8 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
             manifest.config = to_yaml(config);
             for (int rank = 0; rank < world.size(); ++rank) {
                 const ShardReport& shard = reports[static_cast<std::size_t>(rank)];
-                manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes, static_cast<u64>(shard.checksum)});
+                manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes,
+                                            static_cast<u64>(shard.checksum)});
                 record.bytes += shard.bytes;
             }
             write_manifest(folder, manifest);
@@ -160,7 +166,8 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
         CheckpointReader reader(folder, ShardCheck::sizes);
         position = {reader.manifest().step, reader.manifest().tokens};
         for (std::size_t shard = 0; shard < reader.manifest().shards.size(); ++shard) {
-            if (static_cast<int>(shard % static_cast<std::size_t>(world.size())) == world.rank()) reader.verify_shard(shard);
+            if (static_cast<int>(shard % static_cast<std::size_t>(world.size())) == world.rank())
+                reader.verify_shard(shard);
         }
     });
     together(runtime, report, reports, [&] {

@@ -1,4 +1,5 @@
-// Saves and restores a training run: one shard per rank, one entry per logical tensor, a manifest written last.
+// Saves and restores a training run: one shard per rank, one entry per logical tensor, a manifest written
+// last.
 #pragma once
 
 #include <string>
@@ -15,14 +16,14 @@ struct TrainingPosition {
     i64 tokens = 0;  ///< seen so far
 };
 
-/// Collective over the world. Writes RUN/checkpoints/step-…: every rank its share of the weights and moments, rank 0 the
-/// manifest, `latest`, and the pruning of old ones. Where a rank cannot write, its Error names the file; what was saved before
-/// stays. `config` is the resolved YAML. The record is complete on rank 0.
-CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder, const TrainingPosition& position,
-                                 const Config& config);
+/// Collective over the world. Writes RUN/checkpoints/step-…: every rank its share of the weights and moments,
+/// rank 0 the manifest, `latest`, and the pruning of old ones. Where a rank cannot write, its Error names the
+/// file; what was saved before stays. `config` is the resolved YAML. The record is complete on rank 0.
+CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,
+                                 const TrainingPosition& position, const Config& config);
 
-/// Collective over the world. Verifies all shards (shared out among the ranks), then reads this rank's parameters and, with
-/// `with_optimizer`, its part of the moments, whichever layout wrote them.
+/// Collective over the world. Verifies all shards (shared out among the ranks), then reads this rank's
+/// parameters and, with `with_optimizer`, its part of the moments, whichever layout wrote them.
 TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer);
 
 }  // namespace moesaic

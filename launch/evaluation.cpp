@@ -1,6 +1,8 @@
 #include "launch/evaluation.h"
 
 #include <cmath>
+#include <limits>
+#include <numbers>
 #include <numeric>
 
 #include "launch/batch_windows.h"
@@ -11,8 +13,9 @@ namespace moesaic {
 namespace {
 
 double mean_of(const std::vector<double>& values) {
-    return values.empty() ? 0.0
-                          : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+    return values.empty()
+               ? 0.0
+               : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 double variance_of_mean(const std::vector<double>& values) {
@@ -36,8 +39,12 @@ double two_sided_quantile(double delta) {
 
 }  // namespace
 
-double ShardScores::mean_loss() const { return mean_of(loss); }
-double ShardScores::mean_error() const { return mean_of(error); }
+double ShardScores::mean_loss() const {
+    return mean_of(loss);
+}
+double ShardScores::mean_error() const {
+    return mean_of(error);
+}
 
 ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64 sequences, i64 seq_len,
                            i64 micro_sequences) {
@@ -65,7 +72,8 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64
     }
     std::vector<double> all(mine.size() * static_cast<std::size_t>(world.size()));
     runtime.mesh->world().all_gather(*runtime.exchange, view_of(mine.data(), {record}),
-                                     view_of(all.data(), {record * world.size()}), {"scores of the evaluation"});
+                                     view_of(all.data(), {record * world.size()}),
+                                     {"scores of the evaluation"});
     runtime.exchange->synchronize();
     ShardScores scores;
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
@@ -80,9 +88,23 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64
     return scores;
 }
 
+ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
+                             bool heldout) {
+    const Dataset& dataset = *run.dataset;
+    const WindowSource source = [&](i64 first, i64 count, i32* out) {
+        for (i64 i = 0; i < count; ++i, out += dataset.seq_len() + 1) {
+            const i64 window = windows[static_cast<std::size_t>(first + i)];
+            heldout ? dataset.validation_window(window, out) : dataset.training_window(window, out);
+        }
+    };
+    return evaluate_shard(runtime, source, static_cast<i64>(windows.size()), dataset.seq_len(),
+                          run.config.train.micro_sequences);
+}
+
 GapEstimate estimate_gap(const std::vector<double>& heldout, const std::vector<double>& train, double delta) {
     const double gap = mean_of(heldout) - mean_of(train);
-    const double half = two_sided_quantile(delta) * std::sqrt(variance_of_mean(heldout) + variance_of_mean(train));
+    const double half =
+        two_sided_quantile(delta) * std::sqrt(variance_of_mean(heldout) + variance_of_mean(train));
     return {gap, gap - half, gap + half};
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launch/rank_runtime.h"
+#include "launch/run_setup.h"
 
 namespace moesaic {
 
@@ -19,15 +20,21 @@ struct ShardScores {
 /// Fills windows first..first+count-1 of a shard, int32 [count, seq_len+1].
 using WindowSource = std::function<void(i64 first, i64 count, i32* out)>;
 
-/// Collective over the world. Evaluates `sequences` sequences in evaluation mode, `micro_sequences` at a time per rank.
-[[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64 sequences, i64 seq_len,
-                                         i64 micro_sequences);
+/// Collective over the world. Evaluates `sequences` sequences in evaluation mode, `micro_sequences` at a time
+/// per rank.
+[[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64 sequences,
+                                         i64 seq_len, i64 micro_sequences);
 
-/// Generalization gap: held-out minus training loss, with a two-sided normal interval of confidence 1 - delta that takes
-/// sequences as independent units (Welch: each shard has its own variance).
+/// Collective over the world. evaluate_shard of windows of the run's data, held-out or training ones.
+[[nodiscard]] ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run,
+                                           const std::vector<i64>& windows, bool heldout);
+
+/// Generalization gap: held-out minus training loss, with a two-sided normal interval of confidence 1 - delta
+/// that takes sequences as independent units (Welch: each shard has its own variance).
 struct GapEstimate {
     double gap = 0, low = 0, high = 0;
 };
-[[nodiscard]] GapEstimate estimate_gap(const std::vector<double>& heldout, const std::vector<double>& train, double delta);
+[[nodiscard]] GapEstimate estimate_gap(const std::vector<double>& heldout, const std::vector<double>& train,
+                                       double delta);
 
 }  // namespace moesaic

@@ -1,12 +1,14 @@
 #include "launch/layout_check.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <mutex>
 
 #include "comm/thread_communicator.h"
 #include "launch/logical_gradients.h"
 #include "launch/training_step.h"
-#include "runtime/data/tokenizer.h"
+#include "runtime/base/run_context.h"
 
 namespace moesaic {
 
@@ -14,10 +16,10 @@ namespace {
 
 /// What one run of one layout leaves behind.
 struct Outcome {
-    StepResult first;              // step 1
-    std::vector<double> losses;    // steps 1...
+    StepResult first;            // step 1
+    std::vector<double> losses;  // steps 1...
     std::vector<double> rank_norms;
-    LogicalTensors gradients;      // step 1
+    LogicalTensors gradients;  // step 1
 };
 
 struct LayoutRun {
@@ -25,13 +27,13 @@ struct LayoutRun {
     RuntimeOptions options;
 };
 
-Outcome run_layout(const Config& config, const Dataset& dataset, const ModelSpec& spec, const LayoutRun& run, i64 steps) {
+Outcome run_layout(const RunSetup& setup, const LayoutRun& run, i64 steps) {
     Outcome outcome;
     outcome.rank_norms.resize(static_cast<std::size_t>(run.world));
     std::mutex mutex;
     const auto body = [&](Communicator& world) {
-        RankRuntime runtime(config, spec, world, run.options);
-        TrainingStep training(runtime, config, dataset);
+        RankRuntime runtime(setup.config, setup.spec, world, run.options);
+        TrainingStep training(runtime, setup.config, *setup.dataset);
         for (i64 step = 1; step <= steps; ++step) {
             run_context().step = step;
             const StepResult result = training.forward_backward(step);
@@ -48,7 +50,7 @@ Outcome run_layout(const Config& config, const Dataset& dataset, const ModelSpec
             }
         }
     };
-    run_ranks(run.world, body, static_cast<double>(config.parallel.timeout_seconds));
+    run_ranks(run.world, body, setup.config.parallel.timeout_seconds);
     return outcome;
 }
 
@@ -70,7 +72,8 @@ double relative_l2(const std::vector<double>& value, const std::vector<double>& 
 
 void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const LogicalTensors& single,
                        const LogicalTensors& reference) {
-    result.gradient_difference = mine.size() == reference.size() ? 0 : std::numeric_limits<double>::infinity();
+    result.gradient_difference =
+        mine.size() == reference.size() ? 0 : std::numeric_limits<double>::infinity();
     const bool experts_unreplicated = result.world == result.expert_parallel;
     for (const auto& [name, values] : reference) {
         const auto found = mine.find(name);
@@ -84,7 +87,8 @@ void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const L
             result.gradient_difference = difference;
             result.worst_tensor = name;
         }
-        if (experts_unreplicated && name.find(".experts.") != std::string::npos && found->second != single.at(name)) {
+        if (experts_unreplicated && name.find(".experts.") != std::string::npos &&
+            found->second != single.at(name)) {
             result.expert_bits = false;
         }
     }
@@ -98,15 +102,16 @@ std::string verdict(const LayoutResult& result, bool double_precision) {
     if (!result.routing_equal) return "routing differs from the one-rank run";
     if (!result.norm_same_on_ranks) return "ranks clip by different norms";
     if (!(result.balance_difference <= loss_limit)) return "balance losses depend on the layout";
-    if (!(result.gradient_difference <= gradient_limit)) return "gradient of " + result.worst_tensor + " is wrong";
+    if (!(result.gradient_difference <= gradient_limit))
+        return "gradient of " + result.worst_tensor + " is wrong";
     if (!(result.norm_difference <= gradient_limit)) return "the clip norm is wrong";
     if (!result.expert_bits) return "expert gradients are not the one-rank run's bits";
     if (!(result.later_loss_difference <= loss_limit)) return "losses drift apart after step 1";
     return "";
 }
 
-LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& single, const Outcome& reference,
-                     bool double_precision) {
+LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& single,
+                     const Outcome& reference, bool double_precision) {
     LayoutResult result;
     result.world = run.world;
     result.expert_parallel = *run.options.expert_parallel;
@@ -114,11 +119,12 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     result.loss_aux = mine.first.loss_aux;
     result.loss_z = mine.first.loss_z;
     result.grad_norm = mine.first.grad_norm;
-    result.loss_bits = mine.first.sequence_loss == single.first.sequence_loss && mine.first.loss == single.first.loss;
+    result.loss_bits =
+        mine.first.sequence_loss == single.first.sequence_loss && mine.first.loss == single.first.loss;
     result.routing_equal = mine.first.expert_counts == single.first.expert_counts;
     result.routing_as_reference = mine.first.expert_counts == reference.first.expert_counts;
-    result.norm_same_on_ranks =
-        std::all_of(mine.rank_norms.begin(), mine.rank_norms.end(), [&](double norm) { return norm == mine.rank_norms[0]; });
+    result.norm_same_on_ranks = std::all_of(mine.rank_norms.begin(), mine.rank_norms.end(),
+                                            [&](double norm) { return norm == mine.rank_norms[0]; });
     result.balance_difference = std::max(relative_difference(mine.first.loss_aux, single.first.loss_aux),
                                          relative_difference(mine.first.loss_z, single.first.loss_z));
     // Where a near tie fell the other way in f64, gradients are only comparable with the one-rank run.
@@ -136,29 +142,26 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
 
 }  // namespace
 
-std::vector<LayoutResult> check_layouts(const Config& config, const LayoutCheckOptions& options) {
-    const auto tokenizer = make_tokenizer(config.task.data.tokenizer);
-    const Dataset dataset = open_dataset(config, *tokenizer);
-    const ModelSpec spec = resolve_model(config, tokenizer->vocabulary_size());
-    const bool double_precision = config.train.precision == Precision::fp64;
+std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOptions& options) {
+    const bool double_precision = run.config.train.precision == "fp64";
 
     LayoutRun one;
     one.options.expert_parallel = 1;
     LayoutRun exact = one;
     exact.options.dtype = DType::f64;
-    const Outcome single = run_layout(config, dataset, spec, one, options.steps);
-    const Outcome reference = double_precision ? single : run_layout(config, dataset, spec, exact, 1);
+    const Outcome single = run_layout(run, one, options.steps);
+    const Outcome reference = double_precision ? single : run_layout(run, exact, 1);
 
     std::vector<LayoutResult> results;
     for (const int world : options.worlds) {
         for (int expert_parallel = 1; expert_parallel <= world; ++expert_parallel) {
-            if (world % expert_parallel != 0 || spec.experts % expert_parallel != 0) continue;
-            LayoutRun run = one;
-            run.world = world;
-            run.options.expert_parallel = expert_parallel;
-            if (world > 1) run.options.defects = options.defects;
-            const Outcome mine = world == 1 ? single : run_layout(config, dataset, spec, run, options.steps);
-            results.push_back(compare(run, mine, single, reference, double_precision));
+            if (world % expert_parallel != 0 || run.spec.experts % expert_parallel != 0) continue;
+            LayoutRun layout = one;
+            layout.world = world;
+            layout.options.expert_parallel = expert_parallel;
+            if (world > 1) layout.options.defects = options.defects;
+            const Outcome mine = world == 1 ? single : run_layout(run, layout, options.steps);
+            results.push_back(compare(layout, mine, single, reference, double_precision));
         }
     }
     return results;

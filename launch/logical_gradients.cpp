@@ -19,8 +19,10 @@ std::vector<double> as_doubles(ConstTensorView values) {
 std::string name_for_expert(const Parameter& parameter, i64 expert) {
     const std::string from = fmt::format(".experts.{}.", parameter.expert);
     const std::size_t at = parameter.name.find(from);
-    MOESAIC_ASSERT(at != std::string::npos, "{} does not name its expert {}", parameter.name, parameter.expert);
-    return fmt::format("{}.experts.{}.{}", parameter.name.substr(0, at), expert, parameter.name.substr(at + from.size()));
+    MOESAIC_ASSERT(at != std::string::npos, "{} does not name its expert {}", parameter.name,
+                   parameter.expert);
+    return fmt::format("{}.experts.{}.{}", parameter.name.substr(0, at), expert,
+                       parameter.name.substr(at + from.size()));
 }
 
 LogicalTensors gather_gradients(RankRuntime& runtime) {
@@ -30,7 +32,8 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
     const i64 elements = runtime.store.elements(Placement::expert);
     Tensor all = runtime.backend->allocate({experts.size() * elements}, runtime.store.dtype());
     if (elements > 0) {
-        experts.all_gather(context.exchange, runtime.store.gradients(Placement::expert), all, {"gradients of all experts"});
+        experts.all_gather(context.exchange, runtime.store.gradients(Placement::expert), all,
+                           {"gradients of all experts"});
     }
     context.exchange.synchronize();
     LogicalTensors tensors;
@@ -43,7 +46,8 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
         for (int owner = 0; owner < experts.size(); ++owner) {
             const i64 expert = parameter.expert + (owner - experts.rank()) * runtime.mesh->local_experts();
             const i64 at = owner * elements + runtime.store.offset_of(i);
-            tensors[name_for_expert(parameter, expert)] = as_doubles(all.view().flat(at, parameter.shape.elements()));
+            tensors[name_for_expert(parameter, expert)] =
+                as_doubles(all.view().flat(at, parameter.shape.elements()));
         }
     }
     return tensors;

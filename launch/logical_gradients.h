@@ -12,7 +12,8 @@ namespace moesaic {
 /// By logical name, experts by their global number; f64 whatever the model's type.
 using LogicalTensors = std::map<std::string, std::vector<double>>;
 
-/// Collective over the world, after GradientSync::finish. Complete on world rank 0, this rank's own part elsewhere.
+/// Collective over the world, after GradientSync::finish. Complete on world rank 0, this rank's own part
+/// elsewhere.
 [[nodiscard]] LogicalTensors gather_gradients(RankRuntime& runtime);
 
 /// The name of the same tensor of another expert: "….experts.3.…" with 3 replaced.

@@ -1,4 +1,5 @@
-// The moesaic binary: reads the command line, runs one subcommand, turns failures into the contract's exit codes.
+// The moesaic binary: reads the command line, runs one subcommand, turns failures into the contract's exit
+// codes.
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 
@@ -30,7 +31,8 @@ bool speaks_for_the_job() {
 }
 
 void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
-    command->add_option("--set", overrides, "Override a configuration key: --set optimizer.lr=1e-3 (repeatable)")
+    command
+        ->add_option("--set", overrides, "Override a configuration key: --set optimizer.lr=1e-3 (repeatable)")
         ->type_name("KEY=VALUE")
         ->take_all()
         ->expected(1)
@@ -48,9 +50,12 @@ void add_train(CLI::App& app, TrainOptions& options) {
     train->add_option("CONFIG", options.config, "Configuration (YAML)")->required();
     add_overrides(train, options.overrides);
     train->add_option("--out", options.out, "Folder for run folders, instead of run.out")->type_name("DIR");
-    train->add_option("--resume", options.resume, "Go on from a checkpoint, a run folder, or 'auto': this run's newest")
+    train
+        ->add_option("--resume", options.resume,
+                     "Go on from a checkpoint, a run folder, or 'auto': this run's newest")
         ->type_name("DIR|auto");
-    train->add_flag("--check", options.check, "Validate everything, print layout, memory and traffic, and stop");
+    train->add_flag("--check", options.check,
+                    "Validate everything, print layout, memory and traffic, and stop");
     add_ranks_as_threads(train, options.ranks_as_threads);
 }
 
@@ -64,10 +69,13 @@ void add_eval(CLI::App& app, EvalOptions& options) {
 }
 
 void add_verify(CLI::App& app, VerifyOptions& options) {
-    CLI::App* verify = app.add_subcommand("verify", "Layout certificate: the same batch on several layouts, compared");
+    CLI::App* verify =
+        app.add_subcommand("verify", "Layout certificate: the same batch on several layouts, compared");
     verify->add_option("CONFIG", options.config, "Configuration (YAML)")->required();
     add_overrides(verify, options.overrides);
     verify->add_option("--layouts", options.layouts, "World sizes to compare, e.g. 1,2,4")->delimiter(',');
+    verify->add_option("--steps", options.steps, "Steps to train; losses after the first are compared too")
+        ->check(CLI::PositiveNumber);
     verify->add_flag("--json", options.json, "Print one JSON object");
 }
 
@@ -76,7 +84,8 @@ void add_generate(CLI::App& app, GenerateOptions& options) {
     generate->add_option("CHECKPOINT_OR_RUN", options.checkpoint, "Checkpoint or run folder")->required();
     generate->add_option("--prompt", options.prompt, "Text to continue")->required();
     generate->add_option("--tokens", options.tokens, "Tokens to generate")->check(CLI::NonNegativeNumber);
-    generate->add_option("--temperature", options.temperature, "0 takes the likeliest token")->check(CLI::NonNegativeNumber);
+    generate->add_option("--temperature", options.temperature, "0 takes the likeliest token")
+        ->check(CLI::NonNegativeNumber);
     generate->add_option("--seed", options.seed, "Seed of the sampling");
 }
 
@@ -128,7 +137,9 @@ int run(int argc, char** argv) {
     if (name == "verify") return verify_command(verify);
     if (name == "generate") return generate_command(generate);
     if (dump_command->parsed()) return data_dump_command(dump);
-    if (name == "data") return not_in_this_version("data " + app.get_subcommands().front()->get_subcommands().front()->get_name());
+    if (name == "data")
+        return not_in_this_version("data " +
+                                   app.get_subcommands().front()->get_subcommands().front()->get_name());
     return not_in_this_version(name);
 }
 

@@ -7,8 +7,8 @@
 
 namespace moesaic {
 
-/// Micro-batch j holds sequences [j*size, (j+1)*size) of `sequences`; at micro-step i, rank r of W computes micro-batch
-/// i*W + r, or nothing where there is none. Every rank makes the same number of micro-steps.
+/// Micro-batch j holds sequences [j*size, (j+1)*size) of `sequences`; at micro-step i, rank r of W computes
+/// micro-batch i*W + r, or nothing where there is none. Every rank makes the same number of micro-steps.
 struct MicroBatches {
     i64 sequences = 0;  ///< in the whole batch
     i64 size = 1;       ///< sequences in a micro-batch; the last may be short

@@ -11,10 +11,11 @@ namespace {
 
 DType compute_type(const Config& config, const RuntimeOptions& options) {
     if (options.dtype) return *options.dtype;
-    return config.train.precision == Precision::fp64 ? DType::f64 : DType::f32;
+    return config.train.precision == "fp64" ? DType::f64 : DType::f32;
 }
 
-MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communicator& world, const RuntimeOptions& options) {
+MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communicator& world,
+                     const RuntimeOptions& options) {
     MeshShape shape;
     shape.expert = options.expert_parallel
                        ? *options.expert_parallel
@@ -55,11 +56,13 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     ModelSpec spec;
     spec.vocabulary = vocabulary;
     spec.width = model.width;
-    spec.layers = model.layers;
+    spec.layers = static_cast<int>(model.layers);
     spec.heads = model.heads;
     spec.kv_heads = model.kv_heads;
     spec.head_dim = model.head_dim.value_or(model.width / model.heads);
-    spec.qk_norm = model.qk_norm;
+    spec.qk_norm = model.qk_norm == "full"   ? QkNorm::full
+                   : model.qk_norm == "head" ? QkNorm::head
+                                             : QkNorm::none;
     spec.norm_eps = model.norm_eps;
     spec.rope_theta = model.rope_theta;
     spec.init_std = model.init_std;
@@ -69,26 +72,34 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.experts = model.moe.experts;
     spec.top_k = model.moe.top_k;
     spec.hidden = model.moe.hidden;
-    spec.every = model.moe.every;
-    spec.router = {std::string(name_of(model.moe.router.kind)), model.moe.router.score,
-                   model.moe.router.normalize.value_or(model.moe.top_k > 1)};
-    spec.balance = {model.moe.balance.aux, model.moe.balance.z, model.moe.balance.scope};
+    spec.every = static_cast<int>(model.moe.every);
+    spec.router = {
+        model.moe.router.kind,
+        model.moe.router.score == "softmax" ? RouterScore::softmax : RouterScore::softmax_over_top_k,
+        model.moe.router.normalize.value_or(model.moe.top_k > 1)};
+    spec.balance = {model.moe.balance.aux, model.moe.balance.z,
+                    model.moe.balance.scope == "sequence" ? BalanceScope::sequence
+                    : model.moe.balance.scope == "global" ? BalanceScope::global
+                                                          : BalanceScope::micro};
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
     return spec;
 }
 
-RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world, const RuntimeOptions& options)
-    : backend(make_cpu_backend(options.threads, options.stream_mode, config.run.seed)),
+RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
+                         const RuntimeOptions& options)
+    : backend(make_cpu_backend(options.threads, options.stream_mode, static_cast<u64>(config.run.seed))),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
-      mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options), static_cast<int>(spec.experts))),
+      mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
+                                  static_cast<int>(spec.experts))),
       store(*backend, compute_type(config, options)),
       model(spec, *mesh, store, options.defects) {
-    store.allocate(*compute, config.run.seed);
+    store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);
-    gradient_sync = std::make_unique<GradientSync>(start, store, config.parallel.bucket_bytes, options.defects);
+    gradient_sync =
+        std::make_unique<GradientSync>(start, store, config.parallel.bucket_bytes, options.defects);
     const AdamWSettings settings{config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
                                  config.optimizer.weight_decay};
     optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,

@@ -27,12 +27,14 @@ struct RuntimeOptions {
 [[nodiscard]] ModelSpec resolve_model(const Config& config, i64 vocabulary);
 
 /// The expert-parallel size of a world (contract, "Layout"): the configured one, or the largest that fits.
-[[nodiscard]] int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int world, int ranks_per_node);
+[[nodiscard]] int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int world,
+                                          int ranks_per_node);
 
 class RankRuntime {
   public:
     /// Collective over `world`: makes and exercises every communicator.
-    RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world, const RuntimeOptions& options);
+    RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
+                const RuntimeOptions& options);
 
     [[nodiscard]] StepContext context(Phase phase, i64 step);
 

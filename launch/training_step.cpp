@@ -8,14 +8,23 @@ namespace moesaic {
 
 namespace {
 
-/// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather carries it all:
-/// per micro-step [aux, z, {sum of weights, choices} of each MoE layer, loss of each sequence], and whether it has to stop.
+/// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
+/// carries it all: per micro-step [aux, z, {sum of weights, choices} of each MoE layer, loss of each
+/// sequence], and whether it has to stop.
 struct RecordLayout {
     RecordLayout(const MicroBatches& batches, i64 moe_layers)
         : losses(2 + 2 * moe_layers), stride(losses + batches.size), stop(batches.micro_steps() * stride) {}
     i64 losses, stride, stop;
     [[nodiscard]] i64 size() const { return stop + 1; }
 };
+
+Schedule schedule_of(const Config& config) {
+    const ScheduleConfig& given = config.optimizer.schedule;
+    const ScheduleKind kind = given.kind == "cosine" ? ScheduleKind::cosine
+                              : given.kind == "wsd"  ? ScheduleKind::wsd
+                                                     : ScheduleKind::constant;
+    return {kind, config.optimizer.lr, given.warmup, given.floor, config.train.steps};
+}
 
 void add_router_statistics(const ForwardResult& result, std::vector<i64>& counts) {
     auto count = counts.begin();
@@ -30,16 +39,19 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dat
     : runtime_(runtime),
       config_(config),
       dataset_(dataset),
-      micro_batches_{config.train.batch_sequences, config.train.micro_sequences, runtime.mesh->world().size()},
+      micro_batches_{config.train.batch_sequences, config.train.micro_sequences,
+                     runtime.mesh->world().size()},
       windows_(*runtime.backend, config.train.micro_sequences, config.task.data.seq_len) {}
 
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
-    dataset_.training_batch(config_.run.seed, step, config_.train.batch_sequences, part.first, part.count, windows_.host());
+    dataset_.training_batch(static_cast<u64>(config_.run.seed), step, config_.train.batch_sequences,
+                            part.first, part.count, windows_.host());
     return windows_.load(part.count);
 }
 
 void TrainingStep::sum_counts(std::vector<i64>& counts) {
-    runtime_.mesh->world().all_reduce(*runtime_.exchange, view_of(counts.data(), {static_cast<i64>(counts.size())}),
+    runtime_.mesh->world().all_reduce(*runtime_.exchange,
+                                      view_of(counts.data(), {static_cast<i64>(counts.size())}),
                                       ReduceOp::sum, {"expert loads"});
     runtime_.exchange->synchronize();
 }
@@ -49,18 +61,19 @@ void TrainingStep::count_experts(i64 step, GlobalBatch& global) {
     const int rank = runtime_.mesh->world().rank();
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         ModelSaved unused;
-        add_router_statistics(runtime_.model.forward(context, load_batch(step, micro_batches_.part(i, rank)), unused),
-                              global.expert_counts);
+        add_router_statistics(
+            runtime_.model.forward(context, load_batch(step, micro_batches_.part(i, rank)), unused),
+            global.expert_counts);
     }
     sum_counts(global.expert_counts);
 }
 
 StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
-    const i64 moe_layers = runtime_.model.moe_layers();
+    const i64 moe_layers = runtime_.model.spec().expert_layers();
     const i64 count_slots = moe_layers * runtime_.mesh->total_experts();
     GlobalBatch global;
     global.tokens = global.targets = config_.train.batch_sequences * config_.task.data.seq_len;
-    if (config_.model.moe.balance.scope == BalanceScope::global) {
+    if (runtime_.model.spec().balance.scope == BalanceScope::global) {
         global.expert_counts.assign(static_cast<std::size_t>(count_slots), 0);
         count_experts(step, global);
     }
@@ -87,7 +100,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
 void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record,
                               std::vector<i64>& counts) {
     const i64 seq_len = config_.task.data.seq_len;
-    const RecordLayout layout(micro_batches_, runtime_.model.moe_layers());
+    const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers());
     const MicroBatches::Part part = micro_batches_.part(index, runtime_.mesh->world().rank());
     StepContext context = runtime_.context(Phase::train, step);
     ModelSaved saved;
@@ -115,14 +128,14 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
 
 StepResult TrainingStep::gather_results(std::vector<double>& mine) {
     Communicator& world = runtime_.mesh->world();
-    const RecordLayout layout(micro_batches_, runtime_.model.moe_layers());
+    const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers());
     std::vector<double> all(mine.size() * static_cast<std::size_t>(world.size()));
     world.all_gather(*runtime_.exchange, view_of(mine.data(), {layout.size()}),
                      view_of(all.data(), {layout.size() * world.size()}), {"losses of the step"});
     runtime_.exchange->synchronize();
     StepResult result;
     result.sequence_loss.reserve(static_cast<std::size_t>(micro_batches_.sequences));
-    std::vector<double> choices(static_cast<std::size_t>(runtime_.model.moe_layers()), 0.0);
+    std::vector<double> choices(static_cast<std::size_t>(runtime_.model.spec().expert_layers()), 0.0);
     result.weight_mean = choices;
     // Micro-batch order, not rank order: these sums are the same bits on every layout.
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
@@ -131,7 +144,8 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
             result.loss_aux += part[0];
             result.loss_z += part[1];
             const i64 count = micro_batches_.part(i, rank).count;
-            result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses, part + layout.losses + count);
+            result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses,
+                                        part + layout.losses + count);
             for (std::size_t layer = 0; layer < choices.size(); ++layer) {
                 result.weight_mean[layer] += part[2 + 2 * layer];
                 choices[layer] += part[3 + 2 * layer];
@@ -142,13 +156,14 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
         if (choices[layer] > 0) result.weight_mean[layer] /= choices[layer];
     }
     for (int rank = 0; rank < world.size(); ++rank) {
-        if (all[static_cast<std::size_t>(rank * layout.size() + layout.stop)] != 0.0) result.stop_requested = true;
+        if (all[static_cast<std::size_t>(rank * layout.size() + layout.stop)] != 0.0)
+            result.stop_requested = true;
     }
     return result;
 }
 
 double TrainingStep::update(i64 step, double grad_norm) {
-    const double lr = learning_rate(config_.optimizer, config_.train.steps, step);
+    const double lr = learning_rate(schedule_of(config_), step);
     const std::optional<double> clip = config_.optimizer.clip;
     const double factor = clip ? std::min(1.0, *clip / (grad_norm + 1e-6)) : 1.0;
     StepContext context = runtime_.context(Phase::train, step);

@@ -15,19 +15,21 @@ struct StepResult {
     double loss_z = 0;
     double grad_norm = 0;
     i64 targets = 0;
-    std::vector<double> sequence_loss;   ///< [B] sum over a sequence's targets, nats
-    std::vector<i64> expert_counts;      ///< [MoE layers, E] choices of each expert in the global batch
-    std::vector<double> weight_mean;     ///< [MoE layers] mean weight of a choice
-    bool stop_requested = false;         ///< some rank was told to stop
+    std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets, nats
+    std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
+    std::vector<double> weight_mean;    ///< [MoE layers] mean weight of a choice
+    bool stop_requested = false;        ///< some rank was told to stop
 };
 
 class TrainingStep {
   public:
     TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset);
 
-    /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch `step` (from 1).
+    /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
+    /// `step` (from 1).
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
-    /// Collective over the world. Clips and updates; returns the learning rate. Needs forward_backward of the same step.
+    /// Collective over the world. Clips and updates; returns the learning rate. Needs forward_backward of the
+    /// same step.
     double update(i64 step, double grad_norm);
 
     [[nodiscard]] const MicroBatches& micro_batches() const { return micro_batches_; }
@@ -36,8 +38,10 @@ class TrainingStep {
     [[nodiscard]] Batch load_batch(i64 step, MicroBatches::Part part);
     /// Collective over the world: forward passes alone, for exact counts of the whole batch (scope `global`).
     void count_experts(i64 step, GlobalBatch& global);
-    /// Collective over the world. Forward and backward of this rank's micro-batch `index`; adds to `record` and `counts`.
-    void micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record, std::vector<i64>& counts);
+    /// Collective over the world. Forward and backward of this rank's micro-batch `index`; adds to `record`
+    /// and `counts`.
+    void micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record,
+                    std::vector<i64>& counts);
     /// Collective over the world.
     void sum_counts(std::vector<i64>& counts);
     /// Collective over the world: every rank's record becomes the step's numbers.

@@ -30,6 +30,7 @@ struct VerifyOptions {
     std::string config;
     std::vector<std::string> overrides;
     std::vector<int> layouts{1, 2, 4};
+    long steps = 1;
     bool json = false;
 };
 int verify_command(const VerifyOptions& options);

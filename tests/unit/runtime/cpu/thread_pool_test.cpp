@@ -46,6 +46,22 @@ TEST(ThreadPool, WakesSleepingWorkers) {
     EXPECT_EQ(started, 2);
 }
 
+TEST(ThreadPool, ReturnsOnlyAfterTheLastTaskEnded) {
+    for (const bool spin : {true, false}) {
+        ThreadPool pool(2, spin);
+        const std::thread::id caller = std::this_thread::get_id();
+        std::atomic<int> started{0}, ended{0};
+        pool.parallel_for(2, [&](i64) {
+            ++started;
+            while (started < 2) std::this_thread::yield();
+            if (std::this_thread::get_id() != caller)
+                std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            ++ended;
+        });
+        EXPECT_EQ(ended, 2);
+    }
+}
+
 TEST(ThreadPool, NestedCallsRunInline) {
     ThreadPool pool(3);
     std::atomic<i64> sum{0};

@@ -1,0 +1,25 @@
+// What `train --check` tells before any time is spent: layout, memory of a rank, traffic of a step.
+#pragma once
+
+#include "comm/communicator.h"
+#include "launch/run_setup.h"
+
+namespace moesaic {
+
+/// Bytes of one rank, in closed form.
+struct MemoryEstimate {
+    i64 parameters = 0, gradients = 0, moments = 0, activations = 0;
+    [[nodiscard]] i64 total() const { return parameters + gradients + moments + activations; }
+};
+[[nodiscard]] MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel);
+
+/// Bytes of a step over all ranks, without bytes to self.
+struct TrafficEstimate {
+    i64 exchange = 0;   ///< dispatch and combine, forward and backward, at even routing
+    i64 gradients = 0;  ///< sums of gradients and the parameters that come back
+};
+[[nodiscard]] TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel);
+
+void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology);
+
+}  // namespace moesaic

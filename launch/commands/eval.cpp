@@ -1,0 +1,64 @@
+// moesaic eval: held-out and training-probe loss of a checkpoint.
+#include <cstdio>
+
+#include "launch/checkpointer.h"
+#include "launch/commands/commands.h"
+#include "launch/evaluation.h"
+#include "launch/ranks.h"
+#include "launch/run_setup.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+
+namespace moesaic {
+
+namespace {
+
+void print_scores(const EvalOptions& options, const std::string& checkpoint, i64 step,
+                  const ShardScores& heldout, const ShardScores& probe, double delta) {
+    const GapEstimate gap = estimate_gap(heldout.loss, probe.loss, delta);
+    if (options.json) {
+        std::printf(
+            "{\"checkpoint\":\"%s\",\"step\":%lld,\"heldout_loss\":%.17g,\"heldout_error\":%.17g,\"heldout_"
+            "sequences\":%zu,"
+            "\"train_probe_loss\":%.17g,\"train_probe_error\":%.17g,\"train_probe_sequences\":%zu,\"gap\":%."
+            "17g,\"gap_low\":%.17g,"
+            "\"gap_high\":%.17g}\n",
+            checkpoint.c_str(), static_cast<long long>(step), heldout.mean_loss(), heldout.mean_error(),
+            heldout.loss.size(), probe.mean_loss(), probe.mean_error(), probe.loss.size(), gap.gap, gap.low,
+            gap.high);
+        return;
+    }
+    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(step));
+    std::printf("  held-out      loss %.4f nats/token  error %.4f  (%zu sequences)\n", heldout.mean_loss(),
+                heldout.mean_error(), heldout.loss.size());
+    std::printf("  train probe   loss %.4f nats/token  error %.4f  (%zu sequences)\n", probe.mean_loss(),
+                probe.mean_error(), probe.loss.size());
+    std::printf("  gap           %.4f nats/token, %.0f %% interval [%.4f, %.4f]\n", gap.gap,
+                100 * (1 - delta), gap.low, gap.high);
+}
+
+int eval_on_rank(const EvalOptions& options, Communicator& world) {
+    const std::string checkpoint = resolve_checkpoint(options.checkpoint);
+    std::vector<std::string> overrides = options.overrides;
+    if (options.top_k) overrides.push_back("model.moe.top_k=" + std::to_string(*options.top_k));
+    const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
+    world.set_timeout_seconds(run.config.parallel.timeout_seconds);
+    RuntimeOptions runtime_options;
+    runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
+    RankRuntime runtime(run.config, run.spec, world, runtime_options);
+    const TrainingPosition position = load_checkpoint(runtime, checkpoint, false);
+    const ShardScores heldout = evaluate_windows(runtime, run, heldout_windows(run), true);
+    const ShardScores probe = evaluate_windows(runtime, run, probe_windows(run), false);
+    if (world.rank() == 0) {
+        print_scores(options, checkpoint, position.step, heldout, probe, run.config.generalization.delta);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int eval_command(const EvalOptions& options) {
+    return run_on_ranks(options.ranks_as_threads,
+                        [&](Communicator& world) { return eval_on_rank(options, world); });
+}
+
+}  // namespace moesaic

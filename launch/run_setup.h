@@ -1,0 +1,42 @@
+// From a command line to what every command starts with: configuration, data, model shape; and the run
+// folder.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "layers/model_spec.h"
+#include "runtime/config/load.h"
+#include "runtime/data/sampler.h"
+#include "runtime/data/tokenizer.h"
+
+namespace moesaic {
+
+/// What a configuration stands for before any rank-specific object exists.
+struct RunSetup {
+    Config config;
+    std::unique_ptr<Tokenizer> tokenizer;
+    std::unique_ptr<Dataset> dataset;
+    ModelSpec spec;
+};
+
+/// Reads and validates everything that needs no ranks; throws UserError with all mistakes at once.
+[[nodiscard]] RunSetup load_run(const std::string& config_file, const std::vector<std::string>& overrides);
+/// The same for a configuration that is at hand.
+[[nodiscard]] RunSetup set_up_run(Config config);
+/// The configuration that a checkpoint carries, with overrides.
+[[nodiscard]] Config checkpoint_config(const std::string& checkpoint_folder,
+                                       const std::vector<std::string>& overrides);
+
+/// Windows of the fixed training probe: the first that training sees, in epoch 0's order.
+[[nodiscard]] std::vector<i64> probe_windows(const RunSetup& run);
+/// Windows of the held-out shard: all, or the configured number spread evenly over the files.
+[[nodiscard]] std::vector<i64> heldout_windows(const RunSetup& run);
+
+/// Creates OUT/NAME on rank 0. A folder that an earlier run of that name left is moved aside, never
+/// overwritten; returns where to, or an empty string. With `resume` the folder stays as it is.
+std::string prepare_run_folder(const std::string& folder, bool resume);
+
+}  // namespace moesaic

@@ -1,0 +1,252 @@
+#include "launch/trainer.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <csignal>
+#include <fstream>
+#include <numeric>
+
+#include "runtime/base/log.h"
+#include "runtime/cpu/peak.h"
+#include "runtime/metrics/truncate.h"
+
+namespace moesaic {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+volatile std::sig_atomic_t stop_signal = 0;
+
+extern "C" void on_stop_signal(int signal) {
+    stop_signal = signal;
+}
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+RuntimeOptions runtime_options(const Config& config, const Communicator& world) {
+    RuntimeOptions options;
+    const Topology topology = world.topology();
+    options.threads = resolve_threads(config.cpu.threads, topology.ranks_per_node);
+    return options;
+}
+
+std::string host_name() {
+    char name[256] = {};
+    gethostname(name, sizeof name - 1);
+    return name;
+}
+
+double entropy_of(const std::vector<i64>& load) {
+    const double total = static_cast<double>(std::accumulate(load.begin(), load.end(), i64{0}));
+    double entropy = 0;
+    for (const i64 one : load) {
+        if (one > 0) entropy -= static_cast<double>(one) / total * std::log(static_cast<double>(one) / total);
+    }
+    return entropy;
+}
+
+}  // namespace
+
+void install_stop_signals() {
+    std::signal(SIGUSR1, on_stop_signal);
+    std::signal(SIGTERM, on_stop_signal);
+}
+
+Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions& options)
+    : run_(run),
+      config_(run.config),
+      options_(options),
+      runtime_(config_, run.spec, world, runtime_options(config_, world)),
+      training_(runtime_, config_, *run.dataset),
+      probe_(probe_windows(run)),
+      heldout_(heldout_windows(run)),
+      start_(Clock::now()) {
+    if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
+    begin();
+}
+
+bool Trainer::due(i64 step, i64 every) const {
+    return step % every == 0 || step == config_.train.steps;
+}
+
+void Trainer::begin() {
+    const bool double_precision = runtime_.store.dtype() == DType::f64;
+    Communicator& world = runtime_.mesh->world();
+    peak_flops_ = measure_peak_flops(1, double_precision);
+    world.all_reduce(*runtime_.exchange, view_of(&peak_flops_, {1}), ReduceOp::sum, {"measured peak"});
+    runtime_.exchange->synchronize();
+    if (world.rank() != 0) return;
+    const bool resume = options_.resume_in_place;
+    if (resume) truncate_metrics_after(options_.run_folder, position_.step);
+    std::ofstream(options_.run_folder + "/config.yaml") << to_yaml(config_);
+    log_to_file(options_.run_folder + "/log.rank0.txt");
+    SinkOptions sink_options;
+    sink_options.folder = options_.run_folder;
+    sink_options.name = config_.run.name;
+    sink_options.resume = resume;
+    sink_options.steps = config_.train.steps;
+    for (const std::string& name : config_.metrics.sinks) sinks_.add(make_sink(name, sink_options));
+    for (const std::string& warning : run_.dataset->warnings()) log_warn("{}", warning);
+    const ParameterCounts counts = count_parameters(run_.spec);
+    RunRecord record;
+    record.version = kVersion;
+    record.commit = kCommit;
+    record.config = to_yaml(config_);
+    record.world_size = world.size();
+    record.expert_parallel = runtime_.mesh->expert_parallel();
+    record.data_parallel = world.size() / runtime_.mesh->expert_parallel();
+    record.device = runtime_.backend->name();
+    record.host = host_name();
+    record.parameters = counts.total;
+    record.active_parameters = counts.active;
+    sinks_.write(record);
+}
+
+int Trainer::run() {
+    if (position_.step == 0) {
+        evaluate(0);
+        checkpoint(0);
+    } else {
+        log_info("resumed from {} at step {}", options_.resume_from, position_.step);
+        checkpoint_step_ = options_.resume_in_place ? position_.step : -1;
+    }
+    i64 current = position_.step;
+    while (current < config_.train.steps) {
+        const StepResult result = step(++current);
+        if (due(current, config_.train.eval_every)) evaluate(current);
+        if (due(current, config_.train.checkpoint_every) || result.stop_requested) checkpoint(current);
+        if (result.stop_requested) return finish(current, "stopped", 75);
+    }
+    if (checkpoint_step_ != current) checkpoint(current);
+    return finish(current, "done", 0);
+}
+
+StepResult Trainer::step(i64 step) {
+    run_context().step = step;
+    const auto start = Clock::now();
+    const StepResult result = training_.forward_backward(step, stop_signal != 0);
+    if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+        throw Error(
+            fmt::format("the loss is {} and the gradient's norm {}: nothing was updated; the newest "
+                        "checkpoint is of step {}",
+                        result.loss, result.grad_norm, checkpoint_step_));
+    }
+    const double lr = training_.update(step, result.grad_norm);
+    runtime_.compute->synchronize();
+    position_.step = step;
+    position_.tokens += config_.train.batch_sequences * config_.task.data.seq_len;
+    busy_seconds_ += seconds_since(start);
+    ++busy_steps_;
+    if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr, seconds_since(start));
+    return result;
+}
+
+void Trainer::record_step(i64 step, const StepResult& result, double lr, double step_seconds) {
+    Communicator& world = runtime_.mesh->world();
+    const Traffic& traffic = runtime_.mesh->experts().traffic();
+    const double steps = static_cast<double>(busy_steps_);
+    double slowest[3] = {step_seconds, (traffic.seconds - traffic_at_record_.seconds) / steps,
+                         static_cast<double>(runtime_.backend->pool().bytes_reserved())};
+    i64 bytes = (traffic.sent_bytes - traffic_at_record_.sent_bytes) / busy_steps_;
+    world.all_reduce(*runtime_.exchange, view_of(slowest, {3}), ReduceOp::max, {"times of the step"});
+    world.all_reduce(*runtime_.exchange, view_of(&bytes, {1}), ReduceOp::sum, {"bytes of the step"});
+    runtime_.exchange->synchronize();
+    traffic_at_record_ = traffic;
+    const double seconds = busy_seconds_ / steps;
+    busy_seconds_ = 0;
+    busy_steps_ = 0;
+    if (world.rank() != 0) return;
+
+    StepRecord record;
+    record.step = step;
+    record.tokens = position_.tokens;
+    record.loss = result.loss;
+    record.loss_aux = result.loss_aux;
+    record.loss_z = result.loss_z;
+    record.grad_norm = result.grad_norm;
+    record.lr = lr;
+    record.tokens_per_s = static_cast<double>(result.targets) / seconds;
+    record.step_ms = slowest[0] * 1e3;
+    record.exchange_ms = slowest[1] * 1e3;
+    record.exchange_bytes = bytes;
+    record.flops_utilization =
+        model_flops_per_token(run_.spec) * static_cast<double>(result.targets) / seconds / peak_flops_;
+    record.dropped_fraction = 0.0;
+    record.memory_bytes = static_cast<i64>(slowest[2]);
+    const i64 experts = run_.spec.experts;
+    double worst = 1;
+    for (std::size_t first = 0; first < result.expert_counts.size();
+         first += static_cast<std::size_t>(experts)) {
+        const auto begin = result.expert_counts.begin() + static_cast<std::ptrdiff_t>(first);
+        const double mean = static_cast<double>(std::accumulate(begin, begin + experts, i64{0})) /
+                            static_cast<double>(experts);
+        if (mean > 0)
+            worst = std::max(worst, static_cast<double>(*std::max_element(begin, begin + experts)) / mean);
+    }
+    record.load_max_over_mean = worst;
+    sinks_.write(record);
+    record_experts(step, result);
+}
+
+void Trainer::record_experts(i64 step, const StepResult& result) {
+    std::size_t index = 0;
+    for (int layer = 0; layer < run_.spec.layers; ++layer) {
+        if (!run_.spec.has_experts(layer)) continue;
+        const auto begin =
+            result.expert_counts.begin() + static_cast<std::ptrdiff_t>(index) * run_.spec.experts;
+        ExpertsRecord record;
+        record.step = step;
+        record.layer = layer;
+        record.load.assign(begin, begin + run_.spec.experts);
+        record.entropy = entropy_of(record.load);
+        record.dead = std::count(record.load.begin(), record.load.end(), 0);
+        record.weight_mean = result.weight_mean[index++];
+        sinks_.write(record);
+    }
+}
+
+void Trainer::evaluate(i64 step) {
+    const ShardScores heldout = evaluate_windows(runtime_, run_, heldout_, true);
+    const ShardScores probe = evaluate_windows(runtime_, run_, probe_, false);
+    if (runtime_.mesh->world().rank() != 0) return;
+    EvalRecord record;
+    record.step = step;
+    record.train_probe_loss = probe.mean_loss();
+    record.train_probe_error = probe.mean_error();
+    if (!heldout.loss.empty()) {
+        record.heldout_loss = heldout.mean_loss();
+        record.heldout_error = heldout.mean_error();
+        // A gap compares with training samples already seen; before that there is none to speak of.
+        if (step * config_.train.batch_sequences >= static_cast<i64>(probe_.size())) {
+            const GapEstimate gap = estimate_gap(heldout.loss, probe.loss, config_.generalization.delta);
+            record.gap = gap.gap;
+            record.gap_low = gap.low;
+            record.gap_high = gap.high;
+        }
+    }
+    sinks_.write(record);
+}
+
+void Trainer::checkpoint(i64 step) {
+    if (checkpoint_step_ == step) return;
+    sinks_.flush();
+    const CheckpointRecord record = save_checkpoint(runtime_, options_.run_folder, position_, config_);
+    checkpoint_step_ = step;
+    sinks_.write(record);
+}
+
+int Trainer::finish(i64 step, const char* status, int code) {
+    EndRecord record;
+    record.step = step;
+    record.status = status;
+    record.seconds = seconds_since(start_);
+    sinks_.write(record);
+    sinks_.flush();
+    return code;
+}
+
+}  // namespace moesaic

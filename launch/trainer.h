@@ -1,0 +1,72 @@
+// The training loop: steps, evaluations, checkpoints, records, and stopping when asked.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "launch/checkpointer.h"
+#include "launch/evaluation.h"
+#include "launch/run_setup.h"
+#include "launch/training_step.h"
+#include "runtime/metrics/sink.h"
+
+namespace moesaic {
+
+struct TrainerOptions {
+    std::string run_folder;
+    std::string resume_from;       ///< checkpoint folder; empty: a fresh run
+    bool resume_in_place = false;  ///< the checkpoint belongs to run_folder: its later records are cut
+};
+
+class Trainer {
+  public:
+    /// Collective over `world`.
+    Trainer(const RunSetup& run, Communicator& world, const TrainerOptions& options);
+
+    /// Collective over the world. Trains to the last step and returns the exit code: 0, or 75 after a
+    /// checkpoint because a signal asked for it.
+    int run();
+
+  private:
+    void begin();
+    /// Collective over the world. One step with its record, where one is due.
+    StepResult step(i64 step);
+    void record_step(i64 step, const StepResult& result, double lr, double step_seconds);
+    void record_experts(i64 step, const StepResult& result);
+    /// Collective over the world.
+    void evaluate(i64 step);
+    /// Collective over the world.
+    void checkpoint(i64 step);
+    int finish(i64 step, const char* status, int code);
+    [[nodiscard]] bool due(i64 step, i64 every) const;
+
+    const RunSetup& run_;
+    const Config& config_;
+    TrainerOptions options_;
+    RankRuntime runtime_;
+    TrainingStep training_;
+    SinkGroup sinks_;  // empty but on rank 0
+    std::vector<i64> probe_, heldout_;
+    TrainingPosition position_;
+    std::chrono::steady_clock::time_point start_;
+    double peak_flops_ = 0;    // of all ranks
+    double busy_seconds_ = 0;  // of the steps since the last record
+    i64 busy_steps_ = 0;
+    Traffic traffic_at_record_;
+    i64 checkpoint_step_ = -1;
+};
+
+/// SIGUSR1 and SIGTERM ask for a checkpoint and exit code 75 instead of ending the process.
+void install_stop_signals();
+
+/// Floating-point operations of forward and backward per token: 6 per active matrix weight, and causal
+/// attention's products counted half (a query sees half of the keys on average).
+[[nodiscard]] double model_flops_per_token(const ModelSpec& spec);
+/// Weights of the model, and those that a token uses.
+struct ParameterCounts {
+    i64 total = 0, active = 0;
+};
+[[nodiscard]] ParameterCounts count_parameters(const ModelSpec& spec);
+
+}  // namespace moesaic

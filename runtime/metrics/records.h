@@ -1,0 +1,178 @@
+// What a run tells about itself: one struct per event, its members named once as metrics.jsonl names them.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+/// The first record: what runs where.
+struct RunRecord {
+    static constexpr std::string_view kEvent = "run";
+    std::string version, commit, config;
+    i64 world_size = 1, expert_parallel = 1, data_parallel = 1;
+    std::string device, host;
+    i64 parameters = 0, active_parameters = 0;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("version", version);
+        visit("commit", commit);
+        visit("config", config);
+        visit("world_size", world_size);
+        visit("expert_parallel", expert_parallel);
+        visit("data_parallel", data_parallel);
+        visit("device", device);
+        visit("host", host);
+        visit("parameters", parameters);
+        visit("active_parameters", active_parameters);
+    }
+};
+
+/// One training step. Times are the slowest rank's, exchange_bytes the world's, memory_bytes the largest
+/// rank's; members without a source are absent.
+struct StepRecord {
+    static constexpr std::string_view kEvent = "step";
+    i64 step = 0;
+    i64 tokens = 0;   ///< seen so far
+    double loss = 0;  ///< this step's cross-entropy (nats per token) or task loss, nothing added
+    std::optional<double> loss_aux, loss_z, grad_norm;
+    double lr = 0;
+    std::optional<double> tokens_per_s, step_ms, exchange_ms;
+    std::optional<i64> exchange_bytes;
+    std::optional<double> flops_utilization;   ///< of the measured peak
+    std::optional<double> load_max_over_mean;  ///< of the experts; 1 is even
+    std::optional<double> dropped_fraction;    ///< of the (token, choice) pairs
+    std::optional<i64> memory_bytes;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("tokens", tokens);
+        visit("loss", loss);
+        visit("loss_aux", loss_aux);
+        visit("loss_z", loss_z);
+        visit("grad_norm", grad_norm);
+        visit("lr", lr);
+        visit("tokens_per_s", tokens_per_s);
+        visit("step_ms", step_ms);
+        visit("exchange_ms", exchange_ms);
+        visit("exchange_bytes", exchange_bytes);
+        visit("flops_utilization", flops_utilization);
+        visit("load_max_over_mean", load_max_over_mean);
+        visit("dropped_fraction", dropped_fraction);
+        visit("memory_bytes", memory_bytes);
+    }
+};
+
+/// The experts of one layer in one step.
+struct ExpertsRecord {
+    static constexpr std::string_view kEvent = "experts";
+    i64 step = 0, layer = 0;
+    std::vector<i64> load;              ///< tokens per expert over all ranks
+    std::optional<double> entropy;      ///< of the load
+    std::optional<i64> dead;            ///< experts without tokens
+    std::optional<double> weight_mean;  ///< of the routing weights
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("layer", layer);
+        visit("load", load);
+        visit("entropy", entropy);
+        visit("dead", dead);
+        visit("weight_mean", weight_mean);
+    }
+};
+
+struct BoundRecord {
+    std::optional<double> value;
+    std::map<std::string, double> terms;
+    bool vacuous = false;
+    std::vector<std::string> assumptions;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("value", value);
+        visit("terms", terms);
+        visit("vacuous", vacuous);
+        visit("assumptions", assumptions);
+    }
+};
+
+/// Held-out samples against training samples already seen, both under the current parameters.
+struct EvalRecord {
+    static constexpr std::string_view kEvent = "eval";
+    i64 step = 0;
+    std::optional<double> heldout_loss, train_probe_loss, gap, gap_low, gap_high;
+    std::optional<double> heldout_error, train_probe_error;
+    std::map<std::string, BoundRecord> bounds;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("heldout_loss", heldout_loss);
+        visit("train_probe_loss", train_probe_loss);
+        visit("gap", gap);
+        visit("gap_low", gap_low);
+        visit("gap_high", gap_high);
+        visit("heldout_error", heldout_error);
+        visit("train_probe_error", train_probe_error);
+        visit("bounds", bounds);
+    }
+};
+
+struct AlarmRecord {
+    static constexpr std::string_view kEvent = "alarm";
+    i64 step = 0;
+    std::string kind, message;
+    std::optional<i64> rank, layer, expert;  ///< what the alarm speaks of
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("kind", kind);
+        visit("message", message);
+        visit("rank", rank);
+        visit("layer", layer);
+        visit("expert", expert);
+    }
+};
+
+struct CheckpointRecord {
+    static constexpr std::string_view kEvent = "checkpoint";
+    i64 step = 0;
+    std::string path;
+    i64 bytes = 0;  ///< of all shards
+    double seconds = 0;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("path", path);
+        visit("bytes", bytes);
+        visit("seconds", seconds);
+    }
+};
+
+/// The last record.
+struct EndRecord {
+    static constexpr std::string_view kEvent = "end";
+    i64 step = 0;
+    std::string status;  ///< e.g. "done", "stopped", "failed"
+    double seconds = 0;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("status", status);
+        visit("seconds", seconds);
+    }
+};
+
+}  // namespace moesaic

@@ -1,0 +1,196 @@
+// Sharded AdamW against the same update applied tensor by tensor, bit for bit, on every layout.
+#include "comm/sharded_optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "tests/support/parameter_model.h"
+#include "tests/support/rank_setup.h"
+
+namespace moesaic {
+namespace {
+
+constexpr int kExperts = 4;
+constexpr int kSteps = 3;
+constexpr double kRates[] = {1e-2, 5e-3, 2e-3};
+constexpr double kClipFactors[] = {1.0, 0.25, 0.5};
+const AdamWSettings kSettings{0.9, 0.95, 1e-8, 0.1};
+
+struct Layout {
+    int world = 1, expert_parallel = 1, zero = 1;
+    i64 bucket_bytes = 70000;
+    StreamChoice streams = {};
+};
+
+/// Value and moments of a logical tensor.
+struct TensorState {
+    std::vector<float> value, first, second;
+    bool operator==(const TensorState&) const = default;
+};
+using ModelState = std::map<std::string, TensorState>;
+
+/// The state after each step; [0] is the beginning. Every tensor is updated alone.
+std::vector<ModelState> serial_states() {
+    std::vector<ModelState> states(kSteps + 1);
+    run_ranks(1, [&](Communicator& world) {
+        RankSetup setup(world, 1, kExperts);
+        ParameterStore store(*setup.backend, DType::f32);
+        declare_model(store, setup.mesh);
+        store.allocate(*setup.compute, 1);
+        for (const Parameter& parameter : store.parameters()) {
+            const auto count = static_cast<std::size_t>(parameter.shape.elements());
+            TensorState state{setup.read<float>(parameter.value), std::vector<float>(count),
+                              std::vector<float>(count)};
+            states[0][parameter.name] = state;
+            for (int step = 1; step <= kSteps; ++step) {
+                std::vector<float> gradient(count);
+                const TestGradient values(parameter.name, step);
+                for (std::size_t i = 0; i < count; ++i) gradient[i] = values(static_cast<i64>(i));
+                const Shape flat{parameter.shape.elements()};
+                setup.backend->adamw(*setup.compute,
+                                     {.parameter = view_of(state.value.data(), flat),
+                                      .first_moment = view_of(state.first.data(), flat),
+                                      .second_moment = view_of(state.second.data(), flat),
+                                      .gradient = view_of(std::as_const(gradient).data(), flat),
+                                      .lr = kRates[step - 1],
+                                      .weight_decay = parameter.shape.rank() >= 2 ? 0.1 : 0.0,
+                                      .grad_scale = kClipFactors[step - 1],
+                                      .step = step});
+                states[static_cast<std::size_t>(step)][parameter.name] = state;
+            }
+        }
+    });
+    return states;
+}
+
+class OptimizerBench {
+  public:
+    OptimizerBench(Communicator& world, const Layout& layout)
+        : setup(world, layout.expert_parallel, kExperts, layout.streams), store(*setup.backend, DType::f32) {
+        declare_model(store, setup.mesh);
+        store.allocate(*setup.compute, 1);
+        sync = std::make_unique<GradientSync>(setup.context, store, layout.bucket_bytes);
+        optimizer = std::make_unique<ShardedOptimizer>(setup.context, store, *sync, kSettings, layout.zero);
+    }
+
+    /// Collective. Gradients of `step`, each from one rank of its group, and the update.
+    void train(int step) {
+        setup.drain();
+        for (const Parameter& parameter : store.parameters()) {
+            const Communicator& group = GradientSync::group_of(setup.context, parameter.placement);
+            const bool source = source_rank(parameter.name, group.size()) == group.rank();
+            const TestGradient gradient(parameter.name, step);
+            for (i64 i = 0; i < parameter.shape.elements(); ++i) {
+                parameter.grad.as<float>()[i] = source ? gradient(i) : 0.0F;
+            }
+        }
+        for (int segment = count_segments(store) - 1; segment >= 0; --segment) {
+            sync->segment_ready(setup.context, segment);
+        }
+        sync->finish(setup.context);
+        optimizer->step(setup.context, kRates[step - 1], kClipFactors[step - 1], step);
+    }
+    /// Collective. Compares everything this rank holds.
+    void expect_state(const ModelState& expected) {
+        std::size_t visits = 0;
+        optimizer->visit_state(
+            setup.context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
+                ++visits;
+                EXPECT_EQ(first.shape, parameter.shape);
+                const TensorState state{setup.read<float>(parameter.value), setup.read<float>(first),
+                                        setup.read<float>(second)};
+                EXPECT_TRUE(state == expected.at(parameter.name)) << parameter.name;
+            });
+        EXPECT_EQ(visits, store.parameters().size());
+    }
+    void load(const ModelState& state) {
+        for (Parameter& parameter : store.parameters()) {
+            const TensorState& tensor = state.at(parameter.name);
+            setup.backend->copy(*setup.compute, view_of(tensor.value.data(), parameter.shape),
+                                parameter.value);
+            optimizer->load_state(setup.context, parameter, view_of(tensor.first.data(), parameter.shape),
+                                  view_of(tensor.second.data(), parameter.shape));
+        }
+        setup.drain();
+    }
+
+    RankSetup setup;
+    ParameterStore store;
+    std::unique_ptr<GradientSync> sync;
+    std::unique_ptr<ShardedOptimizer> optimizer;
+};
+
+std::vector<Layout> layouts() {
+    std::vector<Layout> all;
+    const std::pair<int, int> worlds[] = {{1, 1}, {2, 1}, {2, 2}, {3, 1}, {4, 1}, {4, 2}, {4, 4}, {8, 2}};
+    for (const auto& [world, expert_parallel] : worlds) {
+        for (const int zero : {0, 1}) {
+            all.push_back({world, expert_parallel, zero});
+            if (world == 8) continue;
+            all.push_back({world, expert_parallel, zero, 1});
+            all.push_back({world, expert_parallel, zero, i64{1} << 40});
+            all.push_back({world, expert_parallel, zero, 70000, {StreamMode::deferred_shuffled, 2}});
+        }
+    }
+    return all;
+}
+
+TEST(ShardedOptimizer, IsTheSerialUpdateOnEveryLayout) {
+    const std::vector<ModelState> serial = serial_states();
+    for (const Layout& layout : layouts()) {
+        SCOPED_TRACE(testing::Message() << layout.world << " ranks, expert " << layout.expert_parallel
+                                        << ", zero " << layout.zero << ", " << layout.bucket_bytes);
+        run_ranks(layout.world, [&](Communicator& world) {
+            OptimizerBench bench(world, layout);
+            bench.expect_state(serial[0]);
+            for (int step = 1; step <= kSteps; ++step) bench.train(step);
+            bench.expect_state(serial[kSteps]);
+            bench.setup.drain();
+        });
+        if (testing::Test::HasFailure()) break;
+    }
+}
+
+TEST(ShardedOptimizer, ContinuesFromALoadedStateOnAnotherLayout) {
+    const std::vector<ModelState> serial = serial_states();
+    for (const Layout& layout : {Layout{1, 1, 1}, Layout{3, 1, 1}, Layout{4, 2, 1}, Layout{4, 4, 0}}) {
+        run_ranks(layout.world, [&](Communicator& world) {
+            OptimizerBench bench(world, layout);
+            bench.train(3);  // another past, which the load has to overwrite
+            bench.load(serial[2]);
+            bench.expect_state(serial[2]);
+            bench.train(3);
+            bench.expect_state(serial[3]);
+            bench.setup.drain();
+        });
+    }
+}
+
+TEST(ShardedOptimizer, HoldsOnlyItsShareOfTheMoments) {
+    const auto bytes_on = [](const Layout& layout) {
+        std::vector<i64> bytes(static_cast<std::size_t>(layout.world));
+        std::vector<i64> elements(bytes.size());
+        run_ranks(layout.world, [&](Communicator& world) {
+            OptimizerBench bench(world, layout);
+            bytes[static_cast<std::size_t>(world.rank())] = bench.optimizer->moment_bytes();
+            elements[static_cast<std::size_t>(world.rank())] =
+                bench.store.elements(Placement::replicated) + bench.store.elements(Placement::expert);
+            bench.setup.drain();
+        });
+        return std::pair(bytes, elements);
+    };
+    const i64 logical = bytes_on({1, 1, 1}).first[0];
+    const auto [sharded, local] = bytes_on({4, 2, 1});
+    i64 sum = 0;
+    for (const i64 bytes : sharded) {
+        sum += bytes;
+        EXPECT_LT(bytes, logical / 2);
+    }
+    EXPECT_EQ(sum, logical);  // every moment once
+    const auto [whole, elements] = bytes_on({4, 2, 0});
+    for (std::size_t rank = 0; rank < whole.size(); ++rank) EXPECT_EQ(whole[rank], 2 * 4 * elements[rank]);
+}
+
+}  // namespace
+}  // namespace moesaic

@@ -1,0 +1,244 @@
+// The files and the console lines that records become.
+#include "runtime/metrics/sink.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/error.h"
+#include "runtime/metrics/console_sink.h"
+#include "runtime/metrics/jsonl_sink.h"
+#include "tests/unit/runtime/scratch_folder.h"
+
+namespace moesaic {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+StepRecord step_record(i64 step) {
+    StepRecord record;
+    record.step = step;
+    record.tokens = 8192 * step;
+    record.loss = 3.412;
+    record.loss_aux = 0.0101;
+    record.grad_norm = 0.82;
+    record.lr = 2.9e-3;
+    record.tokens_per_s = 41234;
+    record.step_ms = 200;
+    record.exchange_ms = 36;
+    record.exchange_bytes = 1 << 20;
+    record.load_max_over_mean = 1.31;
+    record.dropped_fraction = 0;
+    return record;
+}
+
+EvalRecord eval_record(i64 step) {
+    EvalRecord record;
+    record.step = step;
+    record.heldout_loss = 3.498;
+    record.train_probe_loss = 3.412;
+    record.gap = 0.086;
+    record.gap_low = 0.041;
+    record.gap_high = 0.131;
+    record.bounds["heldout"] = {3.61, {{"slack", 0.112}}, false, {"independent samples"}};
+    record.bounds["published"] = {87.25, {}, true, {}};
+    return record;
+}
+
+std::vector<std::string> names_in(const std::string& line) {
+    std::vector<std::string> names;
+    const auto record = nlohmann::ordered_json::parse(line);
+    for (const auto& member : record.items()) names.push_back(member.key());
+    return names;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+}
+
+TEST(Records, HaveTheFieldsOfTheContract) {
+    EXPECT_THAT(names_in(json_of(RunRecord())),
+                ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel",
+                            "data_parallel", "device", "host", "parameters", "active_parameters"));
+    EXPECT_THAT(names_in(json_of(StepRecord())),
+                ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
+                            "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
+                            "load_max_over_mean", "dropped_fraction", "memory_bytes"));
+    EXPECT_THAT(names_in(json_of(ExpertsRecord())),
+                ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean"));
+    EXPECT_THAT(names_in(json_of(EvalRecord())),
+                ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
+                            "heldout_error", "train_probe_error", "bounds"));
+    EXPECT_THAT(names_in(json_of(AlarmRecord())),
+                ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert"));
+    EXPECT_THAT(names_in(json_of(CheckpointRecord())),
+                ElementsAre("event", "step", "path", "bytes", "seconds"));
+    EXPECT_THAT(names_in(json_of(EndRecord())), ElementsAre("event", "step", "status", "seconds"));
+}
+
+TEST(Records, BoundsAreObjects) {
+    const auto record = nlohmann::json::parse(json_of(eval_record(100)));
+    EXPECT_EQ(record["bounds"]["heldout"]["value"], 3.61);
+    EXPECT_EQ(record["bounds"]["heldout"]["terms"]["slack"], 0.112);
+    EXPECT_EQ(record["bounds"]["heldout"]["vacuous"], false);
+    EXPECT_EQ(record["bounds"]["heldout"]["assumptions"][0], "independent samples");
+    EXPECT_TRUE(record["heldout_error"].is_null());
+}
+
+TEST(Sinks, ATableNamesThem) {
+    EXPECT_THAT(sink_names(), ElementsAre("console", "csv", "jsonl"));
+    try {
+        (void)make_sink("paper", {});
+        FAIL() << "no error";
+    } catch (const UserError& error) {
+        EXPECT_EQ(std::string(error.what()),
+                  "metrics.sinks: there is no sink \"paper\"; there are console, csv, jsonl");
+    }
+}
+
+TEST(Sinks, JsonlHoldsEveryEvent) {
+    const ScratchFolder run;
+    SinkOptions options;
+    options.folder = run.path();
+    const auto sink = make_sink("jsonl", options);
+    StepRecord broken = step_record(2);
+    broken.loss = std::nan("");
+    sink->write(RunRecord());
+    sink->write(step_record(1));
+    sink->write(broken);
+    sink->write(ExpertsRecord{2, 0, {5, 0, 3}, 0.5, 1, 0.25});
+    sink->write(eval_record(2));
+    sink->write(AlarmRecord{2, "not_finite", "the loss is \"nan\"", 1, {}, {}});
+    sink->write(CheckpointRecord{2, "x", 10, 0.5});
+    sink->write(EndRecord{2, "done", 1.5});
+    sink->flush();
+    const std::string text = read_text(run / "metrics.jsonl");
+    std::vector<std::string> events;
+    for (const std::string& line : lines_of(text)) events.push_back(nlohmann::json::parse(line).at("event"));
+    EXPECT_THAT(events, ElementsAre("run", "step", "step", "experts", "eval", "alarm", "checkpoint", "end"));
+    EXPECT_EQ(lines_of(text)[1],
+              R"({"event":"step","step":1,"tokens":8192,"loss":3.412,"loss_aux":0.0101,"loss_z":null,)"
+              R"("grad_norm":0.82,"lr":0.0029,"tokens_per_s":41234,"step_ms":200,"exchange_ms":36,)"
+              R"("exchange_bytes":1048576,"flops_utilization":null,"load_max_over_mean":1.31,)"
+              R"("dropped_fraction":0,"memory_bytes":null})");
+    EXPECT_THAT(lines_of(text)[2], HasSubstr(R"("loss":"nan")"));
+}
+
+TEST(Sinks, AFullDiskIsAnError) {
+    const ScratchFolder run;
+    std::filesystem::create_symlink("/dev/full", run / "metrics.jsonl");
+    SinkOptions options;
+    options.folder = run.path();
+    const auto sink = make_sink("jsonl", options);
+    try {
+        sink->write(step_record(1));
+        FAIL() << "no error";
+    } catch (const Error& error) {
+        EXPECT_THAT(error.what(), HasSubstr("metrics.jsonl: writing failed: No space left on device"));
+    }
+}
+
+TEST(Sinks, CsvHasOneRowPerStepWithTheEvaluationAfterIt) {
+    const ScratchFolder run;
+    SinkOptions options;
+    options.folder = run.path();
+    {
+        const auto sink = make_sink("csv", options);
+        sink->write(eval_record(0));
+        sink->write(step_record(1));
+        sink->write(eval_record(1));
+        sink->write(step_record(2));
+        sink->flush();
+        StepRecord broken = step_record(3);
+        broken.loss = -std::nan("");
+        sink->write(broken);
+    }
+    options.resume = true;
+    { const auto sink = make_sink("csv", options); }
+    EXPECT_EQ(read_text(run / "metrics.csv"),
+              "step,tokens,loss,loss_aux,loss_z,grad_norm,lr,tokens_per_s,step_ms,exchange_ms,exchange_bytes,"
+              "flops_utilization,load_max_over_mean,dropped_fraction,memory_bytes,heldout_loss,"
+              "train_probe_loss,gap\n"
+              "0,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
+              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,3.498,3.412,0.086\n"
+              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,\n"
+              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,\n");
+}
+
+TEST(Sinks, AppendingCutsATornLine) {
+    const ScratchFolder run;
+    write_text(run / "metrics.jsonl", "{\"event\":\"run\"}\n{\"event\":\"st");
+    SinkOptions options;
+    options.folder = run.path();
+    options.resume = true;
+    make_sink("jsonl", options)->write(EndRecord{2, "done", 1.5});
+    EXPECT_EQ(read_text(run / "metrics.jsonl"),
+              "{\"event\":\"run\"}\n{\"event\":\"end\",\"step\":2,\"status\":\"done\",\"seconds\":1.5}\n");
+}
+
+TEST(Sinks, ConsoleLinesAreForReading) {
+    const ScratchFolder run;
+    const std::string path = run / "console";
+    double now = 1000;
+    SinkOptions options;
+    options.name = "quad";
+    options.steps = 300;
+    options.console = std::fopen(path.c_str(), "w");
+    options.seconds = [&now] { return now; };
+    ConsoleSink sink(options);
+    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 2, "cpu", "node1", 1234567, 523456});
+    now += 4;
+    sink.write(step_record(10));
+    now += 36;
+    sink.write(step_record(100));
+    sink.write(eval_record(100));
+    sink.write(CheckpointRecord{100, "runs/quad/checkpoints/step-00000100", 12897485, 0.41});
+    now += 8;
+    sink.write(step_record(120));
+    sink.write(AlarmRecord{120, "dead_expert", "no tokens for 50 steps", {}, 2, 5});
+    StepRecord broken;
+    broken.step = 300;
+    broken.loss = std::nan("");
+    sink.write(broken);
+    sink.write(EndRecord{300, "done", 125});
+    std::fclose(options.console);
+    EXPECT_EQ(
+        read_text(path),
+        "Moesaic 0.1.0 (c9799f0)  4 ranks (expert parallel 2 x data parallel 2)  cpu on node1\n"
+        "quad: 1.23M parameters, 523k of them active per token  300 steps\n"
+        "step  10/300    3%  eta  1:56  loss  3.412  41.2k tok/s  exchange 18%  load 1.31x  dropped "
+        "0.0%  |g| 0.82  lr 2.9e-03\n"
+        "step 100/300   33%  eta  1:20  loss  3.412  41.2k tok/s  exchange 18%  load 1.31x  dropped "
+        "0.0%  |g| 0.82  lr 2.9e-03\n"
+        "eval 100/300  held-out  3.498  train probe  3.412  gap  0.086 [0.041, 0.131]  bounds: heldout "
+        "3.61, published 87.2 (vacuous)\n"
+        "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s\n"
+        "step 120/300   40%  eta  1:12  loss  3.412  held-out  3.498  gap  0.086  41.2k tok/s  exchange "
+        "18%  load 1.31x  dropped 0.0%  |g| 0.82  lr 2.9e-03\n"
+        "ALARM at step 120: dead_expert: no tokens for 50 steps (layer 2, expert 5)\n"
+        "step 300/300  100%  eta  0:00  loss    nan  held-out  3.498  gap  0.086  lr 0.0e+00\n"
+        "done at step 300 after 2:05\n");
+}
+
+TEST(Sinks, ConsoleTextsAreCompact) {
+    EXPECT_EQ(detail::duration_text(59.6), "1:00");
+    EXPECT_EQ(detail::duration_text(7500), "2h05m");
+    EXPECT_EQ(detail::duration_text(273600), "3d04h");
+    EXPECT_EQ(detail::duration_text(std::nan("")), "?");
+    EXPECT_EQ(detail::compact_text(999.4), "999");
+    EXPECT_EQ(detail::compact_text(999.6), "1.00k");
+    EXPECT_EQ(detail::compact_text(9999), "10.0k");
+    EXPECT_EQ(detail::compact_text(1.5e9), "1.50G");
+    EXPECT_EQ(detail::bytes_text(1023), "1023 bytes");
+    EXPECT_EQ(detail::bytes_text(1 << 20), "1.0 MiB");
+}
+
+}  // namespace
+}  // namespace moesaic
