@@ -29,6 +29,7 @@ struct ModelStep {
 
 struct ModelStepResult {
     std::vector<double> token_loss;  ///< [sequences * seq_len]
+    std::vector<i32> token_wrong;    ///< [sequences * seq_len]
     double loss = 0, aux = 0, z = 0;
     std::vector<i64> counts;     ///< [expert layers * E]
     NamedValues gradients;       ///< by name, summed over ranks in rank order
@@ -77,7 +78,9 @@ inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, Mod
         const ForwardResult forward = model.forward(rank.context, one.batch, saved);
         EXPECT_TRUE(saved.blocks.empty());
         const std::vector<double> logits = rank.read<double>(model.logits(rank.context, one.batch));
+        const std::vector<i32> wrong = rank.read<i32>(forward.token_wrong);
         const std::lock_guard lock(mutex);
+        std::copy(wrong.begin(), wrong.end(), result.token_wrong.begin() + one.first * step.spec.seq_len);
         for (std::size_t layer = 0; layer < forward.routers.size(); ++layer) {
             for (std::size_t e = 0; e < forward.routers[layer].counts.size(); ++e) {
                 counts[layer * forward.routers[layer].counts.size() + e] += forward.routers[layer].counts[e];
@@ -138,6 +141,7 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
 [[nodiscard]] inline ModelStepResult run_model_step(const ModelStep& step) {
     ModelStepResult result;
     result.token_loss.resize(step.tokens.size());
+    result.token_wrong.resize(step.tokens.size());
     result.logits.resize(step.tokens.size() * static_cast<std::size_t>(step.spec.vocabulary));
     std::vector<i64> counts(static_cast<std::size_t>(step.spec.expert_layers() * step.spec.experts));
     std::mutex mutex;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -103,6 +104,20 @@ TEST(Model, BalanceLossIsOneAtLeast) {
     EXPECT_LT(result.aux, 2.0 * step.spec.expert_layers());
     EXPECT_EQ(std::accumulate(result.counts.begin(), result.counts.end(), i64{0}),
               step.spec.expert_layers() * step.spec.top_k * static_cast<i64>(step.tokens.size()));
+}
+
+TEST(Model, CountsATokenAsWrongWhereAnotherIsLikelier) {
+    const ModelStep step = usual_step();
+    const ModelStepResult result = run_model_step(step);
+    i64 right = 0;
+    for (std::size_t t = 0; t < step.tokens.size(); ++t) {
+        const auto row = result.logits.begin() + static_cast<std::ptrdiff_t>(t) * step.spec.vocabulary;
+        const auto likeliest = std::max_element(row, row + step.spec.vocabulary) - row;
+        const bool wrong = step.targets[t] >= 0 && step.targets[t] != likeliest;
+        EXPECT_EQ(result.token_wrong[t], wrong ? 1 : 0) << t;
+        right += step.targets[t] == likeliest ? 1 : 0;
+    }
+    EXPECT_GT(right, 0);
 }
 
 TEST(Model, PlantedLocalBalanceLossShows) {
