@@ -56,7 +56,8 @@ struct MicroBatch {
 };
 
 inline MicroBatch load_micro_batch(RankSetup& rank, const ModelStep& step, i64 index) {
-    const auto [first, last] = micro_batch_range(step, index);
+    const std::pair<i64, i64> range = micro_batch_range(step, index);
+    const i64 first = range.first, last = range.second;  // Clang 14 captures no structured bindings
     const i64 seq_len = step.spec.seq_len;
     const auto part = [&](const std::vector<i32>& all) {
         const std::vector<i32> values(all.begin() + first * seq_len, all.begin() + last * seq_len);
