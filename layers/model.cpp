@@ -52,6 +52,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
     saved.normed = run_blocks(context, batch, keep, saved);
     saved.head.target = batch.targets;
     result.token_loss = head_->forward(context, {saved.normed, saved.batch.seq_len}, saved.head);
+    result.token_wrong = std::move(saved.head.wrong);
     context.compute.synchronize();  // the routers' totals
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         if (!blocks_[i].has_experts()) continue;

@@ -22,9 +22,14 @@ Tensor OutputHead::forward(StepContext& context, const LayerInput& in, Saved& sa
     saved.logits = logits(context, in.x);
     saved.log_sum_exp = context.backend.allocate({in.x.rows()}, DType::f64);
     Tensor loss = context.backend.allocate({in.x.rows()}, DType::f64);
-    context.backend.cross_entropy(
-        context.compute,
-        {.logits = saved.logits, .target = saved.target, .loss = loss, .log_sum_exp = saved.log_sum_exp});
+    if (context.phase == Phase::evaluate) {
+        saved.wrong = context.backend.allocate({in.x.rows()}, DType::int32);
+    }
+    context.backend.cross_entropy(context.compute, {.logits = saved.logits,
+                                                    .target = saved.target,
+                                                    .loss = loss,
+                                                    .log_sum_exp = saved.log_sum_exp,
+                                                    .wrong = saved.wrong});
     return loss;
 }
 

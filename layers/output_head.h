@@ -15,6 +15,7 @@ class OutputHead {
         Tensor logits;           // [T,V]; the backward overwrites them
         Tensor log_sum_exp;      // f64 [T]
         ConstTensorView target;  // i32 [T], set before the forward; -1: masked
+        Tensor wrong;            // i32 [T] as CrossEntropy says; phase evaluate only
         double scale = 1;        // d loss / d token loss, set before the backward
     };
 

@@ -118,6 +118,9 @@ void CpuBackend::cross_entropy(Stream& stream, const CrossEntropy& operation) {
     expect(operation.target, rows, 1, DType::int32, "cross_entropy target");
     expect(operation.loss, rows, 1, DType::f64, "cross_entropy loss");
     expect(operation.log_sum_exp, rows, 1, DType::f64, "cross_entropy log_sum_exp");
+    if (operation.wrong.elements() > 0) {
+        expect(operation.wrong, rows, 1, DType::int32, "cross_entropy wrong");
+    }
     run_on_host(stream, [this, operation, rows] {
         share(rows, operation.logits.cols(), [&](Range part) { cpu::cross_entropy(operation, part); });
     });

@@ -110,6 +110,9 @@ void cross_entropy_target(const CrossEntropy& operation, Range rows) {
             operation.log_sum_exp.as<double>()[row] = log_sum_exp;
             operation.loss.as<double>()[row] =
                 target < 0 ? 0.0 : log_sum_exp - static_cast<double>(logits[target]);
+            if (operation.wrong.elements() == 0) continue;
+            const bool right = target < 0 || logits[target] >= row_maximum(logits, columns);
+            operation.wrong.as<i32>()[row] = right ? 0 : 1;
         }
     });
 }

@@ -83,7 +83,10 @@ void check_attention(const ModelSpec& spec) {
     RotaryTable rotary(spec.head_dim, spec.rope_theta, DType::f64);
     rotary.prepare(bench.rank.context, spec.seq_len);
     const AttentionLayer layer(spec, 0, rotary, bench.store);
-    GradCheck<AttentionLayer>{bench.rank, bench.store, layer, bench.input(spec.width), spec.seq_len}.run();
+    GradCheck<AttentionLayer> check{bench.rank, bench.store, layer, bench.input(spec.width), spec.seq_len};
+    check.most_entries = 30;
+    if (spec.clip_qkv) check.step = 1e-5;  // no q, k or v is that close to the clamp
+    check.run();
 }
 
 TEST(GradCheck, Attention) {
@@ -224,7 +227,7 @@ void check_moe_layer(const ModelSpec& spec) {
     GradCheck<MoELayer> check{bench.rank, bench.store, layer, std::move(x), spec.seq_len};
     check.prepare = [&](MoELayer::Saved& saved) { saved.balance = {kGlobalTokens, counts}; };
     check.extra = [&](const MoELayer::Saved& saved) { return balance_objective(spec, saved.router.totals); };
-    check.most_entries = 40;
+    check.most_entries = 12;
     check.run();
 }
 

@@ -1,0 +1,136 @@
+// The whole model on several layouts: losses of the same bits, gradients that agree.
+#include "layers/model.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "tests/support/model_step.h"
+
+namespace moesaic {
+namespace {
+
+ModelStep usual_step() {
+    ModelStep step;
+    step.spec.vocabulary = 19;
+    step.spec.width = 12;
+    step.spec.layers = 2;
+    step.spec.heads = 4;
+    step.spec.kv_heads = 2;
+    step.spec.head_dim = 4;
+    step.spec.qk_norm = QkNorm::head;
+    step.spec.init_std = 0.3;
+    step.spec.experts = 4;
+    step.spec.top_k = 2;
+    step.spec.hidden = 7;
+    step.spec.balance = {.aux = 0.4, .z = 0.1, .scope = BalanceScope::micro};
+    step.spec.seq_len = 6;
+    step.spec.micro_sequences = 2;
+    step.tokens = whole_values("tokens", 54, 19);  // nine sequences: the last micro-batch is short
+    step.targets = whole_values("targets", 54, 19);
+    step.targets[5] = -1;
+    step.targets[40] = -1;
+    return step;
+}
+
+void expect_close(const NamedValues& a, const NamedValues& b, double tolerance) {
+    ASSERT_EQ(a.size(), b.size());
+    for (const auto& [name, values] : a) {
+        const std::vector<double>& other = b.at(name);
+        ASSERT_EQ(values.size(), other.size()) << name;
+        double difference = 0, norm = 0;
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            difference += (values[i] - other[i]) * (values[i] - other[i]);
+            norm += values[i] * values[i];
+        }
+        EXPECT_LE(std::sqrt(difference), tolerance * std::sqrt(norm) + 1e-300) << name;
+    }
+}
+
+bool is_expert(const std::string& name) {
+    return name.find(".experts.") != std::string::npos;
+}
+
+TEST(Model, HasTheSameLossesOnEveryLayout) {
+    for (const BalanceScope scope : {BalanceScope::sequence, BalanceScope::micro, BalanceScope::global}) {
+        ModelStep step = usual_step();
+        step.spec.balance.scope = scope;
+        const ModelStepResult one = run_model_step(step);
+        for (const auto& [ranks, expert_parallel] :
+             {std::pair{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {8, 4}}) {
+            SCOPED_TRACE(
+                fmt::format("{} ranks, ep {}, scope {}", ranks, expert_parallel, static_cast<int>(scope)));
+            step.ranks = ranks;
+            step.expert_parallel = expert_parallel;
+            const ModelStepResult other = run_model_step(step);
+            EXPECT_EQ(one.token_loss, other.token_loss);
+            EXPECT_EQ(one.logits, other.logits);
+            EXPECT_EQ(one.counts, other.counts);
+            EXPECT_NEAR(one.aux, other.aux, 1e-13);
+            EXPECT_NEAR(one.z, other.z, 1e-13);
+            expect_close(one.gradients, other.gradients, 1e-12);
+            if (ranks != expert_parallel) continue;
+            for (const auto& [name, gradient] : one.gradients) {
+                if (!is_expert(name)) continue;
+                EXPECT_EQ(gradient, other.gradients.at(name)) << name;
+            }
+        }
+    }
+}
+
+TEST(Model, HasTheSameBitsForEveryReceiveBudgetAndStreamOrder) {
+    ModelStep step = usual_step();
+    step.ranks = 2;
+    step.expert_parallel = 2;
+    const ModelStepResult one = run_model_step(step);
+    for (const double budget : {0.2, 2.0}) {
+        for (const StreamMode mode : {StreamMode::inline_execution, StreamMode::deferred_shuffled}) {
+            step.spec.receive_budget = budget;
+            step.mode = mode;
+            const ModelStepResult other = run_model_step(step);
+            EXPECT_EQ(one.token_loss, other.token_loss);
+            EXPECT_EQ(one.gradients, other.gradients);
+        }
+    }
+}
+
+TEST(Model, BalanceLossIsOneAtLeast) {
+    ModelStep step = usual_step();
+    step.spec.balance.scope = BalanceScope::global;
+    const ModelStepResult result = run_model_step(step);
+    EXPECT_GT(result.aux, 0.9 * step.spec.expert_layers());
+    EXPECT_LT(result.aux, 2.0 * step.spec.expert_layers());
+    EXPECT_EQ(std::accumulate(result.counts.begin(), result.counts.end(), i64{0}),
+              step.spec.expert_layers() * step.spec.top_k * static_cast<i64>(step.tokens.size()));
+}
+
+TEST(Model, CountsATokenAsWrongWhereAnotherIsLikelier) {
+    const ModelStep step = usual_step();
+    const ModelStepResult result = run_model_step(step);
+    i64 right = 0;
+    for (std::size_t t = 0; t < step.tokens.size(); ++t) {
+        const auto row = result.logits.begin() + static_cast<std::ptrdiff_t>(t) * step.spec.vocabulary;
+        const auto likeliest = std::max_element(row, row + step.spec.vocabulary) - row;
+        const bool wrong = step.targets[t] >= 0 && step.targets[t] != likeliest;
+        EXPECT_EQ(result.token_wrong[t], wrong ? 1 : 0) << t;
+        right += step.targets[t] == likeliest ? 1 : 0;
+    }
+    EXPECT_GT(right, 0);
+}
+
+TEST(Model, PlantedLocalBalanceLossShows) {
+    ModelStep step = usual_step();
+    step.ranks = 2;
+    step.expert_parallel = 2;
+    const ModelStepResult right = run_model_step(step);
+    step.defects.local_balance_loss = true;
+    const ModelStepResult wrong = run_model_step(step);
+    EXPECT_EQ(right.token_loss, wrong.token_loss);
+    const std::string gate = "model.layers.1.mlp.gate.weight";
+    EXPECT_NE(right.gradients.at(gate), wrong.gradients.at(gate));
+}
+
+}  // namespace
+}  // namespace moesaic
