@@ -64,10 +64,8 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64
         double* const scores = mine.data() + i * micro_sequences * 2;
         for (i64 s = 0; s < part.count; ++s) {
             const double* const losses = result.token_loss.as<double>() + s * seq_len;
-            const i32* const predicted = result.predicted.as<i32>() + s * seq_len;
-            const i32* const targets = batch.targets.as<i32>() + s * seq_len;
-            i64 wrong = 0;
-            for (i64 t = 0; t < seq_len; ++t) wrong += predicted[t] != targets[t];
+            const i32* const mistakes = result.token_wrong.as<i32>() + s * seq_len;
+            const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
             scores[2 * s] = std::accumulate(losses, losses + seq_len, 0.0) / static_cast<double>(seq_len);
             scores[2 * s + 1] = static_cast<double>(wrong) / static_cast<double>(seq_len);
         }

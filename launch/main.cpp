@@ -1,6 +1,7 @@
 // The moesaic binary: reads the command line, runs one subcommand, turns failures into the contract's exit
 // codes.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdlib>
 
 #include "launch/commands/commands.h"
@@ -146,6 +147,9 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    // A reader that goes away and a file that may not grow become errors with a text, not a death without one.
+    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGXFSZ, SIG_IGN);
     try {
         return run(argc, argv);
     } catch (const moesaic::UserError& error) {

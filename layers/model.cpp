@@ -65,13 +65,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
         for (const double weight : totals.weight_sum) statistics.weight_sum += weight;
         statistics.choices = totals.choices;
     }
-    if (keep) return result;
-    const i64 rows = batch.tokens.elements();
-    result.predicted = context.backend.allocate({rows, 1}, DType::int32);
-    Tensor best = context.backend.allocate({rows, 1}, saved.head.logits.dtype());
-    context.backend.top_k(context.compute, {.scores = saved.head.logits, .index = result.predicted, .value = best});
-    context.compute.synchronize();
-    saved = {};
+    if (!keep) saved = {};
     return result;
 }
 

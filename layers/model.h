@@ -45,7 +45,6 @@ struct ForwardResult {
     Tensor token_loss;   ///< f64 [T] in nats, 0 where masked
     Tensor token_wrong;  ///< i32 [T] 1 where another token is likelier; phase evaluate only, else empty
     std::vector<RouterStatistics> routers;  ///< one per layer with experts
-    Tensor predicted;                       ///< i32 [T,1] the likeliest token; phase evaluate only
 };
 
 /// What one micro-batch keeps between forward and backward.
