@@ -10,14 +10,13 @@ namespace {
 
 using nlohmann::json;
 
-/// How close the numbers have to come, relative; infinite where they are not asked for.
+/// How close the numbers have to come, relative.
 struct Tolerance {
     DType dtype = DType::f64;
     double first_loss = 1e-10, losses = 1e-10, norms = 1e-10, gradients = 1e-10, weights = 1e-10;
 };
 constexpr Tolerance kDouble;
-// Later losses and norms of f32 follow weights that may be 1e-4 off.
-constexpr Tolerance kSingle{DType::f32, 1e-5, 1e-4, 1e-4, 1e-5, 1e-4};
+constexpr Tolerance kSingle{DType::f32, 1e-5, 1e-5, 1e-5, 1e-5, 1e-4};
 
 template <Element T>
 std::vector<T> values_of(const SafetensorsFile& file, const std::string& name) {
