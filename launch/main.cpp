@@ -147,7 +147,8 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    // A reader that goes away and a file that may not grow become errors with a text, not a death without one.
+    // A reader that goes away and a file that may not grow become errors with a text, not a death without
+    // one.
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN);
     try {
