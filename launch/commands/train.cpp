@@ -1,6 +1,7 @@
 // moesaic train: from a configuration to a run folder.
 #include <filesystem>
 
+#include "launch/agreement.h"
 #include "launch/check_report.h"
 #include "launch/commands/commands.h"
 #include "launch/ranks.h"
@@ -45,6 +46,9 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
         if (world.rank() == 0) print_check_report(run, world.size(), expert_parallel, topology);
         return 0;
     }
+    check_agreement(world, "the version", fmt::format("{} {}", kVersion, kCommit));
+    check_agreement(world, "the configuration", to_yaml(run.config));
+    check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
     const TrainerOptions plan = plan_resume(options, run_folder);
     world.barrier({"before the run folder is prepared"});

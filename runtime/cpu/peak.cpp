@@ -23,8 +23,10 @@ double multiply_add_loop(i64 rounds, T* sink) {
     const hn::ScalableTag<T> d;
     using V = hn::Vec<decltype(d)>;
     const V factor = hn::Set(d, static_cast<T>(0.999));
-    V a0 = hn::Set(d, static_cast<T>(1)), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0;
-    V a6 = a0, a7 = a0, a8 = a0, a9 = a0, a10 = a0, a11 = a0;
+    // Chains that start alike would be one chain to the compiler.
+    const auto start = [d](int chain) { return hn::Set(d, static_cast<T>(1 + chain)); };
+    V a0 = start(0), a1 = start(1), a2 = start(2), a3 = start(3), a4 = start(4), a5 = start(5);
+    V a6 = start(6), a7 = start(7), a8 = start(8), a9 = start(9), a10 = start(10), a11 = start(11);
     const V addend = hn::Set(d, *sink);
     for (i64 i = 0; i < rounds; ++i) {
         a0 = hn::MulAdd(a0, factor, addend);
