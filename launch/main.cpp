@@ -1,12 +1,18 @@
 // The moesaic binary: reads the command line, runs one subcommand, turns failures into the contract's exit
 // codes.
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 
 #include "launch/commands/commands.h"
 #include "runtime/base/build_info.h"
 #include "runtime/base/error.h"
+#include "runtime/config/diagnostics.h"
 
 namespace {
 
@@ -104,9 +110,31 @@ CLI::App* add_data(CLI::App& app, DataDumpOptions& options) {
     return dump;
 }
 
-int not_in_this_version(const std::string& name) {
-    if (speaks_for_the_job()) std::fprintf(stderr, "moesaic %s: not in this version\n", name.c_str());
+/// Exit code 2, with `text` printed by one process. The others wait a little: the launcher ends the whole job
+/// as soon as one process leaves, and what the first one says would be lost.
+int user_mistake(const std::string& text) {
+    if (speaks_for_the_job()) {
+        std::fprintf(stderr, "%s\n", text.c_str());
+    } else {
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    }
     return 2;
+}
+
+int not_in_this_version(const std::string& name) {
+    return user_mistake("moesaic " + name + ": not in this version");
+}
+
+/// Empty, or what to say about a first argument that is no subcommand.
+std::string unknown_subcommand(const CLI::App& app, const std::string& argument) {
+    std::vector<std::string> names;
+    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+        names.push_back(command->get_name());
+    if (argument.starts_with("-") || std::find(names.begin(), names.end(), argument) != names.end())
+        return "";
+    const std::string near = nearest_name(argument, names);
+    return fmt::format("moesaic: '{}' is no subcommand; {}one of: {}", argument,
+                       near.empty() ? "" : fmt::format("did you mean '{}'? ", near), fmt::join(names, ", "));
 }
 
 int run(int argc, char** argv) {
@@ -126,11 +154,17 @@ int run(int argc, char** argv) {
     for (const auto& [name, help] : kNotInThisVersion) {
         app.add_subcommand(name, fmt::format("{} (not in this version)", help))->allow_extras();
     }
+    if (argc > 1) {
+        const std::string unknown = unknown_subcommand(app, argv[1]);
+        if (!unknown.empty()) return user_mistake(unknown);
+    }
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        if (!speaks_for_the_job()) return error.get_exit_code() == 0 ? 0 : 2;
-        return app.exit(error) == 0 ? 0 : 2;
+        if (error.get_exit_code() == 0) return speaks_for_the_job() ? app.exit(error) : 0;
+        return user_mistake(fmt::format(
+            "moesaic: {}; see moesaic {}--help", error.what(),
+            app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " "));
     }
     const std::string name = app.get_subcommands().front()->get_name();
     if (name == "train") return train_command(train);
@@ -147,14 +181,14 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    // A reader that goes away and a file that may not grow become errors with a text, not a death without one.
+    // A reader that goes away and a file that may not grow become errors with a text, not a death without
+    // one.
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN);
     try {
         return run(argc, argv);
     } catch (const moesaic::UserError& error) {
-        if (speaks_for_the_job()) std::fprintf(stderr, "%s\n", error.what());
-        return 2;
+        return user_mistake(error.what());
     } catch (const std::exception& error) {
         std::fprintf(stderr, "moesaic: error: %s\n", error.what());
         return 1;

@@ -1,5 +1,7 @@
 #include "launch/run_setup.h"
 
+#include <fmt/ranges.h>
+
 #include <filesystem>
 #include <numeric>
 
@@ -58,6 +60,18 @@ std::vector<i64> heldout_windows(const RunSetup& run) {
     std::vector<i64> windows;
     for (i64 i = 0; i < count; ++i) windows.push_back(i * all / count);
     return windows;
+}
+
+std::string data_fingerprint(const RunSetup& run) {
+    const Dataset& dataset = *run.dataset;
+    std::string text = fmt::format("{} {} {} {}", dataset.training_windows(), dataset.validation_windows(),
+                                   dataset.training_tokens(), dataset.validation_tokens());
+    std::vector<i32> window(static_cast<std::size_t>(dataset.seq_len() + 1));
+    for (const i64 index : {i64{0}, dataset.training_windows() / 2, dataset.training_windows() - 1}) {
+        dataset.training_window(index, window.data());
+        text += fmt::format(" {}", fmt::join(window, ","));
+    }
+    return text;
 }
 
 std::string prepare_run_folder(const std::string& folder, bool resume) {

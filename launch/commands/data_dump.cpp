@@ -11,12 +11,14 @@ int data_dump_command(const DataDumpOptions& options) {
         const RunSetup run = load_run(options.config, options.overrides);
         if (world.rank() != 0) return 0;
         const i64 sequences = run.config.train.batch_sequences, width = run.dataset->seq_len() + 1;
-        std::vector<i32> batches(static_cast<std::size_t>(options.steps * sequences * width));
+        std::vector<i32> batch(static_cast<std::size_t>(sequences * width));
+        NpyWriter file(options.file, {options.steps, sequences, width});
         for (i64 step = 1; step <= options.steps; ++step) {
             run.dataset->training_batch(static_cast<u64>(run.config.run.seed), step, sequences, 0, sequences,
-                                        batches.data() + (step - 1) * sequences * width);
+                                        batch.data());
+            file.append(batch);
         }
-        write_npy(options.file, batches, {options.steps, sequences, width});
+        file.finish();
         return 0;
     });
 }

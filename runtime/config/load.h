@@ -38,6 +38,8 @@ void validate(LoadedConfig& loaded);
 [[nodiscard]] std::string to_yaml(const Config& config);
 /// A Markdown table of every key: default, what is allowed, help.
 [[nodiscard]] std::string config_reference();
+/// A Markdown table of the keys that take only some of their values in this version.
+[[nodiscard]] std::string version_limits();
 /// Dotted key -> value as to_yaml prints it.
 [[nodiscard]] std::map<std::string, std::string> flatten(const Config& config);
 

@@ -133,6 +133,14 @@ void check_training(LoadedConfig& loaded) {
 
 }  // namespace
 
+std::string version_limits() {
+    std::string text = "| key | this version has |\n| --- | --- |\n";
+    for (const Limitation& one : limitations()) {
+        text += fmt::format("| `{}` | {} |\n", one.key, fmt::join(one.has, ", "));
+    }
+    return text + "| `model.moe.capacity` | dropless |\n| `metrics.sinks` | console, jsonl, csv |\n";
+}
+
 void validate(LoadedConfig& loaded) {
     check_limitations(loaded);
     check_attention(loaded);
