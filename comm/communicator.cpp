@@ -12,7 +12,7 @@ namespace moesaic {
 namespace {
 
 /// Up to this size every rank gathers everything and reduces alone: one message round instead of two.
-constexpr i64 kSmallReductionBytes = 16 * 1024;
+constexpr i64 kSmallReductionBytes = i64{16} * 1024;
 
 /// `[first, first + rows)` of `total` in `parts` consecutive pieces, as even as can be.
 std::vector<i64> even_slices(i64 total, int parts) {

@@ -37,8 +37,8 @@ class GradientSync {
     /// Collective over the bucket's group. The owners' parts of an arena become everybody's.
     static void gather_owned(StepContext& context, const GradientBucket& bucket, TensorView arena,
                              std::string_view operation);
-    /// Collective over mesh.world() and mesh.replicas(), after finish(). Every rank gets the sums of all of its
-    /// parameters.
+    /// Collective over mesh.world() and mesh.replicas(), after finish(). Every rank gets the sums of all of
+    /// its parameters.
     void gather_gradients(StepContext& context);
 
     /// In backward order, replicated ones first.

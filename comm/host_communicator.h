@@ -8,8 +8,7 @@
 namespace moesaic {
 
 /// Checks a verb's arguments, enqueues it on a host stream, and hands plain bytes to the implementation,
-/// whose
-/// `..._now` functions run when the stream gets there and return when this rank's part is done.
+/// whose `..._now` functions run when the stream gets there and return when this rank's part is done.
 class HostCommunicator : public Communicator {
   public:
     using Communicator::Communicator;

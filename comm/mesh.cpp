@@ -27,9 +27,8 @@ void exercise(Communicator& group) {
     const auto size = static_cast<std::size_t>(group.size());
     const std::vector<i64> one_each(size, 1);
     std::vector<i64> sent(size), received(size, -1), gathered(size, -1);
-    for (std::size_t peer = 0; peer < size; ++peer)
-        sent[peer] = group.rank() * 1000003 + static_cast<i64>(peer);
     const i64 mine = group.rank();
+    for (std::size_t peer = 0; peer < size; ++peer) sent[peer] = mine * 1000003 + static_cast<i64>(peer);
     const TensorView all = view_of(gathered.data(), {group.size()});
     group.all_to_all_rows(*stream, view_of(sent.data(), {group.size()}), one_each,
                           view_of(received.data(), {group.size()}), one_each, {"start-up check"});

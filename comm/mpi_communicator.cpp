@@ -43,16 +43,23 @@ bool mpi_running() {
     return started && !ended;
 }
 
+/// Ends the whole job without a word.
+[[noreturn]] void end_job(int exit_code) noexcept {
+    if (mpi_running()) MPI_Abort(MPI_COMM_WORLD, exit_code);
+    _exit(exit_code);
+}
+
 /// Ends the whole job. Ranks that fail together (a time-out) wait a little by rank, so that the lowest one
 /// prints and stops the others before they repeat it.
 [[noreturn]] void end_job(std::string_view why, int exit_code) noexcept {
     const RunContext& context = run_context();
-    std::this_thread::sleep_for(std::chrono::milliseconds(100) * std::min(context.rank, 20));
+    if (context.rank > 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 100 * std::min(context.rank, 20)));
+    }
     const bool says_rank = context.rank != 0 || why.starts_with("rank ");
     log_message(LogLevel::error,
                 says_rank ? std::string(why) : Communicator::speaker() + ": " + std::string(why));
-    if (mpi_running()) MPI_Abort(MPI_COMM_WORLD, exit_code);
-    _exit(exit_code);
+    end_job(exit_code);
 }
 
 /// What all communicators of a process share.
@@ -374,7 +381,18 @@ int run_mpi_rank(const std::function<int(Communicator&)>& body, double timeout_s
             farewell->barrier({"a user's mistake"});  // usually every rank finds it
             return 2;
         } catch (const Error&) {
+            if (world->rank() == 0) end_job(2);  // it was the only one, and has said it
             end_job(mistake.what(), 2);
+        }
+    } catch (const AbortedError& consequence) {
+        // The rank that failed says so and ends the job, or waits in the farewell where it was a user's
+        // mistake.
+        farewell->set_timeout_seconds(10);
+        try {
+            farewell->barrier({"a user's mistake"});
+            return 2;
+        } catch (const Error&) {
+            end_job(consequence.what(), 1);
         }
     } catch (const std::exception& failure) {
         end_job(failure.what(), 1);

@@ -26,7 +26,7 @@ class MpiSession {
     MpiSession& operator=(const MpiSession&) = delete;
 
   private:
-    int exceptions_at_start_;
+    [[maybe_unused]] int exceptions_at_start_;  // not used without MPI
 };
 
 /// Collective over all MPI processes. Needs a living MpiSession; sets run_context().

@@ -8,8 +8,7 @@ namespace {
 [[noreturn]] void refuse() {
     throw UserError(
         "this moesaic was built without MPI and cannot be one of several MPI ranks: install libopenmpi-dev "
-        "and "
-        "openmpi-bin and build again, or use --ranks-as-threads");
+        "and openmpi-bin and build again, or use --ranks-as-threads");
 }
 
 }  // namespace

@@ -57,7 +57,8 @@ void ShardedOptimizer::update(StepContext& context, const Shard& shard, double l
 void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor, i64 step) {
     if (zero_ == 0) {
         for (const Shard& shard : shards_) {
-            GradientSync::gather_owned(context, shard.bucket, store_.gradients(shard.bucket.placement), "summed gradients");
+            GradientSync::gather_owned(context, shard.bucket, store_.gradients(shard.bucket.placement),
+                                       "summed gradients");
         }
         context.compute.wait(context.exchange.record());
         for (const Shard& shard : shards_) update(context, shard, lr, clip_factor, step);
@@ -65,7 +66,8 @@ void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor,
     }
     for (const Shard& shard : shards_) {  // one bucket's values travel while the next is updated
         update(context, shard, lr, clip_factor, step);
-        GradientSync::gather_owned(context, shard.bucket, store_.values(shard.bucket.placement), "updated parameters");
+        GradientSync::gather_owned(context, shard.bucket, store_.values(shard.bucket.placement),
+                                   "updated parameters");
     }
     context.compute.wait(context.exchange.record());
 }

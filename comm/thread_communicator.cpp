@@ -241,6 +241,7 @@ void run_ranks(int world, const std::function<void(Communicator&)>& body, double
     ThreadWorld meeting(world, timeout_seconds);
     FirstFailure failures;
     std::vector<std::thread> threads;
+    threads.reserve(static_cast<std::size_t>(world));
     for (int rank = 0; rank < world; ++rank) {
         threads.emplace_back([&, rank] {
             const auto communicator = meeting.communicator(rank);

@@ -7,8 +7,8 @@
 
 namespace moesaic {
 
-/// Collective over `world`. Throws Error on every rank, naming those that differ from rank 0, unless `text` is the same
-/// everywhere. `what` stands in the message, e.g. "the configuration".
+/// Collective over `world`. Throws Error on every rank, naming those that differ from rank 0, unless `text`
+/// is the same everywhere. `what` stands in the message, e.g. "the configuration".
 void check_agreement(Communicator& world, std::string_view what, std::string_view text);
 
 }  // namespace moesaic

@@ -24,8 +24,8 @@ struct LayoutResult {
     bool loss_bits = false;      ///< step 1's loss of every sequence is the one-rank run's to the last bit
     bool routing_equal = false;  ///< every expert got as many tokens in every layer
     bool norm_same_on_ranks = false;  ///< the clip norm is one number on all ranks, to the last bit
-    bool expert_bits =
-        true;  ///< expert gradients are the one-rank run's bits; only asked where experts have no replicas
+    /// Expert gradients are the one-rank run's bits; only asked where experts have no replicas.
+    bool expert_bits = true;
     double balance_difference = 0;   ///< relative, auxiliary and z loss, the worse
     double norm_difference = 0;      ///< relative to f64
     double gradient_difference = 0;  ///< relative L2 of the worst tensor against f64

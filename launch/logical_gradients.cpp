@@ -46,7 +46,7 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
             continue;
         }
         for (int owner = 0; owner < experts.size(); ++owner) {
-            const i64 expert = parameter.expert + (owner - experts.rank()) * runtime.mesh->local_experts();
+            const i64 expert = parameter.expert + i64{owner - experts.rank()} * runtime.mesh->local_experts();
             const i64 at = owner * elements + runtime.store.offset_of(i);
             tensors[name_for_expert(parameter, expert)] =
                 as_doubles(all.view().flat(at, parameter.shape.elements()));

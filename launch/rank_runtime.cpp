@@ -89,7 +89,8 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
 
 RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                          const RuntimeOptions& options)
-    : backend(make_cpu_backend(options.threads, options.stream_mode, static_cast<u64>(config.run.seed))),
+    : backend(make_cpu_backend(options.threads, options.stream_mode,
+                               options.shuffle_seed + static_cast<u64>(world.rank()))),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
       mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),

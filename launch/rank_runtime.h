@@ -20,6 +20,7 @@ struct RuntimeOptions {
     std::optional<int> expert_parallel;  ///< instead of parallel.expert
     int threads = 1;                     ///< worker threads of this rank
     StreamMode stream_mode = StreamMode::inline_execution;
+    u64 shuffle_seed = 0;  ///< of deferred streams; every rank shuffles differently
     PlantedDefects defects;
 };
 

@@ -40,10 +40,12 @@ void print_error(const Error& error, int world_size) {
 int run_on_ranks(int ranks_as_threads, const std::function<int(Communicator&)>& body) {
     try {
         if (mpi_launched()) {
-            if (ranks_as_threads > 0) {
-                throw UserError("--ranks-as-threads is for a single process; under mpirun leave it out");
-            }
-            return run_mpi_rank(body);
+            return run_mpi_rank([&](Communicator& world) {
+                if (ranks_as_threads > 0) {
+                    throw UserError("--ranks-as-threads is for a single process; under mpirun leave it out");
+                }
+                return body(world);
+            });
         }
         if (ranks_as_threads > 0) return run_on_threads(ranks_as_threads, body);
         SelfCommunicator self;

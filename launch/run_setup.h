@@ -35,8 +35,8 @@ struct RunSetup {
 /// Windows of the held-out shard: all, or the configured number spread evenly over the files.
 [[nodiscard]] std::vector<i64> heldout_windows(const RunSetup& run);
 
-/// Sizes of the data and its first, middle and last windows: what ranks compare at start-up, so that one node's other files
-/// do not spoil a run unseen.
+/// Sizes of the data and its first, middle and last windows: what ranks compare at start-up, so that one
+/// node's other files do not spoil a run unseen.
 [[nodiscard]] std::string data_fingerprint(const RunSetup& run);
 
 /// Creates OUT/NAME on rank 0. A folder that an earlier run of that name left is moved aside, never

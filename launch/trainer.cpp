@@ -9,6 +9,7 @@
 
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/cpu/peak.h"
 #include "runtime/metrics/truncate.h"
 
@@ -39,6 +40,10 @@ std::string host_name() {
     char name[256] = {};
     gethostname(name, sizeof name - 1);
     return name;
+}
+
+std::string shown(double value) {
+    return std::isnan(value) ? "nan" : fmt::format("{}", value);  // never "-nan"
 }
 
 double entropy_of(const std::vector<i64>& load) {
@@ -82,7 +87,16 @@ void Trainer::begin() {
     runtime_.exchange->synchronize();
     if (world.rank() != 0) return;
     const bool resume = options_.resume_in_place;
-    if (resume) truncate_metrics_after(options_.run_folder, position_.step);
+    // Only now, when a checkpoint to resume from has been read on all ranks, is an earlier run touched.
+    const std::string moved = prepare_run_folder(options_.run_folder, resume);
+    if (!moved.empty()) log_info("the earlier run in {} was moved to {}", options_.run_folder, moved);
+    if (resume) {
+        truncate_metrics_after(options_.run_folder, position_.step);
+        // Checkpoints of later steps belong to what was just cut: `--resume auto` must not go on from them.
+        const std::string folder = checkpoints_folder(options_.run_folder);
+        if (has_manifest(folder + "/" + step_folder_name(position_.step)))
+            write_latest(options_.run_folder, position_.step);
+    }
     std::ofstream(options_.run_folder + "/config.yaml") << to_yaml(config_);
     log_to_file(options_.run_folder + "/log.rank0.txt");
     SinkOptions sink_options;
@@ -132,10 +146,12 @@ StepResult Trainer::step(i64 step) {
     const Traffic before = runtime_.mesh->experts().traffic();
     const StepResult result = training_.forward_backward(step, stop_signal != 0);
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+        // Every rank sees the same numbers; one speaks.
+        if (runtime_.mesh->world().rank() != 0) throw AbortedError("rank 0 failed");
         throw Error(
             fmt::format("the loss is {} and the gradient's norm {}: nothing was updated; the newest "
                         "checkpoint is of step {}",
-                        result.loss, result.grad_norm, checkpoint_step_));
+                        shown(result.loss), shown(result.grad_norm), checkpoint_step_));
     }
     const double lr = training_.update(step, result.grad_norm);
     runtime_.compute->synchronize();

@@ -35,17 +35,22 @@ void add_router_statistics(const ForwardResult& result, std::vector<i64>& counts
 
 }  // namespace
 
-TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset)
+TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, BatchSource batches)
     : runtime_(runtime),
       config_(config),
-      dataset_(dataset),
+      batches_(std::move(batches)),
       micro_batches_{config.train.batch_sequences, config.train.micro_sequences,
                      runtime.mesh->world().size()},
       windows_(*runtime.backend, config.train.micro_sequences, config.task.data.seq_len) {}
 
+TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset)
+    : TrainingStep(runtime, config, [&config, &dataset](i64 step, i64 first, i64 count, i32* windows) {
+          dataset.training_batch(static_cast<u64>(config.run.seed), step, config.train.batch_sequences, first,
+                                 count, windows);
+      }) {}
+
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
-    dataset_.training_batch(static_cast<u64>(config_.run.seed), step, config_.train.batch_sequences,
-                            part.first, part.count, windows_.host());
+    batches_(step, part.first, part.count, windows_.host());
     return windows_.load(part.count);
 }
 

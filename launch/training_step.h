@@ -1,6 +1,8 @@
 // One training step over the global batch: forward, loss, backward, gradient sums, update.
 #pragma once
 
+#include <functional>
+
 #include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
@@ -21,8 +23,14 @@ struct StepResult {
     bool stop_requested = false;        ///< some rank was told to stop
 };
 
+/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`
+/// [count, seq_len + 1] on the host.
+using BatchSource = std::function<void(i64 step, i64 first, i64 count, i32* windows)>;
+
 class TrainingStep {
   public:
+    TrainingStep(RankRuntime& runtime, const Config& config, BatchSource batches);
+    /// Trains on the batches of the contract, which follow from run.seed.
     TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset);
 
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
@@ -49,7 +57,7 @@ class TrainingStep {
 
     RankRuntime& runtime_;
     const Config& config_;
-    const Dataset& dataset_;
+    BatchSource batches_;
     MicroBatches micro_batches_;
     BatchWindows windows_;
 };

@@ -14,7 +14,8 @@ int data_dump_command(const DataDumpOptions& options) {
         std::vector<i32> batch(static_cast<std::size_t>(sequences * width));
         NpyWriter file(options.file, {options.steps, sequences, width});
         for (i64 step = 1; step <= options.steps; ++step) {
-            run.dataset->training_batch(static_cast<u64>(run.config.run.seed), step, sequences, 0, sequences, batch.data());
+            run.dataset->training_batch(static_cast<u64>(run.config.run.seed), step, sequences, 0, sequences,
+                                        batch.data());
             file.append(batch);
         }
         file.finish();

@@ -7,6 +7,7 @@
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/metrics/json_line.h"
 
 namespace moesaic {
 
@@ -16,15 +17,14 @@ void print_scores(const EvalOptions& options, const std::string& checkpoint, i64
                   const ShardScores& heldout, const ShardScores& probe, double delta) {
     const GapEstimate gap = estimate_gap(heldout.loss, probe.loss, delta);
     if (options.json) {
-        std::printf(
-            "{\"checkpoint\":\"%s\",\"step\":%lld,\"heldout_loss\":%.17g,\"heldout_error\":%.17g,\"heldout_"
-            "sequences\":%zu,"
-            "\"train_probe_loss\":%.17g,\"train_probe_error\":%.17g,\"train_probe_sequences\":%zu,\"gap\":%."
-            "17g,\"gap_low\":%.17g,"
-            "\"gap_high\":%.17g}\n",
-            checkpoint.c_str(), static_cast<long long>(step), heldout.mean_loss(), heldout.mean_error(),
-            heldout.loss.size(), probe.mean_loss(), probe.mean_error(), probe.loss.size(), gap.gap, gap.low,
-            gap.high);
+        JsonLine line;
+        line.field("checkpoint", checkpoint).field("step", step);
+        line.field("heldout_loss", heldout.mean_loss()).field("heldout_error", heldout.mean_error());
+        line.field("heldout_sequences", std::ssize(heldout.loss));
+        line.field("train_probe_loss", probe.mean_loss()).field("train_probe_error", probe.mean_error());
+        line.field("train_probe_sequences", std::ssize(probe.loss));
+        line.field("gap", gap.gap).field("gap_low", gap.low).field("gap_high", gap.high);
+        std::printf("%s\n", line.text().c_str());
         return;
     }
     std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(step));

@@ -51,12 +51,6 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
     const TrainerOptions plan = plan_resume(options, run_folder);
-    world.barrier({"before the run folder is prepared"});
-    if (world.rank() == 0) {
-        const std::string moved = prepare_run_folder(run_folder, plan.resume_in_place);
-        if (!moved.empty()) log_info("the earlier run in {} was moved to {}", run_folder, moved);
-    }
-    world.barrier({"run folder is prepared"});
     Trainer trainer(run, world, plan);
     return trainer.run();
 }

@@ -5,6 +5,7 @@
 #include "launch/layout_check.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
+#include "runtime/metrics/json_line.h"
 
 namespace moesaic {
 
@@ -30,23 +31,21 @@ void print_table(const std::vector<LayoutResult>& results) {
 }
 
 void print_json(const std::vector<LayoutResult>& results, bool ok) {
-    std::printf("{\"ok\":%s,\"layouts\":[", ok ? "true" : "false");
-    for (std::size_t i = 0; i < results.size(); ++i) {
-        const LayoutResult& one = results[i];
-        std::printf(
-            "%s{\"world_size\":%d,\"expert_parallel\":%d,\"loss\":%.17g,\"loss_aux\":%.17g,\"loss_z\":%.17g,"
-            "\"grad_norm\":%.17g,"
-            "\"loss_bits_equal\":%s,\"routing_equal\":%s,\"norm_equal_on_ranks\":%s,\"expert_bits_equal\":%s,"
-            "\"norm_difference\":%.6g,\"balance_difference\":%.6g,\"gradient_difference\":%.6g,\"worst_"
-            "tensor\":\"%s\","
-            "\"later_loss_difference\":%.6g,\"ok\":%s,\"why\":\"%s\"}",
-            i ? "," : "", one.world, one.expert_parallel, one.loss, one.loss_aux, one.loss_z, one.grad_norm,
-            one.loss_bits ? "true" : "false", one.routing_equal ? "true" : "false",
-            one.norm_same_on_ranks ? "true" : "false", one.expert_bits ? "true" : "false",
-            one.norm_difference, one.balance_difference, one.gradient_difference, one.worst_tensor.c_str(),
-            one.later_loss_difference, one.ok ? "true" : "false", one.why.c_str());
+    std::string layouts;
+    for (const LayoutResult& one : results) {
+        JsonLine line;
+        line.field("world_size", one.world).field("expert_parallel", one.expert_parallel);
+        line.field("loss", one.loss).field("loss_aux", one.loss_aux).field("loss_z", one.loss_z);
+        line.field("grad_norm", one.grad_norm).field("loss_bits_equal", one.loss_bits);
+        line.field("routing_equal", one.routing_equal).field("norm_equal_on_ranks", one.norm_same_on_ranks);
+        line.field("expert_bits_equal", one.expert_bits).field("norm_difference", one.norm_difference);
+        line.field("balance_difference", one.balance_difference);
+        line.field("gradient_difference", one.gradient_difference).field("worst_tensor", one.worst_tensor);
+        line.field("later_loss_difference", one.later_loss_difference);
+        line.field("ok", one.ok).field("why", one.why);
+        layouts += (layouts.empty() ? "" : ",") + line.text();
     }
-    std::printf("]}\n");
+    std::printf("{\"ok\":%s,\"layouts\":[%s]}\n", ok ? "true" : "false", layouts.c_str());
 }
 
 }  // namespace

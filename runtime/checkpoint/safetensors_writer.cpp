@@ -24,6 +24,7 @@ void SafetensorsWriter::declare(std::string name, DType dtype, std::vector<i64> 
 
 void SafetensorsWriter::declare(std::string name, DType dtype, const Shape& shape) {
     std::vector<i64> extents;
+    extents.reserve(static_cast<std::size_t>(shape.rank()));
     for (int axis = 0; axis < shape.rank(); ++axis) extents.push_back(shape[axis]);
     declare(std::move(name), dtype, std::move(extents));
 }

@@ -16,7 +16,8 @@ namespace moesaic {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Twelve independent chains hide the latency of a fused multiply-add (4 cycles on 2 ports needs 8). Returns flops done.
+/// Twelve independent chains hide the latency of a fused multiply-add (4 cycles on 2 ports needs 8). Returns
+/// flops done.
 template <class T>
 double multiply_add_loop(i64 rounds, T* sink) {
     const hn::ScalableTag<T> d;
@@ -41,8 +42,9 @@ double multiply_add_loop(i64 rounds, T* sink) {
         a10 = hn::MulAdd(a10, factor, addend);
         a11 = hn::MulAdd(a11, factor, addend);
     }
-    const V sum = hn::Add(hn::Add(hn::Add(a0, a1), hn::Add(a2, a3)),
-                          hn::Add(hn::Add(hn::Add(a4, a5), hn::Add(a6, a7)), hn::Add(hn::Add(a8, a9), hn::Add(a10, a11))));
+    const V sum = hn::Add(
+        hn::Add(hn::Add(a0, a1), hn::Add(a2, a3)),
+        hn::Add(hn::Add(hn::Add(a4, a5), hn::Add(a6, a7)), hn::Add(hn::Add(a8, a9), hn::Add(a10, a11))));
     *sink = hn::GetLane(sum);
     return static_cast<double>(rounds) * 12 * 2 * static_cast<double>(hn::Lanes(d));
 }
@@ -79,8 +81,8 @@ double flops_per_second(bool double_precision) {
     for (int round = 0; round < 5; ++round) {
         const auto start = Clock::now();
         const i64 rounds = 400000;
-        const double flops =
-            double_precision ? HWY_DYNAMIC_DISPATCH(double_loop)(rounds) : HWY_DYNAMIC_DISPATCH(float_loop)(rounds);
+        const double flops = double_precision ? HWY_DYNAMIC_DISPATCH(double_loop)(rounds)
+                                              : HWY_DYNAMIC_DISPATCH(float_loop)(rounds);
         const std::chrono::duration<double> seconds = Clock::now() - start;
         best = std::max(best, flops / seconds.count());
     }
@@ -93,7 +95,8 @@ double measure_peak_flops(int threads, bool double_precision) {
     std::vector<double> results(static_cast<std::size_t>(threads));
     std::vector<std::jthread> workers;
     for (std::size_t i = 1; i < results.size(); ++i) {
-        workers.emplace_back([&results, i, double_precision] { results[i] = flops_per_second(double_precision); });
+        workers.emplace_back(
+            [&results, i, double_precision] { results[i] = flops_per_second(double_precision); });
     }
     results[0] = flops_per_second(double_precision);
     workers.clear();

@@ -16,6 +16,7 @@ import moe_reference as reference
 STEPS, SEQUENCES, SEQ_LEN, VOCAB = 10, 5, 12, 32
 LEAST_ROUTER_MARGIN = 1e-4  # between neighbours among the k + 1 largest router logits, on every recorded step
 LEAST_CLIP_MARGIN = 1e-6  # between any q, k, v entry and the clipping point
+MOST_SENSITIVITY = 3e-6  # of any gradient to noise of half an fp32 rounding step in the weights, relative L2
 GRADIENT_TOLERANCE = 1e-6
 
 BASE = {
@@ -119,12 +120,28 @@ def check_gradients(initial, options, tokens, gradients, seed):
     return worst, checked, skipped
 
 
+def sensitivity(initial, options, tokens, gradients, seed, draws=4):
+    """How far noise of 2^-24 in the weights moves the worst gradient tensor, relative L2: what fp32 cannot avoid."""
+    random = numpy.random.RandomState(seed)
+    worst = 0.0
+    for _ in range(draws):
+        noisy = {
+            name: (value * (1 + 2.0**-24 * torch.from_numpy(random.standard_normal(value.shape)))).requires_grad_()
+            for name, value in initial.items()
+        }
+        moved = torch.autograd.grad(reference.forward(noisy, options, tokens).total, noisy.values(), allow_unused=True)
+        for name, gradient in zip(noisy, moved):
+            if gradient is not None and gradients[name].norm() > 0:
+                worst = max(worst, ((gradient - gradients[name]).norm() / gradients[name].norm()).item())
+    return worst
+
+
 def stack_routing(steps, part):
     return torch.stack([part(routing) for routing in steps.routings])
 
 
 def build(variant, first_seed):
-    """Trains ten steps from the first seed whose routing stays clear of ties; returns tensors, metadata, a summary."""
+    """Trains ten steps from the first seed that is clear of ties and well-conditioned; returns tensors, metadata, a summary."""
     options = options_of(variant)
     experts = options["model"]["moe"]["experts"]
     for seed in itertools.count(first_seed):
@@ -139,7 +156,9 @@ def build(variant, first_seed):
             history.append((step, norm, lr, counts))
         router_margin = min(step.router_margin for step, *_ in history)
         clip_margin = min(step.clip_margin for step, *_ in history)
-        if router_margin > LEAST_ROUTER_MARGIN and clip_margin > LEAST_CLIP_MARGIN:
+        moved = sensitivity(initial, options, torch.from_numpy(tokens[0]), first_gradients, seed + 2000)
+        clear = router_margin > LEAST_ROUTER_MARGIN and clip_margin > LEAST_CLIP_MARGIN
+        if clear and moved < MOST_SENSITIVITY:
             break
     clipped = sum(mask.sum().item() for mask in first.clipped)
     assert clipped > 0 or options["model"]["clip_qkv"] == "none"
@@ -168,7 +187,7 @@ def build(variant, first_seed):
         f"seed {seed}, loss {tensors['loss'][0]:.4f} to {tensors['loss'][-1]:.4f}, "
         f"aux {tensors['loss_aux'][0]:.4f}, z {tensors['loss_z'][0]:.4f}, "
         f"norm {tensors['grad_norm'].min():.3f} to {tensors['grad_norm'].max():.3f}, "
-        f"router margin {router_margin:.1e}, clipped {clipped} (margin {clip_margin:.1e}), "
+        f"router margin {router_margin:.1e}, clipped {clipped} (margin {clip_margin:.1e}), sensitivity {moved:.1e}, "
         f"differences: {checked} entries, {skipped} skipped, worst {worst:.1e}"
     )
     return tensors, metadata, summary

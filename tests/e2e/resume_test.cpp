@@ -1,0 +1,138 @@
+// Resuming: bit for bit on the same layout, within rounding on another, and what becomes of the metrics.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "tests/e2e/command.h"
+
+namespace moesaic::e2e {
+namespace {
+
+const Words kEveryStep{"train.log_every=1"};
+
+std::string checkpoint(const std::string& out, int step) {
+    return out + "/tiny/checkpoints/step-000000" + std::to_string(step);
+}
+
+std::map<i64, double> after_step_10(std::map<i64, double> by_step) {
+    std::erase_if(by_step, [](const auto& one) { return one.first <= 10; });
+    return by_step;
+}
+
+TEST(Resume, GoesOnBitForBitInAnotherFolder) {
+    for (const Ranks& ranks : {kAlone, threads(4), mpirun(2)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const ScratchFolder scratch;
+        const auto straight = train_tiny(scratch / "straight", ranks, kEveryStep);
+        const auto resumed = train_tiny(scratch / "other", ranks, kEveryStep,
+                                        {"--resume", checkpoint(scratch / "straight", 10)});
+        EXPECT_EQ(losses(resumed), after_step_10(losses(straight)));
+        const StoredTensors expected = read_tensors(checkpoint(scratch / "straight", 20));
+        expect_same_bytes(read_tensors(checkpoint(scratch / "other", 20)), expected);
+        EXPECT_EQ(std::count_if(expected.begin(), expected.end(),
+                                [](const auto& one) { return one.first.ends_with("_moment"); }),
+                  static_cast<std::ptrdiff_t>(expected.size() / 3 * 2))
+            << "a weight has two moments";
+        EXPECT_EQ(events(resumed, "eval").back().at("heldout_loss"),
+                  events(straight, "eval").back().at("heldout_loss"));
+        EXPECT_EQ(events(resumed, "step").back().at("tokens"), events(straight, "step").back().at("tokens"));
+    }
+}
+
+TEST(Resume, AutoRewritesWhatCameAfterTheCheckpointOnce) {
+    for (const Ranks& ranks : {kAlone, mpirun(2)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const ScratchFolder scratch;
+        const std::string run = scratch / "out/tiny";
+        const auto straight = train_tiny(scratch / "out", ranks, kEveryStep);
+        const StoredTensors expected = read_tensors(checkpoint(scratch / "out", 20));
+        const std::size_t csv_lines = lines_of(read_text(run + "/metrics.csv")).size();
+        std::filesystem::remove_all(checkpoint(scratch / "out", 20));
+
+        const auto resumed = train_tiny(scratch / "out", ranks, kEveryStep, {"--resume", "auto"});
+        EXPECT_EQ(losses(resumed), losses(straight));
+        expect_same_bytes(read_tensors(checkpoint(scratch / "out", 20)), expected);
+        EXPECT_EQ(events(resumed, "end").size(), 1u);
+        EXPECT_EQ(events(resumed, "eval").size(), 3u);
+        EXPECT_EQ(events(resumed, "checkpoint").size(), 3u);
+        EXPECT_EQ(events(resumed, "run").size(), 2u) << "who resumed it is on record";
+        const Words csv = lines_of(read_text(run + "/metrics.csv"));
+        EXPECT_EQ(csv.size(), csv_lines);
+        EXPECT_EQ(lines_of(read_text(run + "/checkpoints/latest")), Words{"step-00000020"});
+        EXPECT_FALSE(std::filesystem::exists(run + ".old-1"));
+    }
+}
+
+TEST(Resume, AutoWithoutARunStartsOne) {
+    const ScratchFolder scratch;
+    const auto records = train_tiny(scratch / "out", kAlone, {"train.steps=5"}, {"--resume", "auto"});
+    EXPECT_TRUE(losses(records).contains(1));
+}
+
+TEST(Resume, AnEarlierCheckpointMakesLaterOnesObsolete) {
+    const ScratchFolder scratch;
+    train_tiny(scratch / "out", kAlone, kEveryStep);
+    CommandOptions full_disk;
+    full_disk.largest_file = 100 << 10;
+    const Words back_to_10{"--resume", checkpoint(scratch / "out", 10)};
+    const CommandResult interrupted =
+        moesaic(tiny(scratch / "out", {"train.log_every=1", "train.checkpoint_every=5"}, back_to_10), kAlone,
+                full_disk);
+    ASSERT_EQ(interrupted.code, 1) << interrupted.text();
+    const auto resumed = train_tiny(scratch / "out", kAlone, kEveryStep, {"--resume", "auto"});
+    EXPECT_EQ(losses(resumed).size(), 20u) << "step 20 of the abandoned course was not taken up";
+}
+
+TEST(Resume, AFinishedRunHasNothingLeftToDo) {
+    const ScratchFolder scratch;
+    const auto straight = train_tiny(scratch / "out", kAlone, kEveryStep);
+    const auto again = train_tiny(scratch / "out", kAlone, kEveryStep, {"--resume", "auto"});
+    EXPECT_EQ(losses(again), losses(straight));
+}
+
+TEST(Resume, OtherRanksGoOnWithinRounding) {
+    if (!have_mpi()) GTEST_SKIP() << "built without MPI";
+    const ScratchFolder scratch;
+    const auto straight = train_tiny(scratch / "two", mpirun(2), kEveryStep);
+    const StoredTensors expected = read_tensors(checkpoint(scratch / "two", 20));
+    for (const Ranks& ranks : {mpirun(4), threads(8), kAlone}) {
+        SCOPED_TRACE(name_of(ranks));
+        const std::string out = scratch / name_of(ranks);
+        const auto resumed =
+            train_tiny(out, ranks, kEveryStep, {"--resume", checkpoint(scratch / "two", 10)});
+        const auto expected_losses = after_step_10(losses(straight)), found = losses(resumed);
+        ASSERT_EQ(found.size(), expected_losses.size());
+        EXPECT_EQ(found.at(11), expected_losses.at(11)) << "the same weights give the same loss, bit for bit";
+        for (const auto& [step, loss] : expected_losses) {
+            EXPECT_NEAR(found.at(step), loss, 1e-6 * std::abs(loss)) << "step " << step;
+        }
+        const StoredTensors tensors = read_tensors(checkpoint(out, 20));
+        ASSERT_EQ(tensors.size(), expected.size());
+        for (const auto& [name, tensor] : expected) {
+            if (name.ends_with("_moment")) continue;
+            EXPECT_LT(relative_difference(tensors.at(name), tensor), 1e-6) << name;
+        }
+    }
+}
+
+TEST(Resume, ShardedOptimizerStateChangesNoBit) {
+    for (const Ranks& ranks : {threads(4), mpirun(4)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const ScratchFolder scratch;
+        const Words sharded{"parallel.expert=2", "parallel.zero=1"};
+        const Words whole{"parallel.expert=2", "parallel.zero=0"};
+        EXPECT_EQ(losses(train_tiny(scratch / "1", ranks, sharded)),
+                  losses(train_tiny(scratch / "0", ranks, whole)));
+        expect_same_bytes(read_tensors(checkpoint(scratch / "1", 20)),
+                          read_tensors(checkpoint(scratch / "0", 20)));
+        train_tiny(scratch / "other", ranks, whole, {"--resume", checkpoint(scratch / "1", 10)});
+        expect_same_bytes(read_tensors(checkpoint(scratch / "other", 20)),
+                          read_tensors(checkpoint(scratch / "0", 20)));
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::e2e

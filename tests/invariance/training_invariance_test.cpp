@@ -1,0 +1,204 @@
+// Whole trainings on every layout, ranks as threads: the same numbers, the same bits, and nothing allocated.
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "launch/checkpointer.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "tests/support/tiny_run.h"
+#include "tests/support/training_run.h"
+
+namespace moesaic {
+namespace {
+
+struct Layout {
+    int world = 1, expert_parallel = 1;
+};
+
+std::string name_of(Layout layout) {
+    return fmt::format("{} ranks, expert-parallel {}", layout.world, layout.expert_parallel);
+}
+
+/// Every expert-parallel size of 1, 2, 4 and 8 ranks; eight experts.
+std::vector<Layout> all_layouts() {
+    std::vector<Layout> layouts;
+    for (const int world : {1, 2, 4, 8}) {
+        for (int expert_parallel = 1; expert_parallel <= world; expert_parallel *= 2) {
+            layouts.push_back({world, expert_parallel});
+        }
+    }
+    return layouts;
+}
+
+class TrainingInvariance : public testing::Test {
+  protected:
+    /// Ten steps; several gradient buckets, uneven micro-batches, exchanges in chunks.
+    [[nodiscard]] TrainingRun training_run(DType dtype, const std::vector<std::string>& overrides = {}) {
+        std::vector<std::string> all{"parallel.bucket_bytes=20000", "train.batch_sequences=11",
+                                     "train.micro_sequences=2", "parallel.receive_budget=0.6"};
+        all.insert(all.end(), overrides.begin(), overrides.end());
+        setup_ = tiny_run(all);
+        TrainingRun run;
+        run.config = setup_.config;
+        run.spec = setup_.spec;
+        run.batches = [this](i64 step, i64 first, i64 count, i32* windows) {
+            const Config& config = setup_.config;
+            setup_.dataset->training_batch(static_cast<u64>(config.run.seed), step,
+                                           config.train.batch_sequences, first, count, windows);
+        };
+        run.options.dtype = dtype;
+        return run;
+    }
+
+    [[nodiscard]] static TrainingOutcome train_on(TrainingRun run, Layout layout) {
+        run.world = layout.world;
+        run.options.expert_parallel = layout.expert_parallel;
+        return train(run);
+    }
+
+    void compare_layouts(DType dtype, double tolerance) {
+        const TrainingRun run = training_run(dtype);
+        const TrainingOutcome one = train_on(run, {1, 1});
+        double worst = 0;
+        for (const Layout layout : all_layouts()) {
+            SCOPED_TRACE(name_of(layout));
+            const TrainingOutcome outcome = train_on(run, layout);
+            EXPECT_EQ(outcome.steps[0].sequence_loss, one.steps[0].sequence_loss);
+            EXPECT_EQ(outcome.steps[0].loss, one.steps[0].loss);
+            EXPECT_EQ(outcome.steps[0].expert_counts, one.steps[0].expert_counts);
+            ASSERT_EQ(outcome.steps.size(), one.steps.size());
+            for (std::size_t i = 0; i < one.steps.size(); ++i) {
+                const double difference =
+                    std::abs(outcome.steps[i].loss - one.steps[i].loss) / one.steps[i].loss;
+                EXPECT_LE(difference, tolerance) << "step " << i + 1;
+                worst = std::max(worst, difference);
+            }
+        }
+        RecordProperty("worst_loss", fmt::format("{:.1e}", worst));
+    }
+
+  private:
+    RunSetup setup_;
+};
+
+TEST_F(TrainingInvariance, SinglePrecision) {
+    compare_layouts(DType::f32, 2e-6);
+}
+
+TEST_F(TrainingInvariance, DoublePrecision) {
+    compare_layouts(DType::f64, 1e-10);
+}
+
+TEST_F(TrainingInvariance, RepeatsItsBits) {
+    const TrainingRun run = training_run(DType::f32);
+    for (const Layout layout : {Layout{1, 1}, {2, 1}, {4, 2}, {4, 4}, {8, 2}}) {
+        SCOPED_TRACE(name_of(layout));
+        expect_same_bits(train_on(run, layout), train_on(run, layout));
+    }
+}
+
+/// A missing wait between streams shows as other numbers in at least one of the shuffles.
+TEST_F(TrainingInvariance, DeferredStreamsGiveTheSameBits) {
+    TrainingRun run = training_run(DType::f32);
+    run.last_step = 3;
+    for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}}) {
+        run.options.stream_mode = StreamMode::inline_execution;
+        const TrainingOutcome inline_outcome = train_on(run, layout);
+        run.options.stream_mode = StreamMode::deferred_shuffled;
+        for (const u64 seed : {1, 2, 3, 4, 5}) {
+            SCOPED_TRACE(fmt::format("{}, shuffle {}", name_of(layout), seed));
+            run.options.shuffle_seed = 100 * seed;
+            expect_same_bits(train_on(run, layout), inline_outcome);
+        }
+    }
+}
+
+TEST_F(TrainingInvariance, ThreadsOfARankGiveTheSameBits) {
+    TrainingRun run = training_run(DType::f32);
+    for (const Layout layout : {Layout{1, 1}, {2, 2}}) {
+        SCOPED_TRACE(name_of(layout));
+        run.options.threads = 1;
+        const TrainingOutcome one = train_on(run, layout);
+        run.options.threads = 3;
+        expect_same_bits(train_on(run, layout), one);
+    }
+}
+
+/// Tokens choose experts unevenly, and differently at every step; all rows fit into one round.
+TEST_F(TrainingInvariance, NothingIsAllocatedAfterWarmUp) {
+    TrainingRun run = training_run(DType::f32, {"train.steps=30", "parallel.receive_budget=8"});
+    run.last_step = 30;
+    for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}}) {
+        SCOPED_TRACE(name_of(layout));
+        for (const std::vector<i64>& rank : train_on(run, layout).allocations) {
+            EXPECT_GT(rank[2], 0);
+            for (std::size_t i = 3; i < rank.size(); ++i) EXPECT_EQ(rank[i], rank[2]) << "step " << i + 1;
+        }
+    }
+}
+
+class TrainingCheckpoints : public TrainingInvariance {
+  protected:
+    void SetUp() override {
+        folder_ = std::filesystem::temp_directory_path() /
+                  fmt::format("moesaic-{}-{}", ::testing::UnitTest::GetInstance()->random_seed(), getpid());
+        std::filesystem::create_directories(folder_);
+    }
+    void TearDown() override { std::filesystem::remove_all(folder_); }
+
+    /// Trains up to step 5 and saves.
+    [[nodiscard]] TrainingOutcome train_and_save(TrainingRun run, Layout layout) {
+        run.last_step = 5;
+        run.after = [&](RankRuntime& runtime) {
+            (void)save_checkpoint(runtime, folder_.string(), {5, 5 * 11 * run.spec.seq_len}, run.config);
+        };
+        return train_on(run, layout);
+    }
+    /// Goes on from step 6; trains nothing with `last_step` 5.
+    [[nodiscard]] TrainingOutcome load_and_train(TrainingRun run, Layout layout, i64 last_step) {
+        run.first_step = 6;
+        run.last_step = last_step;
+        run.before = [&](RankRuntime& runtime) {
+            const std::string checkpoint = checkpoints_folder(folder_.string()) + "/" + step_folder_name(5);
+            const TrainingPosition position = load_checkpoint(runtime, checkpoint, true);
+            EXPECT_EQ(position.step, 5);
+            EXPECT_EQ(position.tokens, 5 * 11 * run.spec.seq_len);
+        };
+        return train_on(run, layout);
+    }
+
+  private:
+    std::filesystem::path folder_;
+};
+
+TEST_F(TrainingCheckpoints, AnyLayoutReadsWhatAnotherWrote) {
+    const TrainingRun run = training_run(DType::f32);
+    const TrainingOutcome saved = train_and_save(run, {4, 2});
+    ASSERT_EQ(saved.moments.size(), 2 * saved.weights.size());
+    for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {8, 1}, {8, 4}, {8, 8}}) {
+        SCOPED_TRACE(name_of(layout));
+        const TrainingOutcome loaded = load_and_train(run, layout, 5);
+        EXPECT_TRUE(loaded.weights == saved.weights);
+        EXPECT_TRUE(loaded.moments == saved.moments);
+    }
+}
+
+TEST_F(TrainingCheckpoints, ResumedTrainingGoesOnExactly) {
+    const TrainingRun run = training_run(DType::f32);
+    const TrainingOutcome straight = train_on(run, {4, 2});
+    (void)train_and_save(run, {4, 2});
+    const TrainingOutcome resumed = load_and_train(run, {4, 2}, 10);
+    EXPECT_TRUE(resumed.weights == straight.weights);
+    EXPECT_TRUE(resumed.moments == straight.moments);
+    for (std::size_t i = 0; i < 5; ++i) {
+        EXPECT_TRUE(same_bits(resumed.steps[i], straight.steps[5 + i])) << "step " << 6 + i;
+    }
+    const TrainingOutcome elsewhere = load_and_train(run, {2, 1}, 10);
+    for (std::size_t i = 0; i < 5; ++i) {
+        const double want = straight.steps[5 + i].loss;
+        EXPECT_LE(std::abs(elsewhere.steps[i].loss - want), 1e-6 * want) << "step " << 6 + i;
+    }
+}
+
+}  // namespace
+}  // namespace moesaic

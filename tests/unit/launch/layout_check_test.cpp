@@ -1,0 +1,106 @@
+// The layout certificate: passes wherever the product is right, and sees each planted defect.
+#include "launch/layout_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/tiny_run.h"
+
+namespace moesaic {
+namespace {
+
+using testing::HasSubstr;
+
+using Overrides = std::vector<std::string>;
+
+std::string name_of(const LayoutResult& result) {
+    return fmt::format("{} ranks, expert-parallel {}: {}", result.world, result.expert_parallel, result.why);
+}
+
+LayoutCheckOptions check_of(std::vector<int> worlds, i64 steps, const PlantedDefects& defects = {}) {
+    return {std::move(worlds), steps, defects};
+}
+
+void expect_all_ok(const Overrides& overrides, const LayoutCheckOptions& options, std::size_t layouts) {
+    const std::vector<LayoutResult> results = check_layouts(tiny_run(overrides), options);
+    EXPECT_EQ(results.size(), layouts);
+    for (const LayoutResult& one : results) {
+        EXPECT_TRUE(one.ok) << name_of(one);
+        EXPECT_TRUE(one.routing_as_reference) << name_of(one);
+        EXPECT_GT(one.loss_aux, 0) << name_of(one);
+    }
+}
+
+/// One rank stays right; every layout of more ranks has to be found wrong, for this reason.
+void expect_seen(const PlantedDefects& defects, const std::string& why, const Overrides& overrides = {}) {
+    const std::vector<LayoutResult> results =
+        check_layouts(tiny_run(overrides), check_of({1, 2, 4}, 1, defects));
+    ASSERT_EQ(results.size(), 6U);
+    for (const LayoutResult& one : results) {
+        EXPECT_EQ(one.ok, one.world == 1) << name_of(one);
+        if (one.world > 1) {
+            EXPECT_THAT(one.why, HasSubstr(why)) << name_of(one);
+        }
+    }
+}
+
+class LayoutCheckPrecision : public testing::TestWithParam<const char*> {};
+
+TEST_P(LayoutCheckPrecision, EveryLayoutUpToEightRanks) {
+    expect_all_ok({std::string("train.precision=") + GetParam()}, check_of({1, 2, 4, 8}, 3), 10);
+}
+
+/// Five sequences in micro-batches of two: three micro-batches, the last one short, which no number of ranks
+/// but one and three divides; and exchanges in chunks of at most 0.3 times the mean load.
+TEST_P(LayoutCheckPrecision, UnevenBatchInChunks) {
+    expect_all_ok({std::string("train.precision=") + GetParam(), "train.batch_sequences=5",
+                   "train.micro_sequences=2", "parallel.receive_budget=0.3"},
+                  check_of({1, 2, 3, 4, 8}, 2), 11);
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, LayoutCheckPrecision, testing::Values("fp32", "fp64"),
+                         [](const auto& test) { return std::string(test.param); });
+
+class LayoutCheckScope : public testing::TestWithParam<const char*> {
+  protected:
+    [[nodiscard]] std::string scope() const { return std::string("model.moe.balance.scope=") + GetParam(); }
+};
+
+TEST_P(LayoutCheckScope, IsIndependentOfTheLayout) {
+    expect_all_ok({scope(), "train.micro_sequences=2"}, check_of({1, 2, 4}, 2), 6);
+}
+
+/// Its coefficient is well above 0, and so is the loss itself: the check compares it at step 1 whatever the
+/// batch.
+TEST_P(LayoutCheckScope, LocalBalanceLossIsSeen) {
+    PlantedDefects defects;
+    defects.local_balance_loss = true;
+    expect_seen(defects, "balance losses",
+                {scope(), "model.moe.balance.aux=0.01", "train.batch_sequences=16"});
+}
+
+INSTANTIATE_TEST_SUITE_P(Scopes, LayoutCheckScope, testing::Values("sequence", "micro", "global"),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST(LayoutCheck, UnshardedOptimizerState) {
+    expect_all_ok({"parallel.zero=0"}, check_of({1, 2, 4}, 2), 6);
+}
+
+TEST(LayoutCheck, SmallGradientBuckets) {
+    expect_all_ok({"parallel.bucket_bytes=1000"}, check_of({1, 2, 4}, 2), 6);
+}
+
+TEST(LayoutCheck, ExpertGradientTimesTwoIsSeen) {
+    PlantedDefects defects;
+    defects.expert_gradient_factor = 2;
+    expect_seen(defects, ".experts.");
+}
+
+TEST(LayoutCheck, NormWithoutExpertsIsSeen) {
+    PlantedDefects defects;
+    defects.norm_skips_experts = true;
+    expect_seen(defects, "clip norm is wrong");
+}
+
+}  // namespace
+}  // namespace moesaic
