@@ -91,6 +91,7 @@ ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capaci
     chunk.send_rows.assign(at(table.ranks), 0);
     chunk.recv_rows.assign(at(table.ranks), 0);
     chunk.rows_per_expert.assign(at(table.local_experts), 0);
+    chunk.rows_per_source.assign(at(table.local_experts * table.ranks), 0);
     // A piece is an interval of grouped order, and grouped order restricted to one source is that source's
     // send order (local expert, token): so a source's share of a piece is a contiguous slice of its slots.
     i64 destination_begin = 0;
@@ -106,6 +107,7 @@ ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capaci
     for_each_block(table, rank, begin, end, [&](const Block& block) {
         chunk.recv_rows[at(block.source)] += block.rows;
         chunk.rows_per_expert[at(block.expert)] += block.rows;
+        chunk.rows_per_source[at(block.expert * table.ranks + block.source)] += block.rows;
     });
     order_arrivals(table, rank, begin, end, chunk);
     return chunk;

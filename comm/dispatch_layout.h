@@ -26,6 +26,7 @@ struct ChunkLayout {
     std::vector<i64> first_slot;            ///< [W]
     std::vector<i64> send_rows, recv_rows;  ///< [W]
     std::vector<i64> rows_per_expert;       ///< [e]
+    std::vector<i64> rows_per_source;       ///< [e,W] the same by source rank
     std::vector<i32> grouped_from_arrival;  ///< [R] row i by expert is arrival row grouped_from_arrival[i]
     std::vector<i32> arrival_from_grouped;  ///< [R]
 };

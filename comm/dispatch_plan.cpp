@@ -92,6 +92,7 @@ DispatchChunk make_chunk(StepContext& context, ChunkLayout&& layout, const HostV
     chunk.send_rows = std::move(layout.send_rows);
     chunk.recv_rows = std::move(layout.recv_rows);
     chunk.rows_per_expert = std::move(layout.rows_per_expert);
+    chunk.rows_per_source = std::move(layout.rows_per_source);
     MOESAIC_ASSERT(chunk.received() <= capacity_rows, "{} rows for a capacity of {}", chunk.received(),
                    capacity_rows);
     return chunk;

@@ -17,6 +17,7 @@ struct DispatchChunk {
     std::vector<i64> send_rows;        ///< [W]
     std::vector<i64> recv_rows;        ///< [W]
     std::vector<i64> rows_per_expert;  ///< [e] received rows by local expert
+    std::vector<i64> rows_per_source;  ///< [e,W] the same by source rank: one micro-batch each
     // The index tensors are as large as they can get, so that memory does not depend on routing: read the
     // first sent() or received() entries.
     Tensor token_of_send;         ///< i32 [T*K] source token of each row as it is sent

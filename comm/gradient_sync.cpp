@@ -94,9 +94,10 @@ void GradientSync::segment_ready(StepContext& context, int segment) {
     MOESAIC_ASSERT(segment == next_segment_, "segment {} is ready where {} was to follow", segment,
                    next_segment_);
     --next_segment_;
+    store_.fold_segment(context.compute, segment);
     for (const GradientBucket& bucket : buckets_) {
         if (bucket.first_segment != segment) continue;
-        const TensorView arena = store_.gradients(bucket.placement);
+        const TensorView arena = store_.sums(bucket.placement);
         const TensorView data = arena.flat(bucket.range.begin, bucket.range.size());
         const bool expert = bucket.placement == Placement::expert;
         if (expert && defects_.expert_gradient_factor != 1) {
@@ -115,6 +116,11 @@ void GradientSync::finish(StepContext& context) {
     MOESAIC_ASSERT(next_segment_ == -1, "the gradients of segments 0 to {} are not ready", next_segment_);
     next_segment_ = segments_ - 1;
     context.compute.wait(context.exchange.record());
+    for (const GradientBucket& bucket : buckets_) {
+        const i64 begin = bucket.owned.begin, count = bucket.owned.size();
+        context.backend.round(context.compute, store_.sums(bucket.placement).flat(begin, count),
+                              store_.gradients(bucket.placement).flat(begin, count));
+    }
 }
 
 void GradientSync::gather_owned(StepContext& context, const GradientBucket& bucket, TensorView arena,

@@ -49,7 +49,8 @@ MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parall
     const ModelSpec& spec = run.spec;
     const i64 local = sizes.replicated + sizes.expert / expert_parallel;
     MemoryEstimate memory;
-    memory.parameters = memory.gradients = local * sizes.element;
+    memory.parameters = local * sizes.element;
+    memory.gradients = local * (sizes.element + 8);  // of a micro-batch, and their sums in f64
     const i64 replicas = world / expert_parallel;
     memory.moments =
         2 * sizes.element *

@@ -126,7 +126,11 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
     }
     const bool last = index + 1 == micro_batches_.micro_steps();
     runtime_.model.backward(context, saved, global, [&](int segment) {
-        if (last) runtime_.gradient_sync->segment_ready(context, segment);
+        if (last) {
+            runtime_.gradient_sync->segment_ready(context, segment);
+        } else {
+            runtime_.store.fold_segment(context.compute, segment);
+        }
     });
     runtime_.compute->synchronize();  // the batch's memory is filled anew for the next micro-step
 }

@@ -51,8 +51,32 @@ Tensor ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::spa
     return out;
 }
 
+void ExpertGroup::weight_gradients(StepContext& context, const Weight& weight, ConstTensorView dy,
+                                   ConstTensorView x, std::span<const i64> rows_per_source,
+                                   std::vector<i64> open_source) {
+    const auto experts = static_cast<i64>(open_source.size());
+    const i64 sources = static_cast<i64>(rows_per_source.size()) / experts;
+    i64 first = 0;
+    for (i64 segment = 0; segment < experts * sources; ++segment) {
+        const i64 rows = rows_per_source[static_cast<std::size_t>(segment)];
+        if (rows == 0) continue;
+        const i64 expert = segment / sources, source = segment % sources;
+        i64& open = open_source[static_cast<std::size_t>(expert)];
+        if (open >= 0 && open != source) weight.fold_rows(context.compute, expert, 1);
+        open = source;
+        const TensorView grad = weight.grad().slice_rows(expert, 1);
+        context.backend.gemm(context.compute, {.a = dy.slice_rows(first, rows),
+                                               .b = x.slice_rows(first, rows),
+                                               .c = grad.reshaped({grad.shape[1], grad.shape[2]}),
+                                               .trans_a = true,
+                                               .accumulate = true});
+        first += rows;
+    }
+}
+
 Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                             ConstTensorView d_out, Saved& saved) const {
+                             std::span<const i64> rows_per_source, ConstTensorView d_out,
+                             Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
     Tensor d_hidden_buffer = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
@@ -64,17 +88,22 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
 
     backend.grouped_gemm(context.compute,
                          {.a = d_out, .b = down_.value(), .c = d_hidden, .rows_per_group = rows_per_expert});
-    backend.grouped_gemm_weight_grad(
-        context.compute, {.a = d_out, .b = hidden, .c = down_.grad(), .rows_per_group = rows_per_expert});
+    saved.open_source.resize(rows_per_expert.size(), -1);
+    weight_gradients(context, down_, d_out, hidden, rows_per_source, saved.open_source);
     backend.swiglu_backward(context.compute,
                             {.x = saved.gate_up.slice_rows(0, received), .dy = d_hidden, .dx = d_gate_up});
     backend.grouped_gemm(context.compute, {.a = d_gate_up,
                                            .b = gate_up_.value(),
                                            .c = d_rows.slice_rows(0, received),
                                            .rows_per_group = rows_per_expert});
-    backend.grouped_gemm_weight_grad(
-        context.compute,
-        {.a = d_gate_up, .b = rows, .c = gate_up_.grad(), .rows_per_group = rows_per_expert});
+    weight_gradients(context, gate_up_, d_gate_up, rows, rows_per_source, saved.open_source);
+    for (std::size_t expert = 0; expert < saved.open_source.size(); ++expert) {
+        for (std::size_t source = 0, sources = rows_per_source.size() / saved.open_source.size();
+             source < sources; ++source) {
+            if (rows_per_source[expert * sources + source] > 0)
+                saved.open_source[expert] = static_cast<i64>(source);
+        }
+    }
     return d_rows;
 }
 

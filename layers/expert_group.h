@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "layers/layer.h"
 #include "layers/model_spec.h"
@@ -16,6 +17,8 @@ class ExpertGroup {
     struct Saved {
         Tensor gate_up;  // [C,2F], C the capacity; the first R rows are in use
         Tensor hidden;   // [C,F]
+        /// [e] the source whose rows the gradient arena holds a part of; -1: none. Lives from round to round.
+        std::vector<i64> open_source;
     };
 
     /// Owns experts [first_expert, first_expert + experts). Buffers hold `capacity_rows` rows whatever
@@ -26,15 +29,22 @@ class ExpertGroup {
     /// rows [R,H] grouped by local expert, rows_per_expert [e] summing to R -> [R,H] (capacity [C,H]).
     [[nodiscard]] Tensor forward(StepContext& context, ConstTensorView rows,
                                  std::span<const i64> rows_per_expert, Saved& saved) const;
-    /// d_out [R,H] -> d_rows [R,H] (capacity [C,H]); adds the experts' gradients row by row.
+    /// d_out [R,H] -> d_rows [R,H] (capacity [C,H]). rows_per_source [e,W]: each source's rows are one
+    /// micro-batch, whose gradient is added row by row from zero and folded into the sum before the next
+    /// source's: the same partial sums on every layout, however many rounds carry them.
     [[nodiscard]] Tensor backward(StepContext& context, ConstTensorView rows,
-                                  std::span<const i64> rows_per_expert, ConstTensorView d_out,
-                                  Saved& saved) const;
+                                  std::span<const i64> rows_per_expert, std::span<const i64> rows_per_source,
+                                  ConstTensorView d_out, Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
     void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;
 
   private:
+    /// weight.grad()[expert] += dy[rows]ᵀ · x[rows], source by source.
+    static void weight_gradients(StepContext& context, const Weight& weight, ConstTensorView dy,
+                                 ConstTensorView x, std::span<const i64> rows_per_source,
+                                 std::vector<i64> open_source);
+
     i64 width_, hidden_, capacity_rows_;
     Weight gate_up_;  // [e,2F,H], gate above up
     Weight down_;     // [e,H,F]

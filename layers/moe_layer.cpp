@@ -86,7 +86,7 @@ void MoELayer::round_backward(StepContext& context, const LayerInput& in, std::s
     const Tensor d_out = dispatcher_.combine_backward(context, saved.plan, round, d_slots);  // [C,H]
     const Tensor d_rows =
         experts_.backward(context, saved.rows.slice_rows(0, received), chunk.rows_per_expert,
-                          d_out.slice_rows(0, received), saved.experts);  // [C,H]
+                          chunk.rows_per_source, d_out.slice_rows(0, received), saved.experts);  // [C,H]
     dispatcher_.dispatch_backward(context, saved.plan, round, d_rows.slice_rows(0, received), d_slots);
 }
 

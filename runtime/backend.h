@@ -210,8 +210,12 @@ class Backend {
     virtual void copy(Stream&, ConstTensorView from, TensorView to) = 0;  ///< same dtype and element count
     virtual void zero(Stream&, TensorView) = 0;
     virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x, reals
-    virtual void scale(Stream&, double factor, TensorView y) = 0;    ///< y *= factor, reals
-    virtual void clamp(Stream&, double limit, TensorView y) = 0;     ///< y = min(max(y, -limit), limit)
+    /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all.
+    virtual void fold(Stream&, TensorView part, TensorView sum) = 0;
+    virtual void round(Stream&, ConstTensorView from,
+                       TensorView to) = 0;                         ///< to (real) = from (f64), to nearest
+    virtual void scale(Stream&, double factor, TensorView y) = 0;  ///< y *= factor, reals
+    virtual void clamp(Stream&, double limit, TensorView y) = 0;   ///< y = min(max(y, -limit), limit)
     virtual void clamp_grad(Stream&, double limit, ConstTensorView y,
                             TensorView dy) = 0;  ///< dy = 0 where |y| >= limit
 

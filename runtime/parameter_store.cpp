@@ -26,6 +26,13 @@ TensorView Weight::grad() const {
     return store_->arena(placement_).grad.view().flat(offset_, shape_.elements()).reshaped(shape_);
 }
 
+void Weight::fold_rows(Stream& stream, i64 first, i64 count) const {
+    const i64 row = shape_.cols();
+    ParameterStore::Arena& arena = store_->arena(placement_);
+    store_->backend_.fold(stream, arena.grad.view().flat(offset_ + first * row, count * row),
+                          arena.sum.view().flat(offset_ + first * row, count * row));
+}
+
 Weight ParameterStore::declare(std::vector<Parameter> parameters, Shape shape) {
     MOESAIC_ASSERT(!parameters.empty(), "a weight of shape {} has no parameter", shape.text());
     Arena& target = arena(parameters.front().placement);
@@ -65,6 +72,7 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
                        "the last segment was not ended ({} elements)", one.elements);
         one.value = backend_.allocate({one.elements}, dtype_);
         one.grad = backend_.allocate({one.elements}, dtype_);
+        one.sum = backend_.allocate({one.elements}, DType::f64);
     }
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
         Parameter& parameter = parameters_[i];
@@ -88,7 +96,25 @@ void ParameterStore::initialise(Parameter& parameter, u64 seed) {
 }
 
 void ParameterStore::zero_gradients(Stream& stream) {
-    for (Arena& one : arenas_) backend_.zero(stream, one.grad);
+    for (Arena& one : arenas_) {
+        backend_.zero(stream, one.grad);
+        backend_.zero(stream, one.sum);
+    }
+}
+
+void ParameterStore::fold_segment(Stream& stream, int segment) {
+    for (Arena& one : arenas_) {
+        const ArenaRange range = one.segments[static_cast<std::size_t>(segment)];
+        backend_.fold(stream, one.grad.view().flat(range.begin, range.size()),
+                      one.sum.view().flat(range.begin, range.size()));
+    }
+}
+
+void ParameterStore::complete_gradients(Stream& stream) {
+    for (Arena& one : arenas_) {
+        backend_.fold(stream, one.grad, one.sum);
+        backend_.round(stream, one.sum, one.grad);
+    }
 }
 
 }  // namespace moesaic

@@ -19,6 +19,8 @@ class Weight {
     Weight() = default;
     [[nodiscard]] TensorView value() const;
     [[nodiscard]] TensorView grad() const;
+    /// Folds the gradient of rows first..first+count-1 into its sum (ParameterStore::fold).
+    void fold_rows(Stream& stream, i64 first, i64 count) const;
     [[nodiscard]] explicit operator bool() const { return store_ != nullptr; }
 
   private:
@@ -56,6 +58,11 @@ class ParameterStore {
     [[nodiscard]] i64 offset_of(std::size_t index) const { return offsets_[index]; }
     [[nodiscard]] TensorView values(Placement placement) { return arena(placement).value.view(); }
     [[nodiscard]] TensorView gradients(Placement placement) { return arena(placement).grad.view(); }
+    /// f64: sums of gradients over micro-batches. A backward adds one micro-batch's rows to `gradients`, in
+    /// the model's type, starting from zero; folding adds that to the sum. Partial gradients of a micro-batch
+    /// do not depend on the layout, and in f64 their sum hardly depends on its order: so neither does the
+    /// rounded sum.
+    [[nodiscard]] TensorView sums(Placement placement) { return arena(placement).sum.view(); }
     [[nodiscard]] i64 elements(Placement placement) const { return arena(placement).elements; }
     /// Range of each segment in an arena, in forward order.
     [[nodiscard]] std::span<const ArenaRange> segments(Placement placement) const {
@@ -63,13 +70,19 @@ class ParameterStore {
     }
     [[nodiscard]] DType dtype() const { return dtype_; }
     [[nodiscard]] Backend& backend() { return backend_; }
+    /// Gradients and their sums.
     void zero_gradients(Stream& stream);
+    /// Adds the gradients of a segment to their sums and empties them: after the backward of every
+    /// micro-batch.
+    void fold_segment(Stream& stream, int segment);
+    /// For a rank on its own: folds everything and rounds the sums back into the gradients.
+    void complete_gradients(Stream& stream);
 
   private:
     friend class Weight;
     struct Arena {
         i64 elements = 0;
-        Tensor value, grad;
+        Tensor value, grad, sum;
         std::vector<ArenaRange> segments;
     };
     [[nodiscard]] Arena& arena(Placement placement) { return arenas_[static_cast<std::size_t>(placement)]; }

@@ -45,6 +45,26 @@ void CpuBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
                 [this, x, y] { share(y.elements(), 1, [&](Range elements) { cpu::add(x, y, elements); }); });
 }
 
+void CpuBackend::fold(Stream& stream, TensorView part, TensorView sum) {
+    expect_real(part.dtype, "fold");
+    expect(part, part.dtype, "fold part");
+    expect(sum, DType::f64, "fold sum");
+    MOESAIC_ASSERT(part.elements() == sum.elements(), "fold {} into {}", part.shape.text(), sum.shape.text());
+    run_on_host(stream, [this, part, sum] {
+        share(part.elements(), 1, [&](Range elements) { cpu::fold(part, sum, elements); });
+    });
+}
+
+void CpuBackend::round(Stream& stream, ConstTensorView from, TensorView to) {
+    expect_real(to.dtype, "round");
+    expect(to, to.dtype, "round to");
+    expect(from, DType::f64, "round from");
+    MOESAIC_ASSERT(from.elements() == to.elements(), "round {} to {}", from.shape.text(), to.shape.text());
+    run_on_host(stream, [this, from, to] {
+        share(to.elements(), 1, [&](Range elements) { cpu::round(from, to, elements); });
+    });
+}
+
 void CpuBackend::scale(Stream& stream, double factor, TensorView y) {
     expect_real(y.dtype, "scale");
     expect(y, y.dtype, "scale");

@@ -24,6 +24,8 @@ class CpuBackend final : public Backend {
     void copy(Stream& stream, ConstTensorView from, TensorView to) override;
     void zero(Stream& stream, TensorView y) override;
     void add(Stream& stream, ConstTensorView x, TensorView y) override;
+    void fold(Stream& stream, TensorView part, TensorView sum) override;
+    void round(Stream& stream, ConstTensorView from, TensorView to) override;
     void scale(Stream& stream, double factor, TensorView y) override;
     void clamp(Stream& stream, double limit, TensorView y) override;
     void clamp_grad(Stream& stream, double limit, ConstTensorView y, TensorView dy) override;

@@ -100,6 +100,40 @@ void copy(ConstTensorView from, TensorView to, Range elements) {
         std::memmove(part(to, elements).data, source.data, static_cast<std::size_t>(source.bytes()));
     }
 }
+// Limited by memory, so left to the compiler.
+template <class Real>
+void fold_reals(Real* part, double* sum, i64 count) {
+    for (i64 i = 0; i < count; ++i) {
+        sum[i] += static_cast<double>(part[i]);
+        part[i] = 0;
+    }
+}
+
+void fold(TensorView part, TensorView sum, Range elements) {
+    const i64 count = elements.last - elements.first;
+    double* const sums = sum.as<double>() + elements.first;
+    if (part.dtype == DType::f64) {
+        fold_reals(part.as<double>() + elements.first, sums, count);
+    } else {
+        fold_reals(part.as<float>() + elements.first, sums, count);
+    }
+}
+
+template <class Real>
+void round_reals(const double* from, Real* to, i64 count) {
+    for (i64 i = 0; i < count; ++i) to[i] = static_cast<Real>(from[i]);
+}
+
+void round(ConstTensorView from, TensorView to, Range elements) {
+    const i64 count = elements.last - elements.first;
+    const double* const values = from.as<double>() + elements.first;
+    if (to.dtype == DType::f64) {
+        round_reals(values, to.as<double>() + elements.first, count);
+    } else {
+        round_reals(values, to.as<float>() + elements.first, count);
+    }
+}
+
 void zero(TensorView y, Range elements) {
     const TensorView target = part(y, elements);
     if (target.bytes() > 0) std::memset(target.data, 0, static_cast<std::size_t>(target.bytes()));

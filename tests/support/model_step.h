@@ -117,13 +117,15 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
         ModelSaved saved;
         const ForwardResult forward = model.forward(rank.context, one.batch, saved);
         const BalanceTerms terms = model.balance(saved, global);
-        model.backward(rank.context, saved, global, [](int) {});
+        model.backward(rank.context, saved, global,
+                       [&](int segment) { store.fold_segment(*rank.compute, segment); });
         const std::vector<double> loss = rank.read<double>(forward.token_loss);
         const std::lock_guard lock(mutex);
         std::copy(loss.begin(), loss.end(), result.token_loss.begin() + one.first * step.spec.seq_len);
         result.aux += terms.aux;
         result.z += terms.z;
     }
+    store.complete_gradients(*rank.compute);
     rank.drain();
     for (int turn = 0; turn < world.size(); ++turn) {  // gradients in rank order
         world.barrier({"test: turn"});

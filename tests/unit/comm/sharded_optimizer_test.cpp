@@ -78,6 +78,8 @@ class OptimizerBench {
     /// Collective. Gradients of `step`, each from one rank of its group, and the update.
     void train(int step) {
         setup.drain();
+        store.zero_gradients(*setup.compute);
+        setup.drain();
         for (const Parameter& parameter : store.parameters()) {
             const Communicator& group = GradientSync::group_of(setup.context, parameter.placement);
             const bool source = source_rank(parameter.name, group.size()) == group.rank();

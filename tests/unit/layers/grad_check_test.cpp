@@ -202,7 +202,8 @@ struct ExpertsAsLayer {
     }
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const {
-        return only(context, experts.backward(context, in.x, rows_per_expert, dy, saved), in.x);
+        return only(context, experts.backward(context, in.x, rows_per_expert, rows_per_expert, dy, saved),
+                    in.x);
     }
     /// The rows in use.
     [[nodiscard]] static Tensor only(StepContext& context, const Tensor& buffer, ConstTensorView x) {

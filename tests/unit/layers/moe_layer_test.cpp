@@ -75,12 +75,14 @@ void run_rank(const Work& work, Communicator& world, Outcome& outcome, std::mute
         saved.balance.tokens = 42;
         const Tensor y = layer.forward(rank.context, {x, 1}, saved);
         const Tensor dx = layer.backward(rank.context, {x, 1}, dy, saved);
+        store.fold_segment(*rank.compute, 0);
         const std::vector<double> y_values = rank.read<double>(y), dx_values = rank.read<double>(dx);
         const std::lock_guard lock(mutex);
         outcome.y[i] = y_values;
         outcome.dx[i] = dx_values;
         outcome.rounds[i] = saved.plan.chunks.size();
     }
+    store.complete_gradients(*rank.compute);
     rank.drain();
     const std::lock_guard lock(mutex);
     for (const Parameter& parameter : store.parameters()) {

@@ -1,0 +1,63 @@
+// Sums of gradients over micro-batches: folding, and that their order does not show after rounding.
+#include "runtime/parameter_store.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "runtime/base/philox.h"
+
+namespace moesaic {
+namespace {
+
+constexpr i64 kElements = 5000;
+
+std::vector<float> completed(const std::vector<int>& order) {
+    const auto backend = make_cpu_backend(2);
+    const auto stream = backend->make_stream("compute");
+    ParameterStore store(*backend, DType::f32);
+    Parameter parameter;
+    parameter.name = "weight";
+    parameter.shape = {kElements};
+    store.declare(parameter);
+    store.end_segment();
+    store.allocate(*stream, 1);
+    float* const gradient = store.gradients(Placement::replicated).as<float>();
+    for (const int batch : order) {
+        const Philox random(7, "batch " + std::to_string(batch));
+        for (i64 i = 0; i < kElements; ++i) {
+            gradient[i] += static_cast<float>(random.normal(static_cast<u64>(i)));
+        }
+        store.fold_segment(*stream, 0);
+        EXPECT_EQ(gradient[kElements - 1], 0.0F);
+    }
+    store.complete_gradients(*stream);
+    return {gradient, gradient + kElements};
+}
+
+TEST(ParameterStore, SumsOfMicroBatchesDoNotDependOnTheirOrder) {
+    const std::vector<float> ascending = completed({0, 1, 2, 3, 4, 5, 6, 7});
+    EXPECT_EQ(ascending, completed({7, 2, 5, 0, 4, 1, 6, 3}));
+    EXPECT_NE(ascending, completed({0, 1, 2, 3, 4, 5, 6, 6}));
+}
+
+TEST(ParameterStore, ZeroGradientsForgetsTheSums) {
+    const auto backend = make_cpu_backend(1);
+    const auto stream = backend->make_stream("compute");
+    ParameterStore store(*backend, DType::f64);
+    Parameter parameter;
+    parameter.name = "weight";
+    parameter.shape = {3};
+    const Weight weight = store.declare(parameter);
+    store.end_segment();
+    store.allocate(*stream, 1);
+    weight.grad().as<double>()[1] = 2;
+    weight.fold_rows(*stream, 1, 1);
+    EXPECT_EQ(store.sums(Placement::replicated).as<double>()[1], 2.0);
+    store.zero_gradients(*stream);
+    store.complete_gradients(*stream);
+    EXPECT_EQ(weight.grad().as<double>()[1], 0.0);
+}
+
+}  // namespace
+}  // namespace moesaic
