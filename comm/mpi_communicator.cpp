@@ -43,23 +43,18 @@ bool mpi_running() {
     return started && !ended;
 }
 
-/// Ends the whole job without a word.
-[[noreturn]] void end_job(int exit_code) noexcept {
-    if (mpi_running()) MPI_Abort(MPI_COMM_WORLD, exit_code);
-    _exit(exit_code);
-}
-
 /// Ends the whole job. Ranks that fail together (a time-out) wait a little by rank, so that the lowest one
-/// prints and stops the others before they repeat it.
+/// prints and stops the others before they repeat it. An empty `why` was said before.
 [[noreturn]] void end_job(std::string_view why, int exit_code) noexcept {
     const RunContext& context = run_context();
     if (context.rank > 0) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 100 * std::min(context.rank, 20)));
     }
     const bool says_rank = context.rank != 0 || why.starts_with("rank ");
-    log_message(LogLevel::error,
-                says_rank ? std::string(why) : Communicator::speaker() + ": " + std::string(why));
-    end_job(exit_code);
+    const std::string who = says_rank ? "" : Communicator::speaker() + ": ";
+    if (!why.empty()) log_message(LogLevel::error, who + std::string(why));
+    if (mpi_running()) MPI_Abort(MPI_COMM_WORLD, exit_code);
+    _exit(exit_code);
 }
 
 /// What all communicators of a process share.
@@ -381,8 +376,7 @@ int run_mpi_rank(const std::function<int(Communicator&)>& body, double timeout_s
             farewell->barrier({"a user's mistake"});  // usually every rank finds it
             return 2;
         } catch (const Error&) {
-            if (world->rank() == 0) end_job(2);  // it was the only one, and has said it
-            end_job(mistake.what(), 2);
+            end_job(world->rank() == 0 ? "" : mistake.what(), 2);  // rank 0 has said it
         }
     } catch (const AbortedError& consequence) {
         // The rank that failed says so and ends the job, or waits in the farewell where it was a user's

@@ -31,6 +31,7 @@ struct LayoutResult {
     double gradient_difference = 0;  ///< relative L2 of the worst tensor against f64
     std::string worst_tensor;
     double later_loss_difference = 0;  ///< worst relative difference of losses after step 1
+    i64 routing_differs_at = 0;        ///< first step whose expert loads are not the one-rank run's; 0: none
     bool routing_as_reference = true;  ///< f64 routes alike; a near tie may fall the other way in f32
     bool ok = false;
     std::string why;  ///< empty when ok

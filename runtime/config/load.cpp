@@ -13,6 +13,7 @@ namespace moesaic {
 namespace {
 
 constexpr std::uintmax_t kLargestFile = 1 << 20;
+constexpr std::size_t kDeepestKey = 16;  // of --set; the structs of config.h are less deep
 
 std::string shown(const YAML::Node& node) {
     if (node.IsMap()) return "a mapping";
@@ -172,7 +173,8 @@ class SectionReader {
         }
         const auto real = static_cast<double>(read);
         if (!(real >= limits.low && real <= limits.high)) {
-            complain(prefix_ + name, child, shown(child) + " is out of range", allowed(limits));
+            complain(prefix_ + name, child, shown(child) + " is out of range",
+                     real > limits.high ? fmt::format("at most {}", limits.high) : allowed(limits));
             return false;
         }
         field = read;
@@ -242,6 +244,11 @@ void read_override(LoadedConfig& loaded, const std::string& text) {
         std::vector<std::string> path;
         std::stringstream keys(text.substr(0, equals));
         for (std::string key; std::getline(keys, key, '.');) path.push_back(key);
+        if (path.size() > kDeepestKey) {
+            loaded.diagnostics.add({"--set " + text.substr(0, 60) + "...", "", "names no key: it is too deep",
+                                    "write e.g. --set optimizer.lr=1e-3"});
+            return;
+        }
         for (auto key = path.rbegin(); key != path.rend(); ++key) {
             YAML::Node parent;
             parent[*key] = value;

@@ -63,13 +63,14 @@ void check_limitations(LoadedConfig& loaded) {
 
 void check_attention(LoadedConfig& loaded) {
     const ModelConfig& model = loaded.config.model;
-    if (!model.head_dim && model.width % model.heads != 0) {
+    const bool uneven = !model.head_dim && model.width % model.heads != 0;
+    if (uneven) {
         loaded.complain("model.heads",
                         fmt::format("{} heads do not divide width {}", model.heads, model.width),
                         "choose a divisor, or set model.head_dim");
     }
     const i64 head_dim = model.head_dim.value_or(model.width / std::max<i64>(1, model.heads));
-    if (head_dim % 2 != 0 || head_dim == 0) {
+    if (!uneven && (head_dim % 2 != 0 || head_dim == 0)) {
         loaded.complain(model.head_dim ? "model.head_dim" : "model.heads",
                         fmt::format("a head of width {} cannot be rotated in pairs", head_dim),
                         "an even width of a head");

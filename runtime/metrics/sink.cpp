@@ -27,6 +27,7 @@ constexpr std::array<NamedSink, 3> kSinks{
 
 std::vector<std::string_view> sink_names() {
     std::vector<std::string_view> names;
+    names.reserve(kSinks.size());
     for (const NamedSink& sink : kSinks) names.push_back(sink.name);
     return names;
 }

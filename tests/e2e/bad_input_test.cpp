@@ -46,7 +46,7 @@ TEST(BadInput, UnknownSubcommandsAndOptionsAreNamed) {
         if (!can_run(ranks)) continue;
         SCOPED_TRACE(name_of(ranks));
         expect_failure(moesaic({"trian", "configs/tiny.yaml"}, ranks), 2,
-                       {"moesaic trian: no such subcommand; did you mean 'train'?"});
+                       {"moesaic: 'trian' is no subcommand; did you mean 'train'?"});
         expect_failure(moesaic({"train", "configs/tiny.yaml", "--wat"}, ranks), 2, {"--wat"});
         expect_failure(moesaic({"train"}, ranks), 2, {"CONFIG"});
         expect_failure(moesaic({}, ranks), 2, {"subcommand is required"});

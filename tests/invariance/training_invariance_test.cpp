@@ -105,7 +105,7 @@ TEST_F(TrainingInvariance, DeferredStreamsGiveTheSameBits) {
         run.options.stream_mode = StreamMode::inline_execution;
         const TrainingOutcome inline_outcome = train_on(run, layout);
         run.options.stream_mode = StreamMode::deferred_shuffled;
-        for (const u64 seed : {1, 2, 3, 4, 5}) {
+        for (u64 seed = 1; seed <= 5; ++seed) {
             SCOPED_TRACE(fmt::format("{}, shuffle {}", name_of(layout), seed));
             run.options.shuffle_seed = 100 * seed;
             expect_same_bits(train_on(run, layout), inline_outcome);

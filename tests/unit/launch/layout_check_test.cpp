@@ -27,6 +27,7 @@ void expect_all_ok(const Overrides& overrides, const LayoutCheckOptions& options
     for (const LayoutResult& one : results) {
         EXPECT_TRUE(one.ok) << name_of(one);
         EXPECT_TRUE(one.routing_as_reference) << name_of(one);
+        EXPECT_EQ(one.routing_differs_at, 0) << name_of(one);
         EXPECT_GT(one.loss_aux, 0) << name_of(one);
     }
 }
@@ -100,6 +101,21 @@ TEST(LayoutCheck, NormWithoutExpertsIsSeen) {
     PlantedDefects defects;
     defects.norm_skips_experts = true;
     expect_seen(defects, "clip norm is wrong");
+}
+
+/// Routing follows wrong weights sooner or later, and the check says from which step on.
+TEST(LayoutCheck, FirstStepOfOtherRoutingIsTold) {
+    PlantedDefects defects;
+    defects.norm_skips_experts = true;
+    const RunSetup run = tiny_run({"optimizer.lr=0.02", "optimizer.schedule.warmup=1", "optimizer.clip=0.1"});
+    for (const LayoutResult& one : check_layouts(run, check_of({1, 2}, 12, defects))) {
+        if (one.world == 1) {
+            EXPECT_EQ(one.routing_differs_at, 0);
+        } else {
+            EXPECT_GT(one.routing_differs_at, 1) << name_of(one);
+            EXPECT_GT(one.later_loss_difference, 0) << name_of(one);
+        }
+    }
 }
 
 }  // namespace
