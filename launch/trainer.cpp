@@ -105,6 +105,11 @@ void Trainer::begin() {
     sink_options.resume = resume;
     sink_options.steps = config_.train.steps;
     for (const std::string& name : config_.metrics.sinks) sinks_.add(make_sink(name, sink_options));
+    log_file_.reset(std::fopen((options_.run_folder + "/log.rank0.txt").c_str(), "a"));
+    if (log_file_) {  // what the console shows is kept, whether anybody watches or not
+        sink_options.console = log_file_.get();
+        sinks_.add(make_sink("console", sink_options));
+    }
     for (const std::string& warning : run_.dataset->warnings()) log_warn("{}", warning);
     const ParameterCounts counts = count_parameters(run_.spec);
     RunRecord record;

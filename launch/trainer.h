@@ -46,7 +46,8 @@ class Trainer {
     TrainerOptions options_;
     RankRuntime runtime_;
     TrainingStep training_;
-    SinkGroup sinks_;  // empty but on rank 0
+    std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_file_{nullptr, &std::fclose};
+    SinkGroup sinks_;  // empty but on rank 0; writes to log_file_
     std::vector<i64> probe_, heldout_;
     TrainingPosition position_;
     std::chrono::steady_clock::time_point start_;
