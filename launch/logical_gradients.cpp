@@ -34,6 +34,7 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
     const i64 elements = runtime.store.elements(Placement::expert);
     Tensor all = runtime.backend->allocate({experts.size() * elements}, runtime.store.dtype());
     if (elements > 0) {
+        context.exchange.wait(context.compute.record());
         experts.all_gather(context.exchange, runtime.store.gradients(Placement::expert), all,
                            {"gradients of all experts"});
     }

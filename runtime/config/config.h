@@ -18,6 +18,8 @@ struct Limits {
 inline constexpr Limits kPositive{1, 1e15};
 inline constexpr Limits kNotNegative{0, 1e15};
 inline constexpr Limits kShare{0, 1};
+/// Of a width, a batch, a sequence: far above all use, far below overflow.
+inline constexpr Limits kSize{1, 16777216};
 
 /// The words that a text field may hold.
 using Choices = std::vector<std::string>;
@@ -86,7 +88,7 @@ struct DataConfig {
         v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
                  "Format of the data");
         v.value("tokenizer", tokenizer, "bytes, or a tokenizer's file");
-        v.value("seq_len", seq_len, kPositive, "Tokens of one sequence");
+        v.value("seq_len", seq_len, kSize, "Tokens of one sequence");
         v.value("validation", validation, {0, 0.99}, "Share of each file, at its end, that is held out");
     }
 };
@@ -158,7 +160,7 @@ struct MoeConfig {
     void fields(Visitor& v) {
         v.value("experts", experts, {1, 65536}, "Experts of a layer");
         v.value("top_k", top_k, {1, 65536}, "Experts that a token visits");
-        v.value("hidden", hidden, kPositive, "Width of one expert");
+        v.value("hidden", hidden, kSize, "Width of one expert");
         v.choice("activation", activation, {"swiglu", "gelu", "relu", "prelu"}, "Activation of the experts");
         v.value("every", every, kPositive, "Every n-th layer has experts");
         v.value("shared_experts", shared_experts, kNotNegative, "Experts that every token visits");
@@ -183,11 +185,11 @@ struct ModelConfig {
     template <class Visitor>
     void fields(Visitor& v) {
         v.choice("kind", kind, {"transformer", "mlp", "momlp"}, "Kind of model");
-        v.value("width", width, kPositive, "Width of the residual stream");
+        v.value("width", width, kSize, "Width of the residual stream");
         v.value("layers", layers, {1, 100000}, "Transformer blocks");
-        v.value("heads", heads, kPositive, "Query heads");
-        v.value("kv_heads", kv_heads, kPositive, "Key and value heads");
-        v.value("head_dim", head_dim, "auto", kPositive, "Width of a head; auto: width / heads");
+        v.value("heads", heads, kSize, "Query heads");
+        v.value("kv_heads", kv_heads, kSize, "Key and value heads");
+        v.value("head_dim", head_dim, "auto", kSize, "Width of a head; auto: width / heads");
         v.choice("qk_norm", qk_norm, {"none", "full", "head"},
                  "RMSNorm of queries and keys: over all (OLMoE) or per head (Qwen3)");
         v.value("norm_eps", norm_eps, {0, 1}, "Added to the mean square in RMSNorm");
@@ -195,8 +197,7 @@ struct ModelConfig {
         v.value("init_std", init_std, {0, 100}, "Standard deviation of initial weights");
         v.value("clip_qkv", clip_qkv, "none", {1e-6, 1e9},
                 "Queries, keys and values are clamped to +- this (OLMoE)");
-        v.value("dense_hidden", dense_hidden, kPositive,
-                "Width of the feed-forward in layers without experts");
+        v.value("dense_hidden", dense_hidden, kSize, "Width of the feed-forward in layers without experts");
         v.value("tie_embeddings", tie_embeddings, "The output head is the embedding table");
         v.section("moe", moe);
     }
@@ -244,8 +245,8 @@ struct TrainConfig {
     template <class Visitor>
     void fields(Visitor& v) {
         v.value("steps", steps, kNotNegative, "Optimizer steps");
-        v.value("batch_sequences", batch_sequences, kPositive, "Sequences of the global batch");
-        v.value("micro_sequences", micro_sequences, kPositive, "Sequences that a rank computes at once");
+        v.value("batch_sequences", batch_sequences, kSize, "Sequences of the global batch");
+        v.value("micro_sequences", micro_sequences, kSize, "Sequences that a rank computes at once");
         v.value("log_every", log_every, kPositive, "Steps between console lines and records");
         v.value("eval_every", eval_every, kPositive, "Steps between evaluations");
         v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
@@ -263,7 +264,7 @@ struct GeneralizationConfig {
     bool operator==(const GeneralizationConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
-        v.value("probe_sequences", probe_sequences, kPositive, "Training sequences of the fixed probe");
+        v.value("probe_sequences", probe_sequences, kSize, "Training sequences of the fixed probe");
         v.value("heldout_sequences", heldout_sequences, "auto", kPositive,
                 "Held-out sequences evaluated; auto: all, at most 1024");
         v.value("loss", loss, "Losses that are measured");

@@ -1,11 +1,32 @@
 #include "runtime/config/diagnostics.h"
 
 #include <algorithm>
+#include <charconv>
+#include <limits>
 #include <numeric>
 
 #include "runtime/base/error.h"
 
 namespace moesaic {
+
+namespace {
+
+/// The number after the last colon of "file:line"; the largest for anything else.
+long line_of(const Diagnostic& diagnostic) {
+    const std::size_t colon = diagnostic.where.rfind(':');
+    long line = std::numeric_limits<long>::max();
+    if (colon == std::string::npos || diagnostic.where.starts_with("--set ")) return line;
+    std::from_chars(diagnostic.where.data() + colon + 1, diagnostic.where.data() + diagnostic.where.size(),
+                    line);
+    return line;
+}
+
+}  // namespace
+
+void Diagnostics::sort_by_line() {
+    std::stable_sort(list_.begin(), list_.end(),
+                     [](const Diagnostic& a, const Diagnostic& b) { return line_of(a) < line_of(b); });
+}
 
 std::string Diagnostics::text() const {
     std::string text;

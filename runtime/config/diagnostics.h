@@ -18,6 +18,8 @@ class Diagnostics {
     void add(Diagnostic diagnostic) { list_.push_back(std::move(diagnostic)); }
     [[nodiscard]] bool empty() const { return list_.empty(); }
     [[nodiscard]] const std::vector<Diagnostic>& list() const { return list_; }
+    /// In the order of the file's lines; what has no line (overrides) keeps its order at the end.
+    void sort_by_line();
     /// One line each: `where: key: message; hint`.
     [[nodiscard]] std::string text() const;
     /// Throws UserError with text() when there is any.

@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -64,6 +65,7 @@ class SectionReader {
         if (child.IsScalar()) {
             complain(prefix_ + name, child, shown(child) + " is unknown",
                      fmt::format("{} or a mapping", word));
+            is_word = true;  // one mistake, one message
             return;
         }
         SectionReader(child, prefix_ + name + ".", loaded_, override_).read(section);
@@ -144,7 +146,10 @@ class SectionReader {
         known_.emplace_back(name);
         for (const auto& entry : node_) {
             if (entry.first.IsScalar() && entry.first.Scalar() == name) {
-                loaded_.where[prefix_ + name] = where(entry.first);
+                // An override does not place the sections on the way to the key that it sets.
+                const bool keep = !override_.empty() && entry.second.IsMap();
+                if (!keep || !loaded_.where.contains(prefix_ + name))
+                    loaded_.where[prefix_ + name] = where(entry.first);
                 return entry.second;
             }
         }
@@ -167,7 +172,7 @@ class SectionReader {
     bool number(const char* name, const YAML::Node& child, Number& field, const Limits& limits,
                 const std::string& kind) {
         Number read{};
-        if (!child.IsScalar() || !YAML::convert<Number>::decode(child, read)) {
+        if (!child.IsScalar() || !decode(child, read)) {
             complain(prefix_ + name, child, shown(child) + " is not " + kind, kind + ", " + allowed(limits));
             return false;
         }
@@ -179,6 +184,15 @@ class SectionReader {
         }
         field = read;
         return true;
+    }
+    /// Decimal: YAML 1.1 would read 0100 as 64, which nobody means.
+    static bool decode(const YAML::Node& child, i64& value) {
+        const std::string& text = child.Scalar();
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        return error == std::errc() && end == text.data() + text.size();
+    }
+    static bool decode(const YAML::Node& child, double& value) {
+        return YAML::convert<double>::decode(child, value);
     }
     bool truth(const char* name, const YAML::Node& child, bool& field) {
         if (child.IsScalar() && YAML::convert<bool>::decode(child, field)) return true;
@@ -264,13 +278,21 @@ void read_override(LoadedConfig& loaded, const std::string& text) {
 void finish(LoadedConfig& loaded, std::span<const std::string> overrides) {
     for (const std::string& one : overrides) read_override(loaded, one);
     validate(loaded);
+    loaded.diagnostics.sort_by_line();
 }
 
 }  // namespace
 
 void LoadedConfig::complain(const std::string& key, std::string message, std::string hint) {
-    const auto found = where.find(key);
-    diagnostics.add({found == where.end() ? file : found->second, key, std::move(message), std::move(hint)});
+    // A key that was left at its default stands where its section does.
+    for (std::string given = key;; given = given.substr(0, given.rfind('.'))) {
+        if (const auto found = where.find(given); found != where.end()) {
+            diagnostics.add({found->second, key, std::move(message), std::move(hint)});
+            return;
+        }
+        if (given.find('.') == std::string::npos) break;
+    }
+    diagnostics.add({file + ":1", key, std::move(message), std::move(hint)});
 }
 
 LoadedConfig load_config(const std::filesystem::path& path, std::span<const std::string> overrides) {

@@ -111,6 +111,29 @@ void check_experts(LoadedConfig& loaded) {
     }
 }
 
+/// Parameters in f64, where nothing overflows.
+void check_model_size(LoadedConfig& loaded) {
+    const ModelConfig& model = loaded.config.model;
+    const auto real = [](i64 value) { return static_cast<double>(value); };
+    const i64 head_dim = model.head_dim.value_or(model.width / std::max<i64>(1, model.heads));
+    const double feed_forward =
+        3 * (real(model.moe.experts) * real(model.moe.hidden) + real(model.dense_hidden));
+    const double parameters =
+        real(model.layers) * real(model.width) * (feed_forward + 4 * real(model.heads) * real(head_dim));
+    if (parameters > 1e15) {
+        loaded.complain("model", fmt::format("would have {:.0e} parameters", parameters),
+                        "fewer or smaller layers and experts");
+    }
+}
+
+void check_sinks(LoadedConfig& loaded) {
+    std::vector<std::string> sinks = loaded.config.metrics.sinks;
+    std::sort(sinks.begin(), sinks.end());
+    const auto twice = std::adjacent_find(sinks.begin(), sinks.end());
+    if (twice == sinks.end()) return;
+    loaded.complain("metrics.sinks", fmt::format("'{}' is given twice", *twice), "name each sink once");
+}
+
 void check_training(LoadedConfig& loaded) {
     const Config& config = loaded.config;
     if (config.optimizer.schedule.warmup > config.train.steps &&
@@ -146,6 +169,8 @@ void validate(LoadedConfig& loaded) {
     check_limitations(loaded);
     check_attention(loaded);
     check_experts(loaded);
+    check_model_size(loaded);
+    check_sinks(loaded);
     check_training(loaded);
 }
 

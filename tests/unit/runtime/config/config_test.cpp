@@ -75,6 +75,30 @@ TEST(Config, ContractsConfigurationIsAllDefaults) {
     EXPECT_TRUE(loaded.config == expected);
 }
 
+TEST(Config, WholeNumbersAreDecimal) {  // YAML 1.1 would read 64 and 16
+    const LoadedConfig loaded = parse("train: {steps: 0100}", {"optimizer.schedule.warmup=010"});
+    EXPECT_EQ(loaded.diagnostics.text(), "");
+    EXPECT_EQ(loaded.config.train.steps, 100);
+    EXPECT_EQ(loaded.config.optimizer.schedule.warmup, 10);
+    expect_one(parse("train:\n  steps: 0x10"), "c.yaml:2", "train.steps", "'0x10' is not a whole number");
+}
+
+TEST(Config, MistakesComeInTheOrderOfTheFileEachWithALine) {
+    const LoadedConfig loaded =
+        parse("metrics: {sinks: [csv, csv]}\noptimizer: {lr: x}\ntrain: {steps: 3}\nrun: {nam: y}");
+    std::vector<std::string> places;
+    for (const Diagnostic& one : loaded.diagnostics.list()) places.push_back(one.where + " " + one.key);
+    EXPECT_EQ(places, (Words{"c.yaml:1 metrics.sinks", "c.yaml:2 optimizer.lr",
+                             "c.yaml:2 optimizer.schedule.warmup", "c.yaml:4 run.nam"}));
+}
+
+TEST(Config, AModelBeyondAllMeasureIsRefused) {
+    const LoadedConfig loaded =
+        parse("model:\n  width: 16777216\n  layers: 100000\n  moe: {experts: 65536, hidden: 16777216}",
+              {"model.dense_hidden=1"});
+    expect_one(loaded, "c.yaml:1", "model", "would have");
+}
+
 TEST(Config, EveryKeyOfTheContractIsKnownAlone) {
     const LoadedConfig loaded = parse(kContract);
     const auto values = flatten(loaded.config);
@@ -235,7 +259,7 @@ TEST(Config, ChecksAcrossFields) {
     expect_one(parse("model: {moe: {every: 5}}\n"), "c.yaml:1", "model.moe.every", "would have experts");
     expect_one(parse("parallel: {expert: 3}\n"), "c.yaml:1", "parallel.expert",
                "3 ranks cannot share 8 experts");
-    expect_one(parse("train: {steps: 20}\n"), "c.yaml", "optimizer.schedule.warmup", "50 steps of warm-up");
+    expect_one(parse("train: {steps: 20}\n"), "c.yaml:1", "optimizer.schedule.warmup", "50 steps of warm-up");
 }
 
 TEST(Config, WhatThisVersionLacksIsRefused) {
