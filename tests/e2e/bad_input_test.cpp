@@ -32,11 +32,12 @@ TEST(BadInput, FiveMistakesAreFiveLines) {
                "  moe: {experts: 4, top_k: 5}\n"
                "optimizer: {kind: adam}\n");
     const Words arguments{"train", file, "--out", scratch / "out"};
-    expect_mistake(arguments, {file + ":2: task.data.seq_len: '-64' is out of range; between 1 and 16777216\n",
-                               file + ":4: model.widht: is no key of this section; did you mean 'width'?\n",
-                               file + ":5: model.layers: 'many' is not a whole number; ",
-                               file + ":6: model.moe.top_k: a token cannot visit 5 of 4 experts; ",
-                               file + ":7: optimizer.kind: 'adam' is unknown; did you mean 'adamw'?"});
+    expect_mistake(arguments,
+                   {file + ":2: task.data.seq_len: '-64' is out of range; between 1 and 16777216\n",
+                    file + ":4: model.widht: is no key of this section; did you mean 'width'?\n",
+                    file + ":5: model.layers: 'many' is not a whole number; ",
+                    file + ":6: model.moe.top_k: a token cannot visit 5 of 4 experts; ",
+                    file + ":7: optimizer.kind: 'adam' is unknown; did you mean 'adamw'?"});
     EXPECT_EQ(lines_of(moesaic(arguments).err).size(), 5u);
     EXPECT_FALSE(std::filesystem::exists(scratch / "out")) << "nothing was begun";
 }

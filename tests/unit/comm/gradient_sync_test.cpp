@@ -156,7 +156,8 @@ void expect_serial_sums(SyncBench& bench) {
                         sum += gradients[rank](piece.first_element + i);
                     }
                     const float have = grads[static_cast<std::size_t>(piece.range.begin + i)];
-                    ASSERT_EQ(std::bit_cast<u32>(have), std::bit_cast<u32>(static_cast<float>(sum))) << name << " " << i;
+                    ASSERT_EQ(std::bit_cast<u32>(have), std::bit_cast<u32>(static_cast<float>(sum)))
+                        << name << " " << i;
                     ++compared;
                 }
             }
