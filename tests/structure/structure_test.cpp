@@ -74,7 +74,7 @@ TEST(Structure, ThirdPartiesStayWhereTheyBelong) {
         {std::regex("nccl\\.h|cuda.*\\.h"), std::regex("comm/nccl.*|runtime/cuda/.*")},
         {std::regex("yaml-cpp/.*"), std::regex("runtime/config/load.*\\.cpp|tests/.*")},
         {std::regex("nlohmann/.*"), std::regex("runtime/.*\\.cpp|launch/.*\\.cpp|tests/.*")},
-        {std::regex("CLI/.*"), std::regex("launch/main\\.cpp")},
+        {std::regex("CLI/.*"), std::regex("launch/cli/.*|launch/main\\.cpp")},
         {std::regex("hwy/.*"), std::regex("runtime/cpu/.*|tests/bench/.*|tests/unit/runtime/cpu/.*")},
     };
     for_each_include([&](const SourceFile& file, const std::string& header) {

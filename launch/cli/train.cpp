@@ -1,0 +1,48 @@
+// The command line of `train` and `verify`.
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "launch/cli/cli.h"
+#include "launch/commands/commands.h"
+
+namespace moesaic {
+
+namespace {
+
+void add_train(CLI::App& app, Selected& selected) {
+    const auto options = std::make_shared<TrainOptions>();
+    CLI::App* train = app.add_subcommand("train", "Train a model; under mpirun or srun on many ranks");
+    train->add_option("CONFIG", options->config, "Configuration (YAML)")->required();
+    add_overrides(train, options->overrides);
+    train->add_option("--out", options->out, "Folder for run folders, instead of run.out")->type_name("DIR");
+    train
+        ->add_option("--resume", options->resume,
+                     "Go on from a checkpoint, a run folder, or 'auto': this run's newest")
+        ->type_name("DIR|auto");
+    train->add_flag("--check", options->check,
+                    "Validate everything, print layout, memory and traffic, and stop");
+    add_ranks_as_threads(train, options->ranks_as_threads);
+    train->callback([=, &selected] { selected = [=] { return train_command(*options); }; });
+}
+
+void add_verify(CLI::App& app, Selected& selected) {
+    const auto options = std::make_shared<VerifyOptions>();
+    CLI::App* verify =
+        app.add_subcommand("verify", "Layout certificate: the same batch on several layouts, compared");
+    verify->add_option("CONFIG", options->config, "Configuration (YAML)")->required();
+    add_overrides(verify, options->overrides);
+    verify->add_option("--layouts", options->layouts, "World sizes to compare, e.g. 1,2,4")->delimiter(',');
+    verify->add_option("--steps", options->steps, "Steps to train; losses after the first are compared too")
+        ->check(CLI::Range(1, 1000000000));
+    verify->add_flag("--json", options->json, "Print one JSON object");
+    verify->callback([=, &selected] { selected = [=] { return verify_command(*options); }; });
+}
+
+}  // namespace
+
+void add_train_commands(CLI::App& app, Selected& selected) {
+    add_train(app, selected);
+    add_verify(app, selected);
+}
+
+}  // namespace moesaic
