@@ -1,0 +1,54 @@
+#include "launch/convert/imported_run.h"
+
+#include <filesystem>
+
+#include "launch/convert/huggingface_folder.h"
+#include "runtime/base/log.h"
+
+namespace moesaic {
+
+namespace {
+
+constexpr const char* kFolder = "huggingface";
+
+}  // namespace
+
+Config run_config(Config config, const std::string& folder, const std::vector<std::string>& overrides,
+                  Purpose purpose) {
+    name_after_folder(config.run, folder);
+    LoadedConfig loaded =
+        parse_config(to_yaml(config), folder + "/config.yaml (to be written)", overrides, purpose);
+    loaded.diagnostics.throw_if_any();
+    return loaded.config;
+}
+
+std::vector<std::string> companion_names() {
+    return {"config.json",     "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
+            "vocab.json",      "special_tokens_map.json", "added_tokens.json", "merges.txt",
+            "tokenizer.model", "chat_template.jinja"};
+}
+
+std::vector<CopiedFile> companions(const WeightSource& source) {
+    std::vector<CopiedFile> files;
+    if (source.folder.empty()) return files;
+    for (const std::string& name : companion_names()) {
+        std::string why;
+        std::error_code ignored;
+        const auto path = inner_file(source.folder, name, why);
+        if (path) {
+            files.push_back({*path, fmt::format("{}/{}", kFolder, name)});
+        } else if (std::filesystem::exists(
+                       std::filesystem::symlink_status(source.folder + "/" + name, ignored))) {
+            log_warn("{}/{}: {}; it was left out", source.folder, name, why);
+        }
+    }
+    return files;
+}
+
+std::string companion(const std::string& run_folder, const std::string& name) {
+    std::error_code ignored;
+    std::string path = fmt::format("{}/{}/{}", run_folder, kFolder, name);
+    return !run_folder.empty() && std::filesystem::is_regular_file(path, ignored) ? path : "";
+}
+
+}  // namespace moesaic
