@@ -16,6 +16,12 @@ void add_eval(CLI::App& app, Selected& selected) {
     add_overrides(eval, options->overrides);
     eval->add_option("--top-k", options->top_k, "Active experts at inference")
         ->check(CLI::Range(1, 1000000000));
+    eval->add_option("--tokens", options->tokens,
+                     "Token ids, int32 or int64 [sequences, tokens]; with --logits")
+        ->type_name("FILE.npy");
+    eval->add_option("--logits", options->logits,
+                     "Write the logits of --tokens, float32 [sequences, tokens, vocabulary], and stop")
+        ->type_name("FILE.npy");
     eval->add_flag("--json", options->json, "Print one JSON object");
     add_ranks_as_threads(eval, options->ranks_as_threads);
     eval->callback([=, &selected] { selected = [=] { return eval_command(*options); }; });

@@ -21,6 +21,7 @@ struct EvalOptions {
     std::string checkpoint;  ///< or a run folder
     std::vector<std::string> overrides;
     std::optional<long> top_k;
+    std::string tokens, logits;  ///< .npy files: ids in, logits out, instead of losses
     bool json = false;
     int ranks_as_threads = 0;
 };

@@ -4,6 +4,7 @@
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
 #include "launch/evaluation.h"
+#include "launch/logits.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -54,6 +55,13 @@ Config evaluated_config(const EvalOptions& options, const std::string& checkpoin
 
 int eval_on_rank(const EvalOptions& options, Communicator& world) {
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
+    if (options.logits.empty() != options.tokens.empty())
+        throw UserError("--logits FILE.npy and --tokens FILE.npy belong together: give both");
+    if (!options.logits.empty()) {
+        write_logits(evaluated_config(options, checkpoint), checkpoint, options.tokens, options.logits,
+                     world);
+        return 0;
+    }
     const RunSetup run = set_up_run(evaluated_config(options, checkpoint));
     world.set_timeout_seconds(run.config.parallel.timeout_seconds);
     RuntimeOptions runtime_options;
