@@ -183,7 +183,9 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
         // Imported weights have no moments; before step 1 these are zero.
         const bool starts_afresh = position.step == 0 && !holds_moments(reader.manifest());
         for (Parameter& parameter : runtime.store.parameters()) {
-            reader.read(parameter.name, parameter.value);
+            // To evaluate, any precision will do; training goes on in the one it had.
+            reader.read(parameter.name, parameter.value,
+                        with_optimizer && !starts_afresh ? Conversion::refuse : Conversion::floating);
             if (!with_optimizer || starts_afresh) continue;
             Tensor first = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
             Tensor second = runtime.backend->allocate(parameter.shape, runtime.store.dtype());

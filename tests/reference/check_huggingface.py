@@ -18,7 +18,8 @@ import tempfile
 import numpy
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, logging
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers import MixtralConfig, MixtralForCausalLM
 from transformers import OlmoeConfig, OlmoeForCausalLM
@@ -26,12 +27,13 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import check_against_transformers as training
 
-LOGITS, UPCYCLED, LOSSES = 1e-5, 1e-6, 1e-4
+# Of logits in fp32; of logits in fp64 that are written as fp32; of five steps of training.
+LOGITS, EXACT, LOSSES = 1e-5, 2e-7, 1e-4
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 COMMON = dict(
     vocab_size=300, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-    max_position_embeddings=64, initializer_range=0.15, attn_implementation="eager", bos_token_id=None,
+    max_position_embeddings=64, initializer_range=0.1, attn_implementation="eager", bos_token_id=None,
     eos_token_id=None, pad_token_id=None,
 )  # fmt: skip
 SPARSE = dict(num_experts_per_tok=2, **COMMON)
@@ -54,6 +56,24 @@ MODELS = {
 }  # fmt: skip
 
 
+# What the C++ tests import: a few tens of KB each, one of them in two files, one in bf16, one in f16.
+SMALL = dict(
+    vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    max_position_embeddings=32, initializer_range=0.3, attn_implementation="eager", bos_token_id=None,
+    eos_token_id=None, pad_token_id=None,
+)  # fmt: skip
+FIXTURES = {
+    "mixtral": (torch.float32, MixtralForCausalLM, MixtralConfig(
+        num_local_experts=4, num_experts_per_tok=2, intermediate_size=12, head_dim=6, **SMALL)),
+    "olmoe": (torch.float16, OlmoeForCausalLM, OlmoeConfig(
+        num_experts=4, num_experts_per_tok=2, intermediate_size=12, clip_qkv=1.5, **SMALL)),
+    "qwen3_moe": (torch.bfloat16, Qwen3MoeForCausalLM, Qwen3MoeConfig(
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, intermediate_size=20, head_dim=6,
+        norm_topk_prob=True, mlp_only_layers=[0], tie_word_embeddings=True, **SMALL)),
+    "llama": (torch.float32, LlamaForCausalLM, LlamaConfig(intermediate_size=20, head_dim=6, **SMALL)),
+}  # fmt: skip
+
+
 class Report:
     def __init__(self):
         self.held = True
@@ -61,7 +81,7 @@ class Report:
     def line(self, model, what, figure, limit):
         good = figure <= limit
         self.held = self.held and good
-        print(f"{model:17} {what:34} {figure:8.1e} {'ok' if good else 'WRONG'}", flush=True)
+        print(f"{model:17} {what:38} {figure:8.1e} {'ok' if good else 'WRONG'}", flush=True)
 
 
 def relative(actual, expected):
@@ -88,9 +108,13 @@ class Binary:
 
 
 def build(name, seed):
-    """A random model whose norms are not all ones and whose routers are not all alike."""
-    torch.manual_seed(seed)
     cls, config = MODELS[name]
+    return random_model(cls, config, seed)
+
+
+def random_model(cls, config, seed):
+    """Its norms are not all ones, and its routers are not all alike."""
+    torch.manual_seed(seed)
     model = cls(config).eval()
     with torch.no_grad():
         for key, value in model.named_parameters():
@@ -101,9 +125,9 @@ def build(name, seed):
     return model
 
 
-def logits(model, tokens):
+def logits(model, tokens, convert=torch.Tensor.float):
     with torch.no_grad():
-        return model(torch.from_numpy(tokens).long()).logits.float().numpy()
+        return convert(model(torch.from_numpy(tokens).long()).logits).numpy()
 
 
 def tensors_of(folder):
@@ -127,6 +151,27 @@ def set_active_experts(model, k):
             module.top_k = k
 
 
+def write_fixtures(folder):
+    """The models of FIXTURES as save_pretrained writes them, each with tokens and the logits of fp64 arithmetic."""
+    for number, (name, (dtype, cls, config)) in enumerate(FIXTURES.items()):
+        model = random_model(cls, config, 50 + number).to(dtype)
+        path = folder / name
+        shutil.rmtree(path, ignore_errors=True)
+        model.save_pretrained(path, max_shard_size="20KB" if name == "mixtral" else "5GB")
+        (path / "generation_config.json").unlink(missing_ok=True)
+        tokens = torch.from_numpy(numpy.random.RandomState(9).randint(0, 40, size=(2, 12)).astype("<i4"))
+        expected = exact_logits(cls, config, model.float().state_dict(), tokens.numpy())
+        save_file({"tokens": tokens, "logits": torch.from_numpy(expected)}, folder / f"{name}.safetensors")
+
+
+def exact_logits(cls, config, state, tokens):
+    """Of the same weights in fp64 arithmetic throughout, rounded to fp32 in the end."""
+    with training.fp64_throughout():
+        wide = cls(config)
+        wide.load_state_dict({key: value.double() for key, value in state.items()})
+        return logits(wide.double().eval(), tokens, torch.Tensor.double).astype("<f4")
+
+
 def check_model(name, folder, binary, report):
     model = build(name, seed=len(name))
     theirs, run, exported = folder / name, folder / f"{name}-run", folder / f"{name}-out"
@@ -135,6 +180,9 @@ def check_model(name, folder, binary, report):
     expected = logits(model, tokens)
     binary("convert", "import", theirs, run)
     report.line(name, "logits of the import", relative(binary.logits(run, tokens), expected), LOGITS)
+    exact = exact_logits(*MODELS[name], model.state_dict(), tokens)
+    wide = binary.logits(run, tokens, "--set", "train.precision=fp64")
+    report.line(name, "the same, both in fp64", relative(wide, exact), EXACT)
     again = binary.logits(run, tokens, "--ranks-as-threads", 2)
     report.line(name, "the same on two ranks", relative(again, binary.logits(run, tokens)), 0)
     experts = getattr(model.config, "num_local_experts", None) or getattr(model.config, "num_experts", 0)
@@ -159,7 +207,7 @@ def check_model(name, folder, binary, report):
         wide = {key: (torch.float32, torch.frombuffer(bytearray(data), dtype=kind).float().numpy().tobytes())
                 for key, (kind, data) in tensors_of(half).items()}  # fmt: skip
         binary("convert", "export", half_run, half_out)
-        report.line(name, f"tensors not widened exactly, {dtype}"[:34], different(tensors_of(half_out), wide), 0)
+        report.line(name, "tensors not widened exactly, " + str(dtype)[6:], different(tensors_of(half_out), wide), 0)
         if dtype == torch.bfloat16:
             shutil.rmtree(half_out)
             binary("convert", "export", half_run, half_out, "--dtype", "bf16")
@@ -171,18 +219,30 @@ def check_model(name, folder, binary, report):
 
 
 def check_upcycling(folder, binary, report):
+    """The upcycled model is the dense one: by its logits, and by what Hugging Face's dense class says."""
     tokens = numpy.random.RandomState(8).randint(0, 300, size=(3, 40)).astype("<i4")
+    run = folder / "upcycled"
     for name in ("llama", "llama_tied"):
-        expected = logits(build(name, seed=len(name)), tokens)
-        for words in (("--experts", 4), ("--experts", 8, "--top-k", 4, "--every", 2), ("--experts", 3, "--init-router", "zero")):
-            run = folder / "upcycled"
+        dense = build(name, seed=len(name))
+        exact = exact_logits(*MODELS[name], dense.state_dict(), tokens)
+        ours = binary.logits(folder / f"{name}-run", tokens)
+        for words in (
+            ("--experts", 4),
+            ("--experts", 8, "--top-k", 4, "--every", 2),
+            ("--experts", 3, "--init-router", "zero"),
+        ):
             binary("convert", "upcycle", folder / name, run, *words)
             what = "upcycled " + " ".join(str(word) for word in words[1::2])
-            report.line(name, what, relative(binary.logits(run, tokens), expected), UPCYCLED)
+            upcycled = binary.logits(run, tokens)
+            report.line(name, what + ", Hugging Face", relative(upcycled, logits(dense, tokens)), LOGITS)
+            report.line(name, what + ", our dense", relative(upcycled, ours), 1e-6)
+            upcycled = binary.logits(run, tokens, "--set", "train.precision=fp64")
+            report.line(name, what + ", in fp64", relative(upcycled, exact), EXACT)
             shutil.rmtree(run)
-    run, noisy = folder / "llama-run", folder / "noisy"
-    binary("convert", "upcycle", run, noisy, "--experts", 4, "--noise", 0.01)
-    report.line("llama", "with 1 % of noise, from our run", relative(binary.logits(noisy, tokens), logits(build("llama", 5), tokens)), 0.5)
+    binary("convert", "upcycle", folder / "llama-run", run, "--experts", 4, "--noise", 0.01)
+    moved = relative(binary.logits(run, tokens), binary.logits(folder / "llama-run", tokens))
+    report.line("llama", "from our run with 1 % of noise", moved, 0.1)
+    report.line("llama", "noise that did nothing", float(moved < 1e-4), 0)
 
 
 def moments(checkpoint, rename):
@@ -273,8 +333,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/release/moesaic")
     parser.add_argument("--only", choices=[*MODELS, "training"], help="one model, or the continued training")
+    parser.add_argument("--write-fixtures", type=pathlib.Path, metavar="DIR", help="write what the C++ tests read")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if arguments.write_fixtures:
+        write_fixtures(arguments.write_fixtures)
+        return 0
     report = Report()
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
