@@ -1,5 +1,7 @@
 // moesaic convert export: a checkpoint becomes a folder that Hugging Face's from_pretrained loads.
 #include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "launch/commands/commands.h"
 #include "launch/convert/config_writer.h"
@@ -8,10 +10,9 @@
 #include "launch/rank_runtime.h"
 #include "runtime/base/atomic_file.h"
 #include "runtime/base/atomic_folder.h"
+#include "runtime/base/log.h"
 #include "runtime/base/mapped_file.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
-
-#include <nlohmann/json.hpp>
 
 namespace moesaic {
 
@@ -46,6 +47,24 @@ void copy_companions(const std::string& run_folder, const std::string& folder) {
     }
 }
 
+/// The tokenizer of a run that was not imported: a tokenizer.json is what Hugging Face reads, the rest is
+/// not.
+void copy_tokenizer(const Config& config, const std::string& folder) {
+    const std::string& from = config.task.data.tokenizer;
+    const std::string to = folder + "/tokenizer.json";
+    std::error_code ignored;
+    if (from == "bytes" || std::filesystem::exists(to, ignored)) return;
+    if (std::filesystem::path(from).filename() != "tokenizer.json" ||
+        !std::filesystem::is_regular_file(from, ignored)) {
+        log_warn("task.data.tokenizer '{}' is no tokenizer.json: it was not exported", from);
+        return;
+    }
+    const MappedFile contents(from);
+    write_file_atomically(to, {reinterpret_cast<const char*>(contents.data()), contents.size()});
+    write_file_atomically(folder + "/tokenizer_config.json",
+                          "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n");
+}
+
 }  // namespace
 
 int convert_export_command(const ConvertExportOptions& options) {
@@ -73,6 +92,7 @@ int convert_export_command(const ConvertExportOptions& options) {
         folder.path() + "/config.json",
         huggingface_config(family, spec, options.brain_float, companion(run_folder, "config.json")));
     copy_companions(run_folder, folder.path());
+    copy_tokenizer(source.config, folder.path());
     folder.commit();
     std::printf("exported %s as %s: %zu tensors in %zu file%s\n  folder        %s\n", checkpoint.c_str(),
                 family_entry(family).architecture, tensors.size(), parts.size(), parts.size() == 1 ? "" : "s",

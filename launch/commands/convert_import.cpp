@@ -13,7 +13,9 @@ namespace moesaic {
 int convert_import_command(const ConvertImportOptions& options) {
     const WeightSource source = WeightSource::open_huggingface(options.source);
     for (const std::string& warning : source.warnings) log_warn("{}", warning);
-    const Config config = run_config(source.config, options.out, options.overrides, Purpose::inference);
+    Config config = source.config;
+    config.task.data.tokenizer = imported_tokenizer(source, options.out);
+    config = run_config(config, options.out, options.overrides, Purpose::inference);
     const ModelSpec spec = resolve_model(config, *source.config.model.vocabulary);
     source.require_plausible(spec);
     const std::vector<Parameter> parameters = declared_parameters(spec);

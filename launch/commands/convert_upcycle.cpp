@@ -91,6 +91,7 @@ int convert_upcycle_command(const ConvertUpcycleOptions& options) {
     config.model.moe.every = options.every;
     config.model.moe.hidden = config.model.dense_hidden;
     config.model.moe.router.normalize = true;
+    config.task.data.tokenizer = imported_tokenizer(source, options.out);
     config = run_config(config, options.out, options.overrides, Purpose::training);
     const ModelSpec spec = resolve_model(config, *source.config.model.vocabulary);
     std::vector<PlannedTensor> tensors;

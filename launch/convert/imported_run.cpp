@@ -4,6 +4,7 @@
 
 #include "launch/convert/huggingface_folder.h"
 #include "runtime/base/log.h"
+#include "runtime/data/tokenizer.h"
 
 namespace moesaic {
 
@@ -20,6 +21,24 @@ Config run_config(Config config, const std::string& folder, const std::vector<st
         parse_config(to_yaml(config), folder + "/config.yaml (to be written)", overrides, purpose);
     loaded.diagnostics.throw_if_any();
     return loaded.config;
+}
+
+std::string imported_tokenizer(const WeightSource& source, const std::string& folder) {
+    std::string why;
+    const std::string kept = source.config.task.data.tokenizer;
+    const auto path = source.folder.empty() ? std::nullopt : inner_file(source.folder, "tokenizer.json", why);
+    if (!path) return kept;
+    try {
+        const i64 ids = make_tokenizer(*path)->vocabulary_size();
+        if (ids > *source.config.model.vocabulary)
+            throw UserError(
+                fmt::format("has {} ids, the model {} rows", ids, *source.config.model.vocabulary));
+    } catch (const std::exception& error) {
+        log_warn("{}: cannot be used as the run's tokenizer: {}; task.data.tokenizer is '{}'", *path,
+                 error.what(), kept);
+        return kept;
+    }
+    return (std::filesystem::path(folder) / kFolder / "tokenizer.json").lexically_normal().string();
 }
 
 std::vector<std::string> companion_names() {

@@ -15,6 +15,10 @@ namespace moesaic {
 [[nodiscard]] Config run_config(Config config, const std::string& folder,
                                 const std::vector<std::string>& overrides, Purpose purpose);
 
+/// The folder's tokenizer.json as it will lie in `folder`, where it can be read and its ids fit the model's
+/// table; otherwise `bytes`, with a warning.
+[[nodiscard]] std::string imported_tokenizer(const WeightSource& source, const std::string& folder);
+
 /// Small files of a Hugging Face folder that are kept with the run, below `huggingface/`.
 [[nodiscard]] std::vector<CopiedFile> companions(const WeightSource& source);
 
