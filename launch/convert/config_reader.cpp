@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <set>
 
 #include "launch/convert/json_document.h"
 #include "runtime/base/error.h"
@@ -15,74 +14,20 @@ namespace {
 constexpr Limits kWide{1, 1e12};
 constexpr Limits kEpsilon{0, 1};
 
-/// Keys without effect on what a model computes: book-keeping, training of Hugging Face's own, and the
-/// settings of text generation that old versions kept here.
-const std::set<std::string>& keys_without_effect() {
-    static const std::set<std::string> kKeys{"_attn_implementation",
-                                             "_attn_implementation_autoset",
-                                             "_commit_hash",
-                                             "_flash_attn_2_enabled",
-                                             "_name_or_path",
-                                             "attn_implementation",
-                                             "bad_words_ids",
-                                             "begin_suppress_tokens",
-                                             "bos_token_id",
-                                             "chunk_size_feed_forward",
-                                             "cross_attention_hidden_size",
-                                             "decoder_start_token_id",
-                                             "diversity_penalty",
-                                             "do_sample",
-                                             "dtype",
-                                             "early_stopping",
-                                             "encoder_no_repeat_ngram_size",
-                                             "eos_token_id",
-                                             "exponential_decay_length_penalty",
-                                             "finetuning_task",
-                                             "forced_bos_token_id",
-                                             "forced_eos_token_id",
-                                             "id2label",
-                                             "is_decoder",
-                                             "label2id",
-                                             "length_penalty",
-                                             "max_length",
-                                             "max_window_layers",
-                                             "min_length",
-                                             "model_type",
-                                             "no_repeat_ngram_size",
-                                             "num_beam_groups",
-                                             "num_beams",
-                                             "num_return_sequences",
-                                             "output_attentions",
-                                             "output_hidden_states",
-                                             "output_router_logits",
-                                             "output_scores",
-                                             "pad_token_id",
-                                             "prefix",
-                                             "pretraining_tp",
-                                             "problem_type",
-                                             "remove_invalid_values",
-                                             "repetition_penalty",
-                                             "return_dict",
-                                             "return_dict_in_generate",
-                                             "router_aux_loss_coef",
-                                             "sep_token_id",
-                                             "suppress_tokens",
-                                             "task_specific_params",
-                                             "temperature",
-                                             "tf_legacy_loss",
-                                             "tie_encoder_decoder",
-                                             "tokenizer_class",
-                                             "top_k",
-                                             "top_p",
-                                             "torch_dtype",
-                                             "torchscript",
-                                             "transformers_version",
-                                             "typical_p",
-                                             "unk_token_id",
-                                             "use_bfloat16",
-                                             "use_cache"};
-    return kKeys;
-}
+/// Keys without effect on what a model computes, between spaces: book-keeping, training of Hugging Face's
+/// own, and the settings of text generation that old versions kept here.
+constexpr std::string_view kKeysWithoutEffect =
+    " _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _name_or_path "
+    "attn_implementation bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward "
+    "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping "
+    "encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task "
+    "forced_bos_token_id forced_eos_token_id id2label is_decoder label2id length_penalty max_length "
+    "max_window_layers min_length model_type no_repeat_ngram_size num_beam_groups num_beams "
+    "num_return_sequences output_attentions output_hidden_states output_router_logits output_scores "
+    "pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict "
+    "return_dict_in_generate router_aux_loss_coef sep_token_id suppress_tokens task_specific_params "
+    "temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript "
+    "transformers_version typical_p unk_token_id use_bfloat16 use_cache ";
 
 std::string architectures() {
     std::vector<std::string> names;
@@ -131,7 +76,7 @@ class Reader {
         refuse_rotary_variants();
         refuse_windows();
         for (const std::string& key : json_.unread()) {
-            if (keys_without_effect().contains(key)) continue;
+            if (kKeysWithoutEffect.find(fmt::format(" {} ", key)) != std::string_view::npos) continue;
             result_.warnings.push_back(
                 fmt::format("{}: {}: this key is not known and was ignored", json_.where(key), key));
         }

@@ -18,9 +18,9 @@ AtomicFolder::AtomicFolder(const std::string& path) {
     final_path_ = target.string();
     if (path.empty() || !target.has_filename() || target.filename() == "." || target.filename() == "..")
         throw UserError(fmt::format("'{}': is no name for a new folder", path));
-    std::error_code failure;
-    if (fs::exists(fs::symlink_status(target, failure)) &&
-        !(fs::is_directory(target, failure) && fs::is_empty(target, failure)))
+    std::error_code ignored, failure;
+    if (fs::exists(fs::symlink_status(target, ignored)) &&
+        !(fs::is_directory(target, ignored) && fs::is_empty(target, ignored)))
         throw UserError(fmt::format("{}: exists already; name a new folder, or remove this one", path));
     partial_path_ = final_path_ + ".partial";
     if (target.has_parent_path()) fs::create_directories(target.parent_path(), failure);

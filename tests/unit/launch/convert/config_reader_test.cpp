@@ -47,7 +47,7 @@ std::string refusal(const std::string& family, const json& changes) {
 }
 
 TEST(HuggingFaceConfig, TakesOverTheFamilies) {
-    const ImportedConfig mixtral = read("mixtral", {});
+    const ImportedConfig mixtral = read("mixtral", json::object());
     EXPECT_EQ(mixtral.family, Family::mixtral);
     EXPECT_EQ(mixtral.model.vocabulary, 40);
     EXPECT_EQ(mixtral.model.head_dim, 6);
@@ -59,20 +59,20 @@ TEST(HuggingFaceConfig, TakesOverTheFamilies) {
     EXPECT_EQ(mixtral.max_positions, 32);
     EXPECT_TRUE(mixtral.warnings.empty()) << mixtral.warnings[0];
 
-    const ImportedConfig olmoe = read("olmoe", {});
+    const ImportedConfig olmoe = read("olmoe", json::object());
     EXPECT_EQ(olmoe.model.qk_norm, "full");
     EXPECT_EQ(olmoe.model.clip_qkv, 1.5);
     EXPECT_EQ(olmoe.model.moe.router.normalize, false);
     EXPECT_FALSE(olmoe.model.head_dim);
 
-    const ImportedConfig qwen = read("qwen3_moe", {});
+    const ImportedConfig qwen = read("qwen3_moe", json::object());
     EXPECT_EQ(qwen.model.qk_norm, "head");
     EXPECT_EQ(qwen.model.moe.every, 2) << "layer 0 is in mlp_only_layers";
     EXPECT_EQ(qwen.model.moe.hidden, 12);
     EXPECT_EQ(qwen.model.dense_hidden, 20);
     EXPECT_TRUE(qwen.model.tie_embeddings);
 
-    const ImportedConfig llama = read("llama", {});
+    const ImportedConfig llama = read("llama", json::object());
     EXPECT_EQ(llama.model.moe.experts, 0);
     EXPECT_EQ(llama.model.dense_hidden, 20);
 }

@@ -109,7 +109,6 @@ TEST(Import, ListsTensorsThatDoNotFit) {
                 HasSubstr("tensors, the files hold"));
     EXPECT_THAT(refusal_with(converter, "model", "num_local_experts", 65536),
                 HasSubstr("tensors, the files hold"));
-    EXPECT_THAT(refusal_with(converter, "model", "tie_word_embeddings", nullptr), "") << "false by default";
 }
 
 /// A tensor of a file with other bytes or another type.

@@ -141,6 +141,12 @@ TEST(AtomicFolder, AppearsAsAWholeOrNotAtAll) {
     write_text(replaced.path() + "/y", "text");
     replaced.commit();
     EXPECT_EQ(read_text(scratch / "empty/y"), "text");
+    {
+        const std::string beside = "moesaic_atomic_folder_test";  // below the working directory
+        AtomicFolder relative(beside);
+        relative.commit();
+        EXPECT_TRUE(std::filesystem::remove(beside));
+    }
     for (const char* name : {"", ".", "..", "/"}) EXPECT_THROW(AtomicFolder none(name), UserError) << name;
     write_text(scratch / "file", "text");
     EXPECT_THROW(AtomicFolder file(scratch / "file"), UserError);
