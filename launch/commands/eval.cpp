@@ -41,6 +41,7 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     std::vector<std::string> overrides = options.overrides;
     if (options.top_k) overrides.push_back("model.moe.top_k=" + std::to_string(*options.top_k));
     const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
+    check_tokenizer(run, checkpoint);
     world.set_timeout_seconds(run.config.parallel.timeout_seconds);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
