@@ -92,6 +92,7 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
                 static_cast<long long>(spec.seq_len),
                 static_cast<double>(run.dataset->training_windows()) /
                     static_cast<double>(run.config.train.batch_sequences));
+    std::printf("          tokenizer: %s\n", run.tokenizer->describe().c_str());
     for (const std::string& warning : run.dataset->warnings()) std::printf("          %s\n", warning.c_str());
     std::printf(
         "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",

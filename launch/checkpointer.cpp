@@ -114,7 +114,8 @@ void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport
 }  // namespace
 
 CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,
-                                 const TrainingPosition& position, const Config& config) {
+                                 const TrainingPosition& position, const Config& config,
+                                 const std::string& tokenizer) {
     const auto start = std::chrono::steady_clock::now();
     Communicator& world = runtime.mesh->world();
     const std::string folder = checkpoints_folder(run_folder) + "/" + step_folder_name(position.step);
@@ -144,6 +145,7 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
             manifest.tokens = position.tokens;
             manifest.sampler_cursor = position.step * config.train.batch_sequences;
             manifest.config = to_yaml(config);
+            manifest.tokenizer = tokenizer;
             for (int rank = 0; rank < world.size(); ++rank) {
                 const ShardReport& shard = reports[static_cast<std::size_t>(rank)];
                 manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes,

@@ -259,7 +259,8 @@ void Trainer::evaluate(i64 step) {
 void Trainer::checkpoint(i64 step) {
     if (checkpoint_step_ == step) return;
     sinks_.flush();
-    const CheckpointRecord record = save_checkpoint(runtime_, options_.run_folder, position_, config_);
+    const CheckpointRecord record =
+        save_checkpoint(runtime_, options_.run_folder, position_, config_, run_.tokenizer->fingerprint());
     checkpoint_step_ = step;
     sinks_.write(record);
 }

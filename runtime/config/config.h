@@ -87,7 +87,7 @@ struct DataConfig {
         v.value("path", path, "File or folder of training data");
         v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
                  "Format of the data");
-        v.value("tokenizer", tokenizer, "bytes, or a tokenizer's file");
+        v.value("tokenizer", tokenizer, "bytes, or a tokenizer.json, merges file or folder");
         v.value("seq_len", seq_len, kSize, "Tokens of one sequence");
         v.value("validation", validation, {0, 0.99}, "Share of each file, at its end, that is held out");
     }

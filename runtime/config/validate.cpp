@@ -27,7 +27,6 @@ const std::vector<Limitation>& limitations() {
         {"parallel.context", {"1"}},
         {"task.kind", {"lm"}},
         {"task.data.format", {"auto", "text"}},
-        {"task.data.tokenizer", {"bytes"}},
         {"model.kind", {"transformer"}},
         {"model.moe.activation", {"swiglu"}},
         {"model.moe.shared_experts", {"0"}},

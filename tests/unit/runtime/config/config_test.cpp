@@ -281,7 +281,6 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
                              "parallel.context=2",
                              "task.kind=regression",
                              "task.data.format=jsonl",
-                             "task.data.tokenizer=t.json",
                              "model.kind=mlp",
                              "model.moe.activation=gelu",
                              "model.moe.shared_experts=1",
