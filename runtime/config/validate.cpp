@@ -33,7 +33,6 @@ const std::vector<Limitation>& limitations() {
         {"model.moe.router.kind", {"top_k"}},
         {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
         {"model.moe.balance.convention", {"megatron"}},
-        {"train.precision", {"fp32", "fp64"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},

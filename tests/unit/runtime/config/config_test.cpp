@@ -287,7 +287,6 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
                              "model.moe.router.kind=switch",
                              "model.moe.router.score=sigmoid",
                              "model.moe.balance.convention=hf",
-                             "train.precision=bf16",
                              "train.determinism=elastic",
                              "metrics.sinks=[jsonl, tensorboard]",
                              "model.moe.capacity={factor: 1.5}"}) {
