@@ -77,6 +77,7 @@ TEST(Structure, ThirdPartiesStayWhereTheyBelong) {
         {std::regex("pcre2\\.h"), std::regex("runtime/data/tokenizers/text_pattern\\.cpp")},
         {std::regex("utf8proc\\.h"), std::regex("runtime/data/tokenizers/nfc\\.cpp")},
         {std::regex("CLI/.*"), std::regex("launch/cli/.*|launch/main\\.cpp")},
+        {std::regex("dnnl.*|oneapi/.*|omp\\.h"), std::regex("tests/bench/.*")},
         {std::regex("hwy/.*"), std::regex("runtime/cpu/.*|tests/bench/.*|tests/unit/runtime/cpu/.*")},
     };
     for_each_include([&](const SourceFile& file, const std::string& header) {
