@@ -54,7 +54,7 @@ TEST(MemoryPool, CountsWhatIsInUseAndItsPeak) {
 }
 
 TEST(MemoryPool, PoisonsWhatItHandsOut) {
-    MemoryPool pool(Device::cpu, true);
+    MemoryPool pool(Device::cpu, PoolMode::poison);
     for (int round = 0; round < 2; ++round) {  // fresh, then reused
         Tensor tensor(pool, {10}, DType::f32);
         EXPECT_TRUE(std::isnan(tensor.as<float>()[9]));

@@ -88,6 +88,21 @@ TEST(TokenizerJson, OldAndNewForms) {
     EXPECT_NE(tokenizer_of(now)->encode(text), tokenizer_of(style("gpt2"))->encode(text));
 }
 
+/// A token that no merge makes any more is a word's only where ignore_merges says so.
+TEST(TokenizerJson, IgnoreMergesFindsTokensThatNoMergeMakes) {
+    Json document = style("gpt2");
+    const std::string pair = document["model"]["merges"].back();
+    std::string word = pair;
+    word.erase(word.find(' '), 1);
+    const i32 id = document["model"]["vocab"].at(word);
+    document["model"]["merges"].erase(document["model"]["merges"].size() - 1);
+    const auto merging = tokenizer_of(document);
+    const std::string text = merging->decode(Ids{id});
+    EXPECT_GT(merging->encode(text).size(), 1u);
+    document["model"]["ignore_merges"] = true;
+    EXPECT_EQ(tokenizer_of(document)->encode(text), Ids{id});
+}
+
 struct Edit {
     const char* base;
     std::function<void(Json&)> damage;
