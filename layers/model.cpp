@@ -8,7 +8,7 @@ Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, Pla
     : spec_(spec),
       world_(mesh.world().size()),
       defects_(defects),
-      rotary_(spec.head_dim, spec.rope_theta, store.dtype()) {
+      rotary_(spec.head_dim, spec.rope_theta, store.real()) {
     embedding_ = std::make_unique<EmbeddingLayer>(spec, store);
     store.end_segment();
     blocks_.reserve(static_cast<std::size_t>(spec.layers));
@@ -37,6 +37,7 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
     saved.inputs[0] = embedding_->forward(context, {batch.tokens, seq_len}, nothing);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         saved.inputs[i + 1] = blocks_[i].forward(context, {saved.inputs[i], seq_len}, saved.blocks[i]);
+        if (keep && spec_.recompute) saved.blocks[i] = Block::keep_decisions(std::move(saved.blocks[i]));
         if (keep) continue;
         saved.inputs[i].reset();
         RouterTotals totals = std::move(saved.blocks[i].experts.router.totals);
@@ -145,6 +146,11 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
             --expert_layer;
             saved.blocks[i].experts.balance.tokens = tokens;
             if (counts) saved.blocks[i].experts.balance.global_counts = counts.slice_rows(expert_layer, 1);
+        }
+        if (spec_.recompute) {
+            StepContext again = context;
+            again.phase = Phase::recompute;
+            (void)blocks_[i].forward(again, {saved.inputs[i], seq_len}, saved.blocks[i]);
         }
         dx = blocks_[i].backward(context, {saved.inputs[i], seq_len}, dx, saved.blocks[i]);
         saved.blocks[i] = {};

@@ -32,7 +32,9 @@ void add_generate(CLI::App& app, Selected& selected) {
     CLI::App* generate = app.add_subcommand("generate", "Sample text from a trained language model");
     generate->add_option("CHECKPOINT_OR_RUN", options->checkpoint, "Checkpoint or run folder")->required();
     generate->add_option("--prompt", options->prompt, "Text to continue")->required();
-    generate->add_option("--tokens", options->tokens, "Tokens to generate")->check(CLI::Range(0, 1000000000));
+    add_overrides(generate, options->overrides);
+    generate->add_option("--tokens", options->tokens, "Tokens to generate, at most")
+        ->check(CLI::Range(0, 1000000000));
     generate->add_option("--temperature", options->temperature, "0 takes the likeliest token")
         ->check(CLI::Range(0.0, 1e6));
     generate->add_option("--seed", options->seed, "Seed of the sampling");

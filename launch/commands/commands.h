@@ -39,6 +39,7 @@ int verify_command(const VerifyOptions& options);
 struct GenerateOptions {
     std::string checkpoint;
     std::string prompt;
+    std::vector<std::string> overrides;
     long tokens = 200;
     double temperature = 0.8;
     unsigned long seed = 1;

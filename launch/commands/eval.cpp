@@ -63,6 +63,7 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
         return 0;
     }
     const RunSetup run = set_up_run(evaluated_config(options, checkpoint));
+    check_tokenizer(run, checkpoint);
     world.set_timeout_seconds(run.config.parallel.timeout_seconds);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);

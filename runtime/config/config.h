@@ -87,7 +87,7 @@ struct DataConfig {
         v.value("path", path, "File or folder of training data");
         v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
                  "Format of the data");
-        v.value("tokenizer", tokenizer, "bytes, or a tokenizer's file");
+        v.value("tokenizer", tokenizer, "bytes, or a tokenizer.json, merges file or folder");
         v.value("seq_len", seq_len, kSize, "Tokens of one sequence");
         v.value("validation", validation, {0, 0.99}, "Share of each file, at its end, that is held out");
     }
@@ -243,7 +243,7 @@ struct TrainConfig {
     i64 steps = 300, batch_sequences = 32, micro_sequences = 4, log_every = 10, eval_every = 100,
         checkpoint_every = 100;
     std::optional<i64> keep_checkpoints;
-    std::string precision = "fp32", determinism = "layout";
+    std::string precision = "fp32", recompute = "none", determinism = "layout";
     bool operator==(const TrainConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -255,6 +255,8 @@ struct TrainConfig {
         v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
         v.value("keep_checkpoints", keep_checkpoints, "all", kPositive, "Newest checkpoints to keep");
         v.choice("precision", precision, {"fp32", "bf16", "fp64"}, "Type of weights and activations");
+        v.choice("recompute", recompute, {"none", "layer"},
+                 "layer: a block keeps its input alone and computes forward again in the backward");
         v.choice("determinism", determinism, {"layout", "elastic"}, "What has to be bit-identical");
     }
 };
