@@ -136,6 +136,12 @@ TEST(Convert, UpcycleTrainReshardAudit) {
     const double dense =
         Json::parse(moesaic({"eval", scratch / "out/tiny", "--json"}).out).at("heldout_loss");
     EXPECT_NEAR(Json::parse(moesaic({"eval", run, "--json"}).out).at("heldout_loss"), dense, 1e-6);
+    // Experts are alike and their weights sum to 1: their number does not matter.
+    for (const char* k : {"1", "3", "4"}) {
+        const CommandResult other = moesaic({"eval", run, "--top-k", k, "--json"});
+        EXPECT_NEAR(Json::parse(other.out).at("heldout_loss"), dense, 1e-6) << k << " active";
+    }
+    expect_failure(moesaic({"eval", scratch / "out/tiny", "--top-k", "1"}), 2, {"the model is dense"});
     EXPECT_EQ(moesaic({"convert", "audit", run}).code, 0);
     result = moesaic({"train", run + "/config.yaml", "--resume", run}, threads(4));
     ASSERT_EQ(result.code, 0) << result.text();
