@@ -30,22 +30,25 @@ std::string shown_bytes(i64 bytes) {
 }
 
 /// By a dry run, so that it holds for whatever the layers allocate.
-void print_memory(const MemoryEstimate& memory) {
-    const auto row = [](const char* text, i64 bytes) {
-        if (bytes > 0) std::printf("          %12s  %s\n", shown_bytes(bytes).c_str(), text);
+void print_memory(const MemoryEstimate& memory, int ranks_in_process) {
+    const auto row = [](std::string_view text, i64 bytes) {
+        if (bytes > 0)
+            std::printf("          %12s  %s\n", shown_bytes(bytes).c_str(), std::string(text).c_str());
     };
-    std::printf("memory    %s a rank (memory_bytes of the metrics):\n",
+    std::printf("memory    %s a rank (memory_bytes of the metrics); where most is in use:\n",
                 shown_bytes(memory.pool_bytes()).c_str());
     for (std::size_t use = 0; use < kMemoryUses; ++use) {
-        row(std::string(name_of(static_cast<MemoryUse>(use))).c_str(), memory.by_use[use]);
+        row(name_of(static_cast<MemoryUse>(use)), memory.by_use[use]);
     }
     row("sums between ranks", memory.reductions);
     row("kept for reuse", memory.kept);
     const i64 base = resident_bytes();
+    const std::string ranks = ranks_in_process > 1 ? fmt::format(" of {} ranks", ranks_in_process) : "";
     std::printf(
-        "process   %s: the above, %s of program, libraries and data, %s while a checkpoint is written\n",
-        shown_bytes(base + memory.process_bytes()).c_str(), shown_bytes(base).c_str(),
-        shown_bytes(memory.checkpoint).c_str());
+        "process   %s: memory%s and, while a checkpoint is written, %s a rank; %s of program, libraries and "
+        "data\n",
+        shown_bytes(base + ranks_in_process * memory.process_bytes()).c_str(), ranks.c_str(),
+        shown_bytes(memory.checkpoint).c_str(), shown_bytes(base).c_str());
 }
 
 }  // namespace
@@ -70,7 +73,8 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
     return traffic;
 }
 
-void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology) {
+void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology,
+                        int ranks_in_process) {
     const ModelSpec& spec = run.spec;
     const ParameterCounts counts = count_parameters(spec);
     const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
@@ -99,7 +103,7 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }
-    print_memory(estimate_memory(run, world, expert_parallel));
+    print_memory(estimate_memory(run, world, expert_parallel), ranks_in_process);
     std::printf(
         "traffic   per step over all ranks: exchange %s (at even routing), gradients and parameters %s\n",
         shown_bytes(traffic.exchange).c_str(), shown_bytes(traffic.gradients).c_str());

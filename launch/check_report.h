@@ -13,6 +13,8 @@ struct TrafficEstimate {
 };
 [[nodiscard]] TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel);
 
-void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology);
+/// `ranks_in_process`: more than one where ranks are threads.
+void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology,
+                        int ranks_in_process);
 
 }  // namespace moesaic
