@@ -122,6 +122,8 @@ Tensor AttentionLayer::rotated_backward(StepContext& context, const LayerInput& 
 
 Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
+    MOESAIC_ASSERT(in.first_key.elements() == 0, "the kernels know no documents yet: {}",
+                   in.first_key.elements());
     rotated_forward(context, in, q_part_, q_norm_, saved.q);
     rotated_forward(context, in, k_part_, k_norm_, saved.k);
     saved.v = project(context, in.x, v_part_);
@@ -137,7 +139,8 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
                                         .heads = heads_,
                                         .kv_heads = kv_heads_,
                                         .head_dim = head_dim_,
-                                        .seq_len = in.seq_len});
+                                        .seq_len = in.seq_len,
+                                        .first_key = in.first_key});
     Tensor y = backend.allocate({in.x.rows(), width_}, in.x.dtype);
     backend.gemm(context.compute, {.a = saved.mixed, .b = output_.value(), .c = y, .trans_b = true});
     return y;
@@ -166,7 +169,8 @@ Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, Cons
                                                  .heads = heads_,
                                                  .kv_heads = kv_heads_,
                                                  .head_dim = head_dim_,
-                                                 .seq_len = in.seq_len});
+                                                 .seq_len = in.seq_len,
+                                                 .first_key = in.first_key});
     dq = rotated_backward(context, in, q_norm_, std::move(dq), saved.q);
     dk = rotated_backward(context, in, k_norm_, std::move(dk), saved.k);
     if (clip_) backend.clamp_grad(context.compute, *clip_, saved.v, dv);

@@ -82,12 +82,14 @@ struct Attention {
     ConstTensorView q, k, v;
     TensorView out, log_sum_exp;
     i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+    ConstTensorView first_key{};  ///< i32 [T] or empty: the first row that row t may attend to
 };
 /// dq, dk, dv are written.
 struct AttentionGrad {
     ConstTensorView q, k, v, out, log_sum_exp, d_out;
     TensorView dq, dk, dv;
     i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+    ConstTensorView first_key{};
 };
 
 /// y[t] = table[index[t]]; table [V,H], index i32 [T], y [T,H].

@@ -1,4 +1,4 @@
-// NumPy's .npy files of 32-bit integers, for `data dump`.
+// Writing of NumPy's .npy files: arrays of 32-bit integers for `data dump`, headers for token files.
 #pragma once
 
 #include <span>
@@ -8,6 +8,10 @@
 #include "runtime/base/atomic_file.h"
 
 namespace moesaic {
+
+/// The header of a .npy file (format version 1.0) in C order with elements of type `descr`, e.g. "<i4": 128
+/// bytes for shapes of a few extents.
+[[nodiscard]] std::string npy_header(const std::string& descr, const std::vector<i64>& shape);
 
 /// Writes an int32 array in C order (format version 1.0) piece by piece; the file appears under its name when
 /// finish() returns. A failure is an Error, and nothing is left.

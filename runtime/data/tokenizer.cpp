@@ -30,9 +30,24 @@ class ByteTokenizer final : public Tokenizer {
     [[nodiscard]] bool is_bytewise() const override { return true; }
 };
 
+/// Stands where data are token ids and nobody asks for text.
+class NoTokenizer final : public Tokenizer {
+  public:
+    [[nodiscard]] i64 vocabulary_size() const override { return 0; }
+    [[nodiscard]] std::vector<i32> encode(std::string_view) const override { refuse(); }
+    [[nodiscard]] std::string decode(std::span<const i32>) const override { refuse(); }
+
+  private:
+    [[noreturn]] static void refuse() {
+        throw UserError(
+            "text needs a tokenizer, and task.data.tokenizer is none; set it to the tokenizer of the data");
+    }
+};
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name) {
+    if (name == "none") return std::make_unique<NoTokenizer>();
     if (name == "bytes") return std::make_unique<ByteTokenizer>();
     throw UserError(
         fmt::format("tokenizer '{}': there is none of that name; use `bytes` (vocabulary 256)", name));

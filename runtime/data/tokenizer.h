@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,9 +28,12 @@ class Tokenizer {
     [[nodiscard]] virtual std::string decode(std::span<const i32> tokens) const = 0;
     /// Whether token i is byte i of the text, so that the text may be stored in place of its tokens.
     [[nodiscard]] virtual bool is_bytewise() const { return false; }
+    /// The id that ends a document, where the vocabulary has one.
+    [[nodiscard]] virtual std::optional<i32> end_of_text() const { return {}; }
 };
 
-/// The tokenizer of that name: `bytes` (256 ids, one for each byte value). Throws UserError for other names.
+/// The tokenizer of that name: `bytes` (256 ids, one for each byte value); `none`: a stand-in of no ids,
+/// which throws UserError where text is asked for. Throws UserError for other names.
 [[nodiscard]] std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name);
 
 }  // namespace moesaic

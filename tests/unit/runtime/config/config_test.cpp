@@ -271,7 +271,7 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
                              "parallel.pipeline=2",
                              "parallel.context=2",
                              "task.kind=regression",
-                             "task.data.format=jsonl",
+                             "task.data.format=csv",
                              "task.data.tokenizer=t.json",
                              "model.kind=mlp",
                              "model.moe.activation=gelu",
