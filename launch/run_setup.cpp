@@ -49,6 +49,11 @@ RunSetup set_up_run(Config config) {
     const DataConfig& data = config.task.data;
     run.tokenizer = make_tokenizer(data.tokenizer);
     const i64 vocabulary = data.vocabulary.value_or(run.tokenizer->vocabulary_size());
+    if (config.model.vocabulary && *config.model.vocabulary < vocabulary)
+        throw UserError(
+            fmt::format("model.vocabulary: {} rows, but the data have {} ids (task.data.tokenizer '{}', "
+                        "task.data.vocabulary); at least as many rows",
+                        *config.model.vocabulary, vocabulary, data.tokenizer));
     run.dataset = std::make_unique<Dataset>(dataset_options(data, vocabulary), *run.tokenizer);
     run.spec = resolve_model(config, vocabulary);
     run.config = std::move(config);
@@ -63,8 +68,9 @@ RunSetup load_run(const std::string& config_file, const std::vector<std::string>
 
 Config checkpoint_config(const std::string& checkpoint_folder, const std::vector<std::string>& overrides) {
     const Manifest manifest = read_manifest(checkpoint_folder);
-    LoadedConfig loaded = parse_config(
-        manifest.config, checkpoint_folder + "/" + std::string(kManifestName) + ": config", overrides);
+    LoadedConfig loaded =
+        parse_config(manifest.config, checkpoint_folder + "/" + std::string(kManifestName) + ": config",
+                     overrides, Purpose::inference);
     loaded.diagnostics.throw_if_any();
     return loaded.config;
 }
