@@ -34,7 +34,10 @@ struct RunSetup {
 /// would mean something else.
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder);
 
-/// Windows of the fixed training probe: the first that training sees, in epoch 0's order.
+/// What the data section asks for, with a vocabulary that is known.
+[[nodiscard]] DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary);
+
+/// Windows of the fixed training probe: the first that training sees, each once.
 [[nodiscard]] std::vector<i64> probe_windows(const RunSetup& run);
 /// Windows of the held-out shard: all, or the configured number spread evenly over the files.
 [[nodiscard]] std::vector<i64> heldout_windows(const RunSetup& run);

@@ -195,12 +195,12 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.loss_z = result.loss_z;
     record.grad_norm = result.grad_norm;
     record.lr = lr;
-    record.tokens_per_s = static_cast<double>(result.targets) / seconds;
+    const auto tokens = static_cast<double>(config_.train.batch_sequences * config_.task.data.seq_len);
+    record.tokens_per_s = tokens / seconds;
     record.step_ms = slowest[0] * 1e3;
     record.exchange_ms = slowest[1] * 1e3;
     record.exchange_bytes = bytes;
-    record.flops_utilization =
-        model_flops_per_token(run_.spec) * static_cast<double>(result.targets) / seconds / peak_flops_;
+    record.flops_utilization = model_flops_per_token(run_.spec) * tokens / seconds / peak_flops_;
     record.dropped_fraction = 0.0;
     record.memory_bytes = static_cast<i64>(slowest[2]);
     const i64 experts = run_.spec.experts;
@@ -246,9 +246,11 @@ void Trainer::evaluate(i64 step) {
     if (!heldout.loss.empty()) {
         record.heldout_loss = heldout.mean_loss();
         record.heldout_error = heldout.mean_error();
+        for (const DomainScore& score : scores_by_domain(*run_.dataset, heldout_, heldout))
+            record.heldout_by_source[score.name] = score.loss;
         // A gap compares with training samples already seen; before that there is none to speak of.
         if (step * config_.train.batch_sequences >= static_cast<i64>(probe_.size())) {
-            const GapEstimate gap = estimate_gap(heldout.loss, probe.loss, config_.generalization.delta);
+            const GapEstimate gap = estimate_gap(heldout, probe, config_.generalization.delta);
             record.gap = gap.gap;
             record.gap_low = gap.low;
             record.gap_high = gap.high;

@@ -15,6 +15,8 @@ namespace moesaic {
 struct LayerInput {
     ConstTensorView x;  ///< f64, f32 or bf16 [T,H]; the embedding's is i32 [T]. Lives until the backward.
     i64 seq_len = 1;    ///< rows of one sequence; T is a multiple
+    /// i32 [T] the first row that attention of row t may read; empty: the sequence's first.
+    ConstTensorView first_key{};
 };
 
 /// Parameters are declared in the constructor, so that their order is the order of construction. `saved`

@@ -36,7 +36,8 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
     EmbeddingLayer::Saved nothing;
     saved.inputs[0] = embedding_->forward(context, {batch.tokens, seq_len}, nothing);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        saved.inputs[i + 1] = blocks_[i].forward(context, {saved.inputs[i], seq_len}, saved.blocks[i]);
+        saved.inputs[i + 1] =
+            blocks_[i].forward(context, {saved.inputs[i], seq_len, batch.first_key}, saved.blocks[i]);
         if (keep && spec_.recompute) saved.blocks[i] = Block::keep_decisions(std::move(saved.blocks[i]));
         if (keep) continue;
         saved.inputs[i].reset();
@@ -147,12 +148,13 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
             saved.blocks[i].experts.balance.tokens = tokens;
             if (counts) saved.blocks[i].experts.balance.global_counts = counts.slice_rows(expert_layer, 1);
         }
+        const LayerInput in{saved.inputs[i], seq_len, saved.batch.first_key};
         if (spec_.recompute) {
             StepContext again = context;
             again.phase = Phase::recompute;
-            (void)blocks_[i].forward(again, {saved.inputs[i], seq_len}, saved.blocks[i]);
+            (void)blocks_[i].forward(again, in, saved.blocks[i]);
         }
-        dx = blocks_[i].backward(context, {saved.inputs[i], seq_len}, dx, saved.blocks[i]);
+        dx = blocks_[i].backward(context, in, dx, saved.blocks[i]);
         saved.blocks[i] = {};
         saved.inputs[i + 1].reset();
         segment_ready(static_cast<int>(i) + 1);

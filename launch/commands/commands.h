@@ -54,6 +54,33 @@ struct DataDumpOptions {
 };
 int data_dump_command(const DataDumpOptions& options);
 
+/// How the files of `data prepare` and `data inspect` are read; the words of `task.data`.
+struct DataReadOptions {
+    std::string tokenizer = "auto";  ///< auto: bytes for text, none for token ids
+    std::optional<long> vocabulary;
+    std::string format = "auto", text_key = "text", token_type = "auto", end_of_document = "auto";
+};
+
+struct DataPrepareOptions {
+    std::vector<std::string> inputs;
+    std::string prefix;  ///< of the files to write
+    std::string to;      ///< megatron, llmc, nanogpt, npy
+    DataReadOptions read;
+    long shard_tokens = 0;  ///< 0: the format's own
+    bool append_end_of_document = false;
+};
+int data_prepare_command(const DataPrepareOptions& options);
+
+struct DataInspectOptions {
+    std::string path;  ///< data, or a configuration that names them
+    std::vector<std::string> overrides;
+    DataReadOptions read;
+    long seq_len = 256;
+    double validation = 0.1;
+    bool json = false;
+};
+int data_inspect_command(const DataInspectOptions& options);
+
 struct ConvertImportOptions {
     std::string source;  ///< a folder as save_pretrained writes it
     std::string out;     ///< the run folder to be made

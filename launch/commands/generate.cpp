@@ -70,7 +70,9 @@ int generate_on_rank(const GenerateOptions& options, Communicator& world) {
         const std::size_t first = tokens.size() > window ? tokens.size() - window : 0;
         const std::vector<i32> visible(tokens.begin() + static_cast<std::ptrdiff_t>(first), tokens.end());
         std::vector<double> logits = last_logits(runtime, visible);
-        logits.resize(static_cast<std::size_t>(run.tokenizer->vocabulary_size()));  // rows beyond are no text
+        logits.resize(
+            std::min(logits.size(),
+                     static_cast<std::size_t>(run.tokenizer->vocabulary_size())));  // rows beyond are no text
         tokens.push_back(sample_token(logits, options.temperature, random.uniform(static_cast<u64>(i))));
         if (tokens.back() == run.tokenizer->end_of_text()) break;
         // A token may be half a character: the bytes go out as they are, and the next token completes them.

@@ -11,23 +11,25 @@
 
 namespace moesaic {
 
-NpyWriter::NpyWriter(std::string path, const std::vector<i64>& shape, bool real)
-    : file_(std::move(path)), real_(real) {
-    static_assert(std::endian::native == std::endian::little, "the file says '<'");
+std::string npy_header(const std::string& descr, const std::vector<i64>& shape) {
     std::string extents;
-    for (const i64 extent : shape) {
-        extents += fmt::format("{},", extent);
-        missing_elements_ *= extent;
-    }
-    std::string header = fmt::format("{{'descr': '<{}4', 'fortran_order': False, 'shape': ({}), }}",
-                                     real ? 'f' : 'i', extents);
+    for (const i64 extent : shape) extents += fmt::format("{},", extent);
+    std::string header =
+        fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr, extents);
     constexpr std::size_t kPreambleBytes = 10;  // magic, version, length of the header
     const std::size_t padded = (kPreambleBytes + header.size() + 1 + 63) / 64 * 64;
     header.resize(padded - kPreambleBytes - 1, ' ');
     header += '\n';
     const auto low = static_cast<char>(header.size() & 0xff);
     const auto high = static_cast<char>(header.size() >> 8);
-    file_.write(std::string("\x93NUMPY\x01\x00", 8) + low + high + header);
+    return std::string("\x93NUMPY\x01\x00", 8) + low + high + header;
+}
+
+NpyWriter::NpyWriter(std::string path, const std::vector<i64>& shape, bool real)
+    : file_(std::move(path)), real_(real) {
+    static_assert(std::endian::native == std::endian::little, "the file says '<'");
+    for (const i64 extent : shape) missing_elements_ *= extent;
+    file_.write(npy_header(real ? "<f4" : "<i4", shape));
 }
 
 void NpyWriter::append_bytes(const void* data, std::size_t elements, bool real) {

@@ -1,4 +1,4 @@
-// NumPy's .npy files: token ids in and out, logits out.
+// NumPy's .npy files: token ids in and out, logits out; headers for token files.
 #pragma once
 
 #include <span>
@@ -9,6 +9,10 @@
 #include "runtime/base/types.h"
 
 namespace moesaic {
+
+/// The header of a .npy file (format version 1.0) in C order with elements of type `descr`, e.g. "<i4": 128
+/// bytes for shapes of a few extents.
+[[nodiscard]] std::string npy_header(const std::string& descr, const std::vector<i64>& shape);
 
 /// Writes an int32 or float32 array in C order (format version 1.0) piece by piece; the file appears under
 /// its name when finish() returns. A failure is an Error, and nothing is left.

@@ -42,6 +42,22 @@ class ByteTokenizer final : public Tokenizer {
     [[nodiscard]] std::string fingerprint() const override { return "bytes"; }
 };
 
+/// Stands where data are token ids and nobody asks for text.
+class NoTokenizer final : public Tokenizer {
+  public:
+    [[nodiscard]] i64 vocabulary_size() const override { return 0; }
+    [[nodiscard]] std::string describe() const override { return "none"; }
+    [[nodiscard]] std::string fingerprint() const override { return "none"; }
+    [[nodiscard]] std::vector<i32> encode(std::string_view) const override { refuse(); }
+    [[nodiscard]] std::string decode(std::span<const i32>) const override { refuse(); }
+
+  private:
+    [[noreturn]] static void refuse() {
+        throw UserError(
+            "text needs a tokenizer, and task.data.tokenizer is none; set it to the tokenizer of the data");
+    }
+};
+
 /// The file that a path means: itself, or the one in a folder.
 std::string file_of(const std::string& path) {
     std::error_code error;
@@ -76,6 +92,7 @@ std::string Tokenizer::size_text() const {
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name_or_path) {
+    if (name_or_path == "none") return std::make_unique<NoTokenizer>();
     if (name_or_path == "bytes") return std::make_unique<ByteTokenizer>();
     const std::string file = file_of(std::string(name_or_path));
     const std::string extension = fs::path(file).extension().string();

@@ -45,9 +45,10 @@ class Tokenizer {
     [[nodiscard]] std::string size_text() const;
 };
 
-/// The tokenizer that a configuration names: `bytes` (256 ids, one for each byte value), or a path: a
-/// `tokenizer.json` of Hugging Face, a merges file of GPT-2 (`merges.txt`, `vocab.bpe`), or a folder with one
-/// of these. Throws UserError for other names, and where the file is not right.
+/// The tokenizer that a configuration names: `bytes` (256 ids, one for each byte value), `none` (a stand-in
+/// of no ids, which throws UserError where text is asked for), or a path: a `tokenizer.json` of Hugging Face,
+/// a merges file of GPT-2 (`merges.txt`, `vocab.bpe`), or a folder with one of these. Throws UserError for
+/// other names, and where the file is not right.
 [[nodiscard]] std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name_or_path);
 
 }  // namespace moesaic

@@ -102,8 +102,6 @@ TEST(BadInput, WhatThisVersionLacksIsSaid) {
         expect_failure(moesaic({name, "some", "--thing", "3"}), 2,
                        {std::string("moesaic ") + name + ": not in this version\n"});
     }
-    expect_failure(moesaic({"data", "inspect", "file.bin"}), 2,
-                   {"moesaic data inspect: not in this version\n"});
     if (have_mpi()) {
         expect_failure(moesaic({"bench", "alltoall", "--json"}, mpirun(2)), 2,
                        {"moesaic bench: not in this version\n"});

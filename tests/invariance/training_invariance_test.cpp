@@ -41,7 +41,7 @@ class TrainingInvariance : public testing::Test {
         TrainingRun run;
         run.config = setup_.config;
         run.spec = setup_.spec;
-        run.batches = [this](i64 step, i64 first, i64 count, i32* windows) {
+        run.batches = [this](i64 step, i64 first, i64 count, WindowBuffer windows) {
             const Config& config = setup_.config;
             setup_.dataset->training_batch(static_cast<u64>(config.run.seed), step,
                                            config.train.batch_sequences, first, count, windows);

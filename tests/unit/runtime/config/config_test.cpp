@@ -280,7 +280,7 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
                              "parallel.pipeline=2",
                              "parallel.context=2",
                              "task.kind=regression",
-                             "task.data.format=jsonl",
+                             "task.data.format=csv",
                              "model.kind=mlp",
                              "model.moe.activation=gelu",
                              "model.moe.shared_experts=1",
