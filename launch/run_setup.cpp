@@ -75,6 +75,17 @@ Config checkpoint_config(const std::string& checkpoint_folder, const std::vector
     return loaded.config;
 }
 
+void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder) {
+    const std::string trained = read_manifest(checkpoint_folder).tokenizer;
+    const std::string found = run.tokenizer->fingerprint();
+    if (trained.empty() || found.empty() || trained == found) return;
+    throw UserError(fmt::format(
+        "{}: was trained with another tokenizer: {}, and task.data.tokenizer '{}' ({}) is {}; give the one "
+        "it "
+        "was trained with, wherever it is now: --set task.data.tokenizer=PATH",
+        checkpoint_folder, trained, run.config.task.data.tokenizer, run.tokenizer->describe(), found));
+}
+
 std::vector<i64> probe_windows(const RunSetup& run) {
     const i64 count = std::min(run.config.generalization.probe_sequences, run.dataset->training_windows());
     std::vector<i64> windows;
@@ -97,8 +108,9 @@ std::vector<i64> heldout_windows(const RunSetup& run) {
 
 std::string data_fingerprint(const RunSetup& run) {
     const Dataset& dataset = *run.dataset;
-    std::string text = fmt::format("{} {} {} {}", dataset.training_windows(), dataset.validation_windows(),
-                                   dataset.training_tokens(), dataset.validation_tokens());
+    std::string text =
+        fmt::format("{} {} {} {} {}", run.tokenizer->fingerprint(), dataset.training_windows(),
+                    dataset.validation_windows(), dataset.training_tokens(), dataset.validation_tokens());
     std::vector<i32> window(static_cast<std::size_t>(dataset.seq_len() + 1));
     for (const i64 index : {i64{0}, dataset.training_windows() / 2, dataset.training_windows() - 1}) {
         dataset.training_window(index, window.data());

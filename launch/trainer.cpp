@@ -176,8 +176,9 @@ StepResult Trainer::step(i64 step) {
 void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     Communicator& world = runtime_.mesh->world();
     const double steps = static_cast<double>(since_record_.steps);
-    double slowest[3] = {since_record_.seconds / steps, since_record_.exchange_seconds / steps,
-                         static_cast<double>(runtime_.backend->pool().bytes_reserved())};
+    double slowest[3] = {
+        since_record_.seconds / steps, since_record_.exchange_seconds / steps,
+        static_cast<double>(runtime_.backend->pool().bytes_reserved() + runtime_.mesh->reserved_bytes())};
     i64 bytes = since_record_.exchange_bytes / since_record_.steps;
     since_record_ = {};
     world.all_reduce(*runtime_.exchange, view_of(slowest, {3}), ReduceOp::max, {"times of the step"});
@@ -261,7 +262,8 @@ void Trainer::evaluate(i64 step) {
 void Trainer::checkpoint(i64 step) {
     if (checkpoint_step_ == step) return;
     sinks_.flush();
-    const CheckpointRecord record = save_checkpoint(runtime_, options_.run_folder, position_, config_);
+    const CheckpointRecord record =
+        save_checkpoint(runtime_, options_.run_folder, position_, config_, run_.tokenizer->fingerprint());
     checkpoint_step_ = step;
     sinks_.write(record);
 }

@@ -128,7 +128,7 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
     if (clip_) backend.clamp(context.compute, *clip_, saved.v);
 
     saved.mixed = backend.allocate(saved.q.ready.shape(), in.x.dtype);
-    saved.log_sum_exp = backend.allocate({heads_, in.x.rows()}, in.x.dtype);
+    saved.log_sum_exp = backend.allocate({heads_, in.x.rows()}, accumulation_type(in.x.dtype));
     backend.attention(context.compute, {.q = saved.q.ready,
                                         .k = saved.k.ready,
                                         .v = saved.v,

@@ -31,6 +31,14 @@ Tensor Block::forward(StepContext& context, const LayerInput& in, Saved& saved) 
     return y;
 }
 
+Block::Saved Block::keep_decisions(Saved saved) {
+    Saved kept;
+    kept.experts.router = std::move(saved.experts.router);
+    kept.experts.routing = std::move(saved.experts.routing);
+    kept.experts.plan = std::move(saved.experts.plan);
+    return kept;
+}
+
 Tensor Block::backward(StepContext& context, const LayerInput& in, ConstTensorView dy, Saved& saved) const {
     const LayerInput feed_forward_in{saved.feed_forward_in, in.seq_len};
     const LayerInput middle{saved.middle, in.seq_len};

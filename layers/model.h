@@ -53,8 +53,8 @@ struct ForwardResult {
 /// What one micro-batch keeps between forward and backward.
 struct ModelSaved {
     Batch batch;
-    std::vector<Tensor> inputs;  ///< [T,H] of each block, and last that of the final norm
-    std::vector<Block::Saved> blocks;
+    std::vector<Tensor> inputs;        ///< [T,H] of each block, and last that of the final norm
+    std::vector<Block::Saved> blocks;  ///< with spec.recompute the routers' decisions alone
     RmsNormLayer::Saved norm;
     Tensor normed;  ///< [T,H] what the head reads
     OutputHead::Saved head;

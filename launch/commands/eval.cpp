@@ -6,6 +6,7 @@
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
 #include "launch/evaluation.h"
+#include "launch/logits.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -72,7 +73,15 @@ Config evaluated_config(const EvalOptions& options, const std::string& checkpoin
 
 int eval_on_rank(const EvalOptions& options, Communicator& world) {
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
+    if (options.logits.empty() != options.tokens.empty())
+        throw UserError("--logits FILE.npy and --tokens FILE.npy belong together: give both");
+    if (!options.logits.empty()) {
+        write_logits(evaluated_config(options, checkpoint), checkpoint, options.tokens, options.logits,
+                     world);
+        return 0;
+    }
     const RunSetup run = set_up_run(evaluated_config(options, checkpoint));
+    check_tokenizer(run, checkpoint);
     world.set_timeout_seconds(run.config.parallel.timeout_seconds);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);

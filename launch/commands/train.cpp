@@ -51,6 +51,7 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
     const TrainerOptions plan = plan_resume(options, run_folder);
+    if (!plan.resume_from.empty()) check_tokenizer(run, plan.resume_from);
     Trainer trainer(run, world, plan);
     return trainer.run();
 }

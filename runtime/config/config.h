@@ -117,7 +117,8 @@ struct DataConfig {
         v.sections("sources", sources, "Blend of several sources, instead of path");
         v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
                  "Format of the data; auto: by ending and header, file by file");
-        v.value("tokenizer", tokenizer, "bytes, a tokenizer's file, or none for token ids");
+        v.value("tokenizer", tokenizer,
+                "bytes, a tokenizer.json, merges file or folder; none for token ids alone");
         v.value("vocabulary", vocabulary, "auto", kSize, "Number of token ids; auto: the tokenizer's");
         v.value("text_key", text_key, "Member of a JSON line that is the document's text");
         v.choice("token_type", token_type, {"auto", "uint16", "uint32"},
@@ -280,7 +281,7 @@ struct TrainConfig {
     i64 steps = 300, batch_sequences = 32, micro_sequences = 4, log_every = 10, eval_every = 100,
         checkpoint_every = 100;
     std::optional<i64> keep_checkpoints;
-    std::string precision = "fp32", determinism = "layout";
+    std::string precision = "fp32", recompute = "none", determinism = "layout";
     bool operator==(const TrainConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -292,6 +293,8 @@ struct TrainConfig {
         v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
         v.value("keep_checkpoints", keep_checkpoints, "all", kPositive, "Newest checkpoints to keep");
         v.choice("precision", precision, {"fp32", "bf16", "fp64"}, "Type of weights and activations");
+        v.choice("recompute", recompute, {"none", "layer"},
+                 "layer: a block keeps its input alone and computes forward again in the backward");
         v.choice("determinism", determinism, {"layout", "elastic"}, "What has to be bit-identical");
     }
 };

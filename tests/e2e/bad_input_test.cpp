@@ -107,8 +107,8 @@ TEST(BadInput, WhatThisVersionLacksIsSaid) {
                        {"moesaic bench: not in this version\n"});
     }
     const ScratchFolder scratch;
-    expect_mistake(tiny(scratch / "out", {"train.precision=bf16", "parallel.tensor=2"}),
-                   {"train.precision: 'bf16' is not in this version; ",
+    expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.tensor=2"}),
+                   {"train.determinism: 'elastic' is not in this version; ",
                     "parallel.tensor: '2' is not in this version; "});
 }
 
