@@ -27,11 +27,12 @@ Config shortened(Config config, int world) {
 
 /// What Trainer does, once each.
 void rehearse(RankRuntime& runtime, const Config& config) {
-    TrainingStep training(runtime, config, [](i64, i64, i64, i32*) {});
-    const WindowSource no_windows = [](i64, i64, i32*) {};
+    TrainingStep training(runtime, config, [](i64, i64, i64, WindowBuffer) {});
+    const WindowSource no_windows = [](i64, i64, WindowBuffer) {};
     const i64 sequences = 2 * runtime.mesh->world().size() * config.train.micro_sequences;
-    (void)evaluate_shard(runtime, no_windows, sequences, config.task.data.seq_len,
-                         config.train.micro_sequences);
+    (void)evaluate_shard(
+        runtime, no_windows,
+        {sequences, config.task.data.seq_len, config.train.micro_sequences, config.task.data.document_mask});
     StepContext context = runtime.context(Phase::train, 0);
     runtime.optimizer->visit_state(context, [](const Parameter&, const ParameterState&) {});
     for (const i64 step : {1, 2}) {

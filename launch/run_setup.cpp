@@ -78,8 +78,7 @@ Config checkpoint_config(const std::string& checkpoint_folder, const std::vector
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder) {
     const std::string trained = read_manifest(checkpoint_folder).tokenizer;
     const std::string found = run.tokenizer->fingerprint();
-    // Who trains on token ids alone has not said what they mean.
-    if (trained.empty() || trained == found || trained == "none" || found == "none") return;
+    if (trained.empty() || found.empty() || trained == found) return;
     throw UserError(fmt::format(
         "{}: was trained with another tokenizer: {}, and task.data.tokenizer '{}' ({}) is {}; give the one "
         "it was trained with, wherever it is now: --set task.data.tokenizer=PATH",

@@ -30,12 +30,12 @@ struct RunSetup {
 [[nodiscard]] Config checkpoint_config(const std::string& checkpoint_folder,
                                        const std::vector<std::string>& overrides);
 
+/// What the data section asks for, with a vocabulary that is known.
+[[nodiscard]] DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary);
+
 /// Throws UserError where the checkpoint was trained with another tokenizer than the run has: its token ids
 /// would mean something else.
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder);
-
-/// What the data section asks for, with a vocabulary that is known.
-[[nodiscard]] DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary);
 
 /// Windows of the fixed training probe: the first that training sees, each once.
 [[nodiscard]] std::vector<i64> probe_windows(const RunSetup& run);

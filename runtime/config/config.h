@@ -117,7 +117,8 @@ struct DataConfig {
         v.sections("sources", sources, "Blend of several sources, instead of path");
         v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
                  "Format of the data; auto: by ending and header, file by file");
-        v.value("tokenizer", tokenizer, "bytes, a tokenizer.json, merges file or folder, or none for token ids");
+        v.value("tokenizer", tokenizer,
+                "bytes, a tokenizer.json, merges file or folder; none for token ids alone");
         v.value("vocabulary", vocabulary, "auto", kSize, "Number of token ids; auto: the tokenizer's");
         v.value("text_key", text_key, "Member of a JSON line that is the document's text");
         v.choice("token_type", token_type, {"auto", "uint16", "uint32"},

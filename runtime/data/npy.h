@@ -1,4 +1,4 @@
-// NumPy's .npy files: token ids in and out, logits out; headers for token files.
+// NumPy's .npy files: token ids in and out, logits out, headers for token files.
 #pragma once
 
 #include <span>

@@ -46,10 +46,10 @@ class ByteTokenizer final : public Tokenizer {
 class NoTokenizer final : public Tokenizer {
   public:
     [[nodiscard]] i64 vocabulary_size() const override { return 0; }
-    [[nodiscard]] std::string describe() const override { return "none"; }
-    [[nodiscard]] std::string fingerprint() const override { return "none"; }
     [[nodiscard]] std::vector<i32> encode(std::string_view) const override { refuse(); }
     [[nodiscard]] std::string decode(std::span<const i32>) const override { refuse(); }
+    [[nodiscard]] std::string describe() const override { return "none"; }
+    [[nodiscard]] std::string fingerprint() const override { return ""; }  // fits any
 
   private:
     [[noreturn]] static void refuse() {
