@@ -91,7 +91,7 @@ std::string_view name_of(MemoryUse use) {
         case MemoryUse::exchange:
             return "rows on their way between ranks";
         case MemoryUse::widened:
-            return "operands widened to f32";
+            return "operands in the form that products compute with";
         case MemoryUse::count:
             break;
     }

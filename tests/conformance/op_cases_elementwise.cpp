@@ -34,6 +34,20 @@ void append_simple(std::vector<OpCase>& cases, i64 rows, i64 width) {
                          },
                      .tolerance_f32 = 1e-7,
                      .tolerance_f64 = 0});
+    cases.push_back({.name = "scale" + size,
+                     .buffers = {by_row(written(normal("y", shape)))},
+                     .run = [](Backend& b, Stream& s, Views v) { b.scale(s, -0.75, v[0]); },
+                     .reference =
+                         [](Values& v) {
+                             for (double& y : v[0]) y *= -0.75;
+                         },
+                     .tolerance_f32 = 1e-7,
+                     .tolerance_f64 = 0});
+}
+
+void append_conversions(std::vector<OpCase>& cases, i64 rows, i64 width) {
+    const std::string size = fmt::format(" {}x{}", rows, width);
+    const Shape shape{rows, width};
     cases.push_back({.name = "convert real to stored" + size,
                      .buffers = {by_row(real(normal("from", shape))), by_row(output("to", shape))},
                      .run = [](Backend& b, Stream& s, Views v) { b.convert(s, v[0], v[1]); },
@@ -67,15 +81,6 @@ void append_simple(std::vector<OpCase>& cases, i64 rows, i64 width) {
              },
          .tolerance_f32 = 1e-15,
          .tolerance_f64 = 1e-15});
-    cases.push_back({.name = "scale" + size,
-                     .buffers = {by_row(written(normal("y", shape)))},
-                     .run = [](Backend& b, Stream& s, Views v) { b.scale(s, -0.75, v[0]); },
-                     .reference =
-                         [](Values& v) {
-                             for (double& y : v[0]) y *= -0.75;
-                         },
-                     .tolerance_f32 = 1e-7,
-                     .tolerance_f64 = 0});
 }
 
 void append_clamp(std::vector<OpCase>& cases, i64 rows, i64 width) {
@@ -173,6 +178,7 @@ void append_elementwise_cases(std::vector<OpCase>& cases) {
     for (const auto& [rows, width] :
          std::initializer_list<std::pair<i64, i64>>{{0, 5}, {1, 1}, {3, 7}, {5, 64}, {61, 677}}) {
         append_simple(cases, rows, width);
+        append_conversions(cases, rows, width);
         append_clamp(cases, rows, width);
     }
     for (const i64 count : {0, 1, 37, 64, 40001}) {
