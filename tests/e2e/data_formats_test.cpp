@@ -1,5 +1,7 @@
 // Training data of every format through the binary: the same losses, sources of a blend, wrong ids, prepare,
 // inspect.
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <fstream>
 
