@@ -98,7 +98,7 @@ TEST(BadInput, AFolderThatCannotBeMade) {
 }
 
 TEST(BadInput, WhatThisVersionLacksIsSaid) {
-    for (const char* name : {"study", "report", "bound", "bench", "plan", "convert", "doctor"}) {
+    for (const char* name : {"study", "report", "bench", "plan", "convert", "doctor"}) {
         expect_failure(moesaic({name, "some", "--thing", "3"}), 2,
                        {std::string("moesaic ") + name + ": not in this version\n"});
     }

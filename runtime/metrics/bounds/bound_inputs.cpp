@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "runtime/base/error.h"
+#include "runtime/metrics/bounds/compression.h"
 
 namespace moesaic {
 
@@ -88,10 +89,11 @@ constexpr BoundInputField kFields[] = {
            "Parameters of one layer's attention"),
     number("expert_parameters", &In::expert_parameters, 0, kHuge, "Parameters of one expert"),
 
-    number("parameters", &In::parameters, 1, kHuge,
-           "Parameters of the dense part (the model without extra experts)"),
+    number(
+        "parameters", &In::parameters, 1, kHuge,
+        "Parameters N without embeddings: of the dense base (clark), of all (krajewski, data_constrained)"),
     number("active_parameters", &In::active_parameters, 1, kHuge,
-           "Active parameters, or those of one expert"),
+           "Active parameters without embeddings; of one expert (momlp_size)"),
     number("tokens", &In::tokens, 1, kHuge, "Tokens processed"),
     number("unique_tokens", &In::unique_tokens, 1, kHuge, "Unique tokens among them"),
     number("granularity", &In::granularity, kTiny, kHuge, "Granularity G of the experts"),
@@ -115,6 +117,11 @@ bool is_given(const BoundInputs& inputs, const BoundInputField& field) {
     return field.number ? (inputs.*field.number).has_value() : !(inputs.*field.list).empty();
 }
 
+double loss_range(const BoundInputs& inputs) {
+    if (inputs.vocabulary && inputs.smoothing) return smoothed_range(*inputs.smoothing, *inputs.vocabulary);
+    return *inputs.range;
+}
+
 std::vector<BoundInputConflict> conflicts(const BoundInputs& inputs) {
     std::vector<BoundInputConflict> found;
     const auto above = [&](std::string_view name, const In::Number& value, std::string_view limit_name,
@@ -128,10 +135,11 @@ std::vector<BoundInputConflict> conflicts(const BoundInputs& inputs) {
     above("heldout_errors", inputs.heldout_errors, "heldout_samples", inputs.heldout_samples,
           "count the units that were wrong");
     constexpr std::string_view kRange = "give range, or losses divided by it";
-    above("heldout_mean", inputs.heldout_mean, "range", inputs.range, kRange);
-    above("fresh_mean", inputs.fresh_mean, "range", inputs.range, kRange);
-    above("fresh_past_mean", inputs.fresh_past_mean, "range", inputs.range, kRange);
-    above("train_loss", inputs.train_loss, "range", inputs.range, kRange);
+    const In::Number range = loss_range(inputs);
+    above("heldout_mean", inputs.heldout_mean, "range", range, kRange);
+    above("fresh_mean", inputs.fresh_mean, "range", range, kRange);
+    above("fresh_past_mean", inputs.fresh_past_mean, "range", range, kRange);
+    above("train_loss", inputs.train_loss, "range", range, kRange);
     above("unique_tokens", inputs.unique_tokens, "tokens", inputs.tokens,
           "unique tokens are among those processed");
     if (inputs.classes == 1.0)

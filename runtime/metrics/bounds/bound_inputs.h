@@ -58,6 +58,9 @@ struct BoundInputField {
 [[nodiscard]] const BoundInputField& bound_input_field(std::string_view name);
 [[nodiscard]] bool is_given(const BoundInputs& inputs, const BoundInputField& field);
 
+/// The range of the losses: that of smoothed bits where vocabulary and smoothing are given, else `range`.
+[[nodiscard]] double loss_range(const BoundInputs& inputs);
+
 /// A condition between two inputs that does not hold: the later one's name and what is wrong.
 struct BoundInputConflict {
     std::string_view field;

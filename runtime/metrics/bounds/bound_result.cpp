@@ -37,6 +37,17 @@ BoundResult& BoundResult::assume(std::string name, AssumptionStatus status, std:
     return *this;
 }
 
+BoundResult& BoundResult::assume_independent_samples() {
+    return assume("independent_samples", AssumptionStatus::unknown,
+                  "the samples are independent draws (documents or packed sequences, not tokens or epochs)");
+}
+
+BoundResult& BoundResult::assume_loss_in_range() {
+    return assume(
+        "loss_in_range", AssumptionStatus::unknown,
+        "the loss lies in [0, range], and is Lipschitz where a constant is given; raw cross-entropy is not");
+}
+
 BoundResult sum_of_terms(BoundTerms terms, double range) {
     BoundResult result;
     result.value = terms.sum();

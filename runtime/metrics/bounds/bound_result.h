@@ -57,6 +57,9 @@ struct BoundResult {
     }
 
     BoundResult& assume(std::string name, AssumptionStatus status, std::string meaning);
+    /// The two that most bounds share; from the numbers alone both stay unknown.
+    BoundResult& assume_independent_samples();
+    BoundResult& assume_loss_in_range();
 };
 
 /// The sum of its terms; vacuous from `range` (of the loss) on, and where it is not a number.

@@ -26,7 +26,7 @@ using In = BoundInputs;
 template <bool exact_binomial>
 BoundResult published(const In& in) {
     return published_bound({*in.samples, *in.experts, *in.top_k, *in.lipschitz, *in.rademacher, *in.natarajan,
-                            *in.delta, *in.range, exact_binomial});
+                            *in.delta, loss_range(in), exact_binomial});
 }
 
 AssumptionStatus gate_status(const In& in, GateKind gate) {
@@ -65,7 +65,7 @@ BoundResult corrected(const In& in) {
     mixture.rank_weights = in.rank_weights;
     mixture.lipschitz = *in.lipschitz;
     mixture.classes = *in.classes;
-    mixture.range = *in.range;
+    mixture.range = loss_range(in);
     mixture.norm = *in.norm;
     mixture.stacked_norm = in.stacked_norm;
     mixture.expert_layers = *in.expert_layers;
@@ -78,7 +78,7 @@ BoundResult corrected(const In& in) {
     mixture.layers_below_frozen = in.layers_below_frozen;
     BoundResult result = routed_mixture_bound(mixture);
     result.assume("gate_covered", gate_status(in, gate),
-                  fmt::format("the model's gates are {}", name_of(gate)));
+                  "the model's gates are of the kind the bound is about");
     if (gate != GateKind::frozen && !in.router_inputs) {
         result.assume("router_known", AssumptionStatus::unknown,
                       "the router's size follows from the Natarajan dimension: give router_inputs instead");
@@ -88,11 +88,11 @@ BoundResult corrected(const In& in) {
 
 BoundResult frozen_features(const In& in) {
     return frozen_features_bound(
-        {*in.samples, *in.delta, *in.complexity, *in.lipschitz, *in.classes, *in.range});
+        {*in.samples, *in.delta, *in.complexity, *in.lipschitz, *in.classes, loss_range(in)});
 }
 
 HeldoutLosses heldout_losses(const In& in) {
-    return {*in.heldout_samples, in.heldout_mean.value_or(0), in.heldout_variance.value_or(0), *in.range,
+    return {*in.heldout_samples, in.heldout_mean.value_or(0), in.heldout_variance.value_or(0), loss_range(in),
             *in.delta};
 }
 BoundResult heldout(const In& in) {
@@ -110,10 +110,10 @@ BoundResult heldout_binomial(const In& in) {
 
 /// The Catoni form of fresh_data.h for one window, its lambda from the losses before it.
 BoundResult prequential(const In& in) {
-    const double lambda = catoni_lambda(*in.fresh_past_mean / *in.range, *in.fresh_samples, *in.delta);
+    const double lambda = catoni_lambda(*in.fresh_past_mean / loss_range(in), *in.fresh_samples, *in.delta);
     const BoundResult scaled =
-        catoni_bound({*in.fresh_samples, *in.fresh_mean / *in.range, 0, *in.delta}, lambda);
-    BoundResult result = risk_bound(*in.fresh_mean, *in.range * scaled.value, *in.range);
+        catoni_bound({*in.fresh_samples, *in.fresh_mean / loss_range(in), 0, *in.delta}, lambda);
+    BoundResult result = risk_bound(*in.fresh_mean, loss_range(in) * scaled.value, loss_range(in));
     result.details.add("lambda", lambda);
     return result
         .assume("fresh", AssumptionStatus::unknown,
@@ -122,11 +122,8 @@ BoundResult prequential(const In& in) {
                 "the statement is about the average of the models in the window");
 }
 
-/// Losses of a compressed model; the range of smoothed bits where vocabulary and smoothing say it.
 CompressedModel compressed(const In& in) {
-    const double range =
-        in.vocabulary && in.smoothing ? smoothed_range(*in.smoothing, *in.vocabulary) : *in.range;
-    return {*in.samples, *in.train_loss, *in.bits, range, *in.delta};
+    return {*in.samples, *in.train_loss, *in.bits, loss_range(in), *in.delta};
 }
 BoundResult occam(const In& in) {
     return occam_bound(compressed(in));
@@ -193,7 +190,7 @@ BoundResult clark(const In& in) {
     return clark_loss(*in.parameters, *in.experts);
 }
 BoundResult krajewski(const In& in) {
-    return krajewski_loss(*in.active_parameters, *in.tokens, *in.granularity);
+    return krajewski_loss(*in.parameters, *in.tokens, *in.granularity);
 }
 BoundResult ludziejewski(const In& in) {
     return ludziejewski_loss(*in.active_parameters, *in.tokens, *in.experts);
@@ -277,7 +274,7 @@ constexpr Bound kBounds[] = {
     {"clark", prediction, "loss against size and experts", "Clark et al., arXiv 2202.01169, equation 3",
      "parameters experts", clark},
     {"krajewski", prediction, "loss against size, data and granularity", "Krajewski et al., arXiv 2402.07871",
-     "active_parameters tokens granularity", krajewski},
+     "parameters tokens granularity", krajewski},
     {"ludziejewski", prediction, "loss against active size, data and experts",
      "Ludziejewski et al., arXiv 2502.05172", "active_parameters tokens experts", ludziejewski},
     {"data_constrained", prediction, "loss with repeated data", "Muennighoff et al., arXiv 2305.16264",

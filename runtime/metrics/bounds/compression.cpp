@@ -11,14 +11,11 @@ namespace moesaic {
 namespace {
 
 BoundResult with_assumptions(BoundResult result) {
-    result
-        .assume("independent_samples", AssumptionStatus::unknown,
-                "the samples are independent documents; tokens are not")
+    result.assume_independent_samples()
         .assume("code_fixed_beforehand", AssumptionStatus::unknown,
                 "the code (architecture, quantisation, coder) was fixed before the sample was seen, and the "
                 "evaluated weights are the decoded ones")
-        .assume("loss_in_range", AssumptionStatus::unknown,
-                "the loss lies in [0, range]: smoothed bits or 0-1 error, not raw cross-entropy");
+        .assume_loss_in_range();
     return result;
 }
 

@@ -9,7 +9,8 @@ namespace moesaic {
 /// nats 0 gives q, q = 0 gives 1 - exp(-nats), q = 1 gives 1.
 [[nodiscard]] double kl_inverse(double q, double nats);
 
-/// P(X <= successes) for X binomial with `trials` (whole, up to 1e12) and chance p in [0, 1]; O(sqrt(trials)).
+/// P(X <= successes) for X binomial with `trials` (whole, up to 1e12) and chance p in [0, 1];
+/// O(sqrt(trials)).
 [[nodiscard]] double binomial_cdf(double successes, double trials, double p);
 /// The p at which P(X <= errors) = delta: the upper limit of Clopper and Pearson (1934), equal to
 /// BetaQuantile(1 - delta; errors + 1, trials - errors). 1 where every trial is an error.

@@ -14,11 +14,10 @@ BoundResult frozen_features_bound(const FrozenFeatures& input) {
     terms.add("expert", 2 * outputs * input.lipschitz * input.complexity);
     terms.add("confidence", 3 * confidence_term(input.range, 2, input.delta, input.samples));
     BoundResult result = sum_of_terms(std::move(terms), input.range);
-    result.assume("independent_samples", AssumptionStatus::unknown, "the samples are independent draws")
+    result.assume_independent_samples()
         .assume("features_frozen", AssumptionStatus::unknown,
                 "features and router do not depend on the sample (random, hash, or trained on other data)")
-        .assume("loss_in_range", AssumptionStatus::unknown,
-                "the loss lies in [0, range] and is Lipschitz as stated")
+        .assume_loss_in_range()
         .assume("norms_a_priori", AssumptionStatus::unknown,
                 "the cap of the stacked norm was fixed before the sample was seen");
     return result;

@@ -16,9 +16,7 @@ double maurer_nats(double divergence, double samples, double delta) {
 }
 
 BoundResult with_assumptions(BoundResult result) {
-    result
-        .assume("independent_samples", AssumptionStatus::unknown,
-                "the certifying examples are independent draws")
+    result.assume_independent_samples()
         .assume(
             "prior_independent", AssumptionStatus::unknown,
             "the prior was fixed without the certifying examples (a start value, a downloaded checkpoint, "

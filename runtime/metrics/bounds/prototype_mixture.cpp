@@ -68,9 +68,8 @@ BoundResult prototype_mixture_gap(const PrototypeMixture& mixture, double sample
     terms.add("confidence", confidence_term(1, 1, delta, samples));
     BoundResult result = sum_of_terms(std::move(terms), 1);
     result.details = growth;
-    result.assume("independent_samples", AssumptionStatus::unknown, "the samples are independent draws")
-        .assume("binary_labels", AssumptionStatus::unknown,
-                "the loss is the 0-1 error of the sign of one output");
+    result.assume_independent_samples().assume("binary_labels", AssumptionStatus::unknown,
+                                               "the loss is the 0-1 error of the sign of one output");
     return result;
 }
 

@@ -26,9 +26,8 @@ BoundResult published_bound(const PublishedBound& input) {
             "single expert; read it as a trend")
         .assume("experts_counted_together", AssumptionStatus::unknown,
                 "R_m(H) is the complexity of all experts under a fixed routing, not of one expert")
-        .assume("independent_samples", AssumptionStatus::unknown, "the samples are independent draws")
-        .assume("lipschitz_loss", AssumptionStatus::unknown,
-                "the loss is bounded by the range and Lipschitz in the prediction");
+        .assume_independent_samples()
+        .assume_loss_in_range();
     return result;
 }
 

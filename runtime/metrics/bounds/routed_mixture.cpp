@@ -93,10 +93,8 @@ double expert_term(const RoutedMixture& input) {
 
 void add_assumptions(const RoutedMixture& input, BoundResult& result) {
     using enum AssumptionStatus;
-    result
-        .assume("independent_samples", unknown,
-                "the samples are independent draws (documents or packed sequences, not tokens or epochs)")
-        .assume("loss_in_range", unknown, "the loss lies in [0, range] and is Lipschitz as stated")
+    result.assume_independent_samples()
+        .assume_loss_in_range()
         .assume("norms_a_priori", unknown, "the norm caps were fixed before the sample was seen")
         .assume(
             "radius_apriori", input.measured ? holds : unknown,

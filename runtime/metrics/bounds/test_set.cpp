@@ -12,11 +12,9 @@ namespace moesaic {
 namespace {
 
 BoundResult with_assumptions(BoundResult result) {
-    result
-        .assume("independent_units", AssumptionStatus::unknown,
-                "the held-out units are independent draws from the distribution the statement is about")
-        .assume("untouched", AssumptionStatus::unknown,
-                "no decision about the model was made on these units, or delta was divided over the looks");
+    result.assume_independent_samples().assume(
+        "untouched", AssumptionStatus::unknown,
+        "no decision about the model was made on these units, or delta was divided over the looks");
     return result;
 }
 
