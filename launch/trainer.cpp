@@ -82,7 +82,7 @@ bool Trainer::due(i64 step, i64 every) const {
 void Trainer::begin() {
     const bool double_precision = runtime_.store.dtype() == DType::f64;
     Communicator& world = runtime_.mesh->world();
-    peak_flops_ = measure_peak_flops(1, double_precision);
+    peak_flops_ = measure_peak_flops(runtime_options(config_, world).threads, double_precision);
     world.all_reduce(*runtime_.exchange, view_of(&peak_flops_, {1}), ReduceOp::sum, {"measured peak"});
     runtime_.exchange->synchronize();
     if (world.rank() != 0) return;
@@ -127,12 +127,14 @@ void Trainer::begin() {
 }
 
 int Trainer::run() {
+    if (!options_.resume_from.empty()) {
+        log_info("resumed from {} at step {}", options_.resume_from, position_.step);
+        // What it was read from is complete and stays as it is: imported weights may exist nowhere else.
+        checkpoint_step_ = options_.resume_in_place ? position_.step : -1;
+    }
     if (position_.step == 0) {
         evaluate(0);
         checkpoint(0);
-    } else {
-        log_info("resumed from {} at step {}", options_.resume_from, position_.step);
-        checkpoint_step_ = options_.resume_in_place ? position_.step : -1;
     }
     i64 current = position_.step;
     while (current < config_.train.steps) {

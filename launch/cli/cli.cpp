@@ -41,7 +41,6 @@ void add_later_commands(CLI::App& app, Selected& selected) {
     constexpr std::pair<const char*, const char*> kLater[] = {
         {"study", "a grid of runs, resumable, one results table"},
         {"report", "one self-contained HTML file with figures and tables"},
-        {"bench", "cluster benchmarks, laid out as nccl-tests lays them out"},
         {"plan", "predicts memory, traffic and step time for layouts"},
         {"convert", "Hugging Face safetensors in and out, resharding, upcycling, audit"},
         {"doctor", "what this machine and this MPI allocation offer"},
