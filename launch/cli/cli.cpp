@@ -41,7 +41,6 @@ void add_later_commands(CLI::App& app, Selected& selected) {
     constexpr std::pair<const char*, const char*> kLater[] = {
         {"study", "a grid of runs, resumable, one results table"},
         {"report", "one self-contained HTML file with figures and tables"},
-        {"bound", "the generalization-bound calculator"},
         {"plan", "predicts memory, traffic and step time for layouts"},
         {"doctor", "what this machine and this MPI allocation offer"},
     };

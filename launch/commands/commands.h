@@ -1,8 +1,10 @@
 // The subcommands of the moesaic binary, each a function from its options to an exit code.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moesaic {
@@ -121,5 +123,20 @@ struct ConvertAuditOptions {
     bool json = false;
 };
 int convert_audit_command(const ConvertAuditOptions& options);
+
+struct BoundOptions {
+    std::string run;                            ///< run folder; empty: numbers come from `values`
+    std::map<std::string, std::string> values;  ///< option ("--top-k") to its text, as typed
+    std::string gate, bounds;                   ///< empty: not said; all
+    bool no_router_bias = false, measured = false, two_sided = false;
+    bool list = false, json = false;
+    std::vector<std::string> unknown;  ///< words that are no option
+    bool print = true;                 ///< false on all processes of a job but one
+};
+int bound_command(const BoundOptions& options);
+/// "--top-k" of the input top_k.
+[[nodiscard]] std::string bound_option(std::string_view input);
+/// Whether that input takes a list and makes a table.
+[[nodiscard]] bool is_grid_input(std::string_view input);
 
 }  // namespace moesaic
