@@ -55,7 +55,10 @@ RunSetup wide_run(const Overrides& overrides) {
     return tiny_run(all);
 }
 
-void expect_within_a_tenth(const Overrides& overrides, const std::vector<Layout>& layouts) {
+/// Ten percent are promised; what differs is routing, which decides the number of rounds.
+constexpr double kTolerance = 0.03;
+
+void expect_foretold(const Overrides& overrides, const std::vector<Layout>& layouts) {
     const RunSetup run = wide_run(overrides);
     for (const Layout layout : layouts) {
         const auto measured = static_cast<double>(measured_bytes(run, layout));
@@ -63,7 +66,7 @@ void expect_within_a_tenth(const Overrides& overrides, const std::vector<Layout>
             static_cast<double>(estimate_memory(run, layout.world, layout.expert_parallel).pool_bytes());
         std::string text;
         for (const std::string& one : overrides) text += " " + one;
-        EXPECT_NEAR(estimate, measured, 0.1 * measured)
+        EXPECT_NEAR(estimate, measured, kTolerance * measured)
             << layout.world << " ranks, expert-parallel " << layout.expert_parallel << text;
         ::testing::Test::RecordProperty(
             fmt::format("ratio_{}_{}{}", layout.world, layout.expert_parallel, text),
@@ -74,36 +77,40 @@ void expect_within_a_tenth(const Overrides& overrides, const std::vector<Layout>
 const std::vector<Layout> kAllSizes{{1, 1}, {2, 1}, {2, 2}, {4, 2}, {4, 4}, {8, 4}, {8, 8}};
 
 TEST(MemoryEstimate, HoldsOnEveryLayout) {
-    expect_within_a_tenth({}, kAllSizes);
+    expect_foretold({}, kAllSizes);
 }
 
 TEST(MemoryEstimate, HoldsInBf16) {
-    expect_within_a_tenth({"train.precision=bf16"}, kAllSizes);
+    expect_foretold({"train.precision=bf16"}, kAllSizes);
 }
 
 TEST(MemoryEstimate, HoldsInDoublePrecision) {
-    expect_within_a_tenth({"train.precision=fp64"}, {{1, 1}, {4, 2}});
+    expect_foretold({"train.precision=fp64"}, {{1, 1}, {4, 2}});
 }
 
 TEST(MemoryEstimate, HoldsWithRecomputation) {
     for (const char* precision : {"train.precision=fp32", "train.precision=bf16"}) {
-        expect_within_a_tenth({"train.recompute=layer", precision}, {{1, 1}, {2, 2}, {4, 4}});
+        expect_foretold({"train.recompute=layer", precision}, {{1, 1}, {2, 2}, {4, 4}});
     }
 }
 
 TEST(MemoryEstimate, HoldsForOtherShapes) {
     const std::vector<Layout> layouts{{1, 1}, {2, 2}, {4, 2}};
-    expect_within_a_tenth({"model.heads=8", "model.kv_heads=2", "model.qk_norm=head"}, layouts);
-    expect_within_a_tenth({"model.moe.every=2", "model.dense_hidden=200"}, layouts);
-    expect_within_a_tenth({"model.clip_qkv=4", "model.tie_embeddings=true"}, layouts);
-    expect_within_a_tenth({"model.moe.top_k=4", "parallel.zero=0"}, layouts);
+    expect_foretold({"model.heads=8", "model.kv_heads=2", "model.qk_norm=head"}, layouts);
+    expect_foretold({"model.moe.every=2", "model.dense_hidden=200"}, layouts);
+    expect_foretold({"model.clip_qkv=4", "model.tie_embeddings=true"}, layouts);
+    expect_foretold({"model.moe.top_k=4", "parallel.zero=0"}, layouts);
 }
 
-/// Rows travel in several rounds whatever the routing is.
+/// Rows travel in many rounds whatever the routing is, and rows are most of the memory.
 TEST(MemoryEstimate, HoldsForSmallReceiveBudgets) {
-    expect_within_a_tenth({"parallel.receive_budget=0.3"}, {{1, 1}, {2, 2}, {4, 4}});
-    expect_within_a_tenth({"parallel.receive_budget=0.3", "train.recompute=layer", "train.precision=bf16"},
-                          {{1, 1}, {4, 2}});
+    const Overrides many_rounds{"parallel.receive_budget=0.1", "model.moe.hidden=16",
+                                "task.data.seq_len=256",       "train.micro_sequences=4",
+                                "train.batch_sequences=9",     "generalization.heldout_sequences=4"};
+    expect_foretold(many_rounds, {{1, 1}, {2, 2}, {4, 4}});
+    Overrides recomputing = many_rounds;
+    recomputing.insert(recomputing.end(), {"train.recompute=layer", "train.precision=bf16"});
+    expect_foretold(recomputing, {{1, 1}, {4, 2}});
 }
 
 /// A model that no machine of tests could hold costs the dry run nothing.
