@@ -11,6 +11,8 @@ namespace moesaic {
 
 namespace {
 
+constexpr std::size_t kFilesShown = 8;
+
 struct Sizes {
     i64 expert = 0;      // weights of all experts of all layers
     i64 replicated = 0;  // all other weights
@@ -84,6 +86,11 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
                 static_cast<double>(run.dataset->training_windows()) /
                     static_cast<double>(run.config.train.batch_sequences));
     std::printf("          tokenizer: %s\n", run.tokenizer->describe().c_str());
+    const std::vector<std::string> files = run.dataset->files();
+    for (std::size_t i = 0; i < files.size() && i < kFilesShown; ++i)
+        std::printf("          %s\n", files[i].c_str());
+    if (files.size() > kFilesShown)
+        std::printf("          ... and %zu more files\n", files.size() - kFilesShown);
     for (const std::string& warning : run.dataset->warnings()) std::printf("          %s\n", warning.c_str());
     std::printf(
         "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",

@@ -197,7 +197,7 @@ void Dataset::training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first,
     }
 }
 
-std::vector<std::string> Dataset::documents() const {
+std::vector<std::string> Dataset::files() const {
     std::vector<std::string> lines;
     for (const File& file : files_)
         lines.push_back(

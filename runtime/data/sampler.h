@@ -97,7 +97,7 @@ class Dataset {
     /// One line for each file that gave no training or no validation window, for the caller to log.
     [[nodiscard]] std::span<const std::string> warnings() const { return warnings_; }
     /// One line for each file: its layout, and what is known of its documents.
-    [[nodiscard]] std::vector<std::string> documents() const;
+    [[nodiscard]] std::vector<std::string> files() const;
 
   private:
     struct File {

@@ -92,10 +92,10 @@ TEST(Sources, AllMistakesComeWithTheirLines) {
         "      - {path: d, end_of_document: y}\n");
     EXPECT_EQ(
         loaded.diagnostics.text(),
-        "c.yaml:3: task.data.end_of_document: 'x' is no token id; auto, none, or an id\n"
-        "c.yaml:3: task.data.vocabulary: without a tokenizer nothing says how many ids there are; the number "
+        "c.yaml:2: task.data.vocabulary: without a tokenizer nothing says how many ids there are; the number "
         "of "
         "ids, e.g. 50257\n"
+        "c.yaml:3: task.data.end_of_document: 'x' is no token id; auto, none, or an id\n"
         "c.yaml:6: task.data.sources.0.wieght: is no key of this section; did you mean 'weight'?\n"
         "c.yaml:7: task.data.sources.1.weight: '-1' is out of range; between 0 and 1000000000000\n"
         "c.yaml:7: task.data.sources.1: has no path; path: FILE_OR_FOLDER\n"
