@@ -11,6 +11,11 @@ namespace {
 
 constexpr long kMost = 1000000000;
 
+/// Conversions are one process's work: under mpirun the others have nothing to do.
+int once(const std::function<int()>& command) {
+    return speaks_for_the_job() ? command() : 0;
+}
+
 void add_import(CLI::App& convert, Selected& selected) {
     const auto options = std::make_shared<ConvertImportOptions>();
     CLI::App* command = convert.add_subcommand(
@@ -18,7 +23,9 @@ void add_import(CLI::App& convert, Selected& selected) {
     command->add_option("DIR", options->source, "Folder with config.json and safetensors")->required();
     command->add_option("OUT", options->out, "Run folder to be made")->required();
     add_overrides(command, options->overrides);
-    command->callback([=, &selected] { selected = [=] { return convert_import_command(*options); }; });
+    command->callback([=, &selected] {
+        selected = [=] { return once([=] { return convert_import_command(*options); }); };
+    });
 }
 
 void add_export(CLI::App& convert, Selected& selected) {
@@ -36,7 +43,7 @@ void add_export(CLI::App& convert, Selected& selected) {
     command->callback([=, &selected] {
         (void)format;  // kept alive for the parser
         options->brain_float = *dtype == "bf16";
-        selected = [=] { return convert_export_command(*options); };
+        selected = [=] { return once([=] { return convert_export_command(*options); }); };
     });
 }
 
@@ -65,7 +72,7 @@ void add_upcycle(CLI::App& convert, Selected& selected) {
         ->check(CLI::IsMember({"zero", "normal"}));
     command->callback([=, &selected] {
         options->zero_router = *router == "zero";
-        selected = [=] { return convert_upcycle_command(*options); };
+        selected = [=] { return once([=] { return convert_upcycle_command(*options); }); };
     });
 }
 
@@ -78,7 +85,9 @@ void add_reshard(CLI::App& convert, Selected& selected) {
     command->add_option("--shards", options->shards, "Number of files")
         ->required()
         ->check(CLI::Range(1L, 99999L));
-    command->callback([=, &selected] { selected = [=] { return convert_reshard_command(*options); }; });
+    command->callback([=, &selected] {
+        selected = [=] { return once([=] { return convert_reshard_command(*options); }); };
+    });
 }
 
 void add_audit(CLI::App& convert, Selected& selected) {
@@ -86,7 +95,8 @@ void add_audit(CLI::App& convert, Selected& selected) {
     CLI::App* command = convert.add_subcommand("audit", "Is a checkpoint complete, undamaged and finite?");
     command->add_option("RUN_OR_CHECKPOINT", options->checkpoint, "Checkpoint or run folder")->required();
     command->add_flag("--json", options->json, "Print one JSON object");
-    command->callback([=, &selected] { selected = [=] { return convert_audit_command(*options); }; });
+    command->callback(
+        [=, &selected] { selected = [=] { return once([=] { return convert_audit_command(*options); }); }; });
 }
 
 }  // namespace

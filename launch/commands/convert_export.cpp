@@ -13,6 +13,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/mapped_file.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/data/tokenizer.h"
 
 namespace moesaic {
 
@@ -49,14 +50,19 @@ void copy_companions(const std::string& run_folder, const std::string& folder) {
 
 /// The tokenizer of a run that was not imported: a tokenizer.json is what Hugging Face reads, the rest is
 /// not.
-void copy_tokenizer(const Config& config, const std::string& folder) {
-    const std::string& from = config.task.data.tokenizer;
+void copy_tokenizer(const WeightSource& source, const std::string& folder) {
+    const std::string& from = source.config.task.data.tokenizer;
     const std::string to = folder + "/tokenizer.json";
     std::error_code ignored;
     if (from == "bytes" || std::filesystem::exists(to, ignored)) return;
     if (std::filesystem::path(from).filename() != "tokenizer.json" ||
         !std::filesystem::is_regular_file(from, ignored)) {
         log_warn("task.data.tokenizer '{}' is no tokenizer.json: it was not exported", from);
+        return;
+    }
+    const std::string& trained = source.tokenizer_fingerprint;
+    if (!trained.empty() && make_tokenizer(from)->fingerprint() != trained) {
+        log_warn("{}: is not the tokenizer that the model was trained with: it was not exported", from);
         return;
     }
     const MappedFile contents(from);
@@ -92,7 +98,7 @@ int convert_export_command(const ConvertExportOptions& options) {
         folder.path() + "/config.json",
         huggingface_config(family, spec, options.brain_float, companion(run_folder, "config.json")));
     copy_companions(run_folder, folder.path());
-    copy_tokenizer(source.config, folder.path());
+    copy_tokenizer(source, folder.path());
     folder.commit();
     std::printf("exported %s as %s: %zu tensors in %zu file%s\n  folder        %s\n", checkpoint.c_str(),
                 family_entry(family).architecture, tensors.size(), parts.size(), parts.size() == 1 ? "" : "s",

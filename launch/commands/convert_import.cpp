@@ -14,7 +14,8 @@ int convert_import_command(const ConvertImportOptions& options) {
     const WeightSource source = WeightSource::open_huggingface(options.source);
     for (const std::string& warning : source.warnings) log_warn("{}", warning);
     Config config = source.config;
-    config.task.data.tokenizer = imported_tokenizer(source, options.out);
+    const ImportedTokenizer tokenizer = imported_tokenizer(source, options.out);
+    config.task.data.tokenizer = tokenizer.name;
     config = run_config(config, options.out, options.overrides, Purpose::inference);
     const ModelSpec spec = resolve_model(config, *source.config.model.vocabulary);
     source.require_plausible(spec);
@@ -28,7 +29,9 @@ int convert_import_command(const ConvertImportOptions& options) {
         tensor.shape = extents_of(parameter.shape);
         tensor.source = source.find(parameter.name);
     }
-    write_run_folder(options.out, config, tensors, companions(source));
+    const bool same_tokenizer = config.task.data.tokenizer == tokenizer.name;  // --set may say another
+    write_run_folder(options.out, config, same_tokenizer ? tokenizer.fingerprint : "", tensors,
+                     companions(source));
     std::printf("imported %s: %zu tensors, %lld parameters\n", source.description.c_str(), tensors.size(),
                 static_cast<long long>(count_parameters(spec).total));
     std::printf("  run folder    %s (step 0)\n", options.out.c_str());

@@ -91,14 +91,17 @@ int convert_upcycle_command(const ConvertUpcycleOptions& options) {
     config.model.moe.every = options.every;
     config.model.moe.hidden = config.model.dense_hidden;
     config.model.moe.router.normalize = true;
-    config.task.data.tokenizer = imported_tokenizer(source, options.out);
+    const ImportedTokenizer tokenizer = imported_tokenizer(source, options.out);
+    config.task.data.tokenizer = tokenizer.name;
     config = run_config(config, options.out, options.overrides, Purpose::training);
     const ModelSpec spec = resolve_model(config, *source.config.model.vocabulary);
     std::vector<PlannedTensor> tensors;
     std::map<std::string, double> sizes;
     for (const Parameter& parameter : declared_parameters(spec))
         tensors.push_back(plan(options, source, parameter, sizes));
-    write_run_folder(options.out, config, tensors, companions(source));
+    const bool same_tokenizer = config.task.data.tokenizer == tokenizer.name;  // --set may say another
+    write_run_folder(options.out, config, same_tokenizer ? tokenizer.fingerprint : "", tensors,
+                     companions(source));
     const ParameterCounts counts = count_parameters(spec);
     std::printf("upcycled %s: %lld parameters became %lld, %lld of them active per token\n",
                 source.description.c_str(), static_cast<long long>(count_parameters(dense).total),

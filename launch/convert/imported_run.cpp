@@ -23,22 +23,24 @@ Config run_config(Config config, const std::string& folder, const std::vector<st
     return loaded.config;
 }
 
-std::string imported_tokenizer(const WeightSource& source, const std::string& folder) {
+ImportedTokenizer imported_tokenizer(const WeightSource& source, const std::string& folder) {
     std::string why;
     const std::string kept = source.config.task.data.tokenizer;
-    const auto path = source.folder.empty() ? std::nullopt : inner_file(source.folder, "tokenizer.json", why);
-    if (!path) return kept;
+    if (source.folder.empty()) return {kept, source.tokenizer_fingerprint};
+    const auto path = inner_file(source.folder, "tokenizer.json", why);
+    if (!path) return {kept, ""};
     try {
-        const i64 ids = make_tokenizer(*path)->vocabulary_size();
-        if (ids > *source.config.model.vocabulary)
-            throw UserError(
-                fmt::format("has {} ids, the model {} rows", ids, *source.config.model.vocabulary));
+        const auto tokenizer = make_tokenizer(*path);
+        if (tokenizer->vocabulary_size() > *source.config.model.vocabulary)
+            throw UserError(fmt::format("has {} ids, the model {} rows", tokenizer->vocabulary_size(),
+                                        *source.config.model.vocabulary));
+        return {(std::filesystem::path(folder) / kFolder / "tokenizer.json").lexically_normal().string(),
+                tokenizer->fingerprint()};
     } catch (const std::exception& error) {
-        log_warn("{}: cannot be used as the run's tokenizer: {}; task.data.tokenizer is '{}'", *path,
-                 error.what(), kept);
-        return kept;
+        log_warn("{}: cannot be the run's tokenizer: {}; task.data.tokenizer is '{}'", *path, error.what(),
+                 kept);
+        return {kept, ""};
     }
-    return (std::filesystem::path(folder) / kFolder / "tokenizer.json").lexically_normal().string();
 }
 
 std::vector<std::string> companion_names() {

@@ -15,9 +15,13 @@ namespace moesaic {
 [[nodiscard]] Config run_config(Config config, const std::string& folder,
                                 const std::vector<std::string>& overrides, Purpose purpose);
 
+struct ImportedTokenizer {
+    std::string name;         ///< for task.data.tokenizer
+    std::string fingerprint;  ///< see Tokenizer::fingerprint; empty: not known
+};
 /// The folder's tokenizer.json as it will lie in `folder`, where it can be read and its ids fit the model's
-/// table; otherwise `bytes`, with a warning.
-[[nodiscard]] std::string imported_tokenizer(const WeightSource& source, const std::string& folder);
+/// table; otherwise `bytes`, with a warning. A checkpoint of ours keeps the tokenizer that it has.
+[[nodiscard]] ImportedTokenizer imported_tokenizer(const WeightSource& source, const std::string& folder);
 
 /// Small files of a Hugging Face folder that are kept with the run, below `huggingface/`.
 [[nodiscard]] std::vector<CopiedFile> companions(const WeightSource& source);

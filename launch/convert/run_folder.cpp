@@ -36,12 +36,13 @@ void name_after_folder(RunConfig& run, const std::string& folder) {
     run.out = path.has_parent_path() ? path.parent_path().string() : ".";
 }
 
-void write_run_folder(const std::string& folder, const Config& config, std::span<const PlannedTensor> tensors,
-                      std::span<const CopiedFile> files) {
+void write_run_folder(const std::string& folder, const Config& config, const std::string& tokenizer,
+                      std::span<const PlannedTensor> tensors, std::span<const CopiedFile> files) {
     AtomicFolder run(folder);
     const std::string checkpoint = prepare_checkpoint_folder(run.path(), 0);
     Manifest manifest;
     manifest.config = to_yaml(config);
+    manifest.tokenizer = tokenizer;
     for (ShardRecord& shard :
          write_tensor_files(checkpoint, split_by_bytes(tensors, kShardBytes), shard_file_name))
         manifest.add_shard(checkpoint, std::move(shard));

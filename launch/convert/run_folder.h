@@ -23,8 +23,9 @@ struct CopiedFile {
 void name_after_folder(RunConfig& run, const std::string& folder);
 
 /// Writes the folder as a whole (see AtomicFolder), with what eval, generate and train --resume need.
-void write_run_folder(const std::string& folder, const Config& config, std::span<const PlannedTensor> tensors,
-                      std::span<const CopiedFile> files);
+/// `tokenizer` is the fingerprint of the one that the weights were trained with, empty where it is not known.
+void write_run_folder(const std::string& folder, const Config& config, const std::string& tokenizer,
+                      std::span<const PlannedTensor> tensors, std::span<const CopiedFile> files);
 
 /// OUT/NAME of a checkpoint OUT/NAME/checkpoints/step-...; empty for a checkpoint that lies elsewhere.
 [[nodiscard]] std::string run_folder_of(const std::string& checkpoint);

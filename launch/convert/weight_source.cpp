@@ -76,6 +76,7 @@ WeightSource WeightSource::open_checkpoint(const std::string& checkpoint_or_run)
     WeightSource source;
     source.config = checkpoint_config(checkpoint, {});
     source.description = fmt::format("checkpoint {}", checkpoint);
+    source.tokenizer_fingerprint = reader->manifest().tokenizer;
     source.files_ = reader;
     source.name_ = [](const std::string& ours) { return ours; };
     source.find_ = [reader](const std::string& name) {

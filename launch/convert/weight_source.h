@@ -29,6 +29,7 @@ class WeightSource {
     std::string description;            ///< e.g. "LlamaForCausalLM of DIR"
     std::vector<std::string> warnings;  ///< what was ignored
     std::string folder;                 ///< of Hugging Face; empty for a checkpoint of ours
+    std::string tokenizer_fingerprint;  ///< of a checkpoint of ours
 
     /// The tensor for one of our names; null where there is none. A tied head is the embedding table.
     [[nodiscard]] const SafetensorsEntry* find(const std::string& name) const { return find_(name); }

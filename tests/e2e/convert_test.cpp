@@ -12,7 +12,8 @@ TEST(Convert, ARunGoesOutAndComesBack) {
     const ScratchFolder scratch;
     train_tiny(scratch / "out", threads(2));
     const std::string run = scratch / "out/tiny", hf = scratch / "hf", back = scratch / "back";
-    CommandResult result = moesaic({"convert", "export", run, hf, "--to", "hf"});
+    CommandResult result =
+        moesaic({"convert", "export", run, hf, "--to", "hf"}, have_mpi() ? mpirun(2) : kAlone);
     ASSERT_EQ(result.code, 0) << result.text();
     EXPECT_EQ(occurrences(result.out, "as MixtralForCausalLM"), 1) << result.out;
     result =
@@ -99,6 +100,34 @@ TEST(Convert, MoreAndFewerActiveExperts) {
     EXPECT_NE(loss[4], loss[2]);
     expect_failure(moesaic({"eval", scratch / "run", "--top-k", "5"}), 2,
                    {"a token cannot visit 5 of 4 experts"});
+}
+
+TEST(Convert, ATokenizerGoesAlong) {
+    const ScratchFolder scratch;
+    const std::string file = scratch / "tokenizer.json", run = scratch / "out/tiny", back = scratch / "back";
+    fs::copy_file(std::string(MOESAIC_SOURCE_DIR) + "/tests/reference/tokenizers/llama3_style.json", file);
+    train_tiny(scratch / "out", kAlone,
+               {"train.steps=2", "optimizer.schedule.warmup=1", "task.data.tokenizer=" + file,
+                "model.vocabulary=1000"});
+    const Words generate{"generate", run, "--prompt", "naïve 好", "--tokens", "8", "--seed", "3"};
+    const CommandResult sample = moesaic(generate);
+    ASSERT_EQ(sample.code, 0) << sample.text();
+    ASSERT_EQ(moesaic({"convert", "export", run, scratch / "hf"}).code, 0);
+    EXPECT_EQ(read_text(scratch / "hf/tokenizer.json"), read_text(file));
+    fs::remove(file);
+    CommandResult result =
+        moesaic({"convert", "import", scratch / "hf", back, "--set", "task.data.seq_len=64"});
+    ASSERT_EQ(result.code, 0) << result.text();
+    Words same = generate;
+    same[1] = back;
+    EXPECT_EQ(moesaic(same).out, sample.out);
+    ASSERT_EQ(moesaic({"convert", "export", back, scratch / "again"}).code, 0);
+    EXPECT_EQ(read_text(scratch / "again/tokenizer.json"), read_text(back + "/huggingface/tokenizer.json"));
+
+    write_text(scratch / "hf/tokenizer.json", "{\"model\": {\"type\": \"Unigram\"}}");
+    result = moesaic({"convert", "import", scratch / "hf", scratch / "bytes"});
+    ASSERT_EQ(result.code, 0) << "the weights are good";
+    EXPECT_EQ(occurrences(result.err, "cannot be the run's tokenizer"), 1) << result.text();
 }
 
 TEST(Convert, MistakesEndWithTwoAndLeaveNothing) {
