@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "launch/evaluation.h"
+#include "runtime/base/philox.h"
 #include "tests/support/tiny_run.h"
 #include "tests/support/training_run.h"
 #include "tests/unit/runtime/scratch_folder.h"
@@ -21,7 +22,7 @@ const std::vector<std::vector<i64>>& packed_lengths() {
 }
 
 Document document_of(i64 number, i64 length) {
-    const Philox random(number, "document");
+    const Philox random(static_cast<u64>(number), "document");
     Document tokens;
     for (i64 i = 0; i < length; ++i)
         tokens.push_back(static_cast<i32>(random.bits(static_cast<u64>(i)) % 256));
