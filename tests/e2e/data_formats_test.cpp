@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "runtime/base/error.h"
 #include "runtime/data/sampler.h"
 #include "tests/e2e/command.h"
 
