@@ -191,6 +191,7 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
             reader.read(moment_name(parameter, kSecondMomentSuffix), second);
             runtime.optimizer->load_state(context, parameter, first, second);
         }
+        runtime.store.pack(*runtime.compute);
     });
     return position;
 }

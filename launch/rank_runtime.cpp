@@ -97,6 +97,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                   static_cast<int>(spec.experts))),
       store(*backend, compute_type(config, options)),
       model(spec, *mesh, store, options.defects) {
+    store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);
     gradient_sync =

@@ -14,6 +14,10 @@ namespace moesaic {
 /// mlp.experts.{n}.{gate,up}_proj [F,H] and .down_proj [H,F], n the global expert number.
 class ExpertGroup {
   public:
+    /// Which part of a micro-step's rows a backward sees.
+    struct Round {
+        i64 index = 0, count = 1;
+    };
     struct Saved {
         Tensor gate_up;  // [C,2F], C the capacity; the first R rows are in use
         Tensor hidden;   // [C,F]
@@ -34,16 +38,23 @@ class ExpertGroup {
     /// source's: the same partial sums on every layout, however many rounds carry them.
     [[nodiscard]] Tensor backward(StepContext& context, ConstTensorView rows,
                                   std::span<const i64> rows_per_expert, std::span<const i64> rows_per_source,
-                                  ConstTensorView d_out, Saved& saved) const;
+                                  ConstTensorView d_out, Round round, Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
     void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;
 
   private:
-    /// weight.grad()[expert] += dy[rows]ᵀ · x[rows], source by source.
-    static void weight_gradients(StepContext& context, const Weight& weight, ConstTensorView dy,
-                                 ConstTensorView x, std::span<const i64> rows_per_source,
-                                 std::vector<i64> open_source);
+    struct Gradient {
+        const Weight& weight;
+        ConstTensorView dy, x;  // [R,.]
+    };
+    /// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
+    static void weight_gradient(StepContext& context, const Gradient& gradient,
+                                std::span<const i64> rows_per_source, Round round,
+                                std::vector<i64> open_source);
+    /// The same where a source's rows may go on in the next round: partial sums wait in the gradients.
+    static void weight_gradient_of_round(StepContext& context, const Gradient& gradient,
+                                         std::span<const i64> rows_per_source, std::vector<i64> open_source);
 
     i64 width_, hidden_, capacity_rows_;
     Weight gate_up_;  // [e,2F,H], gate above up

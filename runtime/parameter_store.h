@@ -19,6 +19,11 @@ class Weight {
     Weight() = default;
     [[nodiscard]] TensorView value() const;
     [[nodiscard]] TensorView grad() const;
+    /// f64, the shape of the gradient.
+    [[nodiscard]] TensorView sum() const;
+    /// The value's copies for products y = x · Wᵀ and dx = dy · W; empty where none are kept.
+    [[nodiscard]] ConstTensorView packed_transposed() const;
+    [[nodiscard]] ConstTensorView packed_plain() const;
     /// Folds the gradient of rows first..first+count-1 into its sum (ParameterStore::fold).
     void fold_rows(Stream& stream, i64 first, i64 count) const;
     [[nodiscard]] explicit operator bool() const { return store_ != nullptr; }
@@ -29,6 +34,7 @@ class Weight {
     Placement placement_ = Placement::replicated;
     i64 offset_ = 0;
     Shape shape_;
+    std::ptrdiff_t packed_ = -1;  // among the store's packed copies
 };
 
 /// A contiguous piece of an arena, in elements.
@@ -47,8 +53,17 @@ class ParameterStore {
     /// sizes add up to it).
     Weight declare(std::vector<Parameter> parameters, Shape shape);
     Weight declare(Parameter parameter);
+    /// Says that products read `weight`, a matrix or one per group, so that packed copies pay.
+    void used_in_products(Weight& weight);
     /// Ends the current segment; every declaration belongs to the segment that is ended after it.
     void end_segment();
+    /// Before allocate(): keeps packed copies of the weights that products read, two more values a parameter.
+    /// Whoever changes values from then on calls pack().
+    void keep_packed_copies() { keeps_packed_ = true; }
+    /// Makes the packed copies anew from the values.
+    void pack(Stream& stream);
+    /// Bytes of packed copies held.
+    [[nodiscard]] i64 packed_bytes() const;
     /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
     void allocate(Stream& stream, u64 seed);
 
@@ -73,7 +88,7 @@ class ParameterStore {
     /// Gradients and their sums.
     void zero_gradients(Stream& stream);
     /// Adds the gradients of a segment to their sums and empties them: after the backward of every
-    /// micro-batch.
+    /// micro-batch. Where all parameters of an arena's segment fold themselves there is nothing to do.
     void fold_segment(Stream& stream, int segment);
     /// For a rank on its own: folds everything and rounds the sums back into the gradients.
     void complete_gradients(Stream& stream);
@@ -84,11 +99,17 @@ class ParameterStore {
         i64 elements = 0;
         Tensor value, grad, sum;
         std::vector<ArenaRange> segments;
+        std::vector<bool> folds_itself;  // by segment: Parameter::folds_itself of all its parameters
+        i64 to_fold = 0;                 // elements of the open segment that do not
     };
     [[nodiscard]] Arena& arena(Placement placement) { return arenas_[static_cast<std::size_t>(placement)]; }
     [[nodiscard]] const Arena& arena(Placement placement) const {
         return arenas_[static_cast<std::size_t>(placement)];
     }
+    struct Packed {
+        Weight weight;
+        Tensor transposed, plain;
+    };
     void initialise(Parameter& parameter, u64 seed);
 
     Backend& backend_;
@@ -96,6 +117,8 @@ class ParameterStore {
     Arena arenas_[2];
     std::vector<Parameter> parameters_;
     std::vector<i64> offsets_;
+    bool keeps_packed_ = false;
+    std::vector<Packed> packed_;
 };
 
 }  // namespace moesaic
