@@ -82,7 +82,7 @@ bool Trainer::due(i64 step, i64 every) const {
 void Trainer::begin() {
     const bool double_precision = runtime_.store.dtype() == DType::f64;
     Communicator& world = runtime_.mesh->world();
-    peak_flops_ = measure_peak_flops(1, double_precision);
+    peak_flops_ = measure_peak_flops(runtime_options(config_, world).threads, double_precision);
     world.all_reduce(*runtime_.exchange, view_of(&peak_flops_, {1}), ReduceOp::sum, {"measured peak"});
     runtime_.exchange->synchronize();
     if (world.rank() != 0) return;

@@ -75,6 +75,7 @@ TEST(Structure, ThirdPartiesStayWhereTheyBelong) {
         {std::regex("yaml-cpp/.*"), std::regex("runtime/config/load.*\\.cpp|tests/.*")},
         {std::regex("nlohmann/.*"), std::regex("runtime/.*\\.cpp|launch/.*\\.cpp|tests/.*")},
         {std::regex("CLI/.*"), std::regex("launch/cli/.*|launch/main\\.cpp")},
+        {std::regex("dnnl.*|oneapi/.*|omp\\.h"), std::regex("tests/bench/.*")},
         {std::regex("hwy/.*"), std::regex("runtime/cpu/.*|tests/bench/.*|tests/unit/runtime/cpu/.*")},
     };
     for_each_include([&](const SourceFile& file, const std::string& header) {
