@@ -106,6 +106,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                  config.optimizer.weight_decay};
     optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,
                                                    static_cast<int>(config.parallel.zero));
+    store.pack(*compute);
 }
 
 StepContext RankRuntime::context(Phase phase, i64 step) {

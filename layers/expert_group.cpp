@@ -98,7 +98,7 @@ void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient&
 }
 
 Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                             std::span<const i64> rows_per_source, ConstTensorView d_out, Round round,
+                             std::span<const i64> rows_per_source, ConstTensorView d_out,
                              Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
@@ -115,7 +115,7 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = down_.packed_plain()});
     saved.open_source.resize(rows_per_expert.size(), -1);
-    weight_gradient(context, {down_, d_out, hidden}, rows_per_source, round, saved.open_source);
+    weight_gradient(context, {down_, d_out, hidden}, rows_per_source, saved.round, saved.open_source);
     backend.swiglu_backward(context.compute,
                             {.x = saved.gate_up.slice_rows(0, received), .dy = d_hidden, .dx = d_gate_up});
     backend.grouped_gemm(context.compute, {.a = d_gate_up,
@@ -123,7 +123,7 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
                                            .c = d_rows.slice_rows(0, received),
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = gate_up_.packed_plain()});
-    weight_gradient(context, {gate_up_, d_gate_up, rows}, rows_per_source, round, saved.open_source);
+    weight_gradient(context, {gate_up_, d_gate_up, rows}, rows_per_source, saved.round, saved.open_source);
     for (std::size_t expert = 0; expert < saved.open_source.size(); ++expert) {
         for (std::size_t source = 0, sources = rows_per_source.size() / saved.open_source.size();
              source < sources; ++source) {

@@ -21,6 +21,7 @@ class ExpertGroup {
     struct Saved {
         Tensor gate_up;  // [C,2F], C the capacity; the first R rows are in use
         Tensor hidden;   // [C,F]
+        Round round;     // set before the backward
         /// [e] the source whose rows the gradient arena holds a part of; -1: none. Lives from round to round.
         std::vector<i64> open_source;
     };
@@ -38,7 +39,7 @@ class ExpertGroup {
     /// source's: the same partial sums on every layout, however many rounds carry them.
     [[nodiscard]] Tensor backward(StepContext& context, ConstTensorView rows,
                                   std::span<const i64> rows_per_expert, std::span<const i64> rows_per_source,
-                                  ConstTensorView d_out, Round round, Saved& saved) const;
+                                  ConstTensorView d_out, Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
     void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;

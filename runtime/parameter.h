@@ -23,10 +23,10 @@ struct Parameter {
     i64 expert = -1;      ///< global expert number, -1 for none
     double init_std = 0;  ///< normal initial values; 0 together with init_constant
     double init_constant = 0;
-    bool folds_itself =
-        false;         ///< its layer's backward adds to the sum (ParameterStore::sums) and leaves grad 0
     TensorView value;  ///< set when storage is assigned
     TensorView grad;
+    /// Its layer's backward adds to the sum (ParameterStore::sums) and leaves grad 0.
+    bool folds_itself = false;
     [[nodiscard]] bool decays() const { return shape.rank() >= 2; }
 };
 

@@ -31,13 +31,13 @@ TensorView Weight::sum() const {
 }
 
 ConstTensorView Weight::packed_transposed() const {
-    if (packed_ < 0) return {};
+    if (packed_ < 0 || !store_->packed_are_fresh_) return {};
     const Tensor& copy = store_->packed_[static_cast<std::size_t>(packed_)].transposed;
     return copy ? copy.view() : ConstTensorView();
 }
 
 ConstTensorView Weight::packed_plain() const {
-    if (packed_ < 0) return {};
+    if (packed_ < 0 || !store_->packed_are_fresh_) return {};
     const Tensor& copy = store_->packed_[static_cast<std::size_t>(packed_)].plain;
     return copy ? copy.view() : ConstTensorView();
 }
@@ -124,6 +124,7 @@ void ParameterStore::pack(Stream& stream) {
         backend_.pack(stream,
                       {.weight = one.weight.value(), .transposed = one.transposed.view(), .plain = one.plain.view()});
     }
+    packed_are_fresh_ = true;
 }
 
 i64 ParameterStore::packed_bytes() const {

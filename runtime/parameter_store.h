@@ -58,7 +58,7 @@ class ParameterStore {
     /// Ends the current segment; every declaration belongs to the segment that is ended after it.
     void end_segment();
     /// Before allocate(): keeps packed copies of the weights that products read, two more values a parameter.
-    /// Whoever changes values from then on calls pack().
+    /// From the first access that may change values on they are not used, until pack() makes them anew.
     void keep_packed_copies() { keeps_packed_ = true; }
     /// Makes the packed copies anew from the values.
     void pack(Stream& stream);
@@ -67,11 +67,18 @@ class ParameterStore {
     /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
     void allocate(Stream& stream, u64 seed);
 
-    [[nodiscard]] std::span<Parameter> parameters() { return parameters_; }
+    /// Whoever may change values through these makes the packed copies stale.
+    [[nodiscard]] std::span<Parameter> parameters() {
+        packed_are_fresh_ = false;
+        return parameters_;
+    }
     [[nodiscard]] std::span<const Parameter> parameters() const { return parameters_; }
     /// Position of a parameter in its arena, in elements.
     [[nodiscard]] i64 offset_of(std::size_t index) const { return offsets_[index]; }
-    [[nodiscard]] TensorView values(Placement placement) { return arena(placement).value.view(); }
+    [[nodiscard]] TensorView values(Placement placement) {
+        packed_are_fresh_ = false;
+        return arena(placement).value.view();
+    }
     [[nodiscard]] TensorView gradients(Placement placement) { return arena(placement).grad.view(); }
     /// f64: sums of gradients over micro-batches. A backward adds one micro-batch's rows to `gradients`, in
     /// the model's type, starting from zero; folding adds that to the sum. Partial gradients of a micro-batch
@@ -117,7 +124,7 @@ class ParameterStore {
     Arena arenas_[2];
     std::vector<Parameter> parameters_;
     std::vector<i64> offsets_;
-    bool keeps_packed_ = false;
+    bool keeps_packed_ = false, packed_are_fresh_ = false;
     std::vector<Packed> packed_;
 };
 

@@ -36,6 +36,7 @@ class LayerBench {
         store_.keep_packed_copies();
         store_.allocate(*compute_, kBenchSeed);
         set_router();
+        store_.pack(*compute_);
         x_ = token_rows(&LayerProblem::x);
         dy_ = token_rows(&LayerProblem::dy);
     }
