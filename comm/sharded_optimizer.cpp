@@ -82,6 +82,7 @@ void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor,
         }
         context.compute.wait(context.exchange.record());
         for (const Shard& shard : shards_) update(context, shard, lr, clip_factor, step);
+        store_.pack(context.compute);
         return;
     }
     for (const Shard& shard : shards_) {  // one bucket's values travel while the next is updated
@@ -90,6 +91,7 @@ void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor,
                                    "updated parameters");
     }
     context.compute.wait(context.exchange.record());
+    store_.pack(context.compute);
 }
 
 Tensor ShardedOptimizer::gather_state(StepContext& context, const Shard& shard, const Tensor& state) {

@@ -216,6 +216,7 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
             const Tensor first = moment(kFirstMomentSuffix), second = moment(kSecondMomentSuffix);
             runtime.optimizer->load_state(context, parameter, {value, first, second});
         }
+        runtime.store.pack(*runtime.compute);
     });
     return position;
 }

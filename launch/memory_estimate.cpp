@@ -92,6 +92,8 @@ std::string_view name_of(MemoryUse use) {
             return "rows on their way between ranks";
         case MemoryUse::widened:
             return "operands in the form that products compute with";
+        case MemoryUse::packed:
+            return "weights packed for products";
         case MemoryUse::count:
             break;
     }

@@ -98,6 +98,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                   static_cast<int>(spec.experts))),
       store(*backend, options.dtype.value_or(precision_of(config))),
       model(spec, *mesh, store, options.defects) {
+    store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);
     gradient_sync =
@@ -106,6 +107,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                  config.optimizer.weight_decay};
     optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,
                                                    static_cast<int>(config.parallel.zero));
+    store.pack(*compute);
 }
 
 StepContext RankRuntime::context(Phase phase, i64 step) {

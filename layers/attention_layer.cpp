@@ -41,9 +41,6 @@ AttentionLayer::AttentionLayer(const ModelSpec& spec, int layer, const RotaryTab
       kv_heads_(spec.kv_heads),
       head_dim_(spec.head_dim),
       clip_(spec.clip_qkv),
-      q_part_{0, spec.heads * spec.head_dim},
-      k_part_{q_part_.count, spec.kv_heads * spec.head_dim},
-      v_part_{k_part_.first + k_part_.count, k_part_.count},
       rotary_(&rotary) {
     const auto projection = [&](std::string_view kind, i64 out, i64 in) {
         Parameter parameter;
@@ -53,35 +50,35 @@ AttentionLayer::AttentionLayer(const ModelSpec& spec, int layer, const RotaryTab
         parameter.init_std = spec.init_std;
         return parameter;
     };
-    qkv_ = store.declare({projection("q", q_part_.count, width_), projection("k", k_part_.count, width_),
-                          projection("v", v_part_.count, width_)},
-                         {v_part_.first + v_part_.count, width_});
-    output_ = store.declare(projection("o", width_, q_part_.count));
+    const i64 query_width = heads_ * head_dim_, key_width = kv_heads_ * head_dim_;
+    q_ = store.declare(projection("q", query_width, width_));
+    k_ = store.declare(projection("k", key_width, width_));
+    v_ = store.declare(projection("v", key_width, width_));
+    output_ = store.declare(projection("o", width_, query_width));
+    for (Weight* weight : {&q_, &k_, &v_, &output_}) store.used_in_products(*weight);
     if (spec.qk_norm == QkNorm::none) return;
     const bool full = spec.qk_norm == QkNorm::full;
     q_norm_.emplace(block_parameter_name(layer, "self_attn.q_norm.weight"), layer,
-                    full ? q_part_.count : head_dim_, spec.norm_eps, store);
+                    full ? query_width : head_dim_, spec.norm_eps, store);
     k_norm_.emplace(block_parameter_name(layer, "self_attn.k_norm.weight"), layer,
-                    full ? k_part_.count : head_dim_, spec.norm_eps, store);
+                    full ? key_width : head_dim_, spec.norm_eps, store);
 }
 
-Tensor AttentionLayer::project(StepContext& context, ConstTensorView x, Part part) const {
-    Tensor y = context.backend.allocate({x.rows(), part.count}, x.dtype);
-    const TensorView weight = qkv_.value().slice_rows(part.first, part.count);
-    context.backend.gemm(context.compute, {.a = x, .b = weight, .c = y, .trans_b = true});
+Tensor AttentionLayer::project(StepContext& context, ConstTensorView x, const Weight& weight) {
+    Tensor y = context.backend.allocate({x.rows(), weight.value().rows()}, x.dtype);
+    context.backend.gemm(
+        context.compute,
+        {.a = x, .b = weight.value(), .c = y, .trans_b = true, .packed_b = weight.packed_transposed()});
     return y;
 }
 
-void AttentionLayer::project_backward(StepContext& context, ConstTensorView x, Part part, ConstTensorView dy,
-                                      TensorView dx, bool accumulate) const {
+void AttentionLayer::project_backward(StepContext& context, ConstTensorView x, const Weight& weight,
+                                      ConstTensorView dy, TensorView dx, bool accumulate) {
     context.backend.gemm(
         context.compute,
-        {.a = dy, .b = qkv_.value().slice_rows(part.first, part.count), .c = dx, .accumulate = accumulate});
-    context.backend.gemm(context.compute, {.a = dy,
-                                           .b = x,
-                                           .c = qkv_.grad().slice_rows(part.first, part.count),
-                                           .trans_a = true,
-                                           .accumulate = true});
+        {.a = dy, .b = weight.value(), .c = dx, .accumulate = accumulate, .packed_b = weight.packed_plain()});
+    context.backend.gemm(context.compute,
+                         {.a = dy, .b = x, .c = weight.grad(), .trans_a = true, .accumulate = true});
 }
 
 void AttentionLayer::rotate(StepContext& context, i64 seq_len, TensorView x, bool inverse) const {
@@ -96,9 +93,9 @@ void AttentionLayer::rotate(StepContext& context, i64 seq_len, TensorView x, boo
 }
 
 /// q or k as attention reads it: projected, normalised, clamped, rotated.
-void AttentionLayer::rotated_forward(StepContext& context, const LayerInput& in, Part part,
+void AttentionLayer::rotated_forward(StepContext& context, const LayerInput& in, const Weight& weight,
                                      const std::optional<RmsNormLayer>& norm, Rotated& saved) const {
-    saved.ready = project(context, in.x, part);
+    saved.ready = project(context, in.x, weight);
     if (norm) {
         saved.raw = std::move(saved.ready);
         saved.ready = norm->forward(context, {.x = saved.raw, .seq_len = in.seq_len}, saved.norm);
@@ -122,9 +119,9 @@ Tensor AttentionLayer::rotated_backward(StepContext& context, const LayerInput& 
 
 Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
-    rotated_forward(context, in, q_part_, q_norm_, saved.q);
-    rotated_forward(context, in, k_part_, k_norm_, saved.k);
-    saved.v = project(context, in.x, v_part_);
+    rotated_forward(context, in, q_, q_norm_, saved.q);
+    rotated_forward(context, in, k_, k_norm_, saved.k);
+    saved.v = project(context, in.x, v_);
     if (clip_) backend.clamp(context.compute, *clip_, saved.v);
 
     saved.mixed = backend.allocate(saved.q.ready.shape(), in.x.dtype);
@@ -140,7 +137,11 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
                                         .seq_len = in.seq_len,
                                         .first_key = in.first_key});
     Tensor y = backend.allocate({in.x.rows(), width_}, in.x.dtype);
-    backend.gemm(context.compute, {.a = saved.mixed, .b = output_.value(), .c = y, .trans_b = true});
+    backend.gemm(context.compute, {.a = saved.mixed,
+                                   .b = output_.value(),
+                                   .c = y,
+                                   .trans_b = true,
+                                   .packed_b = output_.packed_transposed()});
     return y;
 }
 
@@ -148,7 +149,8 @@ Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, Cons
                                 Saved& saved) const {
     Backend& backend = context.backend;
     Tensor d_mixed = backend.allocate(saved.mixed.shape(), in.x.dtype);
-    backend.gemm(context.compute, {.a = dy, .b = output_.value(), .c = d_mixed});
+    backend.gemm(context.compute,
+                 {.a = dy, .b = output_.value(), .c = d_mixed, .packed_b = output_.packed_plain()});
     backend.gemm(context.compute,
                  {.a = dy, .b = saved.mixed, .c = output_.grad(), .trans_a = true, .accumulate = true});
 
@@ -174,9 +176,9 @@ Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, Cons
     if (clip_) backend.clamp_grad(context.compute, *clip_, saved.v, dv);
 
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
-    project_backward(context, in.x, q_part_, dq, dx, false);
-    project_backward(context, in.x, k_part_, dk, dx, true);
-    project_backward(context, in.x, v_part_, dv, dx, true);
+    project_backward(context, in.x, q_, dq, dx, false);
+    project_backward(context, in.x, k_, dk, dx, true);
+    project_backward(context, in.x, v_, dv, dx, true);
     return dx;
 }
 

@@ -54,14 +54,10 @@ class AttentionLayer {
                                   Saved& saved) const;
 
   private:
-    /// Rows of the stacked projection: q, then k, then v.
-    struct Part {
-        i64 first, count;
-    };
-    [[nodiscard]] Tensor project(StepContext& context, ConstTensorView x, Part part) const;
-    void project_backward(StepContext& context, ConstTensorView x, Part part, ConstTensorView dy,
-                          TensorView dx, bool accumulate) const;
-    void rotated_forward(StepContext& context, const LayerInput& in, Part part,
+    [[nodiscard]] static Tensor project(StepContext& context, ConstTensorView x, const Weight& weight);
+    static void project_backward(StepContext& context, ConstTensorView x, const Weight& weight,
+                                 ConstTensorView dy, TensorView dx, bool accumulate);
+    void rotated_forward(StepContext& context, const LayerInput& in, const Weight& weight,
                          const std::optional<RmsNormLayer>& norm, Rotated& saved) const;
     [[nodiscard]] Tensor rotated_backward(StepContext& context, const LayerInput& in,
                                           const std::optional<RmsNormLayer>& norm, Tensor d_ready,
@@ -70,10 +66,9 @@ class AttentionLayer {
 
     i64 width_, heads_, kv_heads_, head_dim_;
     std::optional<double> clip_;
-    Part q_part_, k_part_, v_part_;
     const RotaryTable* rotary_;
-    Weight qkv_;     // [(heads + 2*kv_heads)*head_dim, H]
-    Weight output_;  // [H, heads*head_dim]
+    Weight q_, k_, v_;  // [heads*head_dim, H], and k and v [kv_heads*head_dim, H]
+    Weight output_;     // [H, heads*head_dim]
     std::optional<RmsNormLayer> q_norm_, k_norm_;
 };
 

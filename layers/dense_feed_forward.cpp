@@ -16,6 +16,8 @@ DenseFeedForward::DenseFeedForward(const ModelSpec& spec, int layer, ParameterSt
                               projection("mlp.up_proj.weight", {hidden_, spec.width})},
                              {2 * hidden_, spec.width});
     down_ = store.declare(projection("mlp.down_proj.weight", {spec.width, hidden_}));
+    store.used_in_products(gate_up_);
+    store.used_in_products(down_);
 }
 
 Tensor DenseFeedForward::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
@@ -23,9 +25,17 @@ Tensor DenseFeedForward::forward(StepContext& context, const LayerInput& in, Sav
     saved.gate_up = backend.allocate({in.x.rows(), 2 * hidden_}, in.x.dtype);
     saved.hidden = backend.allocate({in.x.rows(), hidden_}, in.x.dtype);
     Tensor y = backend.allocate(in.x.shape, in.x.dtype);
-    backend.gemm(context.compute, {.a = in.x, .b = gate_up_.value(), .c = saved.gate_up, .trans_b = true});
+    backend.gemm(context.compute, {.a = in.x,
+                                   .b = gate_up_.value(),
+                                   .c = saved.gate_up,
+                                   .trans_b = true,
+                                   .packed_b = gate_up_.packed_transposed()});
     backend.swiglu(context.compute, {.x = saved.gate_up, .y = saved.hidden});
-    backend.gemm(context.compute, {.a = saved.hidden, .b = down_.value(), .c = y, .trans_b = true});
+    backend.gemm(context.compute, {.a = saved.hidden,
+                                   .b = down_.value(),
+                                   .c = y,
+                                   .trans_b = true,
+                                   .packed_b = down_.packed_transposed()});
     return y;
 }
 
@@ -35,11 +45,13 @@ Tensor DenseFeedForward::backward(StepContext& context, const LayerInput& in, Co
     Tensor d_hidden = backend.allocate(saved.hidden.shape(), in.x.dtype);    // [T,F]
     Tensor d_gate_up = backend.allocate(saved.gate_up.shape(), in.x.dtype);  // [T,2F]
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
-    backend.gemm(context.compute, {.a = dy, .b = down_.value(), .c = d_hidden});
+    backend.gemm(context.compute,
+                 {.a = dy, .b = down_.value(), .c = d_hidden, .packed_b = down_.packed_plain()});
     backend.gemm(context.compute,
                  {.a = dy, .b = saved.hidden, .c = down_.grad(), .trans_a = true, .accumulate = true});
     backend.swiglu_backward(context.compute, {.x = saved.gate_up, .dy = d_hidden, .dx = d_gate_up});
-    backend.gemm(context.compute, {.a = d_gate_up, .b = gate_up_.value(), .c = dx});
+    backend.gemm(context.compute,
+                 {.a = d_gate_up, .b = gate_up_.value(), .c = dx, .packed_b = gate_up_.packed_plain()});
     backend.gemm(context.compute,
                  {.a = d_gate_up, .b = in.x, .c = gate_up_.grad(), .trans_a = true, .accumulate = true});
     return dx;

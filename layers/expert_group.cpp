@@ -14,6 +14,7 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64
         parameter.layer = layer;
         parameter.expert = expert;
         parameter.init_std = spec.init_std;
+        parameter.folds_itself = true;
         return parameter;
     };
     std::vector<Parameter> gate_up, down;
@@ -24,6 +25,8 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64
     }
     gate_up_ = store.declare(std::move(gate_up), {experts, 2 * hidden_, width_});
     down_ = store.declare(std::move(down), {experts, width_, hidden_});
+    store.used_in_products(gate_up_);
+    store.used_in_products(down_);
 }
 
 void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
@@ -33,9 +36,12 @@ void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::spa
     saved.gate_up = backend.allocate({capacity_rows_, 2 * hidden_}, rows.dtype);
     saved.hidden = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
     const TensorView gate_up = saved.gate_up.slice_rows(0, received);  // [R,2F]
-    backend.grouped_gemm(
-        context.compute,
-        {.a = rows, .b = gate_up_.value(), .c = gate_up, .rows_per_group = rows_per_expert, .trans_b = true});
+    backend.grouped_gemm(context.compute, {.a = rows,
+                                           .b = gate_up_.value(),
+                                           .c = gate_up,
+                                           .rows_per_group = rows_per_expert,
+                                           .trans_b = true,
+                                           .packed_b = gate_up_.packed_transposed()});
     backend.swiglu(context.compute, {.x = gate_up, .y = saved.hidden.slice_rows(0, received)});
 }
 
@@ -47,13 +53,30 @@ Tensor ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::spa
                                                    .b = down_.value(),
                                                    .c = out.slice_rows(0, rows.rows()),
                                                    .rows_per_group = rows_per_expert,
-                                                   .trans_b = true});
+                                                   .trans_b = true,
+                                                   .packed_b = down_.packed_transposed()});
     return out;
 }
 
-void ExpertGroup::weight_gradients(StepContext& context, const Weight& weight, ConstTensorView dy,
-                                   ConstTensorView x, std::span<const i64> rows_per_source,
-                                   std::vector<i64> open_source) {
+void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient,
+                                  std::span<const i64> rows_per_source, Round round,
+                                  std::vector<i64> open_source) {
+    const auto experts = open_source.size();
+    if (round.count == 1) {
+        context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy,
+                                                                   .b = gradient.x,
+                                                                   .c = gradient.weight.sum(),
+                                                                   .rows_per_part = rows_per_source});
+        return;
+    }
+    weight_gradient_of_round(context, gradient, rows_per_source, std::move(open_source));
+    if (round.index + 1 == round.count)
+        gradient.weight.fold_rows(context.compute, 0, static_cast<i64>(experts));
+}
+
+void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient& gradient,
+                                           std::span<const i64> rows_per_source,
+                                           std::vector<i64> open_source) {
     const auto experts = static_cast<i64>(open_source.size());
     const i64 sources = static_cast<i64>(rows_per_source.size()) / experts;
     i64 first = 0;
@@ -62,11 +85,11 @@ void ExpertGroup::weight_gradients(StepContext& context, const Weight& weight, C
         if (rows == 0) continue;
         const i64 expert = segment / sources, source = segment % sources;
         i64& open = open_source[static_cast<std::size_t>(expert)];
-        if (open >= 0 && open != source) weight.fold_rows(context.compute, expert, 1);
+        if (open >= 0 && open != source) gradient.weight.fold_rows(context.compute, expert, 1);
         open = source;
-        const TensorView grad = weight.grad().slice_rows(expert, 1);
-        context.backend.gemm(context.compute, {.a = dy.slice_rows(first, rows),
-                                               .b = x.slice_rows(first, rows),
+        const TensorView grad = gradient.weight.grad().slice_rows(expert, 1);
+        context.backend.gemm(context.compute, {.a = gradient.dy.slice_rows(first, rows),
+                                               .b = gradient.x.slice_rows(first, rows),
                                                .c = grad.reshaped({grad.shape[1], grad.shape[2]}),
                                                .trans_a = true,
                                                .accumulate = true});
@@ -86,17 +109,21 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
     const TensorView d_hidden = d_hidden_buffer.slice_rows(0, received);    // [R,F]
     const TensorView d_gate_up = d_gate_up_buffer.slice_rows(0, received);  // [R,2F]
 
-    backend.grouped_gemm(context.compute,
-                         {.a = d_out, .b = down_.value(), .c = d_hidden, .rows_per_group = rows_per_expert});
+    backend.grouped_gemm(context.compute, {.a = d_out,
+                                           .b = down_.value(),
+                                           .c = d_hidden,
+                                           .rows_per_group = rows_per_expert,
+                                           .packed_b = down_.packed_plain()});
     saved.open_source.resize(rows_per_expert.size(), -1);
-    weight_gradients(context, down_, d_out, hidden, rows_per_source, saved.open_source);
+    weight_gradient(context, {down_, d_out, hidden}, rows_per_source, saved.round, saved.open_source);
     backend.swiglu_backward(context.compute,
                             {.x = saved.gate_up.slice_rows(0, received), .dy = d_hidden, .dx = d_gate_up});
     backend.grouped_gemm(context.compute, {.a = d_gate_up,
                                            .b = gate_up_.value(),
                                            .c = d_rows.slice_rows(0, received),
-                                           .rows_per_group = rows_per_expert});
-    weight_gradients(context, gate_up_, d_gate_up, rows, rows_per_source, saved.open_source);
+                                           .rows_per_group = rows_per_expert,
+                                           .packed_b = gate_up_.packed_plain()});
+    weight_gradient(context, {gate_up_, d_gate_up, rows}, rows_per_source, saved.round, saved.open_source);
     for (std::size_t expert = 0; expert < saved.open_source.size(); ++expert) {
         for (std::size_t source = 0, sources = rows_per_source.size() / saved.open_source.size();
              source < sources; ++source) {

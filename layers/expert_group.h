@@ -14,9 +14,14 @@ namespace moesaic {
 /// mlp.experts.{n}.{gate,up}_proj [F,H] and .down_proj [H,F], n the global expert number.
 class ExpertGroup {
   public:
+    /// Which part of a micro-step's rows a backward sees.
+    struct Round {
+        i64 index = 0, count = 1;
+    };
     struct Saved {
         Tensor gate_up;  // [C,2F], C the capacity; the first R rows are in use
         Tensor hidden;   // [C,F]
+        Round round;     // set before the backward
         /// [e] the source whose rows the gradient arena holds a part of; -1: none. Lives from round to round.
         std::vector<i64> open_source;
     };
@@ -40,10 +45,17 @@ class ExpertGroup {
                    Saved& saved) const;
 
   private:
-    /// weight.grad()[expert] += dy[rows]ᵀ · x[rows], source by source.
-    static void weight_gradients(StepContext& context, const Weight& weight, ConstTensorView dy,
-                                 ConstTensorView x, std::span<const i64> rows_per_source,
-                                 std::vector<i64> open_source);
+    struct Gradient {
+        const Weight& weight;
+        ConstTensorView dy, x;  // [R,.]
+    };
+    /// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
+    static void weight_gradient(StepContext& context, const Gradient& gradient,
+                                std::span<const i64> rows_per_source, Round round,
+                                std::vector<i64> open_source);
+    /// The same where a source's rows may go on in the next round: partial sums wait in the gradients.
+    static void weight_gradient_of_round(StepContext& context, const Gradient& gradient,
+                                         std::span<const i64> rows_per_source, std::vector<i64> open_source);
 
     i64 width_, hidden_, capacity_rows_;
     Weight gate_up_;  // [e,2F,H], gate above up

@@ -85,6 +85,7 @@ void MoELayer::round_backward(StepContext& context, const LayerInput& in, std::s
         saved.rows = dispatcher_.dispatch(context, saved.plan, round, in.x);
         experts_.recompute(context, saved.rows.slice_rows(0, received), chunk.rows_per_expert, saved.experts);
     }
+    saved.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size())};
     const Tensor d_out = dispatcher_.combine_backward(context, saved.plan, round, d_slots);  // [C,H]
     const Tensor d_rows =
         experts_.backward(context, saved.rows.slice_rows(0, received), chunk.rows_per_expert,

@@ -4,17 +4,23 @@ namespace moesaic {
 
 OutputHead::OutputHead(const ModelSpec& spec, const Weight& tied, ParameterStore& store)
     : vocabulary_(spec.vocabulary), weight_(tied) {
-    if (weight_) return;
-    Parameter weight;
-    weight.name = "lm_head.weight";
-    weight.shape = {spec.vocabulary, spec.width};
-    weight.init_std = spec.init_std;
-    weight_ = store.declare(std::move(weight));
+    if (!weight_) {
+        Parameter weight;
+        weight.name = "lm_head.weight";
+        weight.shape = {spec.vocabulary, spec.width};
+        weight.init_std = spec.init_std;
+        weight_ = store.declare(std::move(weight));
+    }
+    store.used_in_products(weight_);
 }
 
 Tensor OutputHead::logits(StepContext& context, ConstTensorView x) const {
     Tensor logits = context.backend.allocate({x.rows(), vocabulary_}, accumulation_type(x.dtype));
-    context.backend.gemm(context.compute, {.a = x, .b = weight_.value(), .c = logits, .trans_b = true});
+    context.backend.gemm(context.compute, {.a = x,
+                                           .b = weight_.value(),
+                                           .c = logits,
+                                           .trans_b = true,
+                                           .packed_b = weight_.packed_transposed()});
     return logits;
 }
 
@@ -42,7 +48,8 @@ Tensor OutputHead::backward(StepContext& context, const LayerInput& in, ConstTen
                                                      .d_logits = d_logits,
                                                      .scale = saved.scale});
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
-    backend.gemm(context.compute, {.a = d_logits, .b = weight_.value(), .c = dx});
+    backend.gemm(context.compute,
+                 {.a = d_logits, .b = weight_.value(), .c = dx, .packed_b = weight_.packed_plain()});
     backend.gemm(context.compute,
                  {.a = d_logits, .b = in.x, .c = weight_.grad(), .trans_a = true, .accumulate = true});
     return dx;

@@ -34,7 +34,8 @@ struct Gemm {
     ConstTensorView a, b;
     TensorView c;
     bool trans_a = false, trans_b = false;
-    bool accumulate = false;  ///< onto c instead of overwriting it
+    bool accumulate = false;        ///< onto c instead of overwriting it
+    ConstTensorView packed_b = {};  ///< b's copy by pack(), the one for trans_b or the other; or empty
 };
 
 /// For each group g with its consecutive rows: c[rows] [.,N] (+)= a[rows] [.,P] · op(b[g]).
@@ -46,14 +47,29 @@ struct GroupedGemm {
     std::span<const i64> rows_per_group;
     bool trans_b = false;
     bool accumulate = false;
+    ConstTensorView packed_b = {};  ///< as in Gemm
 };
 
-/// For each group g: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows] [.,N]. Types as Gemm. a [R,M], b [R,N], c
-/// [G,M,N].
+/// For each group g and each of its parts in ascending order, f64: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows]
+/// [.,N], where the product of a part's rows is summed from zero in f64 if the operands are f64, else in f32;
+/// a and b may be bf16. a [R,M], b [R,N], c [G,M,N]; rows_per_part [G, parts] on the host: consecutive rows,
+/// by group and then by part.
 struct GroupedGemmWeightGrad {
     ConstTensorView a, b;
     TensorView c;
-    std::span<const i64> rows_per_group;
+    std::span<const i64> rows_per_part;
+};
+
+/// Copies of a weight [G,N,P] (or [N,P]) in the orders in which products read it as b: `transposed` with
+/// trans_b, `plain` without. Products with a copy give the same bits and save the packing; a copy is stale as
+/// soon as the weight changes. Each has packed_elements() elements; an empty one is left out.
+struct PackWeight {
+    ConstTensorView weight;
+    TensorView transposed, plain;
+};
+/// Elements of the two copies, the same numbers for every call with the same shape.
+struct PackedElements {
+    i64 transposed = 0, plain = 0;
 };
 
 /// y[r] = weight * x[r] / sqrt(mean(x[r]^2) + eps) over groups of `weight.elements()` columns; x, y [R,C], C
@@ -236,6 +252,8 @@ class Backend {
     virtual void gemm(Stream&, const Gemm&) = 0;
     virtual void grouped_gemm(Stream&, const GroupedGemm&) = 0;
     virtual void grouped_gemm_weight_grad(Stream&, const GroupedGemmWeightGrad&) = 0;
+    [[nodiscard]] virtual PackedElements packed_elements(Shape weight, DType dtype) const = 0;
+    virtual void pack(Stream&, const PackWeight&) = 0;
 
     virtual void rms_norm(Stream&, const RmsNorm&) = 0;
     virtual void rms_norm_backward(Stream&, const RmsNormGrad&) = 0;

@@ -20,6 +20,7 @@ enum class MemoryUse : std::uint8_t {
     moments,
     exchange,  ///< rows and gradients on their way between ranks
     widened,   ///< operands of a product in the form that it computes with
+    packed,    ///< copies of weights in the order in which products read them
     count
 };
 inline constexpr std::size_t kMemoryUses = static_cast<std::size_t>(MemoryUse::count);

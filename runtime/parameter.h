@@ -25,6 +25,8 @@ struct Parameter {
     double init_constant = 0;
     TensorView value;  ///< set when storage is assigned
     TensorView grad;
+    /// Its layer's backward adds to the sum (ParameterStore::sums) and leaves grad 0.
+    bool folds_itself = false;
     [[nodiscard]] bool decays() const { return shape.rank() >= 2; }
     /// The name of the same tensor of another expert: "….experts.3.…" with 3 replaced.
     [[nodiscard]] std::string name_for_expert(i64 other) const;

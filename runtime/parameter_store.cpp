@@ -38,6 +38,22 @@ TensorView Weight::grad() const {
     return store_->arena(placement_).grad.view().flat(offset_, shape_.elements()).reshaped(shape_);
 }
 
+TensorView Weight::sum() const {
+    return store_->arena(placement_).sum.view().flat(offset_, shape_.elements()).reshaped(shape_);
+}
+
+ConstTensorView Weight::packed_transposed() const {
+    if (packed_ < 0 || !store_->packed_are_fresh_) return {};
+    const Tensor& copy = store_->packed_[static_cast<std::size_t>(packed_)].transposed;
+    return copy ? copy.view() : ConstTensorView();
+}
+
+ConstTensorView Weight::packed_plain() const {
+    if (packed_ < 0 || !store_->packed_are_fresh_) return {};
+    const Tensor& copy = store_->packed_[static_cast<std::size_t>(packed_)].plain;
+    return copy ? copy.view() : ConstTensorView();
+}
+
 void Weight::fold_rows(Stream& stream, i64 first, i64 count) const {
     const i64 row = shape_.cols();
     ParameterStore::Arena& arena = store_->arena(placement_);
@@ -57,6 +73,7 @@ Weight ParameterStore::declare(std::vector<Parameter> parameters, Shape shape) {
         MOESAIC_ASSERT(parameter.placement == weight.placement_, "{} has another placement", parameter.name);
         offsets_.push_back(target.elements);
         target.elements += parameter.shape.elements();
+        if (!parameter.folds_itself) target.to_fold += parameter.shape.elements();
         parameters_.push_back(std::move(parameter));
     }
     MOESAIC_ASSERT(target.elements - weight.offset_ == shape.elements(),
@@ -71,10 +88,17 @@ Weight ParameterStore::declare(Parameter parameter) {
     return declare(std::move(one), shape);
 }
 
+void ParameterStore::used_in_products(Weight& weight) {
+    weight.packed_ = static_cast<std::ptrdiff_t>(packed_.size());
+    packed_.push_back({weight, {}, {}});
+}
+
 void ParameterStore::end_segment() {
     for (Arena& one : arenas_) {
         const i64 begin = one.segments.empty() ? 0 : one.segments.back().end;
         one.segments.push_back({begin, one.elements});
+        one.folds_itself.push_back(one.to_fold == 0);
+        one.to_fold = 0;
     }
 }
 
@@ -100,12 +124,39 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
             owner.grad.view().flat(offsets_[i], parameter.shape.elements()).reshaped(parameter.shape);
         if (backend_.computes()) fill_initial(parameter, seed, 0, parameter.value);
     }
+    // bf16 weights are widened for every product instead: packed in f32 they would take four times their
+    // size.
+    keeps_packed_ = keeps_packed_ && dtype_ == real();
+    const MemoryUseScope use(backend_.pool(), MemoryUse::packed);
+    for (Packed& one : packed_) {
+        if (!keeps_packed_) break;
+        const PackedElements elements = backend_.packed_elements(one.weight.shape_, dtype_);
+        one.transposed = backend_.allocate({elements.transposed}, dtype_);
+        one.plain = backend_.allocate({elements.plain}, dtype_);
+    }
     zero_gradients(stream);
+    pack(stream);
     stream.synchronize();
 }
 
 void ParameterStore::initial_values(const Parameter& parameter, i64 first, TensorView to) const {
     fill_initial(parameter, seed_, first, to);
+}
+
+void ParameterStore::pack(Stream& stream) {
+    for (Packed& one : packed_) {
+        if (!keeps_packed_) break;
+        backend_.pack(
+            stream,
+            {.weight = one.weight.value(), .transposed = one.transposed.view(), .plain = one.plain.view()});
+    }
+    packed_are_fresh_ = true;
+}
+
+i64 ParameterStore::packed_bytes() const {
+    i64 elements = 0;
+    for (const Packed& one : packed_) elements += one.transposed.elements() + one.plain.elements();
+    return elements * size_of(dtype_);
 }
 
 void ParameterStore::zero_gradients(Stream& stream) {
@@ -117,6 +168,7 @@ void ParameterStore::zero_gradients(Stream& stream) {
 
 void ParameterStore::fold_segment(Stream& stream, int segment) {
     for (Arena& one : arenas_) {
+        if (one.folds_itself[static_cast<std::size_t>(segment)]) continue;
         const ArenaRange range = one.segments[static_cast<std::size_t>(segment)];
         backend_.fold(stream, one.grad.view().flat(range.begin, range.size()),
                       one.sum.view().flat(range.begin, range.size()));

@@ -19,6 +19,11 @@ class Weight {
     Weight() = default;
     [[nodiscard]] TensorView value() const;
     [[nodiscard]] TensorView grad() const;
+    /// f64, the shape of the gradient.
+    [[nodiscard]] TensorView sum() const;
+    /// The value's copies for products y = x · Wᵀ and dx = dy · W; empty where none are kept.
+    [[nodiscard]] ConstTensorView packed_transposed() const;
+    [[nodiscard]] ConstTensorView packed_plain() const;
     /// Folds the gradient of rows first..first+count-1 into its sum (ParameterStore::fold).
     void fold_rows(Stream& stream, i64 first, i64 count) const;
     [[nodiscard]] explicit operator bool() const { return store_ != nullptr; }
@@ -29,6 +34,7 @@ class Weight {
     Placement placement_ = Placement::replicated;
     i64 offset_ = 0;
     Shape shape_;
+    std::ptrdiff_t packed_ = -1;  // among the store's packed copies
 };
 
 /// A contiguous piece of an arena, in elements.
@@ -47,19 +53,35 @@ class ParameterStore {
     /// sizes add up to it).
     Weight declare(std::vector<Parameter> parameters, Shape shape);
     Weight declare(Parameter parameter);
+    /// Says that products read `weight`, a matrix or one per group, so that packed copies pay.
+    void used_in_products(Weight& weight);
     /// Ends the current segment; every declaration belongs to the segment that is ended after it.
     void end_segment();
+    /// Before allocate(): keeps packed copies of the weights that products read, two more values a parameter.
+    /// From the first access that may change values on they are not used, until pack() makes them anew.
+    void keep_packed_copies() { keeps_packed_ = true; }
+    /// Makes the packed copies anew from the values.
+    void pack(Stream& stream);
+    /// Bytes of packed copies held.
+    [[nodiscard]] i64 packed_bytes() const;
     /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
     void allocate(Stream& stream, u64 seed);
     /// Initial values of elements first... of a parameter, in `to` (real; host memory): what `values` hold
     /// rounded, where they are bf16.
     void initial_values(const Parameter& parameter, i64 first, TensorView to) const;
 
-    [[nodiscard]] std::span<Parameter> parameters() { return parameters_; }
+    /// Whoever may change values through these makes the packed copies stale.
+    [[nodiscard]] std::span<Parameter> parameters() {
+        packed_are_fresh_ = false;
+        return parameters_;
+    }
     [[nodiscard]] std::span<const Parameter> parameters() const { return parameters_; }
     /// Position of a parameter in its arena, in elements.
     [[nodiscard]] i64 offset_of(std::size_t index) const { return offsets_[index]; }
-    [[nodiscard]] TensorView values(Placement placement) { return arena(placement).value.view(); }
+    [[nodiscard]] TensorView values(Placement placement) {
+        packed_are_fresh_ = false;
+        return arena(placement).value.view();
+    }
     [[nodiscard]] TensorView gradients(Placement placement) { return arena(placement).grad.view(); }
     /// f64: sums of gradients over micro-batches. A backward adds one micro-batch's rows to `gradients`, in
     /// type real(), starting from zero; folding adds that to the sum. Partial gradients of a micro-batch
@@ -79,7 +101,7 @@ class ParameterStore {
     /// Gradients and their sums.
     void zero_gradients(Stream& stream);
     /// Adds the gradients of a segment to their sums and empties them: after the backward of every
-    /// micro-batch.
+    /// micro-batch. Where all parameters of an arena's segment fold themselves there is nothing to do.
     void fold_segment(Stream& stream, int segment);
     /// For a rank on its own: folds everything and rounds the sums back into the gradients.
     void complete_gradients(Stream& stream);
@@ -90,11 +112,17 @@ class ParameterStore {
         i64 elements = 0;
         Tensor value, grad, sum;
         std::vector<ArenaRange> segments;
+        std::vector<bool> folds_itself;  // by segment: Parameter::folds_itself of all its parameters
+        i64 to_fold = 0;                 // elements of the open segment that do not
     };
     [[nodiscard]] Arena& arena(Placement placement) { return arenas_[static_cast<std::size_t>(placement)]; }
     [[nodiscard]] const Arena& arena(Placement placement) const {
         return arenas_[static_cast<std::size_t>(placement)];
     }
+    struct Packed {
+        Weight weight;
+        Tensor transposed, plain;
+    };
 
     Backend& backend_;
     DType dtype_;
@@ -102,6 +130,8 @@ class ParameterStore {
     Arena arenas_[2];
     std::vector<Parameter> parameters_;
     std::vector<i64> offsets_;
+    bool keeps_packed_ = false, packed_are_fresh_ = false;
+    std::vector<Packed> packed_;
 };
 
 }  // namespace moesaic

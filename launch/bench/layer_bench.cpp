@@ -33,8 +33,10 @@ class LayerBench {
           store_(*backend_, bench_dtype(options)),
           layer_(problem_.spec(), 0, mesh_, store_) {
         store_.end_segment();
+        store_.keep_packed_copies();
         store_.allocate(*compute_, kBenchSeed);
         set_router();
+        store_.pack(*compute_);
         x_ = token_rows(&LayerProblem::x);
         dy_ = token_rows(&LayerProblem::dy);
     }

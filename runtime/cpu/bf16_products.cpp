@@ -133,17 +133,22 @@ void grouped_gemm_in_f32(Backend& backend, Stream& stream, const GroupedGemm& op
 
 void grouped_gemm_weight_grad_in_f32(Backend& backend, Stream& stream,
                                      const GroupedGemmWeightGrad& operation) {
-    expect_narrow({operation.a, operation.b, operation.c}, "grouped_gemm_weight_grad");
-    const i64 height = operation.a.cols(), width = operation.b.cols();
+    expect_narrow({operation.a, operation.b}, "grouped_gemm_weight_grad");
+    const i64 height = operation.a.cols(), width = operation.b.cols(), groups = operation.c.rows();
+    if (groups == 0) return;
+    const i64 parts = std::ssize(operation.rows_per_part) / groups;
+    const MemoryUseScope use(backend.pool(), MemoryUse::widened);
+    Tensor sum = backend.allocate({height, width}, DType::f32);
     i64 first = 0;
-    for (i64 group = 0; group < std::ssize(operation.rows_per_group); ++group) {
-        const i64 rows = operation.rows_per_group[static_cast<std::size_t>(group)];
+    for (i64 part = 0; part < groups * parts; ++part) {
+        const i64 rows = operation.rows_per_part[static_cast<std::size_t>(part)];
+        if (rows == 0) continue;
         sum_over_rows(backend, stream,
                       {.a = operation.a.slice_rows(first, rows),
                        .b = operation.b.slice_rows(first, rows),
-                       .c = operation.c.slice_rows(group, 1).reshaped({height, width}),
-                       .trans_a = true,
-                       .accumulate = true});
+                       .c = sum,
+                       .trans_a = true});
+        backend.fold(stream, sum, operation.c.slice_rows(part / parts, 1).reshaped({height, width}));
         first += rows;
     }
 }

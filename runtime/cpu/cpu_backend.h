@@ -34,6 +34,8 @@ class CpuBackend final : public Backend {
     void gemm(Stream& stream, const Gemm& operation) override;
     void grouped_gemm(Stream& stream, const GroupedGemm& operation) override;
     void grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) override;
+    PackedElements packed_elements(Shape weight, DType dtype) const override;
+    void pack(Stream& stream, const PackWeight& operation) override;
 
     void rms_norm(Stream& stream, const RmsNorm& operation) override;
     void rms_norm_backward(Stream& stream, const RmsNormGrad& operation) override;

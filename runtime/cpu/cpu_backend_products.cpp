@@ -33,6 +33,26 @@ void check_groups(std::span<const i64> rows_per_group, i64 groups, i64 rows) {
                    sum, groups, rows);
 }
 
+/// A weight's extents as [G,N,P].
+struct Matrices {
+    i64 groups, n, p;
+};
+Matrices matrices_of(Shape weight) {
+    if (weight.rank() == 3) return {weight[0], weight[1], weight[2]};
+    return {1, weight.rows(), weight.cols()};
+}
+
+void check_packed(ConstTensorView packed, DType real, i64 groups, i64 p, i64 n) {
+    if (!packed.data) return;
+    const i64 one = real == DType::f32 ? packed_elements<float>(p, n) : packed_elements<double>(p, n);
+    expect(packed, groups * one, 1, real, "packed b");
+}
+
+template <class Real>
+const Real* packed_data(ConstTensorView packed) {
+    return packed.data ? packed.as<Real>() : nullptr;
+}
+
 /// Runs `work(rows_per_group)`, with a copy of the numbers when it has to wait: their memory may be gone
 /// then.
 template <class Work>
@@ -74,13 +94,14 @@ AttentionShape check_attention(const Operation& operation) {
 }  // namespace
 
 void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
-    const auto& [a, b, c, trans_a, trans_b, accumulate] = operation;
+    const auto& [a, b, c, trans_a, trans_b, accumulate, packed_b] = operation;
     const i64 inner = trans_a ? a.rows() : a.cols();
     if (cpu::any_bf16(a, b, c)) return cpu::gemm_in_f32(*this, stream, operation);
     expect_real(c.dtype, "gemm");
     expect(c, c.dtype, "gemm c");
     expect(a, trans_a ? inner : c.rows(), trans_a ? c.rows() : inner, c.dtype, "gemm a");
     expect(b, trans_b ? c.cols() : inner, trans_b ? inner : c.cols(), c.dtype, "gemm b");
+    check_packed(packed_b, c.dtype, 1, inner, c.cols());
     run_on_host(stream, [this, operation, inner] {
         for_real(operation.c.dtype, [&](auto real) {
             using Real = decltype(real);
@@ -92,7 +113,8 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
                             .b = operand(operation.b.as<Real>(), operation.b.cols(), operation.trans_b),
                             .c = operation.c.as<Real>(),
                             .c_row_stride = operation.c.cols(),
-                            .accumulate = operation.accumulate});
+                            .accumulate = operation.accumulate,
+                            .packed_b = packed_data<Real>(operation.packed_b)});
         });
     });
 }
@@ -107,6 +129,7 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
     expect(operation.a, rows, inner, real, "grouped_gemm a");
     expect(operation.b, operation.b.rows(), inner * width, real, "grouped_gemm b");
     check_groups(operation.rows_per_group, operation.b.rows(), rows);
+    check_packed(operation.packed_b, real, operation.b.rows(), inner, width);
     auto work = [this, operation, width, inner](std::span<const i64> rows_per_group) {
         for_real(operation.c.dtype, [&](auto element) {
             using Real = decltype(element);
@@ -117,7 +140,8 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
                                              .b = operation.b.as<Real>(),
                                              .c = operation.c.as<Real>(),
                                              .trans_b = operation.trans_b,
-                                             .accumulate = operation.accumulate});
+                                             .accumulate = operation.accumulate,
+                                             .packed_b = packed_data<Real>(operation.packed_b)});
         });
     };
     run_with_groups(stream, operation.rows_per_group, work);
@@ -125,26 +149,66 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
 
 void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) {
     const i64 rows = operation.a.rows(), height = operation.a.cols(), width = operation.b.cols();
-    const DType real = operation.c.dtype;
+    const DType real = operation.a.dtype;
+    const i64 groups = operation.c.rows();
     if (cpu::any_bf16(operation.a, operation.b, operation.c))
         return cpu::grouped_gemm_weight_grad_in_f32(*this, stream, operation);
     expect_real(real, "grouped_gemm_weight_grad");
     expect(operation.a, real, "grouped_gemm_weight_grad a");
     expect(operation.b, rows, width, real, "grouped_gemm_weight_grad b");
-    expect(operation.c, operation.c.rows(), height * width, real, "grouped_gemm_weight_grad c");
-    check_groups(operation.rows_per_group, operation.c.rows(), rows);
-    auto work = [this, operation, height, width](std::span<const i64> rows_per_group) {
-        for_real(operation.c.dtype, [&](auto element) {
+    expect(operation.c, groups, height * width, DType::f64, "grouped_gemm_weight_grad c");
+    const i64 parts = groups > 0 ? static_cast<i64>(operation.rows_per_part.size()) / groups : 0;
+    check_groups(operation.rows_per_part, groups * parts, rows);
+    auto work = [this, operation, groups, height, width](std::span<const i64> rows_per_part) {
+        for_real(operation.a.dtype, [&](auto element) {
             using Real = decltype(element);
-            accumulate_weight_grads<Real>(threads_, {.rows_per_group = rows_per_group,
+            accumulate_weight_grads<Real>(threads_, {.rows_per_part = rows_per_part,
+                                                     .groups = groups,
                                                      .m = height,
                                                      .n = width,
                                                      .a = operation.a.as<Real>(),
                                                      .b = operation.b.as<Real>(),
-                                                     .c = operation.c.as<Real>()});
+                                                     .c = operation.c.as<double>()});
         });
     };
-    run_with_groups(stream, operation.rows_per_group, work);
+    run_with_groups(stream, operation.rows_per_part, work);
+}
+
+PackedElements CpuBackend::packed_elements(Shape weight, DType dtype) const {
+    PackedElements elements;
+    for_real(dtype, [&](auto real) {
+        using Real = decltype(real);
+        const auto [groups, n, p] = matrices_of(weight);
+        elements = {groups * moesaic::packed_elements<Real>(p, n),
+                    groups * moesaic::packed_elements<Real>(n, p)};
+    });
+    return elements;
+}
+
+void CpuBackend::pack(Stream& stream, const PackWeight& operation) {
+    const DType real = operation.weight.dtype;
+    expect_real(real, "pack");
+    expect(operation.weight, real, "pack weight");
+    const PackedElements elements = packed_elements(operation.weight.shape, real);
+    if (operation.transposed.data)
+        expect(operation.transposed, elements.transposed, 1, real, "pack transposed");
+    if (operation.plain.data) expect(operation.plain, elements.plain, 1, real, "pack plain");
+    run_on_host(stream, [this, operation] {
+        for_real(operation.weight.dtype, [&](auto element) {
+            using Real = decltype(element);
+            const auto [groups, n, p] = matrices_of(operation.weight.shape);
+            for (i64 group = 0; group < groups; ++group) {
+                const Real* const weight = operation.weight.as<Real>() + group * n * p;
+                if (operation.transposed.data)
+                    pack_matrix(
+                        threads_, operand(weight, p, true), p, n,
+                        operation.transposed.as<Real>() + group * moesaic::packed_elements<Real>(p, n));
+                if (operation.plain.data)
+                    pack_matrix(threads_, operand(weight, p), n, p,
+                                operation.plain.as<Real>() + group * moesaic::packed_elements<Real>(n, p));
+            }
+        });
+    });
 }
 
 void CpuBackend::attention(Stream& stream, const Attention& operation) {

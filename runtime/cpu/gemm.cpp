@@ -8,9 +8,10 @@
 namespace moesaic {
 namespace {
 
-constexpr i64 kInnerBlock = 256;        // p that is packed at a time: a panel stays in the second-level cache
-constexpr i64 kRowBlock = 128;          // rows of one task at most
+constexpr i64 kInnerBlock = 512;  // p of one piece, about: a panel's piece stays in the second-level cache
+constexpr i64 kRowBlock = 128;    // rows of one task at most
 constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
+constexpr i64 kSliceBytes = 4 << 20;    // packed columns of one slice, unless a single panel needs more
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of one wave, unless a single slice needs more
 constexpr i64 kTasksPerThread = 6;
 
@@ -26,12 +27,14 @@ template <class T>
 struct Slice {
     const MatrixProduct<T>* product;
     i64 first_column, columns;
-    bool in_place;  // b is read where it stands, except for a last panel that is not full
-    T* packed;
+    bool in_place;    // b is read where it stands, except for a last panel that is not full
+    const T* packed;  // the slice's first panel
     i64 panels;
-    i64 first_panel;  // among those of the wave
+    i64 first_panel;  // among those that the wave packs
     i64 rows_per_task, panels_per_task, row_tasks;
     i64 first_task;  // among those of the wave
+
+    [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels; }
 };
 
 /// Slices that are packed together and then multiplied together.
@@ -42,27 +45,19 @@ class Wave {
         : pool_(pool), kernels_(kernels), slices_(slices) {}
 
     void run() {
-        i64 p = 0;
-        for (const Slice<T>& slice : slices_) p = std::max(p, slice.product->p);
         plan();
-        for (i64 first = 0; first < p; first += kInnerBlock) {
-            pool_.parallel_for(panels_, [&](i64 panel) { pack(panel, first); });
-            pool_.parallel_for(tasks_, [&](i64 task) { compute(task, first); });
-        }
+        pool_.parallel_for(panels_, [&](i64 panel) { pack(panel); });
+        pool_.parallel_for(tasks_, [&](i64 task) { compute(task); });
     }
 
   private:
     void plan();
     void plan_tasks(Slice<T>& slice, double work_per_task) const;
-    void pack(i64 panel, i64 first_inner) const;
-    void compute(i64 task, i64 first_inner) const;
-    void compute_block(const Slice<T>& slice, i64 task, i64 first_inner, PanelProduct<T> block) const;
+    void pack(i64 panel) const;
+    void compute(i64 task) const;
+    void compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, i64 panel) const;
+    void compute_part(const MatrixProduct<T>& product, PanelProduct<T> block, i64 first, i64 last) const;
 
-    StridedOperand<T> turned(const PanelProduct<T>& block) const;
-
-    static i64 inner_count(const Slice<T>& slice, i64 first_inner) {
-        return std::min(kInnerBlock, slice.product->p - first_inner);
-    }
     /// The slice that holds the wave's panel or task number `index`.
     const Slice<T>& slice_of(i64 index, i64 Slice<T>::*first) const {
         auto after =
@@ -70,7 +65,6 @@ class Wave {
                              [first](i64 value, const Slice<T>& slice) { return value < slice.*first; });
         return *(after - 1);
     }
-    i64 panel_elements() const { return kernels_.panel_columns * kInnerBlock; }
 
     ThreadPool& pool_;
     const GemmKernels<T>& kernels_;
@@ -81,19 +75,21 @@ class Wave {
 template <class T>
 void Wave<T>::plan() {
     double work = 0;
-    for (const Slice<T>& slice : slices_)
+    i64 elements = 0;
+    for (const Slice<T>& slice : slices_) {
         work += static_cast<double>(slice.product->m * slice.columns) * static_cast<double>(slice.product->p);
+        elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
+    }
     const double work_per_task =
         pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
-    T* packed = nullptr;
-    i64 elements = 0;
-    for (const Slice<T>& slice : slices_) elements += slice.panels * panel_elements();
-    packed = scratch<T>(ScratchSlot::packed_columns, elements);
+    const T* packed = scratch<T>(ScratchSlot::packed_columns, elements);
     for (Slice<T>& slice : slices_) {
-        slice.packed = packed;
-        packed += slice.panels * panel_elements();
+        slice.packed = slice.product->packed_b
+                           ? slice.product->packed_b + slice.first_column * slice.product->p
+                           : packed;
+        packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
-        panels_ += slice.panels;
+        panels_ += slice.panels_to_pack();
         plan_tasks(slice, work_per_task);
         slice.first_task = tasks_;
         tasks_ += slice.row_tasks * divide_up(slice.panels, slice.panels_per_task);
@@ -118,58 +114,87 @@ void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task) const {
 }
 
 template <class T>
-void Wave<T>::pack(i64 panel, i64 first_inner) const {
+void Wave<T>::pack(i64 panel) const {
     const Slice<T>& slice = slice_of(panel, &Slice<T>::first_panel);
-    if (first_inner >= slice.product->p) return;
-    const i64 index = panel - slice.first_panel;
+    const i64 index = panel - slice.first_panel, p = slice.product->p;
     const i64 first_column = index * kernels_.panel_columns;
     const i64 columns = std::min(kernels_.panel_columns, slice.columns - first_column);
     if (slice.in_place && columns == kernels_.panel_columns) return;
-    kernels_.pack_panel(slice.product->b.from(first_inner, slice.first_column + first_column),
-                        inner_count(slice, first_inner), columns, slice.packed + index * panel_elements());
+    kernels_.pack_panel(slice.product->b.from(0, slice.first_column + first_column), p, columns,
+                        const_cast<T*>(slice.packed) + first_column * p);
 }
 
 template <class T>
-void Wave<T>::compute(i64 task, i64 first_inner) const {
+void Wave<T>::compute(i64 task) const {
     const Slice<T>& slice = slice_of(task, &Slice<T>::first_task);
     const MatrixProduct<T>& product = *slice.product;
-    if (first_inner >= product.p) return;
     const i64 local = task - slice.first_task;
     const i64 first_row = local % slice.row_tasks * slice.rows_per_task;
+    const i64 first_panel = local / slice.row_tasks * slice.panels_per_task;
+    const i64 last_panel = std::min(slice.panels, first_panel + slice.panels_per_task);
     PanelProduct<T> block;
     block.rows = std::min(slice.rows_per_task, product.m - first_row);
-    block.p = inner_count(slice, first_inner);
-    block.a = product.a.from(first_row, first_inner);
-    block.c = product.c + first_row * product.c_row_stride + slice.first_column;
-    block.c_row_stride = product.c_row_stride;
-    block.accumulate = product.accumulate || first_inner > 0;
-    compute_block(slice, local / slice.row_tasks, first_inner, block);
-}
-
-/// A transposed a is turned first: its columns lie so far apart that each would fall on the same cache sets.
-template <class T>
-StridedOperand<T> Wave<T>::turned(const PanelProduct<T>& block) const {
-    const i64 stride = round_up(block.p, kernels_.lanes);
-    T* const rows = scratch<T>(ScratchSlot::packed_rows, block.rows * stride);
-    kernels_.pack_panel(block.a, block.rows, block.p, rows);
-    return {rows, stride, 1};
+    block.a = product.a.from(first_row, 0);
+    if (block.a.column_stride != 1 && last_panel - first_panel > 1) {
+        // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
+        T* const tiles =
+            scratch<T>(ScratchSlot::packed_rows, round_up(block.rows, kernels_.row_tile) * product.p);
+        kernels_.pack_rows(block.a, block.rows, product.p, tiles);
+        block.a = {tiles, 1, kernels_.row_tile};
+        block.a_tile_stride = kernels_.row_tile * product.p;
+    }
+    for (i64 panel = first_panel; panel < last_panel; ++panel) compute_panel(slice, block, first_row, panel);
 }
 
 template <class T>
-void Wave<T>::compute_block(const Slice<T>& slice, i64 task, i64 first_inner, PanelProduct<T> block) const {
-    const i64 last_panel = std::min(slice.panels, (task + 1) * slice.panels_per_task);
-    if (block.a.column_stride != 1 && last_panel - task * slice.panels_per_task > 1) block.a = turned(block);
-    T* const c = block.c;
-    for (i64 panel = task * slice.panels_per_task; panel < last_panel; ++panel) {
-        const i64 first_column = panel * kernels_.panel_columns;
-        block.columns = std::min(kernels_.panel_columns, slice.columns - first_column);
-        block.c = c + first_column;
-        if (slice.in_place && block.columns == kernels_.panel_columns) {
-            block.panel = slice.product->b.from(first_inner, slice.first_column + first_column).data;
-            block.panel_stride = slice.product->b.row_stride;
-        } else {
-            block.panel = slice.packed + panel * panel_elements();
-            block.panel_stride = round_up(block.columns, kernels_.lanes);
+void Wave<T>::compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, i64 panel) const {
+    const MatrixProduct<T>& product = *slice.product;
+    const i64 first_column = panel * kernels_.panel_columns;
+    block.columns = std::min(kernels_.panel_columns, slice.columns - first_column);
+    if (slice.in_place && block.columns == kernels_.panel_columns) {
+        block.panel = product.b.from(0, slice.first_column + first_column).data;
+        block.panel_stride = product.b.row_stride;
+    } else {
+        block.panel = slice.packed + first_column * product.p;
+        block.panel_stride = round_up(block.columns, kernels_.lanes);
+    }
+    const i64 place = slice.first_column + first_column;
+    if (!product.sum) {
+        block.c = product.c + first_row * product.c_row_stride + place;
+        block.c_row_stride = product.c_row_stride;
+        block.accumulate = product.accumulate;
+        compute_part(product, block, 0, product.p);
+        return;
+    }
+    block.c = scratch<T>(ScratchSlot::partial_sums, kRowBlock * kernels_.panel_columns);
+    block.c_row_stride = kernels_.panel_columns;
+    block.sum = product.sum + first_row * product.n + place;
+    block.sum_row_stride = product.n;
+    i64 first = 0;
+    for (const i64 extent : product.parts) {
+        if (extent > 0) compute_part(product, block, first, first + extent);
+        first += extent;
+    }
+}
+
+/// The addends [first, last) of a panel's block, piece by piece; only the last piece reaches the sum.
+template <class T>
+void Wave<T>::compute_part(const MatrixProduct<T>& product, PanelProduct<T> block, i64 first,
+                           i64 last) const {
+    const i64 pieces = std::max<i64>(1, (last - first + kInnerBlock / 2) / kInnerBlock);
+    const i64 step = round_up(divide_up(last - first, pieces), 8);
+    const StridedOperand<T> a = block.a;
+    const T* const panel = block.panel;
+    double* const sum = block.sum;
+    for (i64 piece = first; piece < last; piece += step) {
+        block.p = std::min(step, last - piece);
+        block.a = a.from(0, piece);
+        block.panel = panel + piece * block.panel_stride;
+        block.accumulate = product.accumulate || piece > first;
+        block.sum = piece + step < last ? nullptr : sum;
+        if (block.panel_stride <= kernels_.panel_columns) {  // what follows in memory comes next
+            block.next = block.panel + block.p * block.panel_stride;
+            block.next_elements = block.p * block.panel_stride;
         }
         kernels_.multiply_panel(block);
     }
@@ -180,14 +205,36 @@ void clear(const MatrixProduct<T>& product) {
     for (i64 i = 0; i < product.m; ++i) std::fill_n(product.c + i * product.c_row_stride, product.n, T(0));
 }
 
+template <class T>
+i64 columns_of_slice(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
+    const i64 panel_bytes = kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
+    return std::clamp<i64>(kSliceBytes / panel_bytes, 1, kColumnBlockPanels) * kernels.panel_columns;
+}
+
 }  // namespace
+
+template <class T>
+i64 packed_elements(i64 p, i64 n) {
+    return p * round_up(n, gemm_kernels<T>().lanes);
+}
+
+template <class T>
+void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* packed) {
+    const GemmKernels<T>& kernels = gemm_kernels<T>();
+    pool.parallel_for(divide_up(n, kernels.panel_columns), [&](i64 panel) {
+        const i64 column = panel * kernels.panel_columns;
+        kernels.pack_panel(b.from(0, column), p, std::min(kernels.panel_columns, n - column),
+                           packed + column * p);
+    });
+}
 
 template <class T>
 void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) {
     const GemmKernels<T>& kernels = gemm_kernels<T>();
-    const i64 slice_columns = kColumnBlockPanels * kernels.panel_columns;
     i64 most_slices = 0;
-    for (const MatrixProduct<T>& product : products) most_slices += divide_up(product.n, slice_columns);
+    for (const MatrixProduct<T>& product : products) {
+        if (product.p > 0) most_slices += divide_up(product.n, columns_of_slice(kernels, product));
+    }
     Slice<T>* const slices = scratch<Slice<T>>(ScratchSlot::slices, most_slices);
     std::size_t count = 0;
     i64 bytes = 0;
@@ -200,18 +247,20 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) 
     for (const MatrixProduct<T>& product : products) {
         if (product.m == 0 || product.n == 0) continue;
         if (product.p == 0) {
-            if (!product.accumulate) clear(product);
+            if (!product.accumulate && !product.sum) clear(product);
             continue;
         }
+        const i64 slice_columns = columns_of_slice(kernels, product);
         for (i64 first = 0; first < product.n; first += slice_columns) {
             Slice<T> slice{};
             slice.product = &product;
             slice.first_column = first;
             slice.columns = std::min(slice_columns, product.n - first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
-            slice.in_place = product.m <= 4 * kernels.row_tile && product.b.column_stride == 1;
+            slice.in_place =
+                !product.packed_b && product.m <= 4 * kernels.row_tile && product.b.column_stride == 1;
             slices[count++] = slice;
-            bytes += slice.panels * kernels.panel_columns * kInnerBlock * static_cast<i64>(sizeof(T));
+            bytes += slice.panels_to_pack() * kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();
         }
     }
@@ -223,9 +272,13 @@ void multiply(ThreadPool& pool, const MatrixProduct<T>& product) {
     multiply_all<T>(pool, {&product, 1});
 }
 
+template i64 packed_elements<float>(i64, i64);
+template void pack_matrix(ThreadPool&, const StridedOperand<float>&, i64, i64, float*);
 template void multiply_all(ThreadPool&, std::span<const MatrixProduct<float>>);
-template void multiply_all(ThreadPool&, std::span<const MatrixProduct<double>>);
 template void multiply(ThreadPool&, const MatrixProduct<float>&);
+template i64 packed_elements<double>(i64, i64);
+template void pack_matrix(ThreadPool&, const StridedOperand<double>&, i64, i64, double*);
+template void multiply_all(ThreadPool&, std::span<const MatrixProduct<double>>);
 template void multiply(ThreadPool&, const MatrixProduct<double>&);
 
 }  // namespace moesaic

@@ -13,7 +13,7 @@ namespace moesaic {
 /// with rows c_row_stride apart. T is float or double.
 ///
 /// c(i,j) = fma(a(i,p-1), b(p-1,j), ... fma(a(i,0), b(0,j), 0 or c(i,j))): splitting p over two accumulating
-/// calls, other numbers of rows or of threads change no bit.
+/// calls, other numbers of rows or of threads change no bit, nor does it whether b was packed beforehand.
 template <class T>
 struct MatrixProduct {
     i64 m = 0, n = 0, p = 0;
@@ -21,7 +21,20 @@ struct MatrixProduct {
     T* c = nullptr;
     i64 c_row_stride = 0;
     bool accumulate = false;
+    /// b's copy by pack_matrix(), or null.
+    const T* packed_b = nullptr;
+    /// Dense [m,n] or null: instead of writing c, every part's product, summed from zero, is added here in
+    /// ascending order. The parts' extents add up to p; they may be 0.
+    double* sum = nullptr;
+    std::span<const i64> parts = {};
 };
+
+/// Elements of the copy that pack_matrix() makes.
+template <class T>
+[[nodiscard]] i64 packed_elements(i64 p, i64 n);
+/// Writes b [p,n] in the order in which products read it.
+template <class T>
+void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* packed);
 
 /// A dense row-major matrix with `columns` stored columns, or its transpose, as an operand.
 template <class T>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #undef HWY_TARGET_INCLUDE
@@ -43,48 +44,138 @@ HWY_INLINE void store_columns(Vector<T> value, T* to, i64 columns) {
         hn::BlendedStore(value, hn::FirstN(d, static_cast<std::size_t>(columns)), d, to);
 }
 
-/// One register tile of kRows x kVectors vectors over the whole of p.
-template <class T, int kRows, int kVectors>
-void multiply_tile(const PanelProduct<T>& product) {
+/// Adds a vector of results to their f64 sums.
+template <class T>
+HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    if constexpr (sizeof(T) == 8) {
+        store_columns(hn::Add(load_columns(sum, columns), value), sum, columns);
+    } else if constexpr (hn::MaxLanes(Lanes<T>()) == 1) {
+        if (columns > 0) *sum += static_cast<double>(hn::GetLane(value));
+    } else {
+        const hn::Half<Lanes<T>> half;
+        const auto lower = hn::PromoteTo(Lanes<double>(), hn::LowerHalf(half, value));
+        const auto upper = hn::PromoteTo(Lanes<double>(), UpperHalf(half, value));
+        store_columns(hn::Add(load_columns(sum, columns), lower), sum, columns);
+        store_columns(hn::Add(load_columns(sum + lanes / 2, columns - lanes / 2), upper), sum + lanes / 2,
+                      columns - lanes / 2);
+    }
+}
+
+/// The running sums of one register tile of kRows x kVectors vectors.
+template <class T, int kRows, int kVectors>
+struct Tile {
     Vector<T> sums[kRows][kVectors];
+
+    HWY_INLINE void start(const PanelProduct<T>& product) {
+        const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
+        for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-        for (int j = 0; j < kVectors; ++j) {
-            sums[i][j] = hn::Zero(d);
-            if (product.accumulate)
-                sums[i][j] = load_columns(product.c + i * product.c_row_stride + j * lanes,
-                                          product.columns - j * lanes);
+            for (int j = 0; j < kVectors; ++j) {
+                sums[i][j] = hn::Zero(Lanes<T>());
+                if (product.accumulate)
+                    sums[i][j] = load_columns(product.c + i * product.c_row_stride + j * lanes,
+                                              product.columns - j * lanes);
+            }
         }
     }
-    const T* HWY_RESTRICT b = product.panel;
-    const T* a[kRows];
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) a[i] = product.a.data + i * product.a.row_stride;
-    const i64 a_step = product.a.column_stride, b_step = product.panel_stride;
-    i64 offset = 0;
-    for (i64 k = 0; k < product.p; ++k) {
+
+    /// One more p: `factor(i)` is where row i's element stands.
+    template <class Factor>
+    HWY_INLINE void add(const T* b, const Factor& factor) {
+        const Lanes<T> d;
+        const i64 lanes = static_cast<i64>(hn::Lanes(d));
         Vector<T> b_row[kVectors];
 #pragma GCC unroll 3
         for (int j = 0; j < kVectors; ++j) b_row[j] = hn::LoadU(d, b + j * lanes);
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
-            const Vector<T> factor = hn::Set(d, a[i][offset]);
+            const Vector<T> a = hn::Set(d, *factor(i));
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(factor, b_row[j], sums[i][j]);
+            for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(a, b_row[j], sums[i][j]);
         }
-        b += b_step;
-        offset += a_step;
     }
+
+    HWY_INLINE void finish(const PanelProduct<T>& product) const {
+        const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
+        for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-        for (int j = 0; j < kVectors; ++j)
-            store_columns(sums[i][j], product.c + i * product.c_row_stride + j * lanes,
-                          product.columns - j * lanes);
+            for (int j = 0; j < kVectors; ++j) {
+                const i64 columns = product.columns - j * lanes;
+                if (product.sum) {
+                    add_to_sum<T>(sums[i][j], product.sum + i * product.sum_row_stride + j * lanes, columns);
+                } else {
+                    store_columns(sums[i][j], product.c + i * product.c_row_stride + j * lanes, columns);
+                }
+            }
+        }
     }
+};
+
+/// The addends that come in groups of kUnroll whose addresses the compiler knows: those of a panel without
+/// gaps. Few other instructions then share the ports of the multiply-adds. Returns how many were added.
+template <class T, int kRows, int kVectors, class Factor>
+HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVectors>& tile,
+                            const Factor& factor_of) {
+    constexpr i64 kUnroll = 4;
+    const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
+    const i64 groups = product.p / kUnroll;
+    const i64 step = groups > 0 ? (product.next_elements + groups - 1) / groups : 0;
+    const T* b = product.panel;
+    const T* next = product.next_elements > 0 ? product.next : b;
+    for (i64 k = 0; k + kUnroll <= product.p; k += kUnroll) {
+        __builtin_prefetch(next, 0, 2);
+        next += step;
+#pragma GCC unroll 4
+        for (i64 ahead = 0; ahead < kUnroll; ++ahead)
+            tile.add(b + ahead * width, [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
+        b += kUnroll * width;
+    }
+    return groups * kUnroll;
+}
+
+/// The rows of c (or of its sums) below this tile, which the next tile will start from.
+template <class T, int kRows, int kVectors>
+HWY_INLINE void fetch_next_rows(const PanelProduct<T>& product) {
+    constexpr i64 kLine = 64;
+    const auto fetch = [](const auto* first, i64 stride, i64 bytes) {
+        for (int i = 0; i < kRows; ++i)
+            for (i64 byte = 0; byte < bytes; byte += kLine)
+                __builtin_prefetch(reinterpret_cast<const char*>(first + (kRows + i) * stride) + byte, 1, 3);
+    };
+    if (product.sum) {
+        fetch(product.sum, product.sum_row_stride, product.columns * static_cast<i64>(sizeof(double)));
+    } else {
+        fetch(product.c, product.c_row_stride, product.columns * static_cast<i64>(sizeof(T)));
+    }
+}
+
+/// One register tile of kRows x kVectors vectors over the whole of p.
+template <class T, int kRows, int kVectors>
+void multiply_tile(const PanelProduct<T>& product) {
+    const i64 a_step = product.a.column_stride, b_step = product.panel_stride;
+    const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
+    Tile<T, kRows, kVectors> tile;
+    tile.start(product);
+    if (kRows == kRowTile) fetch_next_rows<T, kRows, kVectors>(product);
+    const T* a[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) a[i] = product.a.data + i * product.a.row_stride;
+    i64 k = 0;
+    if (b_step == width && a_step == 1) {
+        k = add_unrolled(product, tile,
+                         [&](int i, i64 first, i64 ahead) HWY_ATTR { return a[i] + first + ahead; });
+    } else if (b_step == width && a_step == kRowTile && product.a.row_stride == 1) {
+        k = add_unrolled(product, tile, [&](int i, i64 first, i64 ahead) HWY_ATTR {
+            return a[0] + first * kRowTile + (ahead * kRowTile + i);
+        });
+    }
+    for (; k < product.p; ++k)
+        tile.add(product.panel + k * b_step, [&](int i) HWY_ATTR { return a[i] + k * a_step; });
+    tile.finish(product);
 }
 
 template <class T, int kVectors, std::size_t... kIndex>
@@ -96,11 +187,17 @@ template <class T, int kVectors>
 void multiply_rows(const PanelProduct<T>& product) {
     constexpr auto tiles = tiles_of_all_heights<T, kVectors>(std::make_index_sequence<kRowTile>{});
     PanelProduct<T> tile = product;
+    const bool packed = product.a.row_stride == 1 && product.a.column_stride == kRowTile;
+    const i64 a_step = packed ? product.a_tile_stride : kRowTile * product.a.row_stride;
+    const i64 tile_count = std::max<i64>(product.rows / kRowTile, 1);
+    tile.next_elements = (product.next_elements + tile_count - 1) / tile_count;
     for (i64 row = 0; row < product.rows; row += kRowTile) {
         tile.rows = std::min<i64>(kRowTile, product.rows - row);
         tiles[static_cast<std::size_t>(tile.rows - 1)](tile);
-        tile.a.data += kRowTile * product.a.row_stride;
+        tile.a.data += a_step;
         tile.c += kRowTile * product.c_row_stride;
+        if (tile.sum) tile.sum += kRowTile * product.sum_row_stride;
+        tile.next += tile.next_elements;
     }
 }
 
@@ -190,10 +287,31 @@ void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
 }
 
 template <class T>
+void pack_rows(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) {
+    for (i64 k = 0; k < p; ++k) {
+        const T* from = a.data + k * a.column_stride;
+        for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(T)))
+            __builtin_prefetch(from + 8 * a.column_stride + line, 0, 3);
+        for (i64 row = 0; row < rows; row += kRowTile) {
+            T* const to = tiles + row * p + k * kRowTile;
+            const i64 count = std::min<i64>(kRowTile, rows - row);
+            if (count == kRowTile && a.row_stride == 1) {
+                std::memcpy(to, from + row, kRowTile * sizeof(T));
+            } else {
+                for (i64 i = 0; i < count; ++i) to[i] = from[(row + i) * a.row_stride];
+            }
+        }
+    }
+}
+
+template <class T>
 const GemmKernels<T>& kernels() {
-    static const GemmKernels<T> table{kRowTile, kPanelVectors * static_cast<i64>(hn::Lanes(Lanes<T>())),
-                                      static_cast<i64>(hn::Lanes(Lanes<T>())), &multiply_panel<T>,
-                                      &pack_panel<T>};
+    static const GemmKernels<T> table{kRowTile,
+                                      kPanelVectors * static_cast<i64>(hn::Lanes(Lanes<T>())),
+                                      static_cast<i64>(hn::Lanes(Lanes<T>())),
+                                      &multiply_panel<T>,
+                                      &pack_panel<T>,
+                                      &pack_rows<T>};
     return table;
 }
 const GemmKernels<float>& kernels_f32() {

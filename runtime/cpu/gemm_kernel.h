@@ -17,16 +17,24 @@ struct StridedOperand {
 };
 
 /// c [rows, columns] (+)= a [rows, p] · panel [p, columns]. columns <= panel_columns. Row i of the panel
-/// stands at panel + i * panel_stride; all of round_up(columns, lanes) elements there are read.
+/// stands at panel + i * panel_stride; all of round_up(columns, lanes) elements there are read. Fastest where
+/// a's columns are consecutive or a stands in tiles (pack_rows), and the panel's rows follow each other.
 template <class T>
 struct PanelProduct {
     i64 rows = 0, p = 0, columns = 0;
     StridedOperand<T> a;
+    i64 a_tile_stride = 0;  ///< elements from tile to tile of an a that pack_rows made (strides 1, row_tile)
     const T* panel = nullptr;
     i64 panel_stride = 0;
     T* c = nullptr;
     i64 c_row_stride = 0;
     bool accumulate = false;
+    /// Rows sum_row_stride apart, or null: the result is added there instead of stored to c.
+    double* sum = nullptr;
+    i64 sum_row_stride = 0;
+    /// Elements from `next` on will be read soon: they travel to the second-level cache meanwhile.
+    const T* next = nullptr;
+    i64 next_elements = 0;
 };
 
 template <class T>
@@ -38,6 +46,9 @@ struct GemmKernels {
     void (*multiply_panel)(const PanelProduct<T>&) = nullptr;
     /// Copies b [p, columns] to panel [p, round_up(columns, lanes)], zeros beyond the columns.
     void (*pack_panel)(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) = nullptr;
+    /// Copies a [rows, p] in tiles of row_tile rows: row i, column k goes to tile i / row_tile, which holds
+    /// p * row_tile elements, at k * row_tile + i % row_tile. For an a whose rows are consecutive in memory.
+    void (*pack_rows)(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) = nullptr;
 };
 
 /// The kernels for this CPU; T is float or double.

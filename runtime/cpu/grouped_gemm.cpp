@@ -1,54 +1,57 @@
 // Grouped products as a list of plain products that share one pool of tasks.
 #include "runtime/cpu/grouped_gemm.h"
 
+#include <numeric>
+
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/scratch.h"
 
 namespace moesaic {
-namespace {
 
-/// Fills one product per group with make(group, first_row, rows) and runs them all.
-template <class T, class Make>
-void multiply_each(ThreadPool& pool, std::span<const i64> rows_per_group, Make make) {
-    const std::size_t groups = rows_per_group.size();
-    auto* products = scratch<MatrixProduct<T>>(ScratchSlot::products, static_cast<i64>(groups));
+template <class T>
+void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product) {
+    const std::size_t groups = product.rows_per_group.size();
+    auto* const products = scratch<MatrixProduct<T>>(ScratchSlot::products, static_cast<i64>(groups));
+    const i64 packed = packed_elements<T>(product.p, product.n);
     i64 first_row = 0;
     for (std::size_t group = 0; group < groups; ++group) {
-        products[group] = make(static_cast<i64>(group), first_row, rows_per_group[group]);
-        first_row += rows_per_group[group];
+        const auto index = static_cast<i64>(group);
+        MatrixProduct<T> one;
+        one.m = product.rows_per_group[group];
+        one.n = product.n;
+        one.p = product.p;
+        one.a = operand(product.a + first_row * product.p, product.p);
+        one.b = operand(product.b + index * product.n * product.p, product.trans_b ? product.p : product.n,
+                        product.trans_b);
+        one.c = product.c + first_row * product.n;
+        one.c_row_stride = product.n;
+        one.accumulate = product.accumulate;
+        if (product.packed_b) one.packed_b = product.packed_b + index * packed;
+        products[group] = one;
+        first_row += one.m;
     }
     multiply_all<T>(pool, {products, groups});
 }
 
-}  // namespace
-
-template <class T>
-void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product) {
-    multiply_each<T>(pool, product.rows_per_group, [&](i64 group, i64 first_row, i64 rows) {
-        const T* const b = product.b + group * product.n * product.p;
-        return MatrixProduct<T>{rows,
-                                product.n,
-                                product.p,
-                                operand(product.a + first_row * product.p, product.p),
-                                operand(b, product.trans_b ? product.p : product.n, product.trans_b),
-                                product.c + first_row * product.n,
-                                product.n,
-                                product.accumulate};
-    });
-}
-
 template <class T>
 void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& product) {
-    multiply_each<T>(pool, product.rows_per_group, [&](i64 group, i64 first_row, i64 rows) {
-        return MatrixProduct<T>{product.m,
-                                product.n,
-                                rows,
-                                operand(product.a + first_row * product.m, product.m, true),
-                                operand(product.b + first_row * product.n, product.n),
-                                product.c + group * product.m * product.n,
-                                product.n,
-                                true};
-    });
+    auto* const products = scratch<MatrixProduct<T>>(ScratchSlot::products, product.groups);
+    const std::size_t parts =
+        product.groups > 0 ? product.rows_per_part.size() / static_cast<std::size_t>(product.groups) : 0;
+    i64 first_row = 0;
+    for (i64 group = 0; group < product.groups; ++group) {
+        MatrixProduct<T> one;
+        one.parts = product.rows_per_part.subspan(static_cast<std::size_t>(group) * parts, parts);
+        one.m = product.m;
+        one.n = product.n;
+        one.p = std::accumulate(one.parts.begin(), one.parts.end(), i64{0});
+        one.a = operand(product.a + first_row * product.m, product.m, true);
+        one.b = operand(product.b + first_row * product.n, product.n);
+        one.sum = product.c + group * product.m * product.n;
+        products[group] = one;
+        first_row += one.p;
+    }
+    multiply_all<T>(pool, {products, static_cast<std::size_t>(product.groups)});
 }
 
 template void multiply_groups(ThreadPool&, const GroupedProduct<float>&);

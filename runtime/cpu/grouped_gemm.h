@@ -17,19 +17,22 @@ struct GroupedProduct {
     const T* b = nullptr;
     T* c = nullptr;  // [R,n]
     bool trans_b = false, accumulate = false;
+    const T* packed_b = nullptr;  // every group's copy by pack_matrix(), one after the other, or null
 };
 
 template <class T>
 void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product);
 
-/// For each group g: c[g] [m,n] += a[rows]ᵀ · b[rows], rows in ascending order; a [R,m], b [R,n].
+/// For each group g and each of its parts in ascending order: c[g] [m,n] += aᵀ·b of the part's rows, which is
+/// summed from zero in T, rows in ascending order; a [R,m], b [R,n].
 template <class T>
 struct GroupedWeightGrad {
-    std::span<const i64> rows_per_group;
+    std::span<const i64> rows_per_part;  // [groups, parts]
+    i64 groups = 0;
     i64 m = 0, n = 0;
     const T* a = nullptr;
     const T* b = nullptr;
-    T* c = nullptr;  // [groups,m,n]
+    double* c = nullptr;  // [groups,m,n]
 };
 
 template <class T>

@@ -11,7 +11,15 @@ namespace moesaic {
 
 /// One buffer per purpose and thread: whoever asks for a slot again gets the same memory, so a slot must have
 /// one user at a time (a task may run on the thread that waits for it).
-enum class ScratchSlot : std::uint8_t { packed_columns, packed_rows, products, slices, attention, count };
+enum class ScratchSlot : std::uint8_t {
+    packed_columns,
+    packed_rows,
+    partial_sums,
+    products,
+    slices,
+    attention,
+    count
+};
 
 /// Uninitialised memory of at least `elements`, aligned to 64 bytes, valid until this thread asks for the
 /// slot again. T has to be trivial.

@@ -96,11 +96,13 @@ void bench_grouped(benchmark::State& state, const std::vector<i64>& rows, bool w
     const i64 groups = static_cast<i64>(rows.size()),
               total = std::accumulate(rows.begin(), rows.end(), i64{0});
     const auto x = random_values(total * kWidth, 1);
-    auto weight = random_values(groups * kWidth * kColumns, 2), y = random_values(total * kColumns, 3);
+    const auto weight = random_values(groups * kWidth * kColumns, 2);
+    auto y = random_values(total * kColumns, 3);
+    std::vector<double> sums(weight.size());
     for (auto _ : state) {
         if (weight_grad)
-            accumulate_weight_grads(
-                pool, GroupedWeightGrad<float>{rows, kWidth, kColumns, x.data(), y.data(), weight.data()});
+            accumulate_weight_grads(pool, GroupedWeightGrad<float>{rows, groups, kWidth, kColumns, x.data(),
+                                                                   y.data(), sums.data()});
         else
             multiply_groups(pool,
                             GroupedProduct<float>{rows, kColumns, kWidth, x.data(), weight.data(), y.data()});

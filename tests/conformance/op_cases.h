@@ -46,6 +46,9 @@ struct OpCase {
     /// For a backward: <dy, output> of the forward, run on the back end in f64 with these operands.
     std::function<double(Backend&, Stream&, Views)> objective = nullptr;
     std::vector<GradientPair> gradients = {};
+    /// The same from simpler operations: equal bit for bit.
+    Run same_bits = nullptr;
+    bool synchronizes = false;  ///< the run waits for the stream, so enqueueing alone does change buffers
 };
 
 [[nodiscard]] const std::vector<OpCase>& all_cases();

@@ -182,10 +182,23 @@ TEST_P(OpCases, KeepTheirBitsOnDeferredStreams) {
         const Bench untouched(op_case, GetParam());
         inline_bench.run(op_case);
         op_case.run(*deferred.backend, *deferred.stream, deferred.views);
-        expect_same_bits(op_case, deferred, untouched, "enqueueing alone");
+        if (!op_case.synchronizes) expect_same_bits(op_case, deferred, untouched, "enqueueing alone");
         deferred.stream->synchronize();
         expect_same_bits(op_case, deferred, inline_bench, "deferring");
     }
+}
+
+TEST_P(OpCases, HaveTheBitsOfSimplerOperations) {
+    int compared = 0;
+    for (const OpCase& op_case : all_cases()) {
+        if (!op_case.same_bits) continue;
+        ++compared;
+        Bench fused(op_case, GetParam(), 2), simple(op_case, GetParam());
+        fused.run(op_case);
+        op_case.same_bits(*simple.backend, *simple.stream, simple.views);
+        expect_same_bits(op_case, fused, simple, "doing it at once");
+    }
+    EXPECT_GT(compared, 10);
 }
 
 TEST_P(OpCases, WriteOnlyTheirOutputs) {

@@ -289,7 +289,7 @@ void check_model(const ModelSpec& spec) {
     model.backward(bench.rank.context, saved, global, [&](int segment) { ready.push_back(segment); });
     bench.rank.drain();
     EXPECT_EQ(ready, (std::vector<int>{3, 2, 1, 0}));
-    for (const CheckedValues& one : checked_parameters(bench.store)) {
+    for (const CheckedValues& one : checked_parameters(*bench.rank.compute, bench.store)) {
         check_against_differences(one, objective, 8);
     }
 }
