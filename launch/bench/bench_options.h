@@ -33,8 +33,7 @@ void check_bench_options(const BenchOptions& options);
 /// Zipf's exponent of `traffic`: 0 is uniform.
 [[nodiscard]] double traffic_skew(const BenchOptions& options);
 
-/// MoE layer forward and backward; single products. Both return the exit code.
+/// MoE layer forward and backward. Returns the exit code.
 int bench_layer(const BenchOptions& options);
-int bench_gemm(const BenchOptions& options);
 
 }  // namespace moesaic

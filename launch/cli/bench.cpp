@@ -44,7 +44,7 @@ void add_bench_commands(CLI::App& app, Selected& selected) {
     CLI::App* bench = app.add_subcommand("bench", "Benchmarks, laid out as nccl-tests lays them out");
     bench->require_subcommand(1);
     add_layer(*bench, selected);
-    for (const char* name : {"bench alltoall", "bench dispatch", "bench step"})
+    for (const char* name : {"bench alltoall", "bench dispatch", "bench gemm", "bench step"})
         add_later_command(*bench, name, "", selected);
 }
 
