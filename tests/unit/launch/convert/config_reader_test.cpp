@@ -197,7 +197,7 @@ TEST(HuggingFaceConfig, TellsAllMistakesAtOnceAndWhatItIgnored) {
 
 TEST(HuggingFaceConfig, DamagedFiles) {
     const std::string good = fixture("qwen3_moe").dump(1);
-    for (std::size_t bytes = 0; bytes + 1 < good.size(); ++bytes)
+    for (std::size_t bytes = 0; bytes + 1 < good.size(); bytes += 7)
         EXPECT_NE(refusal(good.substr(0, bytes)), "") << "cut after " << bytes;
     const std::string deep(100000, '[');
     for (const std::string& text :
