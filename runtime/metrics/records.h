@@ -97,6 +97,7 @@ struct EvalRecord {
     i64 step = 0;
     std::optional<double> heldout_loss, train_probe_loss, gap, gap_low, gap_high;
     std::optional<double> heldout_error, train_probe_error;
+    std::map<std::string, double> heldout_by_source;  ///< by source of a blend, or by file
     std::map<std::string, BoundResult> bounds;
 
     template <class Visitor>
@@ -109,6 +110,7 @@ struct EvalRecord {
         visit("gap_high", gap_high);
         visit("heldout_error", heldout_error);
         visit("train_probe_error", train_probe_error);
+        visit("heldout_by_source", heldout_by_source);
         visit("bounds", bounds);
     }
 };

@@ -79,7 +79,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean"));
     EXPECT_THAT(names_in(json_of(EvalRecord())),
                 ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
-                            "heldout_error", "train_probe_error", "bounds"));
+                            "heldout_error", "train_probe_error", "heldout_by_source", "bounds"));
     EXPECT_THAT(names_in(json_of(AlarmRecord())),
                 ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert"));
     EXPECT_THAT(names_in(json_of(CheckpointRecord())),
