@@ -58,6 +58,20 @@ TEST(FrozenFeatures, IsTwiceTheExpectedGapAndNeverBelowIt) {
     expect_close(sign_average_tolerance(1, 1e4, 16, .05), 0.006790507579);
 }
 
+TEST(FrozenFeatures, ComplexityByHand) {
+    // Two examples, one feature: expert 0 gets 1 * 3 and 0.5 * 4, expert 1 gets 0.5 * 4; signs (+, -), (+,
+    // +).
+    const std::vector<double> features{3, 4}, weights{1, 0, .5, .5}, signs{1, -1, 1, 1};
+    const std::vector<int> experts{0, 1, 0, 1};
+    const RoutedFeatures data{features, experts, weights, 1, 2, 2};
+    const double first = std::hypot(3 - 2, 2), second = std::hypot(3 + 2, 2);
+    expect_close(last_layer_complexity(data, signs, 1, 10), 10 * (first + second) / 2 / 2, 1e-15);
+    // The same numbers as two columns of one draw: the first example's signs are + and -, the second's + and
+    // +.
+    const double columns = std::sqrt(std::pow(3 + 2, 2) + std::pow(-3 + 2, 2) + 2 * 2 + 2 * 2);
+    expect_close(last_layer_complexity(data, signs, 2, 10), 10 * columns / 2, 1e-15);
+}
+
 TEST(Norms, Oracles) {
     expect_close(golowich_rademacher(8, 2, 1, 1e4), 0.2132087378);
     expect_close(golowich_rademacher(15, 3, 2, 5e4), 0.407769443182);
