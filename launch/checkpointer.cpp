@@ -1,5 +1,6 @@
 #include "launch/checkpointer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -67,6 +68,12 @@ SafetensorsWriter::Summary write_shard(RankRuntime& runtime, const std::string& 
         }
     }
     return writer.finish();
+}
+
+bool holds_moments(const Manifest& manifest) {
+    return std::ranges::any_of(manifest.tensors, [](const auto& tensor) {
+        return tensor.first.ends_with(kFirstMomentSuffix) || tensor.first.ends_with(kSecondMomentSuffix);
+    });
 }
 
 /// What a rank reports of its shard; integers, so that one all-gather carries it.
@@ -173,9 +180,11 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
     });
     together(runtime, report, reports, [&] {
         CheckpointReader reader(folder, ShardCheck::sizes);
+        // Imported weights have no moments; before step 1 these are zero.
+        const bool starts_afresh = position.step == 0 && !holds_moments(reader.manifest());
         for (Parameter& parameter : runtime.store.parameters()) {
             reader.read(parameter.name, parameter.value);
-            if (!with_optimizer) continue;
+            if (!with_optimizer || starts_afresh) continue;
             Tensor first = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
             Tensor second = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
             reader.read(moment_name(parameter, kFirstMomentSuffix), first);

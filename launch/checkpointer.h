@@ -23,7 +23,8 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
                                  const TrainingPosition& position, const Config& config);
 
 /// Collective over the world. Verifies all shards (shared out among the ranks), then reads this rank's
-/// parameters and, with `with_optimizer`, its part of the moments, whichever layout wrote them.
+/// parameters and, with `with_optimizer`, its part of the moments, whichever layout wrote them. A checkpoint
+/// of step 0 without any moments leaves them at zero.
 TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer);
 
 }  // namespace moesaic

@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
     add_train_commands(app, selected);
     add_evaluate_commands(app, selected);
     add_data_commands(app, selected);
+    add_bench_commands(app, selected);
     add_later_commands(app, selected);
     if (argc > 1) {
         const std::string unknown = unknown_subcommand(app, argv[1]);

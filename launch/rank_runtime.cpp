@@ -54,7 +54,7 @@ int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int wor
 ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     const ModelConfig& model = config.model;
     ModelSpec spec;
-    spec.vocabulary = vocabulary;
+    spec.vocabulary = model.vocabulary.value_or(vocabulary);
     spec.width = model.width;
     spec.layers = static_cast<int>(model.layers);
     spec.heads = model.heads;

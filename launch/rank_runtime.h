@@ -24,7 +24,7 @@ struct RuntimeOptions {
     PlantedDefects defects;
 };
 
-/// Resolves every `auto` that a model needs; `vocabulary` comes from the tokenizer.
+/// Resolves every `auto` that a model needs; `vocabulary` comes from the tokenizer, model.vocabulary wins.
 [[nodiscard]] ModelSpec resolve_model(const Config& config, i64 vocabulary);
 
 /// The expert-parallel size of a world (contract, "Layout"): the configured one, or the largest that fits.

@@ -21,6 +21,10 @@ constexpr i64 kMostHeldoutSequences = 1024;  // `auto`: an evaluation stays a sm
 RunSetup set_up_run(Config config) {
     RunSetup run;
     run.tokenizer = make_tokenizer(config.task.data.tokenizer);
+    if (config.model.vocabulary && *config.model.vocabulary < run.tokenizer->vocabulary_size())
+        throw UserError(fmt::format(
+            "model.vocabulary: {} rows, but task.data.tokenizer '{}' has {} ids; at least as many rows",
+            *config.model.vocabulary, config.task.data.tokenizer, run.tokenizer->vocabulary_size()));
     run.dataset = std::make_unique<Dataset>(
         DatasetOptions{config.task.data.path, config.task.data.seq_len, config.task.data.validation},
         *run.tokenizer);
@@ -37,8 +41,9 @@ RunSetup load_run(const std::string& config_file, const std::vector<std::string>
 
 Config checkpoint_config(const std::string& checkpoint_folder, const std::vector<std::string>& overrides) {
     const Manifest manifest = read_manifest(checkpoint_folder);
-    LoadedConfig loaded = parse_config(
-        manifest.config, checkpoint_folder + "/" + std::string(kManifestName) + ": config", overrides);
+    LoadedConfig loaded =
+        parse_config(manifest.config, checkpoint_folder + "/" + std::string(kManifestName) + ": config",
+                     overrides, Purpose::inference);
     loaded.diagnostics.throw_if_any();
     return loaded.config;
 }

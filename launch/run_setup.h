@@ -26,7 +26,7 @@ struct RunSetup {
 [[nodiscard]] RunSetup load_run(const std::string& config_file, const std::vector<std::string>& overrides);
 /// The same for a configuration that is at hand.
 [[nodiscard]] RunSetup set_up_run(Config config);
-/// The configuration that a checkpoint carries, with overrides.
+/// The configuration that a checkpoint carries, with overrides; for inference.
 [[nodiscard]] Config checkpoint_config(const std::string& checkpoint_folder,
                                        const std::vector<std::string>& overrides);
 

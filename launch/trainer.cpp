@@ -127,12 +127,14 @@ void Trainer::begin() {
 }
 
 int Trainer::run() {
+    if (!options_.resume_from.empty()) {
+        log_info("resumed from {} at step {}", options_.resume_from, position_.step);
+        // What it was read from is complete and stays as it is: imported weights may exist nowhere else.
+        checkpoint_step_ = options_.resume_in_place ? position_.step : -1;
+    }
     if (position_.step == 0) {
         evaluate(0);
         checkpoint(0);
-    } else {
-        log_info("resumed from {} at step {}", options_.resume_from, position_.step);
-        checkpoint_step_ = options_.resume_in_place ? position_.step : -1;
     }
     i64 current = position_.step;
     while (current < config_.train.steps) {

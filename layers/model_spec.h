@@ -45,7 +45,8 @@ struct ModelSpec {
     i64 dense_hidden = 512;          ///< width of the feed-forward in layers without experts
     bool tie_embeddings = false;
 
-    i64 experts = 8, top_k = 2;
+    i64 experts = 8;  ///< of a layer; 0: no layer has any
+    i64 top_k = 2;
     i64 hidden = 256;  ///< F, width of one expert
     int every = 1;     ///< layer i has experts where (i + 1) % every == 0
     RouterSpec router;
@@ -55,8 +56,8 @@ struct ModelSpec {
     i64 micro_sequences = 4;      ///< sequences of a micro-batch, at most
     double receive_budget = 2.0;  ///< rows received at once, as a multiple of the mean
 
-    [[nodiscard]] bool has_experts(int layer) const { return (layer + 1) % every == 0; }
-    [[nodiscard]] int expert_layers() const { return layers / every; }
+    [[nodiscard]] bool has_experts(int layer) const { return experts > 0 && (layer + 1) % every == 0; }
+    [[nodiscard]] int expert_layers() const { return experts > 0 ? layers / every : 0; }
     [[nodiscard]] i64 micro_tokens() const { return micro_sequences * seq_len; }
 };
 

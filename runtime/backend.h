@@ -78,16 +78,20 @@ struct Rope {
 /// Causal attention of consecutive sequences of seq_len rows, grouped-query: query head h reads key head
 /// h/(heads/kv_heads). q [T, heads*head_dim], k and v [T, kv_heads*head_dim], out [T, heads*head_dim];
 /// log_sum_exp real [heads, T] is kept for the backward. Scores are scaled by 1/sqrt(head_dim).
+/// first_key i32 [T] or empty: row t reads the keys of rows max(first row of its sequence, first_key[t]) to
+/// t, which holds documents apart that share a sequence; first_key[t] <= t.
 struct Attention {
     ConstTensorView q, k, v;
     TensorView out, log_sum_exp;
     i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+    ConstTensorView first_key = {};
 };
 /// dq, dk, dv are written.
 struct AttentionGrad {
     ConstTensorView q, k, v, out, log_sum_exp, d_out;
     TensorView dq, dk, dv;
     i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
+    ConstTensorView first_key = {};
 };
 
 /// y[t] = table[index[t]]; table [V,H], index i32 [T], y [T,H].

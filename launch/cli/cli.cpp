@@ -42,7 +42,6 @@ void add_later_commands(CLI::App& app, Selected& selected) {
         {"study", "a grid of runs, resumable, one results table"},
         {"report", "one self-contained HTML file with figures and tables"},
         {"bound", "the generalization-bound calculator"},
-        {"bench", "cluster benchmarks, laid out as nccl-tests lays them out"},
         {"plan", "predicts memory, traffic and step time for layouts"},
         {"convert", "Hugging Face safetensors in and out, resharding, upcycling, audit"},
         {"doctor", "what this machine and this MPI allocation offer"},

@@ -18,6 +18,7 @@ using Selected = std::function<int()>;
 void add_train_commands(CLI::App& app, Selected& selected);     ///< train, verify
 void add_evaluate_commands(CLI::App& app, Selected& selected);  ///< eval, generate
 void add_data_commands(CLI::App& app, Selected& selected);      ///< data dump
+void add_bench_commands(CLI::App& app, Selected& selected);     ///< bench gemm, layer
 void add_later_commands(CLI::App& app, Selected& selected);     ///< the contract's that this version lacks
 
 /// `--set KEY=VALUE`, repeatable.

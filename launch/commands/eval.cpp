@@ -36,11 +36,25 @@ void print_scores(const EvalOptions& options, const std::string& checkpoint, i64
                 100 * (1 - delta), gap.low, gap.high);
 }
 
+/// With --top-k the weights of the chosen experts sum to 1 if they did in training: `normalize: auto` means
+/// the top_k that was trained.
+Config evaluated_config(const EvalOptions& options, const std::string& checkpoint) {
+    std::vector<std::string> overrides;
+    if (options.top_k) {
+        const MoeConfig trained = checkpoint_config(checkpoint, {}).model.moe;
+        if (trained.experts == 0)
+            throw UserError("--top-k: the model is dense: no expert can be chosen; evaluate it without");
+        const bool normalize = trained.router.normalize.value_or(trained.top_k > 1);
+        overrides.push_back(fmt::format("model.moe.router.normalize={}", normalize));
+        overrides.push_back(fmt::format("model.moe.top_k={}", *options.top_k));
+    }
+    overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
+    return checkpoint_config(checkpoint, overrides);
+}
+
 int eval_on_rank(const EvalOptions& options, Communicator& world) {
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
-    std::vector<std::string> overrides = options.overrides;
-    if (options.top_k) overrides.push_back("model.moe.top_k=" + std::to_string(*options.top_k));
-    const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
+    const RunSetup run = set_up_run(evaluated_config(options, checkpoint));
     world.set_timeout_seconds(run.config.parallel.timeout_seconds);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);

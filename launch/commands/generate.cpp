@@ -66,8 +66,9 @@ int generate_on_rank(const GenerateOptions& options, Communicator& world) {
         // The model knows seq_len positions: older tokens fall out of its sight.
         const std::size_t first = tokens.size() > window ? tokens.size() - window : 0;
         const std::vector<i32> visible(tokens.begin() + static_cast<std::ptrdiff_t>(first), tokens.end());
-        tokens.push_back(sample_token(last_logits(runtime, visible), options.temperature,
-                                      random.uniform(static_cast<u64>(i))));
+        std::vector<double> logits = last_logits(runtime, visible);
+        logits.resize(static_cast<std::size_t>(run.tokenizer->vocabulary_size()));  // rows beyond are no text
+        tokens.push_back(sample_token(logits, options.temperature, random.uniform(static_cast<u64>(i))));
         const std::string text = run.tokenizer->decode(std::span(tokens).last(1));
         std::fwrite(text.data(), 1, text.size(), stdout);
         std::fflush(stdout);

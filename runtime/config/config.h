@@ -158,7 +158,7 @@ struct MoeConfig {
     bool operator==(const MoeConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
-        v.value("experts", experts, {1, 65536}, "Experts of a layer");
+        v.value("experts", experts, {0, 65536}, "Experts of a layer; 0: a dense model");
         v.value("top_k", top_k, {1, 65536}, "Experts that a token visits");
         v.value("hidden", hidden, kSize, "Width of one expert");
         v.choice("activation", activation, {"swiglu", "gelu", "relu", "prelu"}, "Activation of the experts");
@@ -173,6 +173,7 @@ struct MoeConfig {
 
 struct ModelConfig {
     std::string kind = "transformer";
+    std::optional<i64> vocabulary;
     i64 width = 128, layers = 4, heads = 4, kv_heads = 4;
     std::optional<i64> head_dim;
     std::string qk_norm = "none";
@@ -185,6 +186,8 @@ struct ModelConfig {
     template <class Visitor>
     void fields(Visitor& v) {
         v.choice("kind", kind, {"transformer", "mlp", "momlp"}, "Kind of model");
+        v.value("vocabulary", vocabulary, "auto", kSize,
+                "Rows of the embedding table, at least the tokenizer's ids; auto: as many as those");
         v.value("width", width, kSize, "Width of the residual stream");
         v.value("layers", layers, {1, 100000}, "Transformer blocks");
         v.value("heads", heads, kSize, "Query heads");

@@ -275,9 +275,9 @@ void read_override(LoadedConfig& loaded, const std::string& text) {
     }
 }
 
-void finish(LoadedConfig& loaded, std::span<const std::string> overrides) {
+void finish(LoadedConfig& loaded, std::span<const std::string> overrides, Purpose purpose) {
     for (const std::string& one : overrides) read_override(loaded, one);
-    validate(loaded);
+    validate(loaded, purpose);
     loaded.diagnostics.sort_by_line();
 }
 
@@ -320,16 +320,16 @@ LoadedConfig load_config(const std::filesystem::path& path, std::span<const std:
         return loaded;
     }
     read_text(loaded, text);
-    finish(loaded, overrides);
+    finish(loaded, overrides, Purpose::training);
     return loaded;
 }
 
 LoadedConfig parse_config(std::string_view text, const std::string& name,
-                          std::span<const std::string> overrides) {
+                          std::span<const std::string> overrides, Purpose purpose) {
     LoadedConfig loaded;
     loaded.file = name;
     read_text(loaded, std::string(text));
-    finish(loaded, overrides);
+    finish(loaded, overrides, purpose);
     return loaded;
 }
 

@@ -23,16 +23,20 @@ struct LoadedConfig {
     void complain(const std::string& key, std::string message, std::string hint);
 };
 
+/// What a configuration is for. Weights may be of use that no training could have made.
+enum class Purpose : std::uint8_t { training, inference };
+
 /// Reads a file, applies `overrides` ("a.b=c") and validates what can be judged without data or ranks.
 /// Mistakes are in `diagnostics`; a file that cannot be read at all is one of them.
 [[nodiscard]] LoadedConfig load_config(const std::filesystem::path& file,
                                        std::span<const std::string> overrides = {});
 /// The same for text that came from elsewhere (a checkpoint); `name` stands in messages instead of a file.
 [[nodiscard]] LoadedConfig parse_config(std::string_view text, const std::string& name,
-                                        std::span<const std::string> overrides = {});
+                                        std::span<const std::string> overrides = {},
+                                        Purpose purpose = Purpose::training);
 
 /// Checks across fields; needs no data, no ranks.
-void validate(LoadedConfig& loaded);
+void validate(LoadedConfig& loaded, Purpose purpose);
 
 /// The resolved configuration; parse_config(to_yaml(c)) gives c again.
 [[nodiscard]] std::string to_yaml(const Config& config);

@@ -82,9 +82,14 @@ void check_attention(LoadedConfig& loaded) {
     }
 }
 
-void check_experts(LoadedConfig& loaded) {
+void check_experts(LoadedConfig& loaded, Purpose purpose) {
     const ModelConfig& model = loaded.config.model;
     const MoeConfig& moe = model.moe;
+    if (moe.experts == 0) {
+        if (loaded.config.parallel.expert.value_or(1) != 1)
+            loaded.complain("parallel.expert", "a dense model has no experts to share", "1, or auto");
+        return;
+    }
     if (moe.top_k > moe.experts) {
         loaded.complain("model.moe.top_k",
                         fmt::format("a token cannot visit {} of {} experts", moe.top_k, moe.experts),
@@ -92,7 +97,7 @@ void check_experts(LoadedConfig& loaded) {
     }
     const bool normalized =
         moe.router.score == "softmax_over_top_k" || moe.router.normalize.value_or(moe.top_k > 1);
-    if (moe.top_k == 1 && normalized) {
+    if (moe.top_k == 1 && normalized && purpose == Purpose::training) {
         loaded.complain(moe.router.score == "softmax_over_top_k" ? "model.moe.router.score"
                                                                  : "model.moe.router.normalize",
                         "with top_k 1 a normalised weight is always 1 and the router's gradient is zero: it "
@@ -165,10 +170,10 @@ std::string version_limits() {
     return text + "| `model.moe.capacity` | dropless |\n| `metrics.sinks` | console, jsonl, csv |\n";
 }
 
-void validate(LoadedConfig& loaded) {
+void validate(LoadedConfig& loaded, Purpose purpose) {
     check_limitations(loaded);
     check_attention(loaded);
-    check_experts(loaded);
+    check_experts(loaded, purpose);
     check_model_size(loaded);
     check_sinks(loaded);
     check_training(loaded);

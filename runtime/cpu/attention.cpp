@@ -57,6 +57,37 @@ T score_scale(const AttentionShape& shape) {
     return static_cast<T>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
 }
 
+/// The keys that a sequence's rows read. Row numbers count from the sequence's first row.
+class FirstKeys {
+  public:
+    FirstKeys(const i32* first_key, const AttentionShape& shape, i64 sequence)
+        : first_key_(first_key), sequence_row_(sequence * shape.seq_len) {}
+
+    [[nodiscard]] i64 of(i64 row) const {
+        if (!first_key_) return 0;
+        const i64 first = first_key_[sequence_row_ + row] - sequence_row_;
+        MOESAIC_ASSERT(first <= row, "first_key {} of row {}", first + sequence_row_, row + sequence_row_);
+        return std::max<i64>(first, 0);
+    }
+    /// At most the first key of every row in [first, last), where vectors may begin.
+    [[nodiscard]] i64 of_block(i64 first, i64 last) const {
+        if (!first_key_) return 0;
+        i64 lowest = first;
+        for (i64 row = first; row < last; ++row) lowest = std::min(lowest, of(row));
+        return lowest / kAttentionSlack * kAttentionSlack;
+    }
+
+  private:
+    const i32* first_key_;
+    i64 sequence_row_;
+};
+
+/// The keys of row i within the columns that a block has.
+template <class T>
+KeyRange keys_of(const CausalBlock<T>& block, const FirstKeys& first_keys, i64 i) {
+    return {first_keys.of(i) - block.first_key, i + 1 - block.first_key, block.tile_end(i) - block.first_key};
+}
+
 template <class T>
 void attend(const CausalAttention<T>& attention, i64 sequence, i64 head) {
     const AttentionShape& shape = attention.shape;
@@ -78,16 +109,18 @@ void attend(const CausalAttention<T>& attention, i64 sequence, i64 head) {
     keys.pack(k.transposed(), shape.head_dim, length);
     values.pack(v.operand(), length, shape.head_dim);
     T* const scores = memory.take(kQueryBlock * stride);
+    const FirstKeys first_keys(attention.first_key, shape, sequence);
 
     for (i64 first = 0; first < length; first += kQueryBlock) {
-        const CausalBlock<T> block{products, scores, stride, first, std::min(length, first + kQueryBlock)};
+        const i64 last = std::min(length, first + kQueryBlock);
+        const CausalBlock<T> block{products, scores, stride, first, last, first_keys.of_block(first, last)};
         T sums[kQueryBlock];
         block.assign_product(q.operand().from(first, 0), shape.head_dim, keys);
-        for (i64 i = first; i < block.last; ++i)
-            log_sum_exp[i] = rows.exponentiate(block.row(i), i + 1, block.tile_end(i), score_scale<T>(shape),
-                                               &sums[i - first]);
+        for (i64 i = first; i < last; ++i)
+            log_sum_exp[i] = rows.exponentiate(block.row(i) + block.first_key, keys_of(block, first_keys, i),
+                                               score_scale<T>(shape), &sums[i - first]);
         block.multiply(values, out.row(first), out.stride);
-        for (i64 i = first; i < block.last; ++i)
+        for (i64 i = first; i < last; ++i)
             rows.multiply_by(out.row(i), shape.head_dim, T(1) / sums[i - first]);
     }
 }
@@ -148,15 +181,18 @@ class HeadBackward {
         const HeadRows<T> dq(grad_.dq, shape_, sequence_, head, shape_.heads);
         const T* const log_sum_exp = grad_.log_sum_exp + head * shape_.rows + sequence_ * shape_.seq_len;
         const i64 last = std::min(shape_.seq_len, first + kQueryBlock), stride = score_stride(shape_);
-        const CausalBlock<T> scores{products_, scores_, stride, first, last};
-        const CausalBlock<T> d_scores{products_, d_scores_, stride, first, last};
+        const FirstKeys first_keys(grad_.first_key, shape_, sequence_);
+        const i64 first_key = first_keys.of_block(first, last);
+        const CausalBlock<T> scores{products_, scores_, stride, first, last, first_key};
+        const CausalBlock<T> d_scores{products_, d_scores_, stride, first, last, first_key};
 
         scores.assign_product(q.operand().from(first, 0), shape_.head_dim, keys_);
         d_scores.assign_product(d_out.operand().from(first, 0), shape_.head_dim, values_);
         for (i64 i = first; i < last; ++i) {
             const T delta = rows_.dot(d_out.row(i), out.row(i), shape_.head_dim);
-            rows_.softmax_backward(scores.row(i), d_scores.row(i), i + 1, scores.tile_end(i),
-                                   score_scale<T>(shape_), log_sum_exp[i], delta);
+            rows_.softmax_backward(scores.row(i) + first_key, d_scores.row(i) + first_key,
+                                   keys_of(scores, first_keys, i), score_scale<T>(shape_), log_sum_exp[i],
+                                   delta);
         }
         query_rows_.pack(q.operand().from(first, 0), last - first, shape_.head_dim);
         d_out_rows_.pack(d_out.operand().from(first, 0), last - first, shape_.head_dim);

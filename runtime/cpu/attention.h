@@ -20,6 +20,8 @@ struct CausalAttention {
     const T* v = nullptr;      // [T, kv_heads*head_dim]
     T* out = nullptr;          // [T, heads*head_dim]
     T* log_sum_exp = nullptr;  // [heads, T]
+    /// [T] or null: the first row whose key row t reads, where that is later than its sequence's first row.
+    const i32* first_key = nullptr;
 };
 
 template <class T>
@@ -33,6 +35,7 @@ struct CausalAttentionGrad {
     const T *q = nullptr, *k = nullptr, *v = nullptr, *out = nullptr, *log_sum_exp = nullptr,
             *d_out = nullptr;
     T *dq = nullptr, *dk = nullptr, *dv = nullptr;
+    const i32* first_key = nullptr;
 };
 
 template <class T>

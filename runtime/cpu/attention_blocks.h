@@ -43,13 +43,15 @@ class PackedOperand {
 };
 
 /// Rows [first, last) of a lower triangular matrix [S,S], `stride` elements apart; `first` is a multiple of
-/// kQueryBlock. Row i is defined up to the end of the register tile that i stands in, with zeros behind i.
+/// kQueryBlock. Row i is defined from column `first_key` (a multiple of the row tile, at most `first`) up to
+/// the end of the register tile that i stands in, with zeros behind i.
 template <class T>
 struct CausalBlock {
     const GemmKernels<T>& kernels;
     T* data;
-    i64 stride, first, last;
+    i64 stride, first, last, first_key;
 
+    /// Element (i, 0), which need not be defined.
     [[nodiscard]] T* row(i64 i) const { return data + (i - first) * stride; }
     /// One past the last row of row i's register tile, which is also how far that tile's columns go.
     [[nodiscard]] i64 tile_end(i64 i) const {
@@ -61,7 +63,8 @@ struct CausalBlock {
         PanelProduct<T> product;
         product.p = p;
         product.c_row_stride = stride;
-        for (i64 column = 0; column < last; column += kernels.panel_columns) {
+        for (i64 column = first_key / kernels.panel_columns * kernels.panel_columns; column < last;
+             column += kernels.panel_columns) {
             right.select(column, 0, product);
             const i64 width = product.columns;
             i64 i = std::max(first, column / kernels.row_tile * kernels.row_tile);
@@ -82,24 +85,25 @@ struct CausalBlock {
         PanelProduct<T> product;
         product.c_row_stride = c_row_stride;
         for (i64 column = 0; column < right.columns(); column += kernels.panel_columns) {
-            right.select(column, 0, product);
+            right.select(column, first_key, product);
             for (i64 i = first; i < last; i += product.rows) {
-                product.p = tile_end(i);
-                product.rows = product.p - i;
-                product.a = {row(i), stride, 1};
+                product.p = tile_end(i) - first_key;
+                product.rows = tile_end(i) - i;
+                product.a = {row(i) + first_key, stride, 1};
                 product.c = c + (i - first) * c_row_stride + column;
                 kernels.multiply_panel(product);
             }
         }
     }
 
-    /// c [last,n] += blockᵀ · right, where `right` holds the block's rows; rows are added in ascending order.
+    /// c [last,n] += blockᵀ · right from row `first_key` on, where `right` holds the block's rows; rows are
+    /// added in ascending order.
     void accumulate_transposed(const PackedOperand<T>& right, T* c, i64 c_row_stride) const {
         PanelProduct<T> product;
         product.c_row_stride = c_row_stride;
         product.accumulate = true;
         for (i64 column = 0; column < right.columns(); column += kernels.panel_columns) {
-            i64 key = 0;
+            i64 key = first_key;
             while (key <
                    last) {  // keys before the block see all of its rows, the others those from their tile on
                 const i64 first_row = std::max(first, key);

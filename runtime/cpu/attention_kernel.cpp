@@ -20,51 +20,70 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class T>
 using Lanes = hn::ScalableTag<T>;
 
-/// The lanes of the vector at `index` that lie before `valid`.
+/// The lanes of the vector at `index` that lie in [first, valid).
 template <class T>
-HWY_INLINE auto lanes_before(i64 index, i64 valid) {
-    return hn::FirstN(Lanes<T>(), static_cast<std::size_t>(valid > index ? valid - index : 0));
+HWY_INLINE auto lanes_within(i64 index, i64 first, i64 valid) {
+    const Lanes<T> d;
+    const auto before_valid = hn::FirstN(d, static_cast<std::size_t>(valid > index ? valid - index : 0));
+    const auto before_first = hn::FirstN(d, static_cast<std::size_t>(first > index ? first - index : 0));
+    return hn::AndNot(before_first, before_valid);
 }
 
 template <class T>
-T exponentiate(T* scores, i64 valid, i64 end, T scale, T* sum) {
+i64 clear_vectors_before(T* row, i64 first) {
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d)), begin = first / lanes * lanes;
+    for (i64 i = 0; i < begin; i += lanes) hn::StoreU(hn::Zero(d), d, row + i);
+    return begin;
+}
+
+template <class T>
+T largest_score(const T* scores, i64 begin, const KeyRange& keys) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     const auto lowest = hn::Set(d, std::numeric_limits<T>::lowest());
-    const auto factor = hn::Set(d, scale);
     auto largest = lowest;
-    i64 i = 0;
-    for (; i + lanes <= valid; i += lanes) largest = hn::Max(largest, hn::LoadU(d, scores + i));
-    if (i < valid)
-        largest =
-            hn::Max(largest, hn::IfThenElse(lanes_before<T>(i, valid), hn::LoadU(d, scores + i), lowest));
-    const T max = hn::GetLane(hn::MaxOfLanes(d, largest)) * scale;
-    const auto shift = hn::Set(d, max);
-    auto sums = hn::Zero(d);
-    for (i = 0; i + lanes <= valid; i += lanes) {
-        const auto e = hn::Exp(d, hn::MulSub(hn::LoadU(d, scores + i), factor, shift));
-        sums = hn::Add(sums, e);
-        hn::StoreU(e, d, scores + i);
+    for (i64 i = begin; i < keys.valid; i += lanes) {
+        auto score = hn::LoadU(d, scores + i);
+        if (i < keys.first || i + lanes > keys.valid)
+            score = hn::IfThenElse(lanes_within<T>(i, keys.first, keys.valid), score, lowest);
+        largest = hn::Max(largest, score);
     }
-    for (; i < end; i += lanes) {
-        const auto mask = lanes_before<T>(i, valid);
-        const auto x = hn::IfThenElse(mask, hn::MulSub(hn::LoadU(d, scores + i), factor, shift), hn::Zero(d));
-        const auto e = hn::IfThenElseZero(mask, hn::Exp(d, x));
-        sums = hn::Add(sums, e);
-        hn::StoreU(e, d, scores + i);
+    return hn::GetLane(hn::MaxOfLanes(d, largest));
+}
+
+template <class T>
+T exponentiate(T* scores, KeyRange keys, T scale, T* sum) {
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    const i64 begin = clear_vectors_before(scores, keys.first);
+    const T max = largest_score(scores, begin, keys) * scale;
+    const auto shift = hn::Set(d, max), factor = hn::Set(d, scale);
+    auto sums = hn::Zero(d);
+    for (i64 i = begin; i < keys.end; i += lanes) {
+        auto x = hn::MulSub(hn::LoadU(d, scores + i), factor, shift);
+        if (i < keys.first || i + lanes > keys.valid) {
+            const auto mask = lanes_within<T>(i, keys.first, keys.valid);
+            x = hn::IfThenElseZero(mask, hn::Exp(d, hn::IfThenElseZero(mask, x)));
+        } else {
+            x = hn::Exp(d, x);
+        }
+        sums = hn::Add(sums, x);
+        hn::StoreU(x, d, scores + i);
     }
     *sum = hn::GetLane(hn::SumOfLanes(d, sums));
     return max + std::log(*sum);
 }
 
 template <class T>
-void softmax_backward(T* scores, T* d_probability, i64 valid, i64 end, T scale, T log_sum_exp, T delta) {
+void softmax_backward(T* scores, T* d_probability, KeyRange keys, T scale, T log_sum_exp, T delta) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     const auto factor = hn::Set(d, scale), shift = hn::Set(d, log_sum_exp), mean = hn::Set(d, delta);
-    for (i64 i = 0; i < end; i += lanes) {
-        const auto mask = lanes_before<T>(i, valid);
-        const auto x = hn::IfThenElse(mask, hn::MulSub(hn::LoadU(d, scores + i), factor, shift), hn::Zero(d));
+    clear_vectors_before(d_probability, keys.first);
+    for (i64 i = clear_vectors_before(scores, keys.first); i < keys.end; i += lanes) {
+        const auto mask = lanes_within<T>(i, keys.first, keys.valid);
+        const auto x = hn::IfThenElseZero(mask, hn::MulSub(hn::LoadU(d, scores + i), factor, shift));
         const auto p = hn::IfThenElseZero(mask, hn::Exp(d, x));
         const auto gradient = hn::Mul(hn::Mul(p, factor), hn::Sub(hn::LoadU(d, d_probability + i), mean));
         hn::StoreU(p, d, scores + i);
@@ -80,7 +99,7 @@ T dot(const T* x, const T* y, i64 count) {
     i64 i = 0;
     for (; i + lanes <= count; i += lanes) sums = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sums);
     if (i < count) {
-        const auto mask = lanes_before<T>(i, count);
+        const auto mask = hn::FirstN(d, static_cast<std::size_t>(count - i));
         sums = hn::MulAdd(hn::MaskedLoad(mask, d, x + i), hn::MaskedLoad(mask, d, y + i), sums);
     }
     return hn::GetLane(hn::SumOfLanes(d, sums));

@@ -45,6 +45,10 @@ void run_with_groups(Stream& stream, std::span<const i64> rows_per_group, Work&&
     }
 }
 
+const i32* first_key_of(ConstTensorView first_key) {
+    return first_key.elements() > 0 ? first_key.as<i32>() : nullptr;
+}
+
 /// What the forward and the backward have in common.
 template <class Operation>
 AttentionShape check_attention(const Operation& operation) {
@@ -60,6 +64,9 @@ AttentionShape check_attention(const Operation& operation) {
     expect(operation.v, rows, kv_width, real, "attention v");
     expect(operation.out, rows, operation.heads * operation.head_dim, real, "attention out");
     expect(operation.log_sum_exp, operation.heads, rows, real, "attention log_sum_exp");
+    if (operation.first_key.elements() > 0) {
+        expect(operation.first_key, rows, 1, DType::int32, "attention first_key");
+    }
     return {rows, operation.heads, operation.kv_heads, operation.head_dim, operation.seq_len};
 }
 
@@ -144,7 +151,8 @@ void CpuBackend::attention(Stream& stream, const Attention& operation) {
                                               .k = operation.k.as<Real>(),
                                               .v = operation.v.as<Real>(),
                                               .out = operation.out.as<Real>(),
-                                              .log_sum_exp = operation.log_sum_exp.as<Real>()});
+                                              .log_sum_exp = operation.log_sum_exp.as<Real>(),
+                                              .first_key = first_key_of(operation.first_key)});
         });
     });
 }
@@ -168,7 +176,8 @@ void CpuBackend::attention_backward(Stream& stream, const AttentionGrad& operati
                                                        .d_out = operation.d_out.as<Real>(),
                                                        .dq = operation.dq.as<Real>(),
                                                        .dk = operation.dk.as<Real>(),
-                                                       .dv = operation.dv.as<Real>()});
+                                                       .dv = operation.dv.as<Real>(),
+                                                       .first_key = first_key_of(operation.first_key)});
         });
     });
 }

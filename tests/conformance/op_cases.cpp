@@ -61,6 +61,7 @@ const std::vector<OpCase>& all_cases() {
         append_loss_cases(all);
         append_routing_cases(all);
         append_product_cases(all);
+        append_attention_cases(all);
         return all;
     }();
     return cases;

@@ -54,6 +54,7 @@ void append_layer_cases(std::vector<OpCase>& cases);
 void append_loss_cases(std::vector<OpCase>& cases);
 void append_routing_cases(std::vector<OpCase>& cases);
 void append_product_cases(std::vector<OpCase>& cases);
+void append_attention_cases(std::vector<OpCase>& cases);
 
 // What the parts build their buffers from.
 

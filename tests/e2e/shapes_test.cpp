@@ -69,6 +69,7 @@ INSTANTIATE_TEST_SUITE_P(
         Shape{"one_expert", {"model.moe.experts=1", "model.moe.top_k=1", "model.moe.router.normalize=false"}},
         Shape{"many_rounds", {"parallel.receive_budget=0.05"}},
         Shape{"every_second_layer", {"model.moe.every=2"}},
+        Shape{"dense", {"model.moe.experts=0", "model.vocabulary=300"}},
         Shape{"tied_embeddings", {"model.tie_embeddings=true"}},
         Shape{"qk_norm_full", {"model.qk_norm=full", "model.kv_heads=2"}},
         Shape{"qk_norm_head_clipped", {"model.qk_norm=head", "model.clip_qkv=0.5", "model.kv_heads=1"}},
@@ -79,6 +80,16 @@ INSTANTIATE_TEST_SUITE_P(
         Shape{"double_precision_whole_state",
               {"train.precision=fp64", "parallel.zero=0", "parallel.expert=1"}}),
     [](const auto& one) { return one.param.name; });
+
+TEST(Shapes, MoreRowsThanTheTokenizerHasIds) {
+    const ScratchFolder scratch;
+    train_tiny(scratch / "out", kAlone, {"model.vocabulary=3000", "train.steps=0"});
+    const CommandResult text = moesaic({"generate", scratch / "out/tiny", "--prompt", "a", "--tokens", "40"});
+    EXPECT_EQ(text.code, 0) << text.text();
+    EXPECT_EQ(text.out.size(), 42u) << "one byte a token";
+    expect_failure(moesaic(tiny(scratch / "few", {"model.vocabulary=255"})), 2,
+                   {"model.vocabulary: 255 rows", "has 256 ids"});
+}
 
 TEST(Train, AllTokensOnOneExpert) {
     // Where all tokens are alike, so are their activations at every position, and so is the router's choice.

@@ -257,9 +257,18 @@ TEST(Config, ChecksAcrossFields) {
     EXPECT_EQ(parse("model: {moe: {top_k: 1}}\n").diagnostics.text(), "")
         << "auto does not normalise one expert";
     expect_one(parse("model: {moe: {every: 5}}\n"), "c.yaml:1", "model.moe.every", "would have experts");
+    EXPECT_EQ(parse("model: {moe: {experts: 0}}\n").diagnostics.text(), "") << "a dense model";
+    expect_one(parse("model: {moe: {experts: 0}}\nparallel: {expert: 2}\n"), "c.yaml:2", "parallel.expert",
+               "a dense model");
     expect_one(parse("parallel: {expert: 3}\n"), "c.yaml:1", "parallel.expert",
                "3 ranks cannot share 8 experts");
     expect_one(parse("train: {steps: 20}\n"), "c.yaml:1", "optimizer.schedule.warmup", "50 steps of warm-up");
+}
+
+TEST(Config, WhatCannotBeTrainedMayBeEvaluated) {
+    const std::string text = "model: {moe: {top_k: 1, router: {normalize: true}}}\n";
+    EXPECT_NE(parse_config(text, "c.yaml").diagnostics.text(), "");
+    EXPECT_EQ(parse_config(text, "c.yaml", {}, Purpose::inference).diagnostics.text(), "");
 }
 
 TEST(Config, WhatThisVersionLacksIsRefused) {

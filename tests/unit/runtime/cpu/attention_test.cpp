@@ -47,15 +47,24 @@ struct Problem {
     Values<T> out = Values<T>(q.size(), T(9)),
               log_sum_exp = Values<T>(static_cast<std::size_t>(shape.heads * shape.rows), T(9));
     Values<T> dq = out, dk = Values<T>(k.size(), T(9)), dv = dk;
+    std::vector<i32> first_key = {};
 
     Problem& run(int threads = 1) {
         ThreadPool pool(threads);
-        causal_attention(
-            pool, CausalAttention<T>{shape, q.data(), k.data(), v.data(), out.data(), log_sum_exp.data()});
+        const i32* const first = first_key.empty() ? nullptr : first_key.data();
+        causal_attention(pool, CausalAttention<T>{shape, q.data(), k.data(), v.data(), out.data(),
+                                                  log_sum_exp.data(), first});
         causal_attention_backward(
             pool, CausalAttentionGrad<T>{shape, q.data(), k.data(), v.data(), out.data(), log_sum_exp.data(),
-                                         d_out.data(), dq.data(), dk.data(), dv.data()});
+                                         d_out.data(), dq.data(), dk.data(), dv.data(), first});
         return *this;
+    }
+    void expect_same_bits(const Problem& other) const {
+        EXPECT_EQ(out, other.out);
+        EXPECT_EQ(log_sum_exp, other.log_sum_exp);
+        EXPECT_EQ(dq, other.dq);
+        EXPECT_EQ(dk, other.dk);
+        EXPECT_EQ(dv, other.dv);
     }
 };
 
@@ -120,6 +129,14 @@ const std::vector<AttentionShape> kShapes{// rows, heads, kv_heads, head_dim, se
                                           {34, 4, 2, 17, 17},   {130, 3, 1, 32, 65}, {64, 1, 1, 64, 64},
                                           {200, 4, 4, 50, 200}, {256, 2, 1, 32, 128}};
 
+std::vector<i32> documents_of(const std::vector<i64>& lengths) {
+    std::vector<i32> first_key;
+    for (const i64 length : lengths)
+        first_key.insert(first_key.end(), static_cast<std::size_t>(length),
+                         static_cast<i32>(first_key.size()));
+    return first_key;
+}
+
 template <class T>
 class Attention : public ::testing::Test {};
 using Reals = ::testing::Types<float, double>;
@@ -143,12 +160,48 @@ TYPED_TEST(Attention, MatchesTheNaiveOracle) {
 TYPED_TEST(Attention, ThreadsChangeNoBit) {
     Problem<TypeParam> one{{240, 4, 2, 24, 80}};
     Problem<TypeParam> three = one;
-    one.run(1);
-    three.run(3);
-    EXPECT_EQ(one.out, three.out);
-    EXPECT_EQ(one.dq, three.dq);
-    EXPECT_EQ(one.dk, three.dk);
-    EXPECT_EQ(one.dv, three.dv);
+    one.run(1).expect_same_bits(three.run(3));
+    one.first_key = three.first_key = documents_of({1, 33, 100, 1, 105});
+    one.run(1).expect_same_bits(three.run(3));
+}
+
+TYPED_TEST(Attention, ADocumentThatFillsItsWindowNeedsNoMask) {
+    for (const AttentionShape& shape : kShapes) {
+        Problem<TypeParam> plain{shape};
+        Problem<TypeParam> masked = plain;
+        masked.first_key = documents_of(
+            std::vector<i64>(static_cast<std::size_t>(shape.rows / shape.seq_len), shape.seq_len));
+        plain.run().expect_same_bits(masked.run());
+        masked.first_key.assign(masked.first_key.size(), -5);
+        plain.expect_same_bits(masked.run());
+    }
+}
+
+/// Neither another document's values nor how the rows before are cut into documents changes a bit.
+TYPED_TEST(Attention, ADocumentDoesNotSeeTheOthers) {
+    constexpr i64 kHeads = 4, kKeyHeads = 2, kDim = 24, kRows = 150, kFirst = 71, kCount = 50;
+    Problem<TypeParam> one{{kRows, kHeads, kKeyHeads, kDim, kRows}};
+    Problem<TypeParam> other = one;
+    one.first_key = documents_of({1, 70, kCount, 29});
+    other.first_key = documents_of({3, 37, 31, kCount, 1, 28});
+    const auto change = [](Values<TypeParam>& values, i64 width) {
+        for (i64 i = 0; i < kRows * width; ++i)
+            if (i < kFirst * width || i >= (kFirst + kCount) * width) at(values, i) += TypeParam(1);
+    };
+    change(other.q, kHeads * kDim);
+    change(other.k, kKeyHeads * kDim);
+    change(other.v, kKeyHeads * kDim);
+    change(other.d_out, kHeads * kDim);
+    one.run();
+    other.run();
+    const auto part = [](const Values<TypeParam>& from, i64 width) {
+        return Values<TypeParam>(from.begin() + kFirst * width, from.begin() + (kFirst + kCount) * width);
+    };
+    EXPECT_EQ(part(one.out, kHeads * kDim), part(other.out, kHeads * kDim));
+    EXPECT_EQ(part(one.dq, kHeads * kDim), part(other.dq, kHeads * kDim));
+    EXPECT_EQ(part(one.dk, kKeyHeads * kDim), part(other.dk, kKeyHeads * kDim));
+    EXPECT_EQ(part(one.dv, kKeyHeads * kDim), part(other.dv, kKeyHeads * kDim));
+    EXPECT_NE(one.out, other.out);
 }
 
 TYPED_TEST(Attention, ASequenceDoesNotSeeTheOthers) {
@@ -210,7 +263,7 @@ TEST(AttentionGradient, MatchesCentralDifferences) {
 TEST(AttentionKernels, ExponentialsInFp64AreAccurate) {
     for (double x = -700; x <= 0; x += 0.37) {
         double row[1 + kAttentionSlack] = {x}, d_row[1 + kAttentionSlack] = {0};
-        attention_kernels<double>().softmax_backward(row, d_row, 1, 1, 1.0, 0.0, 0.0);
+        attention_kernels<double>().softmax_backward(row, d_row, {0, 1, 1}, 1.0, 0.0, 0.0);
         ASSERT_NEAR(row[0] / std::exp(x), 1.0, 1e-15) << x;
     }
 }

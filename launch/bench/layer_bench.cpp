@@ -1,0 +1,220 @@
+// moesaic bench layer: forward and backward of one MoE layer, as a share of what the machine can compute.
+#include <cstdio>
+
+#include "launch/bench/layer_oracle.h"
+#include "launch/bench/measurement.h"
+#include "launch/ranks.h"
+#include "layers/moe_layer.h"
+#include "runtime/base/build_info.h"
+#include "runtime/metrics/json_line.h"
+
+namespace moesaic {
+
+namespace {
+
+struct LayerTimes {
+    std::vector<double> all_us, forward_us, backward_us;  ///< the slowest rank's, one per iteration
+};
+
+/// One rank's layer with its data.
+class LayerBench {
+  public:
+    LayerBench(const BenchOptions& options, Communicator& world)
+        : problem_(options, world.size()),
+          threads_(bench_threads(options, world.topology().ranks_per_node)),
+          backend_(make_cpu_backend(threads_)),
+          compute_(backend_->make_stream("compute")),
+          exchange_(backend_->make_stream("exchange")),
+          mesh_(world,
+                {.expert = choose_expert_parallel(static_cast<int>(options.experts), world.size(),
+                                                  world.topology().ranks_per_node)},
+                static_cast<int>(options.experts)),
+          context_{*backend_, *compute_, *exchange_, mesh_, Phase::train, 1},
+          store_(*backend_, bench_dtype(options)),
+          layer_(problem_.spec(), 0, mesh_, store_) {
+        store_.end_segment();
+        store_.allocate(*compute_, kBenchSeed);
+        set_router();
+        x_ = token_rows(&LayerProblem::x);
+        dy_ = token_rows(&LayerProblem::dy);
+    }
+
+    [[nodiscard]] int threads() const { return threads_; }
+
+    /// Collective over mesh.world(). Gradients are zeroed outside of the time, folded inside.
+    void iterate(LayerTimes* times) {
+        store_.zero_gradients(*compute_);
+        compute_->synchronize();
+        mesh_.world().barrier({"iteration"});
+        Stopwatch watch;
+        MoELayer::Saved saved;
+        y_ = layer_.forward(context_, {x_, 1}, saved);
+        compute_->synchronize();
+        const double forward = watch.lap();
+        dx_ = layer_.backward(context_, {x_, 1}, dy_, saved);
+        store_.fold_segment(*compute_, 0);
+        compute_->synchronize();
+        const double backward = watch.lap();
+        double slowest[] = {forward + backward, forward, backward};
+        mesh_.world().all_reduce(*exchange_, view_of(slowest, {3}), ReduceOp::max, {"slowest rank"});
+        exchange_->synchronize();
+        if (!times) return;
+        times->all_us.push_back(1e6 * slowest[0]);
+        times->forward_us.push_back(1e6 * slowest[1]);
+        times->backward_us.push_back(1e6 * slowest[2]);
+    }
+
+    /// Collective over mesh.world(). Of all ranks' checked values of the last iteration.
+    i64 count_wrong_values() {
+        i64 wrong = count_wrong(problem_, mesh_, {y_, dx_, store_});
+        mesh_.world().all_reduce(*exchange_, view_of(&wrong, {1}), ReduceOp::sum, {"wrong values"});
+        exchange_->synchronize();
+        return wrong;
+    }
+
+  private:
+    template <Element Real>
+    void fill(TensorView to, double (LayerProblem::*value)(i64, i64) const) const {
+        const i64 first = mesh_.world().rank() * problem_.tokens_of_rank();
+        for (i64 i = 0; i < to.elements(); ++i)
+            to.as<Real>()[i] = static_cast<Real>((problem_.*value)(first + i / to.cols(), i % to.cols()));
+    }
+    Tensor token_rows(double (LayerProblem::*value)(i64, i64) const) {
+        Tensor rows = backend_->allocate({problem_.tokens_of_rank(), problem_.spec().width}, store_.dtype());
+        if (rows.dtype() == DType::f32) {
+            fill<float>(rows, value);
+        } else {
+            fill<double>(rows, value);
+        }
+        return rows;
+    }
+    void set_router() {
+        for (Parameter& parameter : store_.parameters()) {
+            if (parameter.placement == Placement::expert) continue;
+            for (i64 i = 0; i < parameter.value.elements(); ++i) {
+                const i64 width = parameter.value.cols();
+                const double value = problem_.router_weight(i / width, i % width);
+                if (store_.dtype() == DType::f32) {
+                    parameter.value.as<float>()[i] = static_cast<float>(value);
+                } else {
+                    parameter.value.as<double>()[i] = value;
+                }
+            }
+        }
+    }
+
+    LayerProblem problem_;
+    int threads_;
+    std::unique_ptr<Backend> backend_;
+    std::unique_ptr<Stream> compute_, exchange_;
+    Mesh mesh_;
+    StepContext context_;
+    ParameterStore store_;
+    MoELayer layer_;
+    Tensor x_, dy_, y_, dx_;
+};
+
+/// Sizes that the text of limits.md and the acceptance gate use.
+BenchOptions with_default_sizes(BenchOptions options) {
+    if (options.tokens == 0) options.tokens = 4096;
+    if (options.width == 0) options.width = 512;
+    if (options.hidden == 0) options.hidden = 2048;
+    return options;
+}
+
+struct LayerReport {
+    BenchOptions options;
+    int ranks = 1, threads = 1;
+    LayerTimes times;
+    double peak_gflops = 0;
+    i64 wrong = 0;
+
+    /// Three matrices per choice, two flops per weight and row, once forward and twice backward; the router,
+    /// the exchange and all element-wise work are overhead.
+    [[nodiscard]] double flops() const {
+        return 18.0 * static_cast<double>(ranks * options.tokens * options.top_k) *
+               static_cast<double>(options.width * options.hidden);
+    }
+    [[nodiscard]] double gflops() const { return 1e-3 * flops() / quantile(times.all_us, 0.5); }
+    [[nodiscard]] double peak_fraction() const { return gflops() / peak_gflops; }
+};
+
+void print_json(const LayerReport& report) {
+    JsonLine line;
+    line.field("bench", "layer").field("tokens", report.options.tokens).field("width", report.options.width);
+    line.field("hidden", report.options.hidden).field("experts", report.options.experts);
+    line.field("top_k", report.options.top_k).field("ranks", report.ranks).field("threads", report.threads);
+    line.field("dtype", report.options.dtype).field("time_us", summary_of(report.times.all_us));
+    line.field("forward_us", quantile(report.times.forward_us, 0.5));
+    line.field("backward_us", quantile(report.times.backward_us, 0.5)).field("gflops", report.gflops());
+    line.field("peak_gflops", report.peak_gflops).field("peak_fraction", report.peak_fraction());
+    line.field("wrong", report.wrong);
+    std::printf("%s\n", line.text().c_str());
+}
+
+void print_table(const LayerReport& report) {
+    const BenchOptions& o = report.options;
+    const TimeSummary time = summary_of(report.times.all_us);
+    std::printf("# moesaic %s (%s) bench layer: forward and backward of one MoE layer\n", kVersion, kCommit);
+    std::printf(
+        "# %d ranks x %d threads  %s  traffic %s  warm-up %ld  iterations %ld  weights packed beforehand\n",
+        report.ranks, report.threads, o.dtype.c_str(), o.traffic.c_str(), static_cast<long>(o.warmup),
+        static_cast<long>(o.iterations));
+    std::printf(
+        "# flops counted: 18 x slots x width x hidden; peak: fused multiply-adds measured in this run\n#\n");
+    std::printf("#%7s %7s %7s %7s %5s %10s %10s %10s %10s %10s %10s %9s %9s %6s %6s\n", "tokens", "width",
+                "hidden", "experts", "top_k", "min", "p50", "p95", "p99", "forward", "backward", "rate",
+                "peak", "share", "wrong");
+    std::printf("#%7s %7s %7s %7s %5s %10s %10s %10s %10s %10s %10s %9s %9s %6s %6s\n", "(rank)", "", "", "",
+                "", "(us)", "(us)", "(us)", "(us)", "(us)", "(us)", "(GF/s)", "(GF/s)", "(%)", "");
+    std::printf(
+        " %7ld %7ld %7ld %7ld %5ld %10.0f %10.0f %10.0f %10.0f %10.0f %10.0f %9.1f %9.1f %6.1f %6ld\n",
+        static_cast<long>(o.tokens), static_cast<long>(o.width), static_cast<long>(o.hidden),
+        static_cast<long>(o.experts), static_cast<long>(o.top_k), time.min, time.p50, time.p95, time.p99,
+        quantile(report.times.forward_us, 0.5), quantile(report.times.backward_us, 0.5), report.gflops(),
+        report.peak_gflops, 100 * report.peak_fraction(), static_cast<long>(report.wrong));
+}
+
+/// Collective over `world`.
+int run_rank(const BenchOptions& options, Communicator& world) {
+    LayerBench bench(options, world);
+    PeakSamples peak(bench.threads(), bench_dtype(options) == DType::f64);
+    LayerReport report;
+    report.options = options;
+    report.ranks = world.size();
+    report.threads = bench.threads();
+    for (i64 i = 0; i < options.warmup; ++i) bench.iterate(nullptr);
+    for (i64 i = 0; i < options.iterations; ++i) {
+        peak.take(world);
+        bench.iterate(&report.times);
+    }
+    peak.take(world);
+    report.wrong = bench.count_wrong_values();
+    report.peak_gflops = peak.sum_over(world);
+    const bool fast = !options.min_peak_fraction || report.peak_fraction() >= *options.min_peak_fraction;
+    if (world.rank() == 0) {
+        if (options.json) {
+            print_json(report);
+        } else {
+            print_table(report);
+        }
+        if (!fast) {
+            std::fprintf(stderr, "bench layer: %.3f of the peak, less than --min-peak-fraction %g\n",
+                         report.peak_fraction(), *options.min_peak_fraction);
+        }
+        if (report.wrong > 0)
+            std::fprintf(stderr, "bench layer: %ld values are wrong\n", static_cast<long>(report.wrong));
+    }
+    return fast && report.wrong == 0 ? 0 : 3;
+}
+
+}  // namespace
+
+int bench_layer(const BenchOptions& given) {
+    const BenchOptions options = with_default_sizes(given);
+    check_bench_options(options);
+    return run_on_ranks(options.ranks_as_threads,
+                        [&](Communicator& world) { return run_rank(options, world); });
+}
+
+}  // namespace moesaic

@@ -1,0 +1,36 @@
+#include "launch/bench/measurement.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/cpu/peak.h"
+
+namespace moesaic {
+
+double quantile(std::vector<double> values, double q) {
+    if (values.empty()) return 0;
+    const double rank = std::ceil(q * static_cast<double>(values.size())) - 1;
+    const auto place = static_cast<std::ptrdiff_t>(std::max(rank, 0.0));
+    std::nth_element(values.begin(), values.begin() + place, values.end());
+    return values[static_cast<std::size_t>(place)];
+}
+
+TimeSummary summary_of(const std::vector<double>& microseconds) {
+    return {quantile(microseconds, 0), quantile(microseconds, 0.5), quantile(microseconds, 0.95),
+            quantile(microseconds, 0.99)};
+}
+
+void PeakSamples::take(Communicator& world) {
+    world.barrier({"measured peak"});
+    samples_.push_back(1e-9 * measure_peak_flops(threads_, double_precision_));
+}
+
+double PeakSamples::sum_over(Communicator& world) const {
+    double sum = gflops();
+    HostStreamScheduler scheduler(StreamMode::inline_execution, 0);
+    const auto stream = scheduler.make_stream("peak");
+    world.all_reduce(*stream, view_of(&sum, {1}), ReduceOp::sum, {"measured peak"});
+    return sum;
+}
+
+}  // namespace moesaic

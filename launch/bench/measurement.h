@@ -1,0 +1,60 @@
+// Times of repeated runs beside the machine's peak measured between them, and how both are printed.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace moesaic {
+
+/// Seconds since the last call or the construction.
+class Stopwatch {
+  public:
+    double lap() {
+        const auto now = std::chrono::steady_clock::now();
+        const std::chrono::duration<double> passed = now - last_;
+        last_ = now;
+        return passed.count();
+    }
+
+  private:
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+/// Quantile q of `values` (nearest rank); 0 without any.
+[[nodiscard]] double quantile(std::vector<double> values, double q);
+
+struct TimeSummary {
+    double min = 0, p50 = 0, p95 = 0, p99 = 0;
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("min", min);
+        visit("p50", p50);
+        visit("p95", p95);
+        visit("p99", p99);
+    }
+};
+[[nodiscard]] TimeSummary summary_of(const std::vector<double>& microseconds);
+
+/// Samples of the peak of `threads` threads, taken in the run whose share of it is reported. Neighbours on a
+/// machine slow some samples and some iterations alike; the peak that counts is the median of the samples.
+class PeakSamples {
+  public:
+    PeakSamples(int threads, bool double_precision)
+        : threads_(threads), double_precision_(double_precision) {}
+    /// Collective over `world`: all ranks measure at once. A few milliseconds.
+    void take(Communicator& world);
+    /// GFLOP/s of this rank's threads.
+    [[nodiscard]] double gflops() const { return quantile(samples_, 0.5); }
+    /// Collective over `world`.
+    [[nodiscard]] double sum_over(Communicator& world) const;
+
+  private:
+    int threads_;
+    bool double_precision_;
+    std::vector<double> samples_;
+};
+
+}  // namespace moesaic
