@@ -44,7 +44,6 @@ void add_later_commands(CLI::App& app, Selected& selected) {
         {"bound", "the generalization-bound calculator"},
         {"plan", "predicts memory, traffic and step time for layouts"},
         {"convert", "Hugging Face safetensors in and out, resharding, upcycling, audit"},
-        {"doctor", "what this machine and this MPI allocation offer"},
     };
     for (const auto& [name, help] : kLater) add_later_command(app, name, help, selected);
 }

@@ -19,6 +19,7 @@ void add_train_commands(CLI::App& app, Selected& selected);     ///< train, veri
 void add_evaluate_commands(CLI::App& app, Selected& selected);  ///< eval, generate
 void add_data_commands(CLI::App& app, Selected& selected);      ///< data dump
 void add_bench_commands(CLI::App& app, Selected& selected);     ///< bench gemm, layer
+void add_doctor_commands(CLI::App& app, Selected& selected);    ///< doctor
 void add_later_commands(CLI::App& app, Selected& selected);     ///< the contract's that this version lacks
 
 /// `--set KEY=VALUE`, repeatable.

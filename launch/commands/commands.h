@@ -52,4 +52,12 @@ struct DataDumpOptions {
 };
 int data_dump_command(const DataDumpOptions& options);
 
+struct DoctorCommandOptions {
+    bool json = false;
+    bool quick = false;
+    std::string out = "runs";  ///< where run folders would be
+    int ranks_as_threads = 0;
+};
+int doctor_command(const DoctorCommandOptions& options);
+
 }  // namespace moesaic
