@@ -1,5 +1,6 @@
-// Stands in for mpi_communicator.cpp in builds without MPI.
+// Stands in for mpi_communicator.cpp and mpi_facts.cpp in builds without MPI.
 #include "comm/mpi_communicator.h"
+#include "comm/mpi_facts.h"
 
 namespace moesaic {
 
@@ -18,6 +19,10 @@ bool mpi_available() {
 }
 
 std::string mpi_library() {
+    return {};
+}
+
+MpiFacts mpi_facts() {
     return {};
 }
 

@@ -1,10 +1,14 @@
 #include "launch/ranks.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <thread>
 
 #include "comm/mpi_communicator.h"
+#include "comm/mpi_environment.h"
+#include "comm/mpi_facts.h"
 #include "comm/self_communicator.h"
 #include "comm/thread_communicator.h"
 #include "runtime/base/error.h"
@@ -25,6 +29,25 @@ int run_on_threads(int ranks, const std::function<int(Communicator&)>& body) {
     return code;
 }
 
+/// Exit code 2 of a process that its launcher counts among several and its MPI library does not: each would
+/// train alone, into the same folder.
+int refuse_foreign_launcher(const MpiLaunch& launch) {
+    // What the first one says must be out before the launcher sees any of them leave.
+    if (launch.rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    const std::string library = mpi_facts().library;
+    if (launch.rank == 0) {
+        const std::string text = fmt::format(
+            "moesaic: {} started {} processes, but the MPI of this program ({}) sees each of them alone: the "
+            "launcher belongs to another MPI. Start it with the mpirun of {}, or build again with the other "
+            "one's mpicc (-DMPI_C_COMPILER=...); under Slurm: srun --mpi=pmix or pmi2, `srun --mpi=list` "
+            "says "
+            "what there is",
+            launch.launcher, launch.size, library, library);
+        std::fprintf(stderr, "%s\n", text.c_str());
+    }
+    return 2;
+}
+
 void print_error(const Error& error, int world_size) {
     const std::string text = error.what();
     if (world_size == 1 || text.starts_with("rank ")) {
@@ -40,7 +63,9 @@ void print_error(const Error& error, int world_size) {
 int run_on_ranks(int ranks_as_threads, const std::function<int(Communicator&)>& body) {
     try {
         if (mpi_launched()) {
+            const MpiLaunch launch = mpi_launch();  // MPI itself changes the environment
             return run_mpi_rank([&](Communicator& world) {
+                if (world.size() == 1 && launch.size > 1) return refuse_foreign_launcher(launch);
                 if (ranks_as_threads > 0) {
                     throw UserError("--ranks-as-threads is for a single process; under mpirun leave it out");
                 }

@@ -42,7 +42,6 @@ void add_later_commands(CLI::App& app, Selected& selected) {
         {"study", "a grid of runs, resumable, one results table"},
         {"report", "one self-contained HTML file with figures and tables"},
         {"plan", "predicts memory, traffic and step time for layouts"},
-        {"doctor", "what this machine and this MPI allocation offer"},
     };
     for (const auto& [name, help] : kLater) add_later_command(app, name, help, selected);
 }

@@ -139,4 +139,12 @@ int bound_command(const BoundOptions& options);
 /// Whether that input takes a list and makes a table.
 [[nodiscard]] bool is_grid_input(std::string_view input);
 
+struct DoctorCommandOptions {
+    bool json = false;
+    bool quick = false;
+    std::string out = "runs";  ///< where run folders would be
+    int ranks_as_threads = 0;
+};
+int doctor_command(const DoctorCommandOptions& options);
+
 }  // namespace moesaic
