@@ -76,12 +76,12 @@ std::string Label::text() const {
 }
 
 Communicator::Communicator(int rank, int size, std::string name,
-                           std::shared_ptr<CommunicatorSettings> settings)
+                           std::shared_ptr<CommunicatorSettings> settings, std::shared_ptr<MemoryPool> pool)
     : rank_(rank),
       size_(size),
       name_(std::move(name)),
       settings_(std::move(settings)),
-      pool_(std::make_shared<MemoryPool>()) {
+      pool_(pool ? std::move(pool) : std::make_shared<MemoryPool>()) {
     MOESAIC_ASSERT(size > 0 && rank >= 0 && rank < size, "rank {} of {} in '{}'", rank, size, name_);
     if (!settings_) settings_ = std::make_shared<CommunicatorSettings>();
 }

@@ -54,7 +54,9 @@ struct CommunicatorSettings {
 ///    The group is unusable from then on: the process has to end with abort().
 class Communicator {
   public:
-    Communicator(int rank, int size, std::string name, std::shared_ptr<CommunicatorSettings> settings);
+    /// `pool` holds what reductions need in between; by default one of its own.
+    Communicator(int rank, int size, std::string name, std::shared_ptr<CommunicatorSettings> settings,
+                 std::shared_ptr<MemoryPool> pool = nullptr);
     virtual ~Communicator() = default;
     Communicator(const Communicator&) = delete;
     Communicator& operator=(const Communicator&) = delete;
@@ -62,6 +64,10 @@ class Communicator {
     [[nodiscard]] int rank() const { return rank_; }
     [[nodiscard]] int size() const { return size_; }
     [[nodiscard]] const std::string& name() const { return name_; }  ///< "world", "experts", "replicas", ...
+    /// False where the other ranks are only counted (AccountingCommunicator): nothing arrives from them.
+    [[nodiscard]] virtual bool connected() const { return true; }
+    /// Memory that reductions hold between calls, besides what the back end's pool tells.
+    [[nodiscard]] i64 reserved_bytes() const { return pool_->bytes_reserved(); }
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
     [[nodiscard]] const Traffic& traffic() const { return traffic_; }
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }

@@ -26,6 +26,16 @@ void copy_to_host(StepContext& context, const Tensor& from, std::vector<T>& to) 
     context.backend.copy(context.compute, from, view_of(to.data(), from.shape()));
 }
 
+/// In a dry run nobody has chosen: every rank then sends every expert as many rows, or one more.
+void assume_even_routing(i64 choices, i64 ranks, HostView& host) {
+    std::iota(host.order.begin(), host.order.end(), 0);
+    const auto experts = std::ssize(host.load) / ranks;
+    for (i64 i = 0; i < std::ssize(host.load); ++i) {
+        host.load[static_cast<std::size_t>(i)] =
+            choices / experts + (i % experts < choices % experts ? 1 : 0);
+    }
+}
+
 /// Collective over mesh.experts(). Sorts the choices by expert and all-gathers the counts: experts of a rank
 /// are consecutive, so a stable sort by expert is the order destination, local expert, token.
 HostView sort_and_gather(StepContext& context, const Routing& routing, int layer) {
@@ -51,6 +61,7 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     copy_to_host(context, order, host.order);
     copy_to_host(context, load, host.load);
     context.compute.synchronize();
+    if (!context.backend.computes()) assume_even_routing(choices, group.size(), host);
     return host;
 }
 

@@ -4,6 +4,12 @@ namespace moesaic {
 
 namespace {
 
+/// Memory for rows on their way.
+Tensor buffer(StepContext& context, Shape shape, DType dtype) {
+    const MemoryUseScope use(context.backend.pool(), MemoryUse::exchange);
+    return context.backend.allocate(shape, dtype);
+}
+
 /// One exchange between two pieces of work on compute: afterwards compute may read `recv` and reuse `send`.
 /// Collective over mesh.experts().
 void exchange_rows(StepContext& context, ConstTensorView send, Counts send_rows, TensorView recv,
@@ -41,7 +47,7 @@ void forward_rows(StepContext& context, const DispatchChunk& chunk, ConstTensorV
         exchange_rows(context, send, chunk.send_rows, grouped, chunk.recv_rows, label);
         return;
     }
-    Tensor arrival = context.backend.allocate(out.shape, out.dtype);
+    Tensor arrival = buffer(context, out.shape, out.dtype);
     exchange_rows(context, send, chunk.send_rows, arrival.slice_rows(0, received), chunk.recv_rows, label);
     context.backend.gather_rows(context.compute, {.in = arrival.slice_rows(0, received),
                                                   .index = chunk.grouped_from_arrival.slice_rows(0, received),
@@ -57,7 +63,7 @@ void reverse_rows(StepContext& context, const DispatchChunk& chunk, i64 capacity
         exchange_rows(context, grouped, chunk.recv_rows, back, chunk.send_rows, label);
         return;
     }
-    Tensor arrival = context.backend.allocate({capacity_rows, rows.cols()}, rows.dtype);
+    Tensor arrival = buffer(context, {capacity_rows, rows.cols()}, rows.dtype);
     context.backend.gather_rows(context.compute, {.in = grouped,
                                                   .index = chunk.arrival_from_grouped.slice_rows(0, received),
                                                   .out = arrival.slice_rows(0, received)});
@@ -76,7 +82,7 @@ void rows_to_slots(StepContext& context, const DispatchPlan& plan, const Dispatc
     } else if (plan.chunks.size() == 1) {  // this round's rows are all slots, in slot order
         reverse_rows(context, chunk, capacity_rows, rows, slots.slice_rows(0, sent), label);
     } else {
-        Tensor back = backend.allocate({plan.tokens * plan.choices, rows.cols()}, rows.dtype);
+        Tensor back = buffer(context, {plan.tokens * plan.choices, rows.cols()}, rows.dtype);
         reverse_rows(context, chunk, capacity_rows, rows, back.slice_rows(0, sent), label);
         for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
             backend.copy(context.compute, back.slice_rows(row, count), slots.slice_rows(slot, count));
@@ -97,7 +103,7 @@ Tensor Dispatcher::dispatch(StepContext& context, const DispatchPlan& plan, std:
                                     {.in = x, .index = tokens, .out = out.slice_rows(0, sent)});
         return out;
     }
-    Tensor send = context.backend.allocate({plan.tokens * plan.choices, width_}, x.dtype);
+    Tensor send = buffer(context, {plan.tokens * plan.choices, width_}, x.dtype);
     context.backend.gather_rows(context.compute, {.in = x, .index = tokens, .out = send.slice_rows(0, sent)});
     forward_rows(context, round, send.slice_rows(0, sent), out, {"dispatch", layer_});
     return out;
@@ -126,7 +132,7 @@ Tensor Dispatcher::combine_backward(StepContext& context, const DispatchPlan& pl
         return out;
     }
     Tensor send;
-    if (!alone(context)) send = backend.allocate({plan.tokens * plan.choices, width_}, d_slots.dtype);
+    if (!alone(context)) send = buffer(context, {plan.tokens * plan.choices, width_}, d_slots.dtype);
     TensorView target = alone(context) ? out.view() : send.view();
     for_each_destination(round, [&](i64 row, i64 slot, i64 count) {
         backend.copy(context.compute, d_slots.slice_rows(slot, count), target.slice_rows(row, count));

@@ -52,7 +52,7 @@ std::vector<GradientBucket> plan_buckets(const ParameterStore& store, Placement 
         if (!open) buckets.push_back({placement, segment, range, {}, {}});
         buckets.back().first_segment = segment;
         buckets.back().range.begin = range.begin;
-        open = buckets.back().range.size() * size_of(store.dtype()) < bucket_bytes;
+        open = buckets.back().range.size() * size_of(store.real()) < bucket_bytes;
     }
     for (GradientBucket& bucket : buckets) cut_into_slices(store, bucket, rank, size);
     return buckets;

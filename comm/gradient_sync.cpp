@@ -1,7 +1,6 @@
 #include "comm/gradient_sync.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "runtime/base/philox.h"
@@ -22,29 +21,16 @@ LogicalTensor logical_tensor(const Parameter& parameter) {
     return {hash_name(parameter.name), parameter.shape.elements()};
 }
 
-/// Collective over mesh.experts(). The experts' tensors of all ranks of the group.
-std::vector<LogicalTensor> gather_expert_tensors(StepContext& context, const ParameterStore& store) {
-    std::vector<i64> mine;
+/// The experts' tensors of all ranks of the group: experts of a rank are consecutive, all of one shape.
+std::vector<LogicalTensor> expert_tensors(const Mesh& mesh, const ParameterStore& store) {
+    std::vector<LogicalTensor> tensors;
     for (const Parameter& parameter : store.parameters()) {
         if (parameter.placement != Placement::expert) continue;
-        const LogicalTensor tensor = logical_tensor(parameter);
-        mine.push_back(std::bit_cast<i64>(tensor.hash));
-        mine.push_back(tensor.elements);
-    }
-    Communicator& group = context.mesh.experts();
-    const i64 rows = static_cast<i64>(mine.size()) / 2;
-    std::vector<i64> all(mine.size() * static_cast<std::size_t>(group.size()));
-    Tensor send = context.backend.allocate({rows, 2}, DType::int64);
-    Tensor recv = context.backend.allocate({rows * group.size(), 2}, DType::int64);
-    context.backend.copy(context.compute, view_of(mine.data(), {rows, 2}), send);
-    context.exchange.wait(context.compute.record());
-    group.all_gather(context.exchange, send, recv, {"names of expert parameters"});
-    context.compute.wait(context.exchange.record());
-    context.backend.copy(context.compute, recv, view_of(all.data(), recv.shape()));
-    context.compute.synchronize();
-    std::vector<LogicalTensor> tensors;
-    for (std::size_t i = 0; i < all.size(); i += 2) {
-        tensors.push_back({std::bit_cast<u64>(all[i]), all[i + 1]});
+        for (int owner = 0; owner < mesh.expert_parallel(); ++owner) {
+            const i64 shift = i64{owner - mesh.experts().rank()} * mesh.local_experts();
+            tensors.push_back(
+                {hash_name(parameter.name_for_expert(parameter.expert + shift)), parameter.shape.elements()});
+        }
     }
     return tensors;
 }
@@ -69,7 +55,7 @@ Communicator& GradientSync::group_of(const StepContext& context, Placement place
 }
 
 void GradientSync::order_for_norm(StepContext& context) {
-    std::vector<LogicalTensor> tensors = gather_expert_tensors(context, store_);
+    std::vector<LogicalTensor> tensors = expert_tensors(context.mesh, store_);
     for (const Parameter& parameter : store_.parameters()) {
         if (parameter.placement == Placement::replicated) tensors.push_back(logical_tensor(parameter));
     }
@@ -118,8 +104,8 @@ void GradientSync::finish(StepContext& context) {
     context.compute.wait(context.exchange.record());
     for (const GradientBucket& bucket : buckets_) {
         const i64 begin = bucket.owned.begin, count = bucket.owned.size();
-        context.backend.round(context.compute, store_.sums(bucket.placement).flat(begin, count),
-                              store_.gradients(bucket.placement).flat(begin, count));
+        context.backend.convert(context.compute, store_.sums(bucket.placement).flat(begin, count),
+                                store_.gradients(bucket.placement).flat(begin, count));
     }
 }
 

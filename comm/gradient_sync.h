@@ -17,8 +17,7 @@ namespace moesaic {
 /// not own there is zero afterwards. The order of the collectives depends on the configuration only.
 class GradientSync {
   public:
-    /// Collective over mesh.experts(): learns which logical tensors the other ranks hold. `store` is
-    /// allocated.
+    /// `store` is allocated.
     GradientSync(StepContext& context, ParameterStore& store, i64 bucket_bytes,
                  const PlantedDefects& defects = {});
 

@@ -73,7 +73,13 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts)
     const int replica_index = world.rank() / shape.expert, expert_rank = world.rank() % shape.expert;
     experts_ = world.split(replica_index, expert_rank, "experts");
     replicas_ = world.split(expert_rank, replica_index, "replicas");
-    for (Communicator* group : {&world_, experts_.get(), replicas_.get()}) exercise(*group);
+    for (Communicator* group : {&world_, experts_.get(), replicas_.get()}) {
+        if (group->connected()) exercise(*group);
+    }
+}
+
+i64 Mesh::reserved_bytes() const {
+    return world_.reserved_bytes() + experts_->reserved_bytes() + replicas_->reserved_bytes();
 }
 
 int Mesh::expert_owner(int expert) const {

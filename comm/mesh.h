@@ -43,6 +43,8 @@ class Mesh {
     [[nodiscard]] int total_experts() const { return total_experts_; }
     [[nodiscard]] int local_experts() const { return total_experts_ / shape_.expert; }
     [[nodiscard]] int first_expert() const { return experts_->rank() * local_experts(); }
+    /// Memory that the three groups hold (Communicator::reserved_bytes).
+    [[nodiscard]] i64 reserved_bytes() const;
     /// The rank within experts() that holds this expert.
     [[nodiscard]] int expert_owner(int expert) const;
 

@@ -14,10 +14,27 @@ ShardedOptimizer::ShardedOptimizer(StepContext& context, ParameterStore& store, 
         shards_.push_back({bucket, held, elements, runs_in(bucket.placement, held)});
         elements += held.size();
     }
-    first_ = context.backend.allocate({elements}, store.dtype());
-    second_ = context.backend.allocate({elements}, store.dtype());
+    const auto state_of = [&](MemoryUse use) {
+        const MemoryUseScope scope(context.backend.pool(), use);
+        return context.backend.allocate({elements}, store.real());
+    };
+    first_ = state_of(MemoryUse::moments);
+    second_ = state_of(MemoryUse::moments);
     context.backend.zero(context.compute, first_);
     context.backend.zero(context.compute, second_);
+    if (store.dtype() == store.real()) return;
+    master_ = state_of(MemoryUse::masters);
+    if (context.backend.computes()) set_initial_masters();
+}
+
+void ShardedOptimizer::set_initial_masters() {
+    for (const Shard& shard : shards_) {
+        for (const TensorPiece& piece : pieces_in(store_, shard.bucket.placement, shard.held)) {
+            const i64 at = shard.state_begin + piece.range.begin - shard.held.begin;
+            store_.initial_values(store_.parameters()[piece.parameter], piece.first_element,
+                                  master_.view().flat(at, piece.range.size()));
+        }
+    }
 }
 
 std::vector<ShardedOptimizer::Run> ShardedOptimizer::runs_in(Placement placement, ArenaRange range) const {
@@ -39,10 +56,12 @@ void ShardedOptimizer::update(StepContext& context, const Shard& shard, double l
     const ConstTensorView gradients = store_.gradients(shard.bucket.placement);
     for (const Run& run : shard.runs) {
         const i64 count = run.range.size();
-        const i64 moment = shard.moment_begin + run.range.begin - shard.held.begin;
-        context.backend.adamw(context.compute, {.parameter = values.flat(run.range.begin, count),
-                                                .first_moment = first_.view().flat(moment, count),
-                                                .second_moment = second_.view().flat(moment, count),
+        const i64 state = shard.state_begin + run.range.begin - shard.held.begin;
+        const TensorView value = values.flat(run.range.begin, count);
+        const TensorView master = master_ ? master_.view().flat(state, count) : value;
+        context.backend.adamw(context.compute, {.parameter = master,
+                                                .first_moment = first_.view().flat(state, count),
+                                                .second_moment = second_.view().flat(state, count),
                                                 .gradient = gradients.flat(run.range.begin, count),
                                                 .lr = lr,
                                                 .beta1 = settings_.beta1,
@@ -51,6 +70,7 @@ void ShardedOptimizer::update(StepContext& context, const Shard& shard, double l
                                                 .weight_decay = run.decays ? settings_.weight_decay : 0.0,
                                                 .grad_scale = clip_factor,
                                                 .step = step});
+        if (master_) context.backend.convert(context.compute, master, value);
     }
 }
 
@@ -72,13 +92,13 @@ void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor,
     context.compute.wait(context.exchange.record());
 }
 
-Tensor ShardedOptimizer::gather_moment(StepContext& context, const Shard& shard, const Tensor& moment) {
+Tensor ShardedOptimizer::gather_state(StepContext& context, const Shard& shard, const Tensor& state) {
     const GradientBucket& bucket = shard.bucket;
     Communicator& group = GradientSync::group_of(context, bucket.placement);
-    Tensor all = context.backend.allocate({bucket.range.size()}, store_.dtype());
+    Tensor all = context.backend.allocate({bucket.range.size()}, store_.real());
     const i64 offset = shard.held.begin - bucket.range.begin;
     const TensorView mine = all.view().flat(offset, shard.held.size());
-    context.backend.copy(context.compute, moment.view().flat(shard.moment_begin, shard.held.size()), mine);
+    context.backend.copy(context.compute, state.view().flat(shard.state_begin, shard.held.size()), mine);
     if (zero_ == 1 && group.size() > 1) {
         context.exchange.wait(context.compute.record());
         group.all_gather_rows(context.exchange, mine, all, bucket.rows, {"optimizer state"});
@@ -90,40 +110,52 @@ Tensor ShardedOptimizer::gather_moment(StepContext& context, const Shard& shard,
 void ShardedOptimizer::visit_state(StepContext& context, const StateVisitor& visitor) {
     for (const Shard& shard : shards_) {
         const GradientBucket& bucket = shard.bucket;
-        const Tensor first = gather_moment(context, shard, first_);
-        const Tensor second = gather_moment(context, shard, second_);
+        const Tensor first = gather_state(context, shard, first_);
+        const Tensor second = gather_state(context, shard, second_);
+        Tensor master;
+        if (master_) master = gather_state(context, shard, master_);
         context.compute.synchronize();
         for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.range)) {
             const Parameter& parameter = store_.parameters()[piece.parameter];
             const i64 offset = piece.range.begin - bucket.range.begin;
-            visitor(parameter, first.view().flat(offset, piece.range.size()).reshaped(parameter.shape),
-                    second.view().flat(offset, piece.range.size()).reshaped(parameter.shape));
+            const auto part = [&](const Tensor& all) {
+                return all.view().flat(offset, piece.range.size()).reshaped(parameter.shape);
+            };
+            visitor(parameter, {master ? part(master) : parameter.value, part(first), part(second)});
         }
     }
 }
 
-void ShardedOptimizer::load_state(StepContext& context, const Parameter& parameter, ConstTensorView first,
-                                  ConstTensorView second) {
+void ShardedOptimizer::load_state(StepContext& context, const Parameter& parameter,
+                                  const ParameterState& state) {
     const std::ptrdiff_t index = &parameter - store_.parameters().data();
     MOESAIC_ASSERT(index >= 0 && index < std::ssize(store_.parameters()), "{} is of another store",
                    parameter.name);
+    context.backend.convert(context.compute, state.value, parameter.value);
     const i64 offset = store_.offset_of(static_cast<std::size_t>(index));
     for (const Shard& shard : shards_) {
         if (shard.bucket.placement != parameter.placement) continue;
         const i64 begin = std::max(shard.held.begin, offset);
         const i64 end = std::min(shard.held.end, offset + parameter.shape.elements());
         if (begin >= end) continue;
-        const i64 moment = shard.moment_begin + begin - shard.held.begin;
-        context.backend.copy(context.compute, first.flat(begin - offset, end - begin),
-                             first_.view().flat(moment, end - begin));
-        context.backend.copy(context.compute, second.flat(begin - offset, end - begin),
-                             second_.view().flat(moment, end - begin));
+        const i64 held = shard.state_begin + begin - shard.held.begin;
+        const auto keep = [&](ConstTensorView from, Tensor& to) {
+            context.backend.copy(context.compute, from.flat(begin - offset, end - begin),
+                                 to.view().flat(held, end - begin));
+        };
+        keep(state.first_moment, first_);
+        keep(state.second_moment, second_);
+        if (master_) keep(state.value, master_);
     }
     context.compute.synchronize();
 }
 
 i64 ShardedOptimizer::moment_bytes() const {
-    return (first_.elements() + second_.elements()) * size_of(store_.dtype());
+    return first_.view().bytes() + second_.view().bytes();
+}
+
+i64 ShardedOptimizer::master_bytes() const {
+    return master_.view().bytes();
 }
 
 }  // namespace moesaic

@@ -1,4 +1,5 @@
-// AdamW whose moments are spread over the ranks that hold the same parameters.
+// AdamW whose moments, and master weights of a bf16 model, are spread over the ranks that hold the same
+// parameters.
 #pragma once
 
 #include <functional>
@@ -13,8 +14,15 @@ struct AdamWSettings {
     double weight_decay = 0.1;  ///< only where Parameter::decays()
 };
 
+/// A parameter as a checkpoint keeps it, of its shape and in the store's real type: of a bf16 model the value
+/// is the master weight, of which the store holds the rounding.
+struct ParameterState {
+    ConstTensorView value, first_moment, second_moment;
+};
+
 /// With `zero` 1 a rank holds moments and updates parameters only for the slices that GradientSync gave it;
-/// with 0 it holds and updates all of its parameters. The same bits either way.
+/// with 0 it holds and updates all of its parameters. The same bits either way. Where the store is bf16, the
+/// update goes to master weights in f32, held like the moments, and the store gets them rounded.
 class ShardedOptimizer {
   public:
     ShardedOptimizer(StepContext& context, ParameterStore& store, const GradientSync& sync,
@@ -25,17 +33,18 @@ class ShardedOptimizer {
     /// parameters.
     void step(StepContext& context, double lr, double clip_factor, i64 step);
 
-    /// The moments have the parameter's shape and may be read by the host during the call.
-    using StateVisitor = std::function<void(const Parameter&, ConstTensorView first, ConstTensorView second)>;
-    /// Collective over mesh.world() and mesh.replicas(). Shows the moments of every parameter of this rank,
-    /// gathered one bucket at a time.
+    /// The state may be read by the host during the call.
+    using StateVisitor = std::function<void(const Parameter&, const ParameterState&)>;
+    /// Collective over mesh.world() and mesh.replicas(). Shows every parameter of this rank, gathered one
+    /// bucket at a time.
     void visit_state(StepContext& context, const StateVisitor& visitor);
-    /// Keeps the part of a parameter's moments that this rank holds. Returns when they have been read.
-    void load_state(StepContext& context, const Parameter& parameter, ConstTensorView first,
-                    ConstTensorView second);
+    /// Sets the parameter's value in the store and keeps the part of its state that this rank holds. Returns
+    /// when the state has been read.
+    void load_state(StepContext& context, const Parameter& parameter, const ParameterState& state);
 
-    /// Bytes of moments held by this rank.
+    /// Bytes of moments, and of master weights, held by this rank.
     [[nodiscard]] i64 moment_bytes() const;
+    [[nodiscard]] i64 master_bytes() const;
 
   private:
     /// Consecutive parameters of one arena with one weight decay.
@@ -45,20 +54,22 @@ class ShardedOptimizer {
     };
     struct Shard {
         GradientBucket bucket;
-        ArenaRange held;       // of the arena
-        i64 moment_begin = 0;  // of held.begin in the moments
+        ArenaRange held;      // of the arena
+        i64 state_begin = 0;  // of held.begin in the moments and masters
         std::vector<Run> runs;
     };
     [[nodiscard]] std::vector<Run> runs_in(Placement placement, ArenaRange range) const;
     void update(StepContext& context, const Shard& shard, double lr, double clip_factor, i64 step);
-    /// Collective over the bucket's group. One moment of a whole bucket.
-    [[nodiscard]] Tensor gather_moment(StepContext& context, const Shard& shard, const Tensor& moment);
+    void set_initial_masters();
+    /// Collective over the bucket's group. One kind of state of a whole bucket.
+    [[nodiscard]] Tensor gather_state(StepContext& context, const Shard& shard, const Tensor& state);
 
     ParameterStore& store_;
     AdamWSettings settings_;
     int zero_;
     std::vector<Shard> shards_;  // in the buckets' order
     Tensor first_, second_;      // [elements held]
+    Tensor master_;              // f32 [elements held]; empty but for a bf16 store
 };
 
 }  // namespace moesaic

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "comm/dispatch_plan.h"
+#include "launch/memory_estimate.h"
 #include "launch/micro_batches.h"
 #include "launch/trainer.h"
 
@@ -11,29 +11,18 @@ namespace moesaic {
 
 namespace {
 
+constexpr std::size_t kFilesShown = 8;
+
 struct Sizes {
-    i64 element = 4;     // bytes of a real
     i64 expert = 0;      // weights of all experts of all layers
     i64 replicated = 0;  // all other weights
 };
 
 Sizes sizes_of(const RunSetup& run) {
     Sizes sizes;
-    sizes.element = run.config.train.precision == "fp64" ? 8 : 4;
     sizes.expert = 3 * run.spec.width * run.spec.hidden * run.spec.experts * run.spec.expert_layers();
     sizes.replicated = count_parameters(run.spec).total - sizes.expert;
     return sizes;
-}
-
-/// What one block with experts keeps from forward to backward, in reals: the residual stream twice, two
-/// norms' outputs, queries, keys and values, attention's output, slots of the choices; per received row its
-/// input and both halves of the gate.
-i64 saved_reals_of_block(const ModelSpec& spec, i64 tokens, i64 rows) {
-    const i64 query = spec.heads * spec.head_dim, key = spec.kv_heads * spec.head_dim;
-    const i64 attention = tokens * (4 * spec.width + 2 * query + 2 * key);
-    const i64 experts =
-        tokens * (spec.top_k * spec.width + 2 * spec.experts) + rows * (spec.width + 3 * spec.hidden);
-    return attention + experts;
 }
 
 std::string shown_bytes(i64 bytes) {
@@ -42,47 +31,55 @@ std::string shown_bytes(i64 bytes) {
                             : fmt::format("{:.2f} GiB", mebibytes / 1024);
 }
 
-}  // namespace
-
-MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel) {
-    const Sizes sizes = sizes_of(run);
-    const ModelSpec& spec = run.spec;
-    const i64 local = sizes.replicated + sizes.expert / expert_parallel;
-    MemoryEstimate memory;
-    memory.parameters = local * sizes.element;
-    memory.gradients = local * (sizes.element + 8);  // of a micro-batch, and their sums in f64
-    const i64 replicas = world / expert_parallel;
-    memory.moments =
-        2 * sizes.element *
-        (run.config.parallel.zero == 1 ? sizes.replicated / world + sizes.expert / expert_parallel / replicas
-                                       : local);
-    const i64 tokens = spec.micro_tokens();
-    const i64 rows = receive_capacity(tokens, spec.top_k, spec.receive_budget);
-    const i64 transient =
-        3 * rows * (spec.width + spec.hidden) + 2 * tokens * spec.vocabulary + 8 * tokens * spec.width;
-    memory.activations = sizes.element * (spec.layers * saved_reals_of_block(spec, tokens, rows) + transient);
-    return memory;
+/// By a dry run, so that it holds for whatever the layers allocate.
+void print_memory(const MemoryEstimate& memory, int ranks_in_process) {
+    const auto row = [](std::string_view text, i64 bytes) {
+        if (bytes > 0)
+            std::printf("          %12s  %s\n", shown_bytes(bytes).c_str(), std::string(text).c_str());
+    };
+    std::printf("memory    %s a rank (memory_bytes of the metrics); where most is in use:\n",
+                shown_bytes(memory.pool_bytes()).c_str());
+    for (std::size_t use = 0; use < kMemoryUses; ++use) {
+        row(name_of(static_cast<MemoryUse>(use)), memory.by_use[use]);
+    }
+    row("sums between ranks", memory.reductions);
+    row("kept for reuse", memory.kept);
+    const i64 base = resident_bytes();
+    const std::string ranks = ranks_in_process > 1 ? fmt::format(" of {} ranks", ranks_in_process) : "";
+    std::printf(
+        "process   %s: memory%s and, while a checkpoint is written, %s a rank; %s of program, libraries and "
+        "data\n",
+        shown_bytes(base + ranks_in_process * memory.process_bytes()).c_str(), ranks.c_str(),
+        shown_bytes(memory.checkpoint).c_str(), shown_bytes(base).c_str());
 }
+
+}  // namespace
 
 TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel) {
     const Sizes sizes = sizes_of(run);
     const ModelSpec& spec = run.spec;
     const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
     const double leaving = static_cast<double>(expert_parallel - 1) / expert_parallel;
+    const DType stored = precision_of(run.config);
+    // Dispatch and combine, forward and backward; recomputation repeats the forward.
+    const double exchanges = spec.recompute ? 6 : 4;
     TrafficEstimate traffic;
     traffic.exchange = static_cast<i64>(
-        4.0 * leaving *
-        static_cast<double>(tokens * spec.top_k * spec.width * sizes.element * spec.expert_layers()));
+        exchanges * leaving *
+        static_cast<double>(tokens * spec.top_k * spec.width * size_of(stored) * spec.expert_layers()));
+    // Sums travel in f64 to their owners; updated values come back, or without sharding the summed gradients.
+    const DType back = run.config.parallel.zero == 1 ? stored : accumulation_type(stored);
     const i64 replicas = world / expert_parallel;
-    traffic.gradients = 2 * sizes.element * (sizes.replicated * (world - 1) + sizes.expert * (replicas - 1));
+    traffic.gradients = (size_of(DType::f64) + size_of(back)) *
+                        (sizes.replicated * (world - 1) + sizes.expert * (replicas - 1));
     return traffic;
 }
 
-void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology) {
+void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology,
+                        int ranks_in_process) {
     const ModelSpec& spec = run.spec;
     const ParameterCounts counts = count_parameters(spec);
     const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
-    const MemoryEstimate memory = estimate_memory(run, world, expert_parallel);
     const TrafficEstimate traffic = estimate_traffic(run, world, expert_parallel);
     const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
     std::printf("configuration is valid\n");
@@ -92,6 +89,12 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
                 static_cast<long long>(spec.seq_len),
                 static_cast<double>(run.dataset->training_windows()) /
                     static_cast<double>(run.config.train.batch_sequences));
+    std::printf("          tokenizer: %s\n", run.tokenizer->describe().c_str());
+    const std::vector<std::string> files = run.dataset->files();
+    for (std::size_t i = 0; i < files.size() && i < kFilesShown; ++i)
+        std::printf("          %s\n", files[i].c_str());
+    if (files.size() > kFilesShown)
+        std::printf("          ... and %zu more files\n", files.size() - kFilesShown);
     for (const std::string& warning : run.dataset->warnings()) std::printf("          %s\n", warning.c_str());
     std::printf(
         "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",
@@ -107,10 +110,7 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }
-    std::printf("memory    about %s a rank: parameters %s, gradients %s, moments %s, activations %s\n",
-                shown_bytes(memory.total()).c_str(), shown_bytes(memory.parameters).c_str(),
-                shown_bytes(memory.gradients).c_str(), shown_bytes(memory.moments).c_str(),
-                shown_bytes(memory.activations).c_str());
+    print_memory(estimate_memory(run, world, expert_parallel), ranks_in_process);
     std::printf(
         "traffic   per step over all ranks: exchange %s (at even routing), gradients and parameters %s\n",
         shown_bytes(traffic.exchange).c_str(), shown_bytes(traffic.gradients).c_str());

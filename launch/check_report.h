@@ -6,13 +6,6 @@
 
 namespace moesaic {
 
-/// Bytes of one rank, in closed form.
-struct MemoryEstimate {
-    i64 parameters = 0, gradients = 0, moments = 0, activations = 0;
-    [[nodiscard]] i64 total() const { return parameters + gradients + moments + activations; }
-};
-[[nodiscard]] MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel);
-
 /// Bytes of a step over all ranks, without bytes to self.
 struct TrafficEstimate {
     i64 exchange = 0;   ///< dispatch and combine, forward and backward, at even routing
@@ -20,6 +13,8 @@ struct TrafficEstimate {
 };
 [[nodiscard]] TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel);
 
-void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology);
+/// `ranks_in_process`: more than one where ranks are threads.
+void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology,
+                        int ranks_in_process);
 
 }  // namespace moesaic

@@ -31,40 +31,43 @@ std::vector<std::byte> copy_of(ConstTensorView values) {
     return {data, data + values.bytes()};
 }
 
-/// Collective over mesh.world() and mesh.replicas(). The moments that this rank writes, by their names in the
-/// file.
-std::map<std::string, std::vector<std::byte>> moments_to_write(RankRuntime& runtime, StepContext& context) {
+/// What a rank writes that does not lie in its store as the file has it, by the names in the file.
+using StateBytes = std::map<std::string, std::vector<std::byte>>;
+
+/// Collective over mesh.world() and mesh.replicas(). This rank's share of moments and master weights.
+StateBytes state_to_write(RankRuntime& runtime, StepContext& context) {
     std::map<std::string, bool> mine;
     for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
         mine[runtime.store.parameters()[i].name] = writes(runtime, i);
     }
-    std::map<std::string, std::vector<std::byte>> moments;
-    runtime.optimizer->visit_state(
-        context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
-            if (!mine.at(parameter.name)) return;
-            moments[moment_name(parameter, kFirstMomentSuffix)] = copy_of(first);
-            moments[moment_name(parameter, kSecondMomentSuffix)] = copy_of(second);
-        });
-    return moments;
+    const bool masters = runtime.store.dtype() != runtime.store.real();
+    StateBytes bytes;
+    runtime.optimizer->visit_state(context, [&](const Parameter& parameter, const ParameterState& state) {
+        if (!mine.at(parameter.name)) return;
+        bytes[moment_name(parameter, kFirstMomentSuffix)] = copy_of(state.first_moment);
+        bytes[moment_name(parameter, kSecondMomentSuffix)] = copy_of(state.second_moment);
+        if (masters) bytes[parameter.name] = copy_of(state.value);
+    });
+    return bytes;
 }
 
 SafetensorsWriter::Summary write_shard(RankRuntime& runtime, const std::string& path,
-                                       const std::map<std::string, std::vector<std::byte>>& moments) {
+                                       const StateBytes& state) {
     SafetensorsWriter writer(path);
     std::map<std::string, ConstTensorView> values;
     for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
         if (!writes(runtime, i)) continue;
         const Parameter& parameter = runtime.store.parameters()[i];
-        writer.declare(parameter.name, runtime.store.dtype(), parameter.shape);
-        writer.declare(moment_name(parameter, kFirstMomentSuffix), runtime.store.dtype(), parameter.shape);
-        writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.dtype(), parameter.shape);
+        writer.declare(parameter.name, runtime.store.real(), parameter.shape);
+        writer.declare(moment_name(parameter, kFirstMomentSuffix), runtime.store.real(), parameter.shape);
+        writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.real(), parameter.shape);
         values[parameter.name] = parameter.value;
     }
     for (const std::string& name : std::vector<std::string>(writer.order())) {
-        if (const auto value = values.find(name); value != values.end()) {
-            writer.write(name, value->second);
+        if (const auto bytes = state.find(name); bytes != state.end()) {
+            writer.append(name, bytes->second.data(), static_cast<i64>(bytes->second.size()));
         } else {
-            writer.append(name, moments.at(name).data(), static_cast<i64>(moments.at(name).size()));
+            writer.write(name, values.at(name));
         }
     }
     return writer.finish();
@@ -114,7 +117,8 @@ void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport
 }  // namespace
 
 CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,
-                                 const TrainingPosition& position, const Config& config) {
+                                 const TrainingPosition& position, const Config& config,
+                                 const std::string& tokenizer) {
     const auto start = std::chrono::steady_clock::now();
     Communicator& world = runtime.mesh->world();
     const std::string folder = checkpoints_folder(run_folder) + "/" + step_folder_name(position.step);
@@ -124,14 +128,14 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
         if (world.rank() == 0) prepare_checkpoint_folder(run_folder, position.step);
     });
     StepContext context = runtime.context(Phase::train, position.step);
-    const auto moments = moments_to_write(runtime, context);
+    const StateBytes state = state_to_write(runtime, context);
     CheckpointRecord record;
     record.step = position.step;
     record.path = folder;
     try {
         together(runtime, report, reports, [&] {
             const auto summary =
-                write_shard(runtime, folder + "/" + shard_file_name(world.rank(), world.size()), moments);
+                write_shard(runtime, folder + "/" + shard_file_name(world.rank(), world.size()), state);
             report.bytes = summary.bytes;
             report.checksum = static_cast<i64>(summary.checksum);
         });
@@ -144,6 +148,7 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
             manifest.tokens = position.tokens;
             manifest.sampler_cursor = position.step * config.train.batch_sequences;
             manifest.config = to_yaml(config);
+            manifest.tokenizer = tokenizer;
             for (int rank = 0; rank < world.size(); ++rank) {
                 const ShardReport& shard = reports[static_cast<std::size_t>(rank)];
                 manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes,
@@ -162,6 +167,15 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
     }
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return record;
+}
+
+i64 checkpoint_copy_bytes(const RankRuntime& runtime) {
+    const i64 copies = runtime.store.dtype() == runtime.store.real() ? 2 : 3;  // moments, and masters
+    i64 elements = 0;
+    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
+        if (writes(runtime, i)) elements += runtime.store.parameters()[i].shape.elements();
+    }
+    return copies * elements * size_of(runtime.store.real());
 }
 
 TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer) {
@@ -183,13 +197,24 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
         // Imported weights have no moments; before step 1 these are zero.
         const bool starts_afresh = position.step == 0 && !holds_moments(reader.manifest());
         for (Parameter& parameter : runtime.store.parameters()) {
-            reader.read(parameter.name, parameter.value);
-            if (!with_optimizer || starts_afresh) continue;
-            Tensor first = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
-            Tensor second = runtime.backend->allocate(parameter.shape, runtime.store.dtype());
-            reader.read(moment_name(parameter, kFirstMomentSuffix), first);
-            reader.read(moment_name(parameter, kSecondMomentSuffix), second);
-            runtime.optimizer->load_state(context, parameter, first, second);
+            if (!with_optimizer) {
+                reader.read(parameter.name, parameter.value, Conversion::floating);
+                continue;
+            }
+            const auto read = [&](const std::string& name) {
+                Tensor tensor = runtime.backend->allocate(parameter.shape, runtime.store.real());
+                reader.read(name, tensor, Conversion::floating);
+                return tensor;
+            };
+            const auto moment = [&](std::string_view suffix) {
+                if (!starts_afresh) return read(moment_name(parameter, suffix));
+                Tensor zeros = runtime.backend->allocate(parameter.shape, runtime.store.real());
+                runtime.backend->zero(context.compute, zeros);
+                return zeros;
+            };
+            const Tensor value = read(parameter.name);
+            const Tensor first = moment(kFirstMomentSuffix), second = moment(kSecondMomentSuffix);
+            runtime.optimizer->load_state(context, parameter, {value, first, second});
         }
     });
     return position;

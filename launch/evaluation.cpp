@@ -12,20 +12,31 @@ namespace moesaic {
 
 namespace {
 
-double mean_of(const std::vector<double>& values) {
-    return values.empty()
-               ? 0.0
-               : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+/// Sequences in their order, which is the same on every layout, and so is the sum to the last bit.
+double mean_of(const std::vector<double>& values, const std::vector<double>& weights) {
+    double sum = 0, total = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        sum += weights[i] * values[i];
+        total += weights[i];
+    }
+    return total > 0 ? sum / total : 0.0;
 }
 
-double variance_of_mean(const std::vector<double>& values) {
+/// Of the weighted mean, to first order: n/(n-1) sum_i w_i^2 (x_i - mean)^2 / (sum w)^2.
+double variance_of_mean(const std::vector<double>& values, const std::vector<double>& weights) {
     if (values.size() < 2) return std::numeric_limits<double>::infinity();
-    const double mean = mean_of(values);
-    double squares = 0;
-    for (const double value : values) squares += (value - mean) * (value - mean);
+    const double mean = mean_of(values, weights);
+    double squares = 0, total = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        squares += weights[i] * weights[i] * (values[i] - mean) * (values[i] - mean);
+        total += weights[i];
+    }
     const auto count = static_cast<double>(values.size());
-    return squares / (count - 1) / count;
+    const double scale = count / total;
+    return squares / (count - 1) / count * scale * scale;
 }
+
+constexpr i64 kScores = 3;  // of a sequence: loss, error, weight
 
 /// z with P(|N(0,1)| > z) = delta, by bisection on the complementary error function.
 double two_sided_quantile(double delta) {
@@ -40,19 +51,19 @@ double two_sided_quantile(double delta) {
 }  // namespace
 
 double ShardScores::mean_loss() const {
-    return mean_of(loss);
+    return mean_of(loss, weight);
 }
 double ShardScores::mean_error() const {
-    return mean_of(error);
+    return mean_of(error, weight);
 }
 
-ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64 sequences, i64 seq_len,
-                           i64 micro_sequences) {
+ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, const ShardOptions& shard) {
     const Communicator& world = runtime.mesh->world();
-    const MicroBatches batches{sequences, micro_sequences, world.size()};
-    BatchWindows windows(*runtime.backend, micro_sequences, seq_len);
+    const i64 seq_len = shard.seq_len, micro_sequences = shard.micro_sequences;
+    const MicroBatches batches{shard.sequences, micro_sequences, world.size()};
+    BatchWindows windows(*runtime.backend, micro_sequences, seq_len, shard.document_mask);
     StepContext context = runtime.context(Phase::evaluate, 0);
-    const i64 record = batches.micro_steps() * micro_sequences * 2;
+    const i64 record = batches.micro_steps() * micro_sequences * kScores;
     std::vector<double> mine(static_cast<std::size_t>(record), 0.0);
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
         const MicroBatches::Part part = batches.part(i, world.rank());
@@ -61,13 +72,16 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64
         ModelSaved unused;
         const ForwardResult result = runtime.model.forward(context, batch, unused);
         runtime.compute->synchronize();
-        double* const scores = mine.data() + i * micro_sequences * 2;
-        for (i64 s = 0; s < part.count; ++s) {
+        double* scores = mine.data() + i * micro_sequences * kScores;
+        for (i64 s = 0; s < part.count; ++s, scores += kScores) {
             const double* const losses = result.token_loss.as<double>() + s * seq_len;
             const i32* const mistakes = result.token_wrong.as<i32>() + s * seq_len;
             const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
-            scores[2 * s] = std::accumulate(losses, losses + seq_len, 0.0) / static_cast<double>(seq_len);
-            scores[2 * s + 1] = static_cast<double>(wrong) / static_cast<double>(seq_len);
+            const auto targets = static_cast<double>(windows.targets(s));
+            if (targets == 0) continue;  // every token of the window is a document
+            scores[0] = std::accumulate(losses, losses + seq_len, 0.0) / targets;
+            scores[1] = static_cast<double>(wrong) / targets;
+            scores[2] = targets / static_cast<double>(seq_len);
         }
     }
     std::vector<double> all(mine.size() * static_cast<std::size_t>(world.size()));
@@ -78,10 +92,11 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64
     ShardScores scores;
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
         for (int rank = 0; rank < world.size(); ++rank) {
-            const double* const part = all.data() + rank * record + i * micro_sequences * 2;
-            for (i64 s = 0; s < batches.part(i, rank).count; ++s) {
-                scores.loss.push_back(part[2 * s]);
-                scores.error.push_back(part[2 * s + 1]);
+            const double* part = all.data() + rank * record + i * micro_sequences * kScores;
+            for (i64 s = 0; s < batches.part(i, rank).count; ++s, part += kScores) {
+                scores.loss.push_back(part[0]);
+                scores.error.push_back(part[1]);
+                scores.weight.push_back(part[2]);
             }
         }
     }
@@ -91,20 +106,41 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
                              bool heldout) {
     const Dataset& dataset = *run.dataset;
-    const WindowSource source = [&](i64 first, i64 count, i32* out) {
-        for (i64 i = 0; i < count; ++i, out += dataset.seq_len() + 1) {
+    const WindowSource source = [&](i64 first, i64 count, WindowBuffer out) {
+        for (i64 i = 0; i < count; ++i) {
             const i64 window = windows[static_cast<std::size_t>(first + i)];
             heldout ? dataset.validation_window(window, out) : dataset.training_window(window, out);
+            out.tokens += dataset.seq_len() + 1;
+            if (out.documents != nullptr) out.documents += dataset.seq_len() + 1;
         }
     };
-    return evaluate_shard(runtime, source, static_cast<i64>(windows.size()), dataset.seq_len(),
-                          run.config.train.micro_sequences);
+    return evaluate_shard(runtime, source,
+                          {static_cast<i64>(windows.size()), dataset.seq_len(),
+                           run.config.train.micro_sequences, run.config.task.data.document_mask});
 }
 
-GapEstimate estimate_gap(const std::vector<double>& heldout, const std::vector<double>& train, double delta) {
-    const double gap = mean_of(heldout) - mean_of(train);
-    const double half =
-        two_sided_quantile(delta) * std::sqrt(variance_of_mean(heldout) + variance_of_mean(train));
+std::vector<DomainScore> scores_by_domain(const Dataset& dataset, const std::vector<i64>& windows,
+                                          const ShardScores& heldout) {
+    std::vector<ShardScores> parts(dataset.domains().size());
+    for (std::size_t i = 0; i < windows.size() && !parts.empty(); ++i) {
+        ShardScores& part = parts[dataset.domain_of_validation(windows[i])];
+        part.loss.push_back(heldout.loss[i]);
+        part.error.push_back(heldout.error[i]);
+        part.weight.push_back(heldout.weight[i]);
+    }
+    std::vector<DomainScore> scores;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+        if (parts[i].loss.empty()) continue;
+        scores.push_back({dataset.domains()[i], parts[i].mean_loss(), parts[i].mean_error(),
+                          static_cast<i64>(parts[i].loss.size())});
+    }
+    return scores;
+}
+
+GapEstimate estimate_gap(const ShardScores& heldout, const ShardScores& train, double delta) {
+    const double gap = heldout.mean_loss() - train.mean_loss();
+    const double half = two_sided_quantile(delta) * std::sqrt(variance_of_mean(heldout.loss, heldout.weight) +
+                                                              variance_of_mean(train.loss, train.weight));
     return {gap, gap - half, gap + half};
 }
 

@@ -11,30 +11,46 @@ namespace moesaic {
 
 /// What each sequence of a shard scored; the same on every rank and layout.
 struct ShardScores {
-    std::vector<double> loss;   ///< mean over a sequence's targets, nats
-    std::vector<double> error;  ///< share of targets that are not the likeliest token
-    [[nodiscard]] double mean_loss() const;
+    std::vector<double> loss;                ///< mean over a sequence's targets, nats
+    std::vector<double> error;               ///< share of targets that are not the likeliest token
+    std::vector<double> weight;              ///< share of a sequence's targets that are not masked
+    [[nodiscard]] double mean_loss() const;  ///< over all targets
     [[nodiscard]] double mean_error() const;
 };
 
-/// Fills windows first..first+count-1 of a shard, int32 [count, seq_len+1].
-using WindowSource = std::function<void(i64 first, i64 count, i32* out)>;
+/// Fills windows first..first+count-1 of a shard.
+using WindowSource = std::function<void(i64 first, i64 count, WindowBuffer out)>;
 
-/// Collective over the world. Evaluates `sequences` sequences in evaluation mode, `micro_sequences` at a time
-/// per rank.
-[[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, i64 sequences,
-                                         i64 seq_len, i64 micro_sequences);
+struct ShardOptions {
+    i64 sequences = 0, seq_len = 0;
+    i64 micro_sequences = 1;  ///< at a time per rank
+    bool document_mask = false;
+};
+
+/// Collective over the world. Evaluates all sequences of a shard in evaluation mode.
+[[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source,
+                                         const ShardOptions& shard);
 
 /// Collective over the world. evaluate_shard of windows of the run's data, held-out or training ones.
 [[nodiscard]] ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run,
                                            const std::vector<i64>& windows, bool heldout);
+
+/// The part of a held-out shard that comes from one source or file.
+struct DomainScore {
+    std::string name;
+    double loss = 0, error = 0;
+    i64 sequences = 0;
+};
+/// One score for each of the data's domains that has a window among `windows`, which `heldout` scores.
+[[nodiscard]] std::vector<DomainScore> scores_by_domain(const Dataset& dataset,
+                                                        const std::vector<i64>& windows,
+                                                        const ShardScores& heldout);
 
 /// Generalization gap: held-out minus training loss, with a two-sided normal interval of confidence 1 - delta
 /// that takes sequences as independent units (Welch: each shard has its own variance).
 struct GapEstimate {
     double gap = 0, low = 0, high = 0;
 };
-[[nodiscard]] GapEstimate estimate_gap(const std::vector<double>& heldout, const std::vector<double>& train,
-                                       double delta);
+[[nodiscard]] GapEstimate estimate_gap(const ShardScores& heldout, const ShardScores& train, double delta);
 
 }  // namespace moesaic

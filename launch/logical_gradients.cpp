@@ -18,21 +18,12 @@ std::vector<double> as_doubles(ConstTensorView values) {
 
 }  // namespace
 
-std::string name_for_expert(const Parameter& parameter, i64 expert) {
-    const std::string from = fmt::format(".experts.{}.", parameter.expert);
-    const std::size_t at = parameter.name.find(from);
-    MOESAIC_ASSERT(at != std::string::npos, "{} does not name its expert {}", parameter.name,
-                   parameter.expert);
-    return fmt::format("{}.experts.{}.{}", parameter.name.substr(0, at), expert,
-                       parameter.name.substr(at + from.size()));
-}
-
 LogicalTensors gather_gradients(RankRuntime& runtime) {
     StepContext context = runtime.context(Phase::train, run_context().step);
     runtime.gradient_sync->gather_gradients(context);
     Communicator& experts = runtime.mesh->experts();
     const i64 elements = runtime.store.elements(Placement::expert);
-    Tensor all = runtime.backend->allocate({experts.size() * elements}, runtime.store.dtype());
+    Tensor all = runtime.backend->allocate({experts.size() * elements}, runtime.store.real());
     if (elements > 0) {
         context.exchange.wait(context.compute.record());
         experts.all_gather(context.exchange, runtime.store.gradients(Placement::expert), all,
@@ -49,7 +40,7 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
         for (int owner = 0; owner < experts.size(); ++owner) {
             const i64 expert = parameter.expert + i64{owner - experts.rank()} * runtime.mesh->local_experts();
             const i64 at = owner * elements + runtime.store.offset_of(i);
-            tensors[name_for_expert(parameter, expert)] =
+            tensors[parameter.name_for_expert(expert)] =
                 as_doubles(all.view().flat(at, parameter.shape.elements()));
         }
     }

@@ -16,7 +16,4 @@ using LogicalTensors = std::map<std::string, std::vector<double>>;
 /// elsewhere.
 [[nodiscard]] LogicalTensors gather_gradients(RankRuntime& runtime);
 
-/// The name of the same tensor of another expert: "….experts.3.…" with 3 replaced.
-[[nodiscard]] std::string name_for_expert(const Parameter& parameter, i64 expert);
-
 }  // namespace moesaic

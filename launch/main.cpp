@@ -45,6 +45,8 @@ int run(int argc, char** argv) {
     add_train_commands(app, selected);
     add_evaluate_commands(app, selected);
     add_data_commands(app, selected);
+    add_convert_commands(app, selected);
+    add_bound_command(app, selected);
     add_bench_commands(app, selected);
     add_doctor_commands(app, selected);
     add_later_commands(app, selected);

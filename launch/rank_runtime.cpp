@@ -9,11 +9,6 @@ namespace moesaic {
 
 namespace {
 
-DType compute_type(const Config& config, const RuntimeOptions& options) {
-    if (options.dtype) return *options.dtype;
-    return config.train.precision == "fp64" ? DType::f64 : DType::f32;
-}
-
 MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communicator& world,
                      const RuntimeOptions& options) {
     MeshShape shape;
@@ -31,6 +26,11 @@ int cores_of_this_process() {
 }
 
 }  // namespace
+
+DType precision_of(const Config& config) {
+    const std::string& precision = config.train.precision;
+    return precision == "fp64" ? DType::f64 : precision == "bf16" ? DType::bf16 : DType::f32;
+}
 
 int resolve_threads(std::optional<i64> configured, int local_ranks) {
     if (configured) return static_cast<int>(*configured);
@@ -84,6 +84,7 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
+    spec.recompute = config.train.recompute == "layer";
     return spec;
 }
 
@@ -95,7 +96,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
       exchange(backend->make_stream("exchange")),
       mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
                                   static_cast<int>(spec.experts))),
-      store(*backend, compute_type(config, options)),
+      store(*backend, options.dtype.value_or(precision_of(config))),
       model(spec, *mesh, store, options.defects) {
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);

@@ -24,6 +24,9 @@ struct RuntimeOptions {
     PlantedDefects defects;
 };
 
+/// train.precision: the type of weights and activations.
+[[nodiscard]] DType precision_of(const Config& config);
+
 /// Resolves every `auto` that a model needs; `vocabulary` comes from the tokenizer, model.vocabulary wins.
 [[nodiscard]] ModelSpec resolve_model(const Config& config, i64 vocabulary);
 

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <numeric>
+#include <set>
 
 #include "launch/rank_runtime.h"
 #include "runtime/checkpoint/manifest.h"
@@ -18,17 +19,43 @@ constexpr i64 kMostHeldoutSequences = 1024;  // `auto`: an evaluation stays a sm
 
 }  // namespace
 
+DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary) {
+    DatasetOptions options(data.path, data.seq_len, data.validation);
+    options.vocabulary = vocabulary;
+    const auto source_of = [&](const SourceConfig& given) {
+        const auto chosen = [](const std::string& own, const std::string& inherited) {
+            return own == kInherit ? inherited : own;
+        };
+        SourceOptions source;
+        source.path = given.path;
+        source.name = given.name == "auto" ? "" : given.name;
+        source.weight = given.weight;
+        source.format = chosen(given.format, data.format);
+        source.text_key = chosen(given.text_key, data.text_key);
+        source.token_type = chosen(given.token_type, data.token_type);
+        source.end_of_document = chosen(given.end_of_document, data.end_of_document);
+        return source;
+    };
+    SourceConfig single;
+    single.path = data.path;
+    options.sources.clear();
+    for (const SourceConfig& source : data.sources) options.sources.push_back(source_of(source));
+    if (data.sources.empty()) options.sources.push_back(source_of(single));
+    return options;
+}
+
 RunSetup set_up_run(Config config) {
     RunSetup run;
-    run.tokenizer = make_tokenizer(config.task.data.tokenizer);
-    if (config.model.vocabulary && *config.model.vocabulary < run.tokenizer->vocabulary_size())
-        throw UserError(fmt::format(
-            "model.vocabulary: {} rows, but task.data.tokenizer '{}' has {} ids; at least as many rows",
-            *config.model.vocabulary, config.task.data.tokenizer, run.tokenizer->vocabulary_size()));
-    run.dataset = std::make_unique<Dataset>(
-        DatasetOptions{config.task.data.path, config.task.data.seq_len, config.task.data.validation},
-        *run.tokenizer);
-    run.spec = resolve_model(config, run.tokenizer->vocabulary_size());
+    const DataConfig& data = config.task.data;
+    run.tokenizer = make_tokenizer(data.tokenizer);
+    const i64 vocabulary = data.vocabulary.value_or(run.tokenizer->vocabulary_size());
+    if (config.model.vocabulary && *config.model.vocabulary < vocabulary)
+        throw UserError(
+            fmt::format("model.vocabulary: {} rows, but the data have {} ids (task.data.tokenizer '{}', "
+                        "task.data.vocabulary); at least as many rows",
+                        *config.model.vocabulary, vocabulary, data.tokenizer));
+    run.dataset = std::make_unique<Dataset>(dataset_options(data, vocabulary), *run.tokenizer);
+    run.spec = resolve_model(config, vocabulary);
     run.config = std::move(config);
     return run;
 }
@@ -48,12 +75,23 @@ Config checkpoint_config(const std::string& checkpoint_folder, const std::vector
     return loaded.config;
 }
 
+void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder) {
+    const std::string trained = read_manifest(checkpoint_folder).tokenizer;
+    const std::string found = run.tokenizer->fingerprint();
+    if (trained.empty() || found.empty() || trained == found) return;
+    throw UserError(fmt::format(
+        "{}: was trained with another tokenizer: {}, and task.data.tokenizer '{}' ({}) is {}; give the one "
+        "it was trained with, wherever it is now: --set task.data.tokenizer=PATH",
+        checkpoint_folder, trained, run.config.task.data.tokenizer, run.tokenizer->describe(), found));
+}
+
 std::vector<i64> probe_windows(const RunSetup& run) {
     const i64 count = std::min(run.config.generalization.probe_sequences, run.dataset->training_windows());
     std::vector<i64> windows;
-    for (i64 position = 0; position < count; ++position) {
-        windows.push_back(
-            run.dataset->training_window_at(static_cast<u64>(run.config.run.seed), 0, position));
+    std::set<i64> seen;  // a small source of a blend may come round again within the probe
+    for (i64 number = 0; number < 2 * count && std::ssize(windows) < count; ++number) {
+        const i64 window = run.dataset->training_sequence(static_cast<u64>(run.config.run.seed), number);
+        if (seen.insert(window).second) windows.push_back(window);
     }
     return windows;
 }
@@ -69,8 +107,9 @@ std::vector<i64> heldout_windows(const RunSetup& run) {
 
 std::string data_fingerprint(const RunSetup& run) {
     const Dataset& dataset = *run.dataset;
-    std::string text = fmt::format("{} {} {} {}", dataset.training_windows(), dataset.validation_windows(),
-                                   dataset.training_tokens(), dataset.validation_tokens());
+    std::string text =
+        fmt::format("{} {} {} {} {}", run.tokenizer->fingerprint(), dataset.training_windows(),
+                    dataset.validation_windows(), dataset.training_tokens(), dataset.validation_tokens());
     std::vector<i32> window(static_cast<std::size_t>(dataset.seq_len() + 1));
     for (const i64 index : {i64{0}, dataset.training_windows() / 2, dataset.training_windows() - 1}) {
         dataset.training_window(index, window.data());

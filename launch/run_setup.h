@@ -30,13 +30,20 @@ struct RunSetup {
 [[nodiscard]] Config checkpoint_config(const std::string& checkpoint_folder,
                                        const std::vector<std::string>& overrides);
 
-/// Windows of the fixed training probe: the first that training sees, in epoch 0's order.
+/// What the data section asks for, with a vocabulary that is known.
+[[nodiscard]] DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary);
+
+/// Throws UserError where the checkpoint was trained with another tokenizer than the run has: its token ids
+/// would mean something else.
+void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder);
+
+/// Windows of the fixed training probe: the first that training sees, each once.
 [[nodiscard]] std::vector<i64> probe_windows(const RunSetup& run);
 /// Windows of the held-out shard: all, or the configured number spread evenly over the files.
 [[nodiscard]] std::vector<i64> heldout_windows(const RunSetup& run);
 
-/// Sizes of the data and its first, middle and last windows: what ranks compare at start-up, so that one
-/// node's other files do not spoil a run unseen.
+/// The tokenizer, sizes of the data and its first, middle and last windows: what ranks compare at start-up,
+/// so that one node's other files do not spoil a run unseen.
 [[nodiscard]] std::string data_fingerprint(const RunSetup& run);
 
 /// Creates OUT/NAME on rank 0. A folder that an earlier run of that name left is moved aside, never

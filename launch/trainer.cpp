@@ -176,8 +176,9 @@ StepResult Trainer::step(i64 step) {
 void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     Communicator& world = runtime_.mesh->world();
     const double steps = static_cast<double>(since_record_.steps);
-    double slowest[3] = {since_record_.seconds / steps, since_record_.exchange_seconds / steps,
-                         static_cast<double>(runtime_.backend->pool().bytes_reserved())};
+    double slowest[3] = {
+        since_record_.seconds / steps, since_record_.exchange_seconds / steps,
+        static_cast<double>(runtime_.backend->pool().bytes_reserved() + runtime_.mesh->reserved_bytes())};
     i64 bytes = since_record_.exchange_bytes / since_record_.steps;
     since_record_ = {};
     world.all_reduce(*runtime_.exchange, view_of(slowest, {3}), ReduceOp::max, {"times of the step"});
@@ -194,12 +195,12 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.loss_z = result.loss_z;
     record.grad_norm = result.grad_norm;
     record.lr = lr;
-    record.tokens_per_s = static_cast<double>(result.targets) / seconds;
+    const auto tokens = static_cast<double>(config_.train.batch_sequences * config_.task.data.seq_len);
+    record.tokens_per_s = tokens / seconds;
     record.step_ms = slowest[0] * 1e3;
     record.exchange_ms = slowest[1] * 1e3;
     record.exchange_bytes = bytes;
-    record.flops_utilization =
-        model_flops_per_token(run_.spec) * static_cast<double>(result.targets) / seconds / peak_flops_;
+    record.flops_utilization = model_flops_per_token(run_.spec) * tokens / seconds / peak_flops_;
     record.dropped_fraction = 0.0;
     record.memory_bytes = static_cast<i64>(slowest[2]);
     const i64 experts = run_.spec.experts;
@@ -245,9 +246,11 @@ void Trainer::evaluate(i64 step) {
     if (!heldout.loss.empty()) {
         record.heldout_loss = heldout.mean_loss();
         record.heldout_error = heldout.mean_error();
+        for (const DomainScore& score : scores_by_domain(*run_.dataset, heldout_, heldout))
+            record.heldout_by_source[score.name] = score.loss;
         // A gap compares with training samples already seen; before that there is none to speak of.
         if (step * config_.train.batch_sequences >= static_cast<i64>(probe_.size())) {
-            const GapEstimate gap = estimate_gap(heldout.loss, probe.loss, config_.generalization.delta);
+            const GapEstimate gap = estimate_gap(heldout, probe, config_.generalization.delta);
             record.gap = gap.gap;
             record.gap_low = gap.low;
             record.gap_high = gap.high;
@@ -259,7 +262,8 @@ void Trainer::evaluate(i64 step) {
 void Trainer::checkpoint(i64 step) {
     if (checkpoint_step_ == step) return;
     sinks_.flush();
-    const CheckpointRecord record = save_checkpoint(runtime_, options_.run_folder, position_, config_);
+    const CheckpointRecord record =
+        save_checkpoint(runtime_, options_.run_folder, position_, config_, run_.tokenizer->fingerprint());
     checkpoint_step_ = step;
     sinks_.write(record);
 }

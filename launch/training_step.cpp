@@ -41,17 +41,34 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, BatchSour
       batches_(std::move(batches)),
       micro_batches_{config.train.batch_sequences, config.train.micro_sequences,
                      runtime.mesh->world().size()},
-      windows_(*runtime.backend, config.train.micro_sequences, config.task.data.seq_len) {}
+      windows_(*runtime.backend, config.train.micro_sequences, config.task.data.seq_len,
+               config.task.data.document_mask) {}
 
 TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset)
-    : TrainingStep(runtime, config, [&config, &dataset](i64 step, i64 first, i64 count, i32* windows) {
-          dataset.training_batch(static_cast<u64>(config.run.seed), step, config.train.batch_sequences, first,
-                                 count, windows);
-      }) {}
+    : TrainingStep(runtime, config,
+                   [&config, &dataset](i64 step, i64 first, i64 count, WindowBuffer windows) {
+                       dataset.training_batch(static_cast<u64>(config.run.seed), step,
+                                              config.train.batch_sequences, first, count, windows);
+                   }) {}
 
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
     batches_(step, part.first, part.count, windows_.host());
     return windows_.load(part.count);
+}
+
+i64 TrainingStep::count_targets(i64 step) {
+    const i64 all = config_.train.batch_sequences * config_.task.data.seq_len;
+    if (!config_.task.data.document_mask) return all;
+    std::vector<i64> targets{0};
+    for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
+        const MicroBatches::Part part = micro_batches_.part(i, runtime_.mesh->world().rank());
+        batches_(step, part.first, part.count, windows_.host());
+        for (i64 s = 0; s < part.count; ++s) targets[0] += windows_.targets(s);
+    }
+    runtime_.mesh->world().all_reduce(*runtime_.exchange, view_of(targets.data(), {1}), ReduceOp::sum,
+                                      {"targets of the batch"});
+    runtime_.exchange->synchronize();
+    return targets[0];
 }
 
 void TrainingStep::sum_counts(std::vector<i64>& counts) {
@@ -77,7 +94,8 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     const i64 moe_layers = runtime_.model.spec().expert_layers();
     const i64 count_slots = moe_layers * runtime_.mesh->total_experts();
     GlobalBatch global;
-    global.tokens = global.targets = config_.train.batch_sequences * config_.task.data.seq_len;
+    global.tokens = config_.train.batch_sequences * config_.task.data.seq_len;
+    global.targets = count_targets(step);
     if (runtime_.model.spec().balance.scope == BalanceScope::global) {
         global.expert_counts.assign(static_cast<std::size_t>(count_slots), 0);
         count_experts(step, global);
@@ -97,7 +115,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     result.expert_counts = std::move(counts);
     result.targets = global.targets;
     result.loss = std::accumulate(result.sequence_loss.begin(), result.sequence_loss.end(), 0.0) /
-                  static_cast<double>(global.targets);
+                  static_cast<double>(std::max<i64>(global.targets, 1));
     result.grad_norm = runtime_.gradient_sync->gradient_norm(context);
     return result;
 }

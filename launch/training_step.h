@@ -23,9 +23,8 @@ struct StepResult {
     bool stop_requested = false;        ///< some rank was told to stop
 };
 
-/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`
-/// [count, seq_len + 1] on the host.
-using BatchSource = std::function<void(i64 step, i64 first, i64 count, i32* windows)>;
+/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`.
+using BatchSource = std::function<void(i64 step, i64 first, i64 count, WindowBuffer windows)>;
 
 class TrainingStep {
   public:
@@ -44,6 +43,9 @@ class TrainingStep {
 
   private:
     [[nodiscard]] Batch load_batch(i64 step, MicroBatches::Part part);
+    /// Collective over the world where task.data.document_mask is set: targets of the global batch that are
+    /// not masked.
+    [[nodiscard]] i64 count_targets(i64 step);
     /// Collective over the world: forward passes alone, for exact counts of the whole batch (scope `global`).
     void count_experts(i64 step, GlobalBatch& global);
     /// Collective over the world. Forward and backward of this rank's micro-batch `index`; adds to `record`

@@ -128,7 +128,7 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
     if (clip_) backend.clamp(context.compute, *clip_, saved.v);
 
     saved.mixed = backend.allocate(saved.q.ready.shape(), in.x.dtype);
-    saved.log_sum_exp = backend.allocate({heads_, in.x.rows()}, in.x.dtype);
+    saved.log_sum_exp = backend.allocate({heads_, in.x.rows()}, accumulation_type(in.x.dtype));
     backend.attention(context.compute, {.q = saved.q.ready,
                                         .k = saved.k.ready,
                                         .v = saved.v,
@@ -137,7 +137,8 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
                                         .heads = heads_,
                                         .kv_heads = kv_heads_,
                                         .head_dim = head_dim_,
-                                        .seq_len = in.seq_len});
+                                        .seq_len = in.seq_len,
+                                        .first_key = in.first_key});
     Tensor y = backend.allocate({in.x.rows(), width_}, in.x.dtype);
     backend.gemm(context.compute, {.a = saved.mixed, .b = output_.value(), .c = y, .trans_b = true});
     return y;
@@ -166,7 +167,8 @@ Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, Cons
                                                  .heads = heads_,
                                                  .kv_heads = kv_heads_,
                                                  .head_dim = head_dim_,
-                                                 .seq_len = in.seq_len});
+                                                 .seq_len = in.seq_len,
+                                                 .first_key = in.first_key});
     dq = rotated_backward(context, in, q_norm_, std::move(dq), saved.q);
     dk = rotated_backward(context, in, k_norm_, std::move(dk), saved.k);
     if (clip_) backend.clamp_grad(context.compute, *clip_, saved.v, dv);

@@ -43,7 +43,7 @@ class AttentionLayer {
         Rotated q, k;
         Tensor v;            // [T, kv_heads*head_dim]
         Tensor mixed;        // [T, heads*head_dim] before the output projection
-        Tensor log_sum_exp;  // [heads,T]
+        Tensor log_sum_exp;  // real [heads,T]
     };
 
     /// `rotary` outlives the layer and is prepared by whoever calls it.

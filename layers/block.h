@@ -28,10 +28,14 @@ class Block {
     Block(const ModelSpec& spec, int layer, const Mesh& mesh, const RotaryTable& rotary,
           ParameterStore& store);
 
-    /// Collective over mesh.experts() where the block has experts.
+    /// Collective over mesh.experts() where the block has experts. In phase `recompute` the routing in
+    /// `saved` is followed again, all else computed anew to the same bits.
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
+
+    /// What phase `recompute` cannot bring back: the router's decision and its statistics.
+    [[nodiscard]] static Saved keep_decisions(Saved saved);
 
     [[nodiscard]] bool has_experts() const { return experts_.has_value(); }
 

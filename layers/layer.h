@@ -13,8 +13,10 @@ namespace moesaic {
 
 /// A layer's input. T may be 0: the layer then still takes part in every collective.
 struct LayerInput {
-    ConstTensorView x;  ///< real [T,H]; the embedding's is i32 [T]. Lives until the backward.
+    ConstTensorView x;  ///< f64, f32 or bf16 [T,H]; the embedding's is i32 [T]. Lives until the backward.
     i64 seq_len = 1;    ///< rows of one sequence; T is a multiple
+    /// i32 [T] the first row that attention of row t may read; empty: the sequence's first.
+    ConstTensorView first_key{};
 };
 
 /// Parameters are declared in the constructor, so that their order is the order of construction. `saved`

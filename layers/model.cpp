@@ -8,7 +8,7 @@ Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, Pla
     : spec_(spec),
       world_(mesh.world().size()),
       defects_(defects),
-      rotary_(spec.head_dim, spec.rope_theta, store.dtype()) {
+      rotary_(spec.head_dim, spec.rope_theta, store.real()) {
     embedding_ = std::make_unique<EmbeddingLayer>(spec, store);
     store.end_segment();
     blocks_.reserve(static_cast<std::size_t>(spec.layers));
@@ -36,7 +36,9 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
     EmbeddingLayer::Saved nothing;
     saved.inputs[0] = embedding_->forward(context, {batch.tokens, seq_len}, nothing);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        saved.inputs[i + 1] = blocks_[i].forward(context, {saved.inputs[i], seq_len}, saved.blocks[i]);
+        saved.inputs[i + 1] =
+            blocks_[i].forward(context, {saved.inputs[i], seq_len, batch.first_key}, saved.blocks[i]);
+        if (keep && spec_.recompute) saved.blocks[i] = Block::keep_decisions(std::move(saved.blocks[i]));
         if (keep) continue;
         saved.inputs[i].reset();
         RouterTotals totals = std::move(saved.blocks[i].experts.router.totals);
@@ -146,7 +148,13 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
             saved.blocks[i].experts.balance.tokens = tokens;
             if (counts) saved.blocks[i].experts.balance.global_counts = counts.slice_rows(expert_layer, 1);
         }
-        dx = blocks_[i].backward(context, {saved.inputs[i], seq_len}, dx, saved.blocks[i]);
+        const LayerInput in{saved.inputs[i], seq_len, saved.batch.first_key};
+        if (spec_.recompute) {
+            StepContext again = context;
+            again.phase = Phase::recompute;
+            (void)blocks_[i].forward(again, in, saved.blocks[i]);
+        }
+        dx = blocks_[i].backward(context, in, dx, saved.blocks[i]);
         saved.blocks[i] = {};
         saved.inputs[i + 1].reset();
         segment_ready(static_cast<int>(i) + 1);

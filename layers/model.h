@@ -18,6 +18,9 @@ struct Batch {
     ConstTensorView tokens;   ///< i32 [T] on the device
     ConstTensorView targets;  ///< i32 [T] on the device; -1: masked
     i64 sequences = 0, seq_len = 0;
+    /// i32 [T] on the device: the first row (of this batch) that row t may attend to, in t's own sequence;
+    /// empty: the sequence's first. Documents packed into one sequence are kept apart so.
+    ConstTensorView first_key{};
 };
 
 /// What a micro-batch has to know of the global batch.
@@ -50,8 +53,8 @@ struct ForwardResult {
 /// What one micro-batch keeps between forward and backward.
 struct ModelSaved {
     Batch batch;
-    std::vector<Tensor> inputs;  ///< [T,H] of each block, and last that of the final norm
-    std::vector<Block::Saved> blocks;
+    std::vector<Tensor> inputs;        ///< [T,H] of each block, and last that of the final norm
+    std::vector<Block::Saved> blocks;  ///< with spec.recompute the routers' decisions alone
     RmsNormLayer::Saved norm;
     Tensor normed;  ///< [T,H] what the head reads
     OutputHead::Saved head;

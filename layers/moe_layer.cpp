@@ -24,8 +24,10 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Parameter
 
 Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
-    saved.routing = router_->route(context, in, saved.router);
-    saved.plan = make_plan(context, saved.routing, dispatcher_.capacity_rows(), layer_);
+    if (context.phase != Phase::recompute) {
+        saved.routing = router_->route(context, in, saved.router);
+        saved.plan = make_plan(context, saved.routing, dispatcher_.capacity_rows(), layer_);
+    }
     saved.slots = backend.allocate({saved.plan.tokens * saved.plan.choices, in.x.cols()}, in.x.dtype);
     for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
         round_forward(context, in, round, saved);
@@ -40,8 +42,8 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
 Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                           Saved& saved) const {
     Backend& backend = context.backend;
-    Tensor d_slots = backend.allocate(saved.slots.shape(), in.x.dtype);            // [S,H]
-    Tensor d_weight = backend.allocate(saved.routing.weight.shape(), in.x.dtype);  // [T,K]
+    Tensor d_slots = backend.allocate(saved.slots.shape(), in.x.dtype);                              // [S,H]
+    Tensor d_weight = backend.allocate(saved.routing.weight.shape(), saved.routing.weight.dtype());  // [T,K]
     backend.combine_rows_backward(context.compute, {.rows = saved.slots,
                                                     .slot = saved.plan.slot_of_choice,
                                                     .weight = saved.routing.weight,

@@ -25,7 +25,7 @@ class MoELayer {
 
     MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store);
 
-    /// Collective over mesh.experts().
+    /// Collective over mesh.experts(). Phase `recompute` follows the routing and the plan that `saved` holds.
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
     /// Collective over mesh.experts(). Includes the gradients of the balance losses.
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,

@@ -13,7 +13,7 @@ OutputHead::OutputHead(const ModelSpec& spec, const Weight& tied, ParameterStore
 }
 
 Tensor OutputHead::logits(StepContext& context, ConstTensorView x) const {
-    Tensor logits = context.backend.allocate({x.rows(), vocabulary_}, x.dtype);
+    Tensor logits = context.backend.allocate({x.rows(), vocabulary_}, accumulation_type(x.dtype));
     context.backend.gemm(context.compute, {.a = x, .b = weight_.value(), .c = logits, .trans_b = true});
     return logits;
 }

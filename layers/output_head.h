@@ -12,7 +12,7 @@ namespace moesaic {
 class OutputHead {
   public:
     struct Saved {
-        Tensor logits;           // [T,V]; the backward overwrites them
+        Tensor logits;           // real [T,V]; the backward overwrites them
         Tensor log_sum_exp;      // f64 [T]
         ConstTensorView target;  // i32 [T], set before the forward; -1: masked
         Tensor wrong;            // i32 [T] as CrossEntropy says; phase evaluate only
@@ -22,7 +22,7 @@ class OutputHead {
     /// `tied` is the embedding's table, or an empty Weight.
     OutputHead(const ModelSpec& spec, const Weight& tied, ParameterStore& store);
 
-    /// x [T,H] -> logits [T,V].
+    /// x [T,H] -> logits real [T,V]: of a bf16 model in f32, as the product accumulated them.
     [[nodiscard]] Tensor logits(StepContext& context, ConstTensorView x) const;
     /// x [T,H] -> loss per token f64 [T] in nats, 0 where masked.
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;

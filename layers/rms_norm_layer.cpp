@@ -15,7 +15,7 @@ RmsNormLayer::RmsNormLayer(std::string name, int layer, i64 extent, double eps, 
 Tensor RmsNormLayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
     Tensor y = backend.allocate(in.x.shape, in.x.dtype);
-    saved.inverse_rms = backend.allocate({in.x.rows(), in.x.cols() / extent_}, in.x.dtype);
+    saved.inverse_rms = backend.allocate({in.x.rows(), in.x.cols() / extent_}, accumulation_type(in.x.dtype));
     backend.rms_norm(
         context.compute,
         {.x = in.x, .weight = weight_.value(), .y = y, .inverse_rms = saved.inverse_rms, .eps = eps_});

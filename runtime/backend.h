@@ -12,8 +12,13 @@
 namespace moesaic {
 
 // Letters in shapes: T tokens on this rank, H model width, F expert width, E experts, e local experts, K
-// choices per token, R rows, G groups, V vocabulary, M/N/P the extents of a product. "real" is f64 or f32:
-// all reals of one call agree.
+// choices per token, R rows, G groups, V vocabulary, M/N/P the extents of a product.
+//
+// Types (runtime/README.md, "bf16"): operands hold f64, f32 or bf16 and agree within a call; those called
+// "real" are f64 or f32, and f32 where the others are bf16 (accumulation_type). Products alone take bf16 and
+// f32 in any mixture. On bf16 an operation is by definition: widen the operands, which is exact, do what the
+// same operation does in f32, and round what is written in bf16 once, to nearest even. Every back end is held
+// to that; `tests/conformance/op_cases*` compares bit for bit.
 //
 // Rules that every back end keeps (design: sums do not depend on the layout):
 //  * one row's result never depends on how many other rows there are, where the row stands, or how many
@@ -23,8 +28,8 @@ namespace moesaic {
 //  so that
 //    splitting the rows over several calls changes no bit.
 
-/// c [M,N] (+)= op(a) [M,P] · op(b) [P,N]; reals. With `trans_a` a is stored [P,M], with `trans_b` b is
-/// stored [N,P].
+/// c [M,N] (+)= op(a) [M,P] · op(b) [P,N]. Each may be f32 or bf16 by itself, or all are f64. With `trans_a`
+/// a is stored [P,M], with `trans_b` b is stored [N,P].
 struct Gemm {
     ConstTensorView a, b;
     TensorView c;
@@ -33,8 +38,8 @@ struct Gemm {
 };
 
 /// For each group g with its consecutive rows: c[rows] [.,N] (+)= a[rows] [.,P] · op(b[g]).
-/// a [R,P], c [R,N]; b [G,P,N], or [G,N,P] with `trans_b`. rows_per_group [G] on the host, summing to at most
-/// R.
+/// Types as Gemm. a [R,P], c [R,N]; b [G,P,N], or [G,N,P] with `trans_b`. rows_per_group [G] on the host,
+/// summing to at most R.
 struct GroupedGemm {
     ConstTensorView a, b;
     TensorView c;
@@ -43,7 +48,8 @@ struct GroupedGemm {
     bool accumulate = false;
 };
 
-/// For each group g: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows] [.,N]. a [R,M], b [R,N], c [G,M,N].
+/// For each group g: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows] [.,N]. Types as Gemm. a [R,M], b [R,N], c
+/// [G,M,N].
 struct GroupedGemmWeightGrad {
     ConstTensorView a, b;
     TensorView c;
@@ -57,8 +63,8 @@ struct RmsNorm {
     TensorView y, inverse_rms;
     double eps = 1e-5;
 };
-/// dx [R,C] is written (or added to, with accumulate_dx); d_weight [n] is added to. dx may be the same memory
-/// as dy.
+/// dx [R,C] is written (or added to, with accumulate_dx); d_weight real [n] is added to. dx may be the same
+/// memory as dy.
 struct RmsNormGrad {
     ConstTensorView x, weight, inverse_rms, dy;
     TensorView dx, d_weight;
@@ -99,7 +105,7 @@ struct Embedding {
     ConstTensorView table, index;
     TensorView y;
 };
-/// d_table[index[t]] += dy[t], in ascending t.
+/// d_table[index[t]] += dy[t], in ascending t; d_table real.
 struct EmbeddingGrad {
     ConstTensorView index, dy;
     TensorView d_table;
@@ -132,13 +138,13 @@ struct CrossEntropyGrad {
     double scale = 1.0;
 };
 
-/// probability real [T,E] = softmax(logits [T,E]); log_sum_exp real [T].
+/// probability real [T,E] = softmax(logits real [T,E]); log_sum_exp real [T].
 struct RowSoftmax {
     ConstTensorView logits;
     TensorView probability, log_sum_exp;
 };
 /// The K largest of each row in descending order, ties to the lower index. scores real [T,E]; index i32
-/// [T,K], value [T,K].
+/// [T,K], value real [T,K].
 struct TopK {
     ConstTensorView scores;
     TensorView index, value;
@@ -153,7 +159,7 @@ struct RouterSums {
     i64 rows_per_object = 1;
     TensorView counts, probability_sum, z_sum, weight_sum;
 };
-/// d_logits [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object:
+/// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object:
 ///   p * (g - <g, p>) + 2 * z_scale * l * p, where g[e] = balance_scale * counts[o,e] with o = 0 where counts
 /// has one row, plus what d_weight [T,K] adds: with `over_choices` (w a softmax over the chosen logits) w_k *
 /// (d_k - <d, w>) onto the chosen logits, otherwise (w_k is p of the choice) d_k onto g of the choice.
@@ -187,7 +193,8 @@ struct CombineRows {
     TensorView y;
     bool accumulate = false;
 };
-/// d_rows[slot[t,k]] = weight[t,k] * dy[t]; d_weight[t,k] = <dy[t], rows[slot[t,k]]> (0 for slot -1).
+/// weight and d_weight real. d_rows[slot[t,k]] = weight[t,k] * dy[t]; d_weight[t,k] = <dy[t],
+/// rows[slot[t,k]]> (0 for slot -1).
 struct CombineRowsGrad {
     ConstTensorView rows, slot, weight, dy;
     TensorView d_rows, d_weight;
@@ -208,17 +215,20 @@ class Backend {
 
     [[nodiscard]] virtual std::string_view name() const = 0;
     [[nodiscard]] virtual MemoryPool& pool() = 0;
+    /// False for a dry run: operations check and allocate, but nothing is computed and contents mean nothing.
+    [[nodiscard]] virtual bool computes() const { return true; }
     [[nodiscard]] Tensor allocate(Shape shape, DType dtype) { return Tensor(pool(), shape, dtype); }
     [[nodiscard]] virtual std::unique_ptr<Stream> make_stream(std::string_view name) = 0;
 
     virtual void copy(Stream&, ConstTensorView from, TensorView to) = 0;  ///< same dtype and element count
     virtual void zero(Stream&, TensorView) = 0;
-    virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x, reals
+    virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x
     /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all.
     virtual void fold(Stream&, TensorView part, TensorView sum) = 0;
-    virtual void round(Stream&, ConstTensorView from,
-                       TensorView to) = 0;                         ///< to (real) = from (f64), to nearest
-    virtual void scale(Stream&, double factor, TensorView y) = 0;  ///< y *= factor, reals
+    /// to = from, rounded once to nearest even where `to` is narrower: f64 to all three, f32 and bf16 to f32
+    /// and bf16.
+    virtual void convert(Stream&, ConstTensorView from, TensorView to) = 0;
+    virtual void scale(Stream&, double factor, TensorView y) = 0;  ///< y *= factor
     virtual void clamp(Stream&, double limit, TensorView y) = 0;   ///< y = min(max(y, -limit), limit)
     virtual void clamp_grad(Stream&, double limit, ConstTensorView y,
                             TensorView dy) = 0;  ///< dy = 0 where |y| >= limit

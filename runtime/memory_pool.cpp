@@ -22,18 +22,35 @@ i64 size_class(i64 bytes) {
     return power + (least - power + quarter - 1) / quarter * quarter;
 }
 
-void* from_system(i64 bytes) {
+i64 rounded_up(i64 bytes, i64 unit) {
+    return (bytes + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+void* MemoryPool::from_system(i64 bytes) const {
+    if (mode_ == PoolMode::address_space) {
+        void* const data = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return data == MAP_FAILED ? nullptr : data;
+    }
     const i64 alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-    const i64 rounded = (bytes + alignment - 1) / alignment * alignment;
+    const i64 rounded = rounded_up(bytes, alignment);
     void* data = std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(rounded));
     if (data && alignment == kHugePage) madvise(data, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);
     return data;
 }
 
-}  // namespace
+void MemoryPool::to_system(void* data, i64 bytes) const {
+    if (mode_ == PoolMode::address_space) {
+        munmap(data, static_cast<std::size_t>(bytes));
+    } else {
+        std::free(data);
+    }
+}
 
 MemoryPool::~MemoryPool() {
-    for (const auto& [bytes, data] : free_) std::free(data);
+    for (const auto& [bytes, data] : free_) to_system(data, bytes);
 }
 
 MemoryPool::Block MemoryPool::take(i64 bytes) {
@@ -41,10 +58,10 @@ MemoryPool::Block MemoryPool::take(i64 bytes) {
     Block block;
     // A block of up to twice the size is better than a fresh one: the pool stops growing after warm-up.
     if (const auto fit = free_.lower_bound(wanted); fit != free_.end() && fit->first <= 2 * wanted) {
-        block = {fit->second, fit->first};
+        block = {fit->second, fit->first, use_};
         free_.erase(fit);
     } else {
-        block = {from_system(wanted), wanted};
+        block = {from_system(wanted), wanted, use_};
         if (!block.data) {
             throw Error(fmt::format("out of memory: {} bytes were refused; {} are in use, {} reserved",
                                     wanted, bytes_in_use_, bytes_reserved_));
@@ -52,14 +69,19 @@ MemoryPool::Block MemoryPool::take(i64 bytes) {
         ++fresh_allocations_;
         bytes_reserved_ += wanted;
     }
-    if (poison_) std::memset(block.data, 0xFF, static_cast<std::size_t>(block.bytes));
+    if (mode_ == PoolMode::poison) std::memset(block.data, 0xFF, static_cast<std::size_t>(block.bytes));
     bytes_in_use_ += block.bytes;
-    peak_bytes_in_use_ = std::max(peak_bytes_in_use_, bytes_in_use_);
+    in_use_by_use_[static_cast<std::size_t>(use_)] += block.bytes;
+    if (bytes_in_use_ > peak_bytes_in_use_) {
+        peak_bytes_in_use_ = bytes_in_use_;
+        peak_by_use_ = in_use_by_use_;
+    }
     return block;
 }
 
 void MemoryPool::give_back(Block block) noexcept {
     bytes_in_use_ -= block.bytes;
+    in_use_by_use_[static_cast<std::size_t>(block.use)] -= block.bytes;
     free_.emplace(block.bytes, block.data);
 }
 

@@ -26,6 +26,8 @@ struct Parameter {
     TensorView value;  ///< set when storage is assigned
     TensorView grad;
     [[nodiscard]] bool decays() const { return shape.rank() >= 2; }
+    /// The name of the same tensor of another expert: "….experts.3.…" with 3 replaced.
+    [[nodiscard]] std::string name_for_expert(i64 other) const;
 };
 
 }  // namespace moesaic

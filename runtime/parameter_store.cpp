@@ -1,19 +1,31 @@
 #include "runtime/parameter_store.h"
 
 #include "runtime/base/philox.h"
+#include "runtime/bfloat16.h"
 
 namespace moesaic {
 
 namespace {
 
-template <Element Real>
-void fill_initial(Real* values, const Parameter& parameter, u64 seed) {
+template <Element Stored>
+void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
     const Philox random(seed, parameter.name);
-    for (i64 i = 0; i < parameter.shape.elements(); ++i) {
+    Stored* const values = to.as<Stored>();
+    for (i64 i = 0; i < to.elements(); ++i) {
         double value = parameter.init_constant;
-        if (parameter.init_std > 0) value += parameter.init_std * random.normal(static_cast<u64>(i));
-        values[i] = static_cast<Real>(value);
+        if (parameter.init_std > 0) value += parameter.init_std * random.normal(static_cast<u64>(first + i));
+        if constexpr (std::is_same_v<Stored, BFloat16>) {
+            values[i] = to_bfloat16(static_cast<float>(value));  // as from a master copy
+        } else {
+            values[i] = static_cast<Stored>(value);
+        }
     }
+}
+
+void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
+    if (to.dtype == DType::f64) return fill_initial<double>(parameter, seed, first, to);
+    if (to.dtype == DType::bf16) return fill_initial<BFloat16>(parameter, seed, first, to);
+    fill_initial<float>(parameter, seed, first, to);
 }
 
 }  // namespace
@@ -67,12 +79,17 @@ void ParameterStore::end_segment() {
 }
 
 void ParameterStore::allocate(Stream& stream, u64 seed) {
+    seed_ = seed;
     for (Arena& one : arenas_) {
         MOESAIC_ASSERT(!one.segments.empty() && one.segments.back().end == one.elements,
                        "the last segment was not ended ({} elements)", one.elements);
-        one.value = backend_.allocate({one.elements}, dtype_);
-        one.grad = backend_.allocate({one.elements}, dtype_);
-        one.sum = backend_.allocate({one.elements}, DType::f64);
+        const auto arena_of = [&](DType dtype, MemoryUse use) {
+            const MemoryUseScope scope(backend_.pool(), use);
+            return backend_.allocate({one.elements}, dtype);
+        };
+        one.value = arena_of(dtype_, MemoryUse::weights);
+        one.grad = arena_of(real(), MemoryUse::gradients);
+        one.sum = arena_of(DType::f64, MemoryUse::gradient_sums);
     }
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
         Parameter& parameter = parameters_[i];
@@ -81,18 +98,14 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
             owner.value.view().flat(offsets_[i], parameter.shape.elements()).reshaped(parameter.shape);
         parameter.grad =
             owner.grad.view().flat(offsets_[i], parameter.shape.elements()).reshaped(parameter.shape);
-        initialise(parameter, seed);
+        if (backend_.computes()) fill_initial(parameter, seed, 0, parameter.value);
     }
     zero_gradients(stream);
     stream.synchronize();
 }
 
-void ParameterStore::initialise(Parameter& parameter, u64 seed) {
-    if (dtype_ == DType::f64) {
-        fill_initial(parameter.value.as<double>(), parameter, seed);
-    } else {
-        fill_initial(parameter.value.as<float>(), parameter, seed);
-    }
+void ParameterStore::initial_values(const Parameter& parameter, i64 first, TensorView to) const {
+    fill_initial(parameter, seed_, first, to);
 }
 
 void ParameterStore::zero_gradients(Stream& stream) {
@@ -113,7 +126,7 @@ void ParameterStore::fold_segment(Stream& stream, int segment) {
 void ParameterStore::complete_gradients(Stream& stream) {
     for (Arena& one : arenas_) {
         backend_.fold(stream, one.grad, one.sum);
-        backend_.round(stream, one.sum, one.grad);
+        backend_.convert(stream, one.sum, one.grad);
     }
 }
 

@@ -51,6 +51,9 @@ class ParameterStore {
     void end_segment();
     /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
     void allocate(Stream& stream, u64 seed);
+    /// Initial values of elements first... of a parameter, in `to` (real; host memory): what `values` hold
+    /// rounded, where they are bf16.
+    void initial_values(const Parameter& parameter, i64 first, TensorView to) const;
 
     [[nodiscard]] std::span<Parameter> parameters() { return parameters_; }
     [[nodiscard]] std::span<const Parameter> parameters() const { return parameters_; }
@@ -59,7 +62,7 @@ class ParameterStore {
     [[nodiscard]] TensorView values(Placement placement) { return arena(placement).value.view(); }
     [[nodiscard]] TensorView gradients(Placement placement) { return arena(placement).grad.view(); }
     /// f64: sums of gradients over micro-batches. A backward adds one micro-batch's rows to `gradients`, in
-    /// the model's type, starting from zero; folding adds that to the sum. Partial gradients of a micro-batch
+    /// type real(), starting from zero; folding adds that to the sum. Partial gradients of a micro-batch
     /// do not depend on the layout, and in f64 their sum hardly depends on its order: so neither does the
     /// rounded sum.
     [[nodiscard]] TensorView sums(Placement placement) { return arena(placement).sum.view(); }
@@ -68,7 +71,10 @@ class ParameterStore {
     [[nodiscard]] std::span<const ArenaRange> segments(Placement placement) const {
         return arena(placement).segments;
     }
+    /// Of values, and of activations.
     [[nodiscard]] DType dtype() const { return dtype_; }
+    /// Of gradients, and of what an optimizer keeps: f32 where values are bf16.
+    [[nodiscard]] DType real() const { return accumulation_type(dtype_); }
     [[nodiscard]] Backend& backend() { return backend_; }
     /// Gradients and their sums.
     void zero_gradients(Stream& stream);
@@ -89,10 +95,10 @@ class ParameterStore {
     [[nodiscard]] const Arena& arena(Placement placement) const {
         return arenas_[static_cast<std::size_t>(placement)];
     }
-    void initialise(Parameter& parameter, u64 seed);
 
     Backend& backend_;
     DType dtype_;
+    u64 seed_ = 0;
     Arena arenas_[2];
     std::vector<Parameter> parameters_;
     std::vector<i64> offsets_;

@@ -25,6 +25,21 @@ class InlineStream final : public HostStream {
     std::string name_;
 };
 
+class AccountingStream final : public HostStream {
+  public:
+    explicit AccountingStream(std::string_view name) : name_(name) {}
+    std::string_view name() const override { return name_; }
+    Event record() override { return {}; }
+    void wait(const Event&) override {}
+    void synchronize() override {}
+    void run(std::function<void()>) override {}
+    bool inline_execution() const override { return false; }
+    bool drops_work() const override { return true; }
+
+  private:
+    std::string name_;
+};
+
 class DeferredStream;
 
 }  // namespace
@@ -106,6 +121,7 @@ HostStreamScheduler::~HostStreamScheduler() = default;
 
 std::unique_ptr<Stream> HostStreamScheduler::make_stream(std::string_view name) {
     if (state_->mode == StreamMode::inline_execution) return std::make_unique<InlineStream>(name);
+    if (state_->mode == StreamMode::accounting) return std::make_unique<AccountingStream>(name);
     return std::make_unique<DeferredStream>(*state_, name);
 }
 

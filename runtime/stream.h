@@ -33,6 +33,7 @@ class Stream {
 /// How host streams execute.
 enum class StreamMode {
     inline_execution,   ///< at once, on the calling thread; events cost nothing
+    accounting,         ///< never: what is enqueued is dropped, so that a dry run allocates without computing
     deferred_shuffled,  ///< for tests: work waits in queues, and a synchronize runs the queues' heads in
                         ///< random order as far as events allow, so that a missing wait shows as wrong
                         ///< numbers
@@ -45,6 +46,7 @@ class HostStream : public Stream {
     /// only if the pool's stream-ordered reuse covers them; host spans have to be copied into the capture.
     virtual void run(std::function<void()> work) = 0;
     [[nodiscard]] virtual bool inline_execution() const = 0;
+    [[nodiscard]] virtual bool drops_work() const { return false; }
 };
 
 /// Runs `work` on a stream that is known to be a host stream; no allocation when it executes inline.
@@ -53,7 +55,7 @@ void run_on_host(Stream& stream, Work&& work) {
     auto& host = static_cast<HostStream&>(stream);
     if (host.inline_execution()) {
         work();
-    } else {
+    } else if (!host.drops_work()) {
         host.run(std::forward<Work>(work));
     }
 }

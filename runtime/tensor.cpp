@@ -101,13 +101,15 @@ Tensor::Tensor(MemoryPool& pool, Shape shape, DType dtype) : pool_(&pool) {
     const i64 bytes = shape.elements() * size_of(dtype);
     const MemoryPool::Block block = pool.take(bytes);
     capacity_bytes_ = block.bytes;
+    use_ = static_cast<std::uint8_t>(block.use);
     view_ = {{block.data, dtype, pool.device(), shape}};
 }
 
 Tensor::Tensor(Tensor&& other) noexcept
     : view_(std::exchange(other.view_, {})),
       pool_(std::exchange(other.pool_, nullptr)),
-      capacity_bytes_(std::exchange(other.capacity_bytes_, 0)) {}
+      capacity_bytes_(std::exchange(other.capacity_bytes_, 0)),
+      use_(other.use_) {}
 
 Tensor& Tensor::operator=(Tensor&& other) noexcept {
     if (this != &other) {
@@ -115,12 +117,13 @@ Tensor& Tensor::operator=(Tensor&& other) noexcept {
         view_ = std::exchange(other.view_, {});
         pool_ = std::exchange(other.pool_, nullptr);
         capacity_bytes_ = std::exchange(other.capacity_bytes_, 0);
+        use_ = other.use_;
     }
     return *this;
 }
 
 void Tensor::reset() noexcept {
-    if (pool_) pool_->give_back({view_.data, capacity_bytes_});
+    if (pool_) pool_->give_back({view_.data, capacity_bytes_, static_cast<MemoryUse>(use_)});
     pool_ = nullptr;
     view_ = {};
     capacity_bytes_ = 0;

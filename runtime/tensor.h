@@ -35,6 +35,11 @@ template <Element T>
     if constexpr (std::same_as<T, i64>) return DType::int64;
 }
 [[nodiscard]] i64 size_of(DType dtype);
+/// The type that arithmetic on values stored as `dtype` is done and accumulated in: f32 for bf16, else
+/// itself.
+[[nodiscard]] constexpr DType accumulation_type(DType dtype) {
+    return dtype == DType::bf16 ? DType::f32 : dtype;
+}
 [[nodiscard]] std::string_view name_of(DType dtype);
 
 /// Up to three dimensions. The usual reading is rows() x cols(): the first dimension and all the others.
@@ -152,6 +157,7 @@ class Tensor {
     TensorView view_;
     MemoryPool* pool_ = nullptr;
     i64 capacity_bytes_ = 0;
+    std::uint8_t use_ = 0;  // MemoryUse, which the pool defines
 };
 
 }  // namespace moesaic

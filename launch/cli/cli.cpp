@@ -41,9 +41,7 @@ void add_later_commands(CLI::App& app, Selected& selected) {
     constexpr std::pair<const char*, const char*> kLater[] = {
         {"study", "a grid of runs, resumable, one results table"},
         {"report", "one self-contained HTML file with figures and tables"},
-        {"bound", "the generalization-bound calculator"},
         {"plan", "predicts memory, traffic and step time for layouts"},
-        {"convert", "Hugging Face safetensors in and out, resharding, upcycling, audit"},
     };
     for (const auto& [name, help] : kLater) add_later_command(app, name, help, selected);
 }

@@ -17,7 +17,9 @@ using Selected = std::function<int()>;
 
 void add_train_commands(CLI::App& app, Selected& selected);     ///< train, verify
 void add_evaluate_commands(CLI::App& app, Selected& selected);  ///< eval, generate
-void add_data_commands(CLI::App& app, Selected& selected);      ///< data dump
+void add_data_commands(CLI::App& app, Selected& selected);      ///< data dump, prepare, inspect
+void add_convert_commands(CLI::App& app, Selected& selected);   ///< convert import, export, ...
+void add_bound_command(CLI::App& app, Selected& selected);      ///< bound
 void add_bench_commands(CLI::App& app, Selected& selected);     ///< bench gemm, layer
 void add_doctor_commands(CLI::App& app, Selected& selected);    ///< doctor
 void add_later_commands(CLI::App& app, Selected& selected);     ///< the contract's that this version lacks

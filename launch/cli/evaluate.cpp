@@ -16,6 +16,12 @@ void add_eval(CLI::App& app, Selected& selected) {
     add_overrides(eval, options->overrides);
     eval->add_option("--top-k", options->top_k, "Active experts at inference")
         ->check(CLI::Range(1, 1000000000));
+    eval->add_option("--tokens", options->tokens,
+                     "Token ids, int32 or int64 [sequences, tokens]; with --logits")
+        ->type_name("FILE.npy");
+    eval->add_option("--logits", options->logits,
+                     "Write the logits of --tokens, float32 [sequences, tokens, vocabulary], and stop")
+        ->type_name("FILE.npy");
     eval->add_flag("--json", options->json, "Print one JSON object");
     add_ranks_as_threads(eval, options->ranks_as_threads);
     eval->callback([=, &selected] { selected = [=] { return eval_command(*options); }; });
@@ -26,7 +32,9 @@ void add_generate(CLI::App& app, Selected& selected) {
     CLI::App* generate = app.add_subcommand("generate", "Sample text from a trained language model");
     generate->add_option("CHECKPOINT_OR_RUN", options->checkpoint, "Checkpoint or run folder")->required();
     generate->add_option("--prompt", options->prompt, "Text to continue")->required();
-    generate->add_option("--tokens", options->tokens, "Tokens to generate")->check(CLI::Range(0, 1000000000));
+    add_overrides(generate, options->overrides);
+    generate->add_option("--tokens", options->tokens, "Tokens to generate, at most")
+        ->check(CLI::Range(0, 1000000000));
     generate->add_option("--temperature", options->temperature, "0 takes the likeliest token")
         ->check(CLI::Range(0.0, 1e6));
     generate->add_option("--seed", options->seed, "Seed of the sampling");

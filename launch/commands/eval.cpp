@@ -1,9 +1,12 @@
 // moesaic eval: held-out and training-probe loss of a checkpoint.
+#include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
 #include "launch/evaluation.h"
+#include "launch/logits.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -13,9 +16,21 @@ namespace moesaic {
 
 namespace {
 
+/// A line for each source or file, where there are several.
+void print_domains(const std::vector<DomainScore>& domains) {
+    if (domains.size() < 2) return;
+    std::size_t width = 0;
+    for (const DomainScore& domain : domains) width = std::max(width, domain.name.size());
+    for (const DomainScore& domain : domains) {
+        std::printf("    %-*s  loss %.4f nats/token  error %.4f  (%lld sequences)\n", static_cast<int>(width),
+                    domain.name.c_str(), domain.loss, domain.error, static_cast<long long>(domain.sequences));
+    }
+}
+
 void print_scores(const EvalOptions& options, const std::string& checkpoint, i64 step,
-                  const ShardScores& heldout, const ShardScores& probe, double delta) {
-    const GapEstimate gap = estimate_gap(heldout.loss, probe.loss, delta);
+                  const ShardScores& heldout, const std::vector<DomainScore>& domains,
+                  const ShardScores& probe, double delta) {
+    const GapEstimate gap = estimate_gap(heldout, probe, delta);
     if (options.json) {
         JsonLine line;
         line.field("checkpoint", checkpoint).field("step", step);
@@ -23,6 +38,9 @@ void print_scores(const EvalOptions& options, const std::string& checkpoint, i64
         line.field("heldout_sequences", std::ssize(heldout.loss));
         line.field("train_probe_loss", probe.mean_loss()).field("train_probe_error", probe.mean_error());
         line.field("train_probe_sequences", std::ssize(probe.loss));
+        std::map<std::string, double> by_source;
+        for (const DomainScore& domain : domains) by_source[domain.name] = domain.loss;
+        line.field("heldout_by_source", by_source);
         line.field("gap", gap.gap).field("gap_low", gap.low).field("gap_high", gap.high);
         std::printf("%s\n", line.text().c_str());
         return;
@@ -30,6 +48,7 @@ void print_scores(const EvalOptions& options, const std::string& checkpoint, i64
     std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(step));
     std::printf("  held-out      loss %.4f nats/token  error %.4f  (%zu sequences)\n", heldout.mean_loss(),
                 heldout.mean_error(), heldout.loss.size());
+    print_domains(domains);
     std::printf("  train probe   loss %.4f nats/token  error %.4f  (%zu sequences)\n", probe.mean_loss(),
                 probe.mean_error(), probe.loss.size());
     std::printf("  gap           %.4f nats/token, %.0f %% interval [%.4f, %.4f]\n", gap.gap,
@@ -54,16 +73,27 @@ Config evaluated_config(const EvalOptions& options, const std::string& checkpoin
 
 int eval_on_rank(const EvalOptions& options, Communicator& world) {
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
+    if (options.logits.empty() != options.tokens.empty())
+        throw UserError("--logits FILE.npy and --tokens FILE.npy belong together: give both");
+    if (!options.logits.empty()) {
+        write_logits(evaluated_config(options, checkpoint), checkpoint, options.tokens, options.logits,
+                     world);
+        return 0;
+    }
     const RunSetup run = set_up_run(evaluated_config(options, checkpoint));
+    check_tokenizer(run, checkpoint);
     world.set_timeout_seconds(run.config.parallel.timeout_seconds);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
     RankRuntime runtime(run.config, run.spec, world, runtime_options);
     const TrainingPosition position = load_checkpoint(runtime, checkpoint, false);
-    const ShardScores heldout = evaluate_windows(runtime, run, heldout_windows(run), true);
+    const std::vector<i64> windows = heldout_windows(run);
+    const ShardScores heldout = evaluate_windows(runtime, run, windows, true);
     const ShardScores probe = evaluate_windows(runtime, run, probe_windows(run), false);
     if (world.rank() == 0) {
-        print_scores(options, checkpoint, position.step, heldout, probe, run.config.generalization.delta);
+        print_scores(options, checkpoint, position.step, heldout,
+                     scores_by_domain(*run.dataset, windows, heldout), probe,
+                     run.config.generalization.delta);
     }
     return 0;
 }

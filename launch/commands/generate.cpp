@@ -52,7 +52,10 @@ std::vector<double> last_logits(RankRuntime& runtime, const std::vector<i32>& co
 int generate_on_rank(const GenerateOptions& options, Communicator& world) {
     if (world.size() > 1) throw UserError("generate runs on one rank: start it without mpirun");
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
-    const RunSetup run = set_up_run(checkpoint_config(checkpoint, {"parallel.expert=1"}));
+    std::vector<std::string> overrides = options.overrides;
+    overrides.push_back("parallel.expert=1");
+    const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
+    check_tokenizer(run, checkpoint);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, 1);
     RankRuntime runtime(run.config, run.spec, world, runtime_options);
@@ -67,8 +70,12 @@ int generate_on_rank(const GenerateOptions& options, Communicator& world) {
         const std::size_t first = tokens.size() > window ? tokens.size() - window : 0;
         const std::vector<i32> visible(tokens.begin() + static_cast<std::ptrdiff_t>(first), tokens.end());
         std::vector<double> logits = last_logits(runtime, visible);
-        logits.resize(static_cast<std::size_t>(run.tokenizer->vocabulary_size()));  // rows beyond are no text
+        logits.resize(
+            std::min(logits.size(),
+                     static_cast<std::size_t>(run.tokenizer->vocabulary_size())));  // rows beyond are no text
         tokens.push_back(sample_token(logits, options.temperature, random.uniform(static_cast<u64>(i))));
+        if (tokens.back() == run.tokenizer->end_of_text()) break;
+        // A token may be half a character: the bytes go out as they are, and the next token completes them.
         const std::string text = run.tokenizer->decode(std::span(tokens).last(1));
         std::fwrite(text.data(), 1, text.size(), stdout);
         std::fflush(stdout);

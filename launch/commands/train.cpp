@@ -43,7 +43,10 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     const int expert_parallel =
         resolve_expert_parallel(run.config, run.spec, world.size(), topology.ranks_per_node);
     if (options.check) {
-        if (world.rank() == 0) print_check_report(run, world.size(), expert_parallel, topology);
+        if (world.rank() == 0) {
+            print_check_report(run, world.size(), expert_parallel, topology,
+                               std::max(1, options.ranks_as_threads));
+        }
         return 0;
     }
     check_agreement(world, "the version", fmt::format("{} {}", kVersion, kCommit));
@@ -51,6 +54,7 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
     const TrainerOptions plan = plan_resume(options, run_folder);
+    if (!plan.resume_from.empty()) check_tokenizer(run, plan.resume_from);
     Trainer trainer(run, world, plan);
     return trainer.run();
 }

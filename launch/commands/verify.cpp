@@ -16,16 +16,17 @@ const char* mark(bool good) {
 }
 
 void print_table(const std::vector<LayoutResult>& results) {
-    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-8s %s\n", "ranks", "expert", "loss",
-                "bits", "routing", "one norm", "norm", "balance", "gradient", "later", "experts'", "verdict");
-    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-8s\n", "", "par.", "step 1", "equal",
-                "equal", "on ranks", "vs f64", "vs 1 rank", "vs f64", "losses", "bits");
+    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %s\n", "ranks", "expert",
+                "loss", "bits", "routing", "one norm", "norm", "balance", "gradient", "gradient", "later",
+                "experts'", "verdict");
+    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s\n", "", "par.", "step 1",
+                "equal", "equal", "on ranks", "vs f64", "vs 1 rank", "vs f64", "vs 1 rank", "losses", "bits");
     for (const LayoutResult& one : results) {
         const bool unreplicated = one.world == one.expert_parallel;
-        std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-8s %s\n", one.world,
-                    one.expert_parallel, one.loss, mark(one.loss_bits), mark(one.routing_equal),
+        std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-10.1e %-8s %s\n",
+                    one.world, one.expert_parallel, one.loss, mark(one.loss_bits), mark(one.routing_equal),
                     mark(one.norm_same_on_ranks), one.norm_difference, one.balance_difference,
-                    one.gradient_difference, one.later_loss_difference,
+                    one.gradient_difference, one.layout_difference, one.later_loss_difference,
                     unreplicated ? mark(one.expert_bits) : "-", one.ok ? "ok" : one.why.c_str());
     }
 }
@@ -41,6 +42,8 @@ void print_json(const std::vector<LayoutResult>& results, bool ok) {
         line.field("expert_bits_equal", one.expert_bits).field("norm_difference", one.norm_difference);
         line.field("balance_difference", one.balance_difference);
         line.field("gradient_difference", one.gradient_difference).field("worst_tensor", one.worst_tensor);
+        line.field("layout_difference", one.layout_difference);
+        line.field("worst_layout_tensor", one.worst_layout_tensor);
         line.field("later_loss_difference", one.later_loss_difference);
         line.field("ok", one.ok).field("why", one.why);
         layouts += (layouts.empty() ? "" : ",") + line.text();

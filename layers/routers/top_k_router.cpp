@@ -20,18 +20,19 @@ TopKRouter::TopKRouter(const ModelSpec& spec, int layer, ParameterStore& store)
 Routing TopKRouter::route(StepContext& context, const LayerInput& in, RouterSaved& saved) const {
     Backend& backend = context.backend;
     const i64 tokens = in.x.rows();
-    Tensor logits = backend.allocate({tokens, experts_}, in.x.dtype);
-    saved.probability = backend.allocate({tokens, experts_}, in.x.dtype);
-    saved.log_sum_exp = backend.allocate({tokens}, in.x.dtype);
+    const DType real = accumulation_type(in.x.dtype);  // a bf16 model routes in f32
+    Tensor logits = backend.allocate({tokens, experts_}, real);
+    saved.probability = backend.allocate({tokens, experts_}, real);
+    saved.log_sum_exp = backend.allocate({tokens}, real);
     Routing routing{backend.allocate({tokens, top_k_}, DType::int32),
-                    backend.allocate({tokens, top_k_}, in.x.dtype)};
+                    backend.allocate({tokens, top_k_}, real)};
     backend.gemm(context.compute, {.a = in.x, .b = gate_.value(), .c = logits, .trans_b = true});
     backend.row_softmax(
         context.compute,
         {.logits = logits, .probability = saved.probability, .log_sum_exp = saved.log_sum_exp});
     if (over_choices_) {
-        Tensor chosen = backend.allocate({tokens, top_k_}, in.x.dtype);  // logits
-        Tensor log_sum_exp = backend.allocate({tokens}, in.x.dtype);     // of the chosen; nobody reads it
+        Tensor chosen = backend.allocate({tokens, top_k_}, real);  // logits
+        Tensor log_sum_exp = backend.allocate({tokens}, real);     // of the chosen; nobody reads it
         backend.top_k(context.compute, {.scores = logits, .index = routing.expert, .value = chosen});
         backend.row_softmax(context.compute,
                             {.logits = chosen, .probability = routing.weight, .log_sum_exp = log_sum_exp});
@@ -84,7 +85,7 @@ void TopKRouter::backward(StepContext& context, const LayerInput& in, const Rout
     // d loss_aux / d p[t,e] = E / (k N T_o) * count_e; d loss_z / d lse^2 = 1 / N.
     const double per_count =
         static_cast<double>(experts_) / (static_cast<double>(top_k_) * target.tokens * object_tokens);
-    Tensor d_logits = backend.allocate(saved.probability.shape(), in.x.dtype);  // [T,E]
+    Tensor d_logits = backend.allocate(saved.probability.shape(), saved.probability.dtype());  // [T,E]
     backend.router_backward(context.compute, {.probability = saved.probability,
                                               .log_sum_exp = saved.log_sum_exp,
                                               .index = routing.expert,

@@ -59,6 +59,19 @@ void AtomicFile::write(const void* data, std::size_t bytes) {
     }
 }
 
+void AtomicFile::rewrite(i64 offset, std::string_view text) {
+    MOESAIC_ASSERT(descriptor_ >= 0 && offset >= 0 && offset + std::ssize(text) <= bytes_written_,
+                   "{}: {} bytes at {} of {}", path_, text.size(), offset, bytes_written_);
+    std::size_t done = 0;
+    while (done < text.size()) {
+        const ssize_t written = ::pwrite(descriptor_, text.data() + done, text.size() - done,
+                                         static_cast<off_t>(offset) + static_cast<off_t>(done));
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) fail("writing", written < 0 ? errno : ENOSPC);
+        done += static_cast<std::size_t>(written);
+    }
+}
+
 void AtomicFile::commit() {
     MOESAIC_ASSERT(descriptor_ >= 0, "{} is already complete", path_);
     if (::fsync(descriptor_) != 0) fail("bringing it to disk", errno);

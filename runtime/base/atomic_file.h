@@ -21,6 +21,8 @@ class AtomicFile {
 
     void write(const void* data, std::size_t bytes);
     void write(std::string_view text) { write(text.data(), text.size()); }
+    /// Replaces bytes that were written already, for headers that count what follows them.
+    void rewrite(i64 offset, std::string_view text);
     void commit();
     [[nodiscard]] i64 bytes_written() const { return bytes_written_; }
     [[nodiscard]] const std::string& path() const { return path_; }

@@ -123,6 +123,10 @@ const TensorRecord& CheckpointReader::record(std::string_view name) const {
     return found->second;
 }
 
+const SafetensorsEntry& CheckpointReader::entry(std::string_view name) {
+    return shard(record(name).shard).at(name);
+}
+
 void CheckpointReader::read(std::string_view name, const TensorView& target, Conversion conversion) {
     const TensorRecord& tensor = record(name);
     if (!same_shape(tensor.shape, target.shape))

@@ -33,6 +33,8 @@ class CheckpointReader {
     /// A UserError that lists the tensors of `names` which the checkpoint lacks, if any.
     void require(std::span<const std::string> names) const;
 
+    /// The tensor as it lies in its shard, which stays mapped as long as this reader lives.
+    [[nodiscard]] const SafetensorsEntry& entry(std::string_view name);
     /// Reads the whole tensor into host memory of the same shape.
     void read(std::string_view name, const TensorView& target, Conversion conversion = Conversion::refuse);
     /// Reads the elements from `first` on of the flattened tensor, as many as `target` holds.

@@ -41,15 +41,17 @@ json to_json(const Manifest& manifest) {
         tensors[name] = {{"shard", tensor.shard},
                          {"dtype", detail::safetensors_name_of(tensor.dtype)},
                          {"shape", tensor.shape}};
-    return {{"format_version", Manifest::kFormatVersion},
-            {"step", manifest.step},
-            {"world_size", manifest.world_size},
-            {"expert_parallel", manifest.expert_parallel},
-            {"tokens", manifest.tokens},
-            {"sampler_cursor", manifest.sampler_cursor},
-            {"config", manifest.config},
-            {"shards", std::move(shards)},
-            {"tensors", std::move(tensors)}};
+    json document = {{"format_version", Manifest::kFormatVersion},
+                     {"step", manifest.step},
+                     {"world_size", manifest.world_size},
+                     {"expert_parallel", manifest.expert_parallel},
+                     {"tokens", manifest.tokens},
+                     {"sampler_cursor", manifest.sampler_cursor},
+                     {"config", manifest.config},
+                     {"shards", std::move(shards)},
+                     {"tensors", std::move(tensors)}};
+    if (!manifest.tokenizer.empty()) document["tokenizer"] = manifest.tokenizer;
+    return document;
 }
 
 /// nlohmann's parser keeps the last of several equal keys; here they are an error.
@@ -118,6 +120,7 @@ Manifest from_json(json document) {
     manifest.tokens = whole(document.at("tokens"), "tokens");
     manifest.sampler_cursor = whole(document.at("sampler_cursor"), "sampler_cursor");
     manifest.config = document.at("config").get<std::string>();
+    if (document.contains("tokenizer")) manifest.tokenizer = document.at("tokenizer").get<std::string>();
     for (const json& shard : document.at("shards")) manifest.shards.push_back(shard_from(shard));
     for (const auto& [name, tensor] : document.at("tensors").items())
         manifest.tensors.emplace(name, tensor_from(name, tensor, manifest.shards.size()));

@@ -37,6 +37,7 @@ struct Manifest {
     i64 tokens = 0;          ///< seen so far
     i64 sampler_cursor = 0;  ///< where the next global batch begins
     std::string config;      ///< the resolved configuration, as YAML
+    std::string tokenizer;   ///< its fingerprint (Tokenizer::fingerprint); empty: not recorded
     std::vector<ShardRecord> shards;
     std::map<std::string, TensorRecord> tensors;
     bool operator==(const Manifest&) const = default;

@@ -26,9 +26,10 @@ using Choices = std::vector<std::string>;
 
 // A visitor is called per field: section(name, struct), value(name, field, limits, help) for numbers,
 // value(name, field, help) for texts, switches and lists, choice(name, text, choices, help), and value(name,
-// optional, word, limits, help), where `word`
-// ("auto", "none") stands for an empty optional. Reading, unknown keys, ranges, --set, printing and the
-// reference table all follow from these lists.
+// optional, word, limits, help), where `word` ("auto", "none") stands for an empty optional; sections(name,
+// vector of structs, help) for a list of mappings; value_unless(absent, name, text, help) for a text that
+// another key replaces. Reading, unknown keys, ranges, --set, printing and the reference table all follow
+// from these lists.
 
 struct RunConfig {
     std::string name = "run";
@@ -76,18 +77,55 @@ struct ParallelConfig {
     }
 };
 
+/// In a source of a blend: what `task.data` says under the same key.
+inline constexpr const char* kInherit = "inherit";
+
+/// One of `task.data.sources`.
+struct SourceConfig {
+    std::string path, name = "auto";
+    double weight = 1;
+    std::string format = kInherit, text_key = kInherit, token_type = kInherit, end_of_document = kInherit;
+    bool operator==(const SourceConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("path", path, "File, folder or Megatron prefix of this source");
+        v.value("weight", weight, {0, 1e12},
+                "Share of the sequences, relative to the other sources; 0: left out");
+        v.value("name", name, "Name in records; auto: the last part of the path");
+        v.choice("format", format,
+                 {kInherit, "auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
+                 "Format of this source");
+        v.value("text_key", text_key, "As task.data.text_key");
+        v.choice("token_type", token_type, {kInherit, "auto", "uint16", "uint32"}, "As task.data.token_type");
+        v.value("end_of_document", end_of_document, "As task.data.end_of_document");
+    }
+};
+
 struct DataConfig {
     std::string path = "configs/data/quad";
+    std::vector<SourceConfig> sources;
     std::string format = "auto", tokenizer = "bytes";
+    std::optional<i64> vocabulary;
+    std::string text_key = "text", token_type = "auto", end_of_document = "auto";
+    bool document_mask = false;
     i64 seq_len = 256;
     double validation = 0.1;
     bool operator==(const DataConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
-        v.value("path", path, "File or folder of training data");
+        v.value_unless(!sources.empty(), "path", path, "File, folder or Megatron prefix of training data");
+        v.sections("sources", sources, "Blend of several sources, instead of path");
         v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
-                 "Format of the data");
-        v.value("tokenizer", tokenizer, "bytes, or a tokenizer's file");
+                 "Format of the data; auto: by ending and header, file by file");
+        v.value("tokenizer", tokenizer,
+                "bytes, a tokenizer.json, merges file or folder; none for token ids alone");
+        v.value("vocabulary", vocabulary, "auto", kSize, "Number of token ids; auto: the tokenizer's");
+        v.value("text_key", text_key, "Member of a JSON line that is the document's text");
+        v.choice("token_type", token_type, {"auto", "uint16", "uint32"},
+                 "Ids of a .bin without header; auto: uint16");
+        v.value("end_of_document", end_of_document,
+                "Id that ends a document: a number, none, or auto: the tokenizer's (bytes: 0)");
+        v.value("document_mask", document_mask, "No attention and no target across documents of a sequence");
         v.value("seq_len", seq_len, kSize, "Tokens of one sequence");
         v.value("validation", validation, {0, 0.99}, "Share of each file, at its end, that is held out");
     }
@@ -243,7 +281,7 @@ struct TrainConfig {
     i64 steps = 300, batch_sequences = 32, micro_sequences = 4, log_every = 10, eval_every = 100,
         checkpoint_every = 100;
     std::optional<i64> keep_checkpoints;
-    std::string precision = "fp32", determinism = "layout";
+    std::string precision = "fp32", recompute = "none", determinism = "layout";
     bool operator==(const TrainConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -255,6 +293,8 @@ struct TrainConfig {
         v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
         v.value("keep_checkpoints", keep_checkpoints, "all", kPositive, "Newest checkpoints to keep");
         v.choice("precision", precision, {"fp32", "bf16", "fp64"}, "Type of weights and activations");
+        v.choice("recompute", recompute, {"none", "layer"},
+                 "layer: a block keeps its input alone and computes forward again in the backward");
         v.choice("determinism", determinism, {"layout", "elastic"}, "What has to be bit-identical");
     }
 };

@@ -70,6 +70,31 @@ class SectionReader {
         }
         SectionReader(child, prefix_ + name + ".", loaded_, override_).read(section);
     }
+    /// A list of mappings replaces the sections; --set name.2.key=value changes one that is there.
+    template <class Section>
+    void sections(const char* name, std::vector<Section>& sections, const char*) {
+        const YAML::Node child = take(name);
+        if (!child) return;
+        const std::string prefix = prefix_ + name;
+        if (child.IsMap() && !override_.empty()) {
+            read_one_of(child, prefix, sections);
+            return;
+        }
+        if (!child.IsSequence()) {
+            complain(prefix, child, shown(child) + " is not a list",
+                     "a list of mappings, e.g. [{path: a.txt, weight: 2}, {path: b.txt}]");
+            return;
+        }
+        sections.assign(child.size(), {});
+        for (std::size_t i = 0; i < sections.size(); ++i) {
+            const std::string key = fmt::format("{}.{}", prefix, i);
+            loaded_.where[key] = where(child[i]);
+            SectionReader(child[i], key + ".", loaded_, override_).read(sections[i]);
+        }
+    }
+    void value_unless(bool, const char* name, std::string& field, const char* help) {
+        value(name, field, help);
+    }
     void value(const char* name, i64& field, const Limits& limits, const char*) {
         if (const YAML::Node child = take(name)) number(name, child, field, limits, "a whole number");
     }
@@ -140,6 +165,22 @@ class SectionReader {
     }
 
   private:
+    /// {2: {key: value}}, as an override has it.
+    template <class Section>
+    void read_one_of(const YAML::Node& node, const std::string& prefix, std::vector<Section>& sections) {
+        for (const auto& entry : node) {
+            i64 index = -1;
+            const bool number = entry.first.IsScalar() && decode(entry.first, index);
+            if (number && 0 <= index && index < static_cast<i64>(sections.size())) {
+                SectionReader(entry.second, fmt::format("{}.{}.", prefix, index), loaded_, override_)
+                    .read(sections[static_cast<std::size_t>(index)]);
+            } else {
+                complain(prefix, node, shown(entry.first) + " is no entry of this list",
+                         sections.empty() ? "the list is empty; set it as a whole"
+                                          : fmt::format("0 to {}", sections.size() - 1));
+            }
+        }
+    }
     /// The child of that name, remembered as known and where it stands; an undefined node where there is
     /// none.
     YAML::Node take(const char* name) {
@@ -275,8 +316,23 @@ void read_override(LoadedConfig& loaded, const std::string& text) {
     }
 }
 
+/// A path and sources exclude each other; of a file's and an override's the override wins.
+void choose_path_or_sources(LoadedConfig& loaded) {
+    DataConfig& data = loaded.config.task.data;
+    const auto path = loaded.where.find("task.data.path");
+    if (path == loaded.where.end() || data.sources.empty()) return;
+    const auto sources = loaded.where.find("task.data.sources");
+    const bool path_set = path->second.starts_with("--set ");
+    if (path_set == sources->second.starts_with("--set ")) {
+        loaded.complain("task.data.sources", "stands beside task.data.path", "keep one of the two");
+    } else if (path_set) {
+        data.sources.clear();
+    }
+}
+
 void finish(LoadedConfig& loaded, std::span<const std::string> overrides, Purpose purpose) {
     for (const std::string& one : overrides) read_override(loaded, one);
+    choose_path_or_sources(loaded);
     validate(loaded, purpose);
     loaded.diagnostics.sort_by_line();
 }

@@ -37,11 +37,13 @@ std::string quoted(const std::string& text) {
 }
 
 /// Calls `entry(dotted key, value, allowed, help)` per field and `open(dotted key)` per section; a visitor of
-/// config.h.
+/// config.h. A list of sections is one entry, its value in YAML's flow style; with `describe_lists` the
+/// fields of its sections follow, with their defaults.
 template <class Entry, class Open>
 class Walker {
   public:
-    Walker(Entry entry, Open open) : entry_(std::move(entry)), open_(std::move(open)) {}
+    Walker(Entry entry, Open open, bool describe_lists)
+        : entry_(std::move(entry)), open_(std::move(open)), describe_lists_(describe_lists) {}
 
     template <class Section>
     void section(const char* name, Section& section) {
@@ -59,6 +61,31 @@ class Walker {
         } else {
             section(name, inner);
         }
+    }
+    template <class Section>
+    void sections(const char* name, std::vector<Section>& sections, const char* help) {
+        std::string list;
+        for (Section& section : sections) {
+            std::string fields;
+            const auto add = [&](const std::string& key, const std::string& value, const std::string&,
+                                 const char*) {
+                fields += fmt::format("{}{}: {}", fields.empty() ? "" : ", ", key, value);
+            };
+            const auto open = [](const std::string&) {};
+            Walker<decltype(add), decltype(open)> walker(add, open, false);
+            section.fields(walker);
+            list += fmt::format("{}{{{}}}", list.empty() ? "" : ", ", fields);
+        }
+        entry_(prefix_ + name, "[" + list + "]", "list of mappings", help);
+        if (!describe_lists_) return;
+        Section defaults;
+        const std::string outer = prefix_;
+        prefix_ += std::string(name) + ".N.";
+        defaults.fields(*this);
+        prefix_ = outer;
+    }
+    void value_unless(bool absent, const char* name, const std::string& field, const char* help) {
+        if (!absent) value(name, field, help);
     }
     void value(const char* name, const i64& field, const Limits& limits, const char* help) {
         entry_(prefix_ + name, fmt::format("{}", field), range(limits), help);
@@ -102,12 +129,13 @@ class Walker {
     Entry entry_;
     Open open_;
     std::string prefix_;
+    bool describe_lists_;
 };
 
 template <class Entry, class Open>
-void walk(const Config& config, Entry entry, Open open) {
+void walk(const Config& config, Entry entry, Open open, bool describe_lists = false) {
     Config copy = config;  // fields() is one list for reading and printing, so it wants something to write to
-    Walker<Entry, Open> walker(std::move(entry), std::move(open));
+    Walker<Entry, Open> walker(std::move(entry), std::move(open), describe_lists);
     copy.fields(walker);
 }
 
@@ -147,7 +175,7 @@ std::string config_reference() {
         [&](const std::string& key, const std::string& value, const std::string& allowed, const char* help) {
             text += fmt::format("| `{}` | `{}` | {} | {} |\n", key, value, allowed, help);
         },
-        [](const std::string&) {});
+        [](const std::string&) {}, true);
     return text;
 }
 

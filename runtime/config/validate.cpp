@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
+#include <filesystem>
 
 #include "runtime/config/load.h"
 
@@ -26,15 +28,13 @@ const std::vector<Limitation>& limitations() {
         {"parallel.pipeline", {"1"}},
         {"parallel.context", {"1"}},
         {"task.kind", {"lm"}},
-        {"task.data.format", {"auto", "text"}},
-        {"task.data.tokenizer", {"bytes"}},
+        {"task.data.format", {"auto", "text", "jsonl", "bin", "megatron", "npy"}},
         {"model.kind", {"transformer"}},
         {"model.moe.activation", {"swiglu"}},
         {"model.moe.shared_experts", {"0"}},
         {"model.moe.router.kind", {"top_k"}},
         {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
         {"model.moe.balance.convention", {"megatron"}},
-        {"train.precision", {"fp32", "fp64"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},
@@ -131,6 +131,57 @@ void check_model_size(LoadedConfig& loaded) {
     }
 }
 
+bool names_an_id(const std::string& word) {
+    i64 id = -1;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    return error == std::errc() && end == word.data() + word.size() && id >= 0;
+}
+
+void check_end_of_document(LoadedConfig& loaded, const std::string& key, const std::string& word) {
+    if (word == "auto" || word == "none" || names_an_id(word)) return;
+    loaded.complain(key, fmt::format("'{}' is no token id", word.substr(0, 60)), "auto, none, or an id");
+}
+
+/// The last part of the path without ending, as the data name it.
+std::string source_name(const SourceConfig& source) {
+    if (source.name != "auto") return source.name;
+    const std::filesystem::path path(source.path);
+    return (path.has_filename() ? path : path.parent_path()).stem().string();
+}
+
+void check_sources(LoadedConfig& loaded) {
+    const std::vector<SourceConfig>& sources = loaded.config.task.data.sources;
+    double total = 0;
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        const std::string key = fmt::format("task.data.sources.{}", i);
+        if (sources[i].path.empty()) loaded.complain(key, "has no path", "path: FILE_OR_FOLDER");
+        if (sources[i].format == "csv" || sources[i].format == "idx") {
+            loaded.complain(key + ".format", fmt::format("'{}' is not in this version", sources[i].format),
+                            "it has auto, text, jsonl, bin, megatron, npy");
+        }
+        if (sources[i].end_of_document != kInherit)
+            check_end_of_document(loaded, key + ".end_of_document", sources[i].end_of_document);
+        const std::string name = source_name(sources[i]);
+        if (!sources[i].path.empty() && std::find(names.begin(), names.end(), name) != names.end())
+            loaded.complain(key + ".name", fmt::format("'{}' is the name of another source too", name),
+                            "give each source a name of its own: name: NAME");
+        names.push_back(name);
+        total += sources[i].weight;
+    }
+    if (!sources.empty() && !(total > 0))
+        loaded.complain("task.data.sources", "no source has a weight above 0", "e.g. weight: 1");
+}
+
+void check_data(LoadedConfig& loaded) {
+    const DataConfig& data = loaded.config.task.data;
+    check_end_of_document(loaded, "task.data.end_of_document", data.end_of_document);
+    check_sources(loaded);
+    if (data.tokenizer == "none" && !data.vocabulary)
+        loaded.complain("task.data.vocabulary", "without a tokenizer nothing says how many ids there are",
+                        "the number of ids, e.g. 50257");
+}
+
 void check_sinks(LoadedConfig& loaded) {
     std::vector<std::string> sinks = loaded.config.metrics.sinks;
     std::sort(sinks.begin(), sinks.end());
@@ -175,6 +226,7 @@ void validate(LoadedConfig& loaded, Purpose purpose) {
     check_attention(loaded);
     check_experts(loaded, purpose);
     check_model_size(loaded);
+    check_data(loaded);
     check_sinks(loaded);
     check_training(loaded);
 }

@@ -19,4 +19,9 @@ void expect_real(DType dtype, std::string_view name) {
                    name_of(dtype));
 }
 
+void expect_stored(DType dtype, std::string_view name) {
+    MOESAIC_ASSERT(dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16,
+                   "{} works on reals or bf16, not {}", name, name_of(dtype));
+}
+
 }  // namespace moesaic::cpu

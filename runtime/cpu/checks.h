@@ -14,5 +14,7 @@ void expect(ConstTensorView view, i64 rows, i64 cols, DType dtype, std::string_v
 void expect(ConstTensorView view, DType dtype, std::string_view name);
 /// Aborts unless `dtype` is f32 or f64.
 void expect_real(DType dtype, std::string_view name);
+/// Aborts unless `dtype` is f32, f64 or bf16.
+void expect_stored(DType dtype, std::string_view name);
 
 }  // namespace moesaic::cpu

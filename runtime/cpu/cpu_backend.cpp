@@ -8,6 +8,7 @@ namespace moesaic {
 
 using cpu::expect;
 using cpu::expect_real;
+using cpu::expect_stored;
 using cpu::Range;
 
 std::unique_ptr<Backend> make_cpu_backend(int threads, StreamMode mode, u64 shuffle_seed) {
@@ -15,11 +16,18 @@ std::unique_ptr<Backend> make_cpu_backend(int threads, StreamMode mode, u64 shuf
     return std::make_unique<CpuBackend>(threads, mode, shuffle_seed);
 }
 
-// Queued work of deferred streams may still read a block that is handed out again, so they cannot poison it.
+namespace {
+
+/// Queued work of deferred streams may still read a block that is handed out again, so they cannot poison it.
+PoolMode pool_mode(StreamMode mode) {
+    if (mode == StreamMode::accounting) return PoolMode::address_space;
+    return kHeavyAssertions && mode == StreamMode::inline_execution ? PoolMode::poison : PoolMode::usual;
+}
+
+}  // namespace
+
 CpuBackend::CpuBackend(int threads, StreamMode mode, u64 shuffle_seed)
-    : pool_(Device::cpu, kHeavyAssertions && mode == StreamMode::inline_execution),
-      threads_(threads),
-      scheduler_(mode, shuffle_seed) {}
+    : pool_(Device::cpu, pool_mode(mode)), threads_(threads), scheduler_(mode, shuffle_seed) {}
 
 void CpuBackend::copy(Stream& stream, ConstTensorView from, TensorView to) {
     expect(from, to.dtype, "copy from");
@@ -37,7 +45,7 @@ void CpuBackend::zero(Stream& stream, TensorView y) {
 }
 
 void CpuBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
-    expect_real(y.dtype, "add");
+    expect_stored(y.dtype, "add");
     expect(y, y.dtype, "add y");
     expect(x, y.dtype, "add x");
     MOESAIC_ASSERT(x.elements() == y.elements(), "add {} to {}", x.shape.text(), y.shape.text());
@@ -55,18 +63,21 @@ void CpuBackend::fold(Stream& stream, TensorView part, TensorView sum) {
     });
 }
 
-void CpuBackend::round(Stream& stream, ConstTensorView from, TensorView to) {
-    expect_real(to.dtype, "round");
-    expect(to, to.dtype, "round to");
-    expect(from, DType::f64, "round from");
-    MOESAIC_ASSERT(from.elements() == to.elements(), "round {} to {}", from.shape.text(), to.shape.text());
+void CpuBackend::convert(Stream& stream, ConstTensorView from, TensorView to) {
+    expect_stored(from.dtype, "convert");
+    expect_stored(to.dtype, "convert");
+    expect(from, from.dtype, "convert from");
+    expect(to, to.dtype, "convert to");
+    MOESAIC_ASSERT(from.dtype == DType::f64 || to.dtype != DType::f64, "convert {} to {}",
+                   name_of(from.dtype), name_of(to.dtype));
+    MOESAIC_ASSERT(from.elements() == to.elements(), "convert {} to {}", from.shape.text(), to.shape.text());
     run_on_host(stream, [this, from, to] {
-        share(to.elements(), 1, [&](Range elements) { cpu::round(from, to, elements); });
+        share(to.elements(), 1, [&](Range elements) { cpu::convert(from, to, elements); });
     });
 }
 
 void CpuBackend::scale(Stream& stream, double factor, TensorView y) {
-    expect_real(y.dtype, "scale");
+    expect_stored(y.dtype, "scale");
     expect(y, y.dtype, "scale");
     run_on_host(stream, [this, factor, y] {
         share(y.elements(), 1, [&](Range elements) { cpu::scale(factor, y, elements); });
@@ -74,7 +85,7 @@ void CpuBackend::scale(Stream& stream, double factor, TensorView y) {
 }
 
 void CpuBackend::clamp(Stream& stream, double limit, TensorView y) {
-    expect_real(y.dtype, "clamp");
+    expect_stored(y.dtype, "clamp");
     expect(y, y.dtype, "clamp");
     MOESAIC_ASSERT(limit >= 0, "clamp to {}", limit);
     run_on_host(stream, [this, limit, y] {
@@ -83,7 +94,7 @@ void CpuBackend::clamp(Stream& stream, double limit, TensorView y) {
 }
 
 void CpuBackend::clamp_grad(Stream& stream, double limit, ConstTensorView y, TensorView dy) {
-    expect_real(y.dtype, "clamp_grad");
+    expect_stored(y.dtype, "clamp_grad");
     expect(y, y.dtype, "clamp_grad y");
     expect(dy, y.dtype, "clamp_grad dy");
     MOESAIC_ASSERT(y.elements() == dy.elements(), "y {} dy {}", y.shape.text(), dy.shape.text());

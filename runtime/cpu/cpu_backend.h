@@ -17,6 +17,7 @@ class CpuBackend final : public Backend {
 
     std::string_view name() const override { return "cpu"; }
     MemoryPool& pool() override { return pool_; }
+    bool computes() const override { return scheduler_.mode() != StreamMode::accounting; }
     std::unique_ptr<Stream> make_stream(std::string_view name) override {
         return scheduler_.make_stream(name);
     }
@@ -25,7 +26,7 @@ class CpuBackend final : public Backend {
     void zero(Stream& stream, TensorView y) override;
     void add(Stream& stream, ConstTensorView x, TensorView y) override;
     void fold(Stream& stream, TensorView part, TensorView sum) override;
-    void round(Stream& stream, ConstTensorView from, TensorView to) override;
+    void convert(Stream& stream, ConstTensorView from, TensorView to) override;
     void scale(Stream& stream, double factor, TensorView y) override;
     void clamp(Stream& stream, double limit, TensorView y) override;
     void clamp_grad(Stream& stream, double limit, ConstTensorView y, TensorView dy) override;

@@ -10,6 +10,7 @@ namespace moesaic {
 
 using cpu::expect;
 using cpu::expect_real;
+using cpu::expect_stored;
 using cpu::Range;
 
 namespace {
@@ -19,13 +20,13 @@ constexpr i64 kColumnUnit = 16;
 
 void check_norm(ConstTensorView x, ConstTensorView weight, ConstTensorView inverse_rms, ConstTensorView y) {
     const i64 extent = weight.elements();
-    expect_real(x.dtype, "rms_norm");
+    expect_stored(x.dtype, "rms_norm");
     expect(weight, x.dtype, "rms_norm weight");
     MOESAIC_ASSERT(extent > 0 && x.cols() % extent == 0, "rms_norm of {} in groups of {}", x.shape.text(),
                    extent);
     expect(x, x.dtype, "rms_norm x");
     expect(y, x.rows(), x.cols(), x.dtype, "rms_norm y");
-    expect(inverse_rms, x.rows(), x.cols() / extent, x.dtype, "rms_norm inverse_rms");
+    expect(inverse_rms, x.rows(), x.cols() / extent, accumulation_type(x.dtype), "rms_norm inverse_rms");
 }
 
 }  // namespace
@@ -40,7 +41,7 @@ void CpuBackend::rms_norm(Stream& stream, const RmsNorm& operation) {
 void CpuBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& operation) {
     check_norm(operation.x, operation.weight, operation.inverse_rms, operation.dy);
     expect(operation.dx, operation.x.rows(), operation.x.cols(), operation.x.dtype, "rms_norm dx");
-    expect(operation.d_weight, operation.x.dtype, "rms_norm d_weight");
+    expect(operation.d_weight, accumulation_type(operation.x.dtype), "rms_norm d_weight");
     MOESAIC_ASSERT(operation.d_weight.elements() == operation.weight.elements(), "weight {} d_weight {}",
                    operation.weight.shape.text(), operation.d_weight.shape.text());
     run_on_host(stream, [this, operation] {
@@ -54,10 +55,10 @@ void CpuBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& operation)
 }
 
 void CpuBackend::rope(Stream& stream, const Rope& operation) {
-    const DType real = operation.x.dtype;
+    const DType real = accumulation_type(operation.x.dtype);
     const i64 width = operation.heads * operation.head_dim;
-    expect_real(real, "rope");
-    expect(operation.x, operation.x.rows(), width, real, "rope x");
+    expect_stored(operation.x.dtype, "rope");
+    expect(operation.x, operation.x.rows(), width, operation.x.dtype, "rope x");
     MOESAIC_ASSERT(operation.head_dim % 2 == 0 && operation.seq_len > 0 && operation.row_stride >= width,
                    "head_dim {} seq_len {} row_stride {} heads {}", operation.head_dim, operation.seq_len,
                    operation.row_stride, operation.heads);
@@ -70,7 +71,7 @@ void CpuBackend::rope(Stream& stream, const Rope& operation) {
 
 void CpuBackend::embedding(Stream& stream, const Embedding& operation) {
     const i64 rows = operation.index.elements();
-    expect_real(operation.table.dtype, "embedding");
+    expect_stored(operation.table.dtype, "embedding");
     expect(operation.table, operation.table.dtype, "embedding table");
     expect(operation.index, DType::int32, "embedding index");
     expect(operation.y, rows, operation.table.cols(), operation.table.dtype, "embedding y");
@@ -81,10 +82,10 @@ void CpuBackend::embedding(Stream& stream, const Embedding& operation) {
 
 void CpuBackend::embedding_backward(Stream& stream, const EmbeddingGrad& operation) {
     const i64 rows = operation.index.elements(), width = operation.d_table.cols();
-    expect_real(operation.dy.dtype, "embedding_backward");
+    expect_stored(operation.dy.dtype, "embedding_backward");
     expect(operation.index, DType::int32, "embedding_backward index");
     expect(operation.dy, rows, width, operation.dy.dtype, "embedding_backward dy");
-    expect(operation.d_table, operation.dy.dtype, "embedding_backward d_table");
+    expect(operation.d_table, accumulation_type(operation.dy.dtype), "embedding_backward d_table");
     run_on_host(stream, [this, operation, rows, width] {
         share(
             width, rows, [&](Range columns) { cpu::embedding_grad(operation, columns); }, kColumnUnit);
@@ -92,7 +93,7 @@ void CpuBackend::embedding_backward(Stream& stream, const EmbeddingGrad& operati
 }
 
 void CpuBackend::swiglu(Stream& stream, const SwiGlu& operation) {
-    expect_real(operation.x.dtype, "swiglu");
+    expect_stored(operation.x.dtype, "swiglu");
     expect(operation.y, operation.x.dtype, "swiglu y");
     expect(operation.x, operation.y.rows(), 2 * operation.y.cols(), operation.x.dtype, "swiglu x");
     run_on_host(stream, [this, operation] {
@@ -102,7 +103,7 @@ void CpuBackend::swiglu(Stream& stream, const SwiGlu& operation) {
 
 void CpuBackend::swiglu_backward(Stream& stream, const SwiGluGrad& operation) {
     const i64 rows = operation.dy.rows(), width = operation.dy.cols();
-    expect_real(operation.x.dtype, "swiglu_backward");
+    expect_stored(operation.x.dtype, "swiglu_backward");
     expect(operation.dy, operation.x.dtype, "swiglu_backward dy");
     expect(operation.x, rows, 2 * width, operation.x.dtype, "swiglu_backward x");
     expect(operation.dx, rows, 2 * width, operation.x.dtype, "swiglu_backward dx");

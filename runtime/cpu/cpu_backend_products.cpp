@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "runtime/cpu/attention.h"
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/gemm.h"
@@ -75,6 +76,7 @@ AttentionShape check_attention(const Operation& operation) {
 void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
     const auto& [a, b, c, trans_a, trans_b, accumulate] = operation;
     const i64 inner = trans_a ? a.rows() : a.cols();
+    if (cpu::any_bf16(a, b, c)) return cpu::gemm_in_f32(*this, stream, operation);
     expect_real(c.dtype, "gemm");
     expect(c, c.dtype, "gemm c");
     expect(a, trans_a ? inner : c.rows(), trans_a ? c.rows() : inner, c.dtype, "gemm a");
@@ -98,6 +100,8 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
 void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
     const i64 rows = operation.c.rows(), width = operation.c.cols(), inner = operation.a.cols();
     const DType real = operation.c.dtype;
+    if (cpu::any_bf16(operation.a, operation.b, operation.c))
+        return cpu::grouped_gemm_in_f32(*this, stream, operation);
     expect_real(real, "grouped_gemm");
     expect(operation.c, real, "grouped_gemm c");
     expect(operation.a, rows, inner, real, "grouped_gemm a");
@@ -122,6 +126,8 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
 void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) {
     const i64 rows = operation.a.rows(), height = operation.a.cols(), width = operation.b.cols();
     const DType real = operation.c.dtype;
+    if (cpu::any_bf16(operation.a, operation.b, operation.c))
+        return cpu::grouped_gemm_weight_grad_in_f32(*this, stream, operation);
     expect_real(real, "grouped_gemm_weight_grad");
     expect(operation.a, real, "grouped_gemm_weight_grad a");
     expect(operation.b, rows, width, real, "grouped_gemm_weight_grad b");
@@ -142,6 +148,7 @@ void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeigh
 }
 
 void CpuBackend::attention(Stream& stream, const Attention& operation) {
+    if (operation.q.dtype == DType::bf16) return cpu::attention_in_f32(*this, stream, operation);
     const AttentionShape shape = check_attention(operation);
     run_on_host(stream, [this, operation, shape] {
         for_real(operation.q.dtype, [&](auto real) {
@@ -158,6 +165,7 @@ void CpuBackend::attention(Stream& stream, const Attention& operation) {
 }
 
 void CpuBackend::attention_backward(Stream& stream, const AttentionGrad& operation) {
+    if (operation.q.dtype == DType::bf16) return cpu::attention_backward_in_f32(*this, stream, operation);
     const AttentionShape shape = check_attention(operation);
     const i64 width = operation.q.cols(), kv_width = operation.k.cols();
     expect(operation.d_out, shape.rows, width, operation.q.dtype, "attention d_out");

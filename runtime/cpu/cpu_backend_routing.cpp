@@ -8,6 +8,7 @@ namespace moesaic {
 
 using cpu::expect;
 using cpu::expect_real;
+using cpu::expect_stored;
 using cpu::Range;
 
 void CpuBackend::row_softmax(Stream& stream, const RowSoftmax& operation) {
@@ -86,7 +87,7 @@ void CpuBackend::group_by_key(Stream& stream, const GroupByKey& operation) {
 
 void CpuBackend::gather_rows(Stream& stream, const GatherRows& operation) {
     const i64 rows = operation.index.elements(), width = operation.in.cols();
-    if (operation.accumulate) expect_real(operation.in.dtype, "gather_rows");
+    if (operation.accumulate) expect_stored(operation.in.dtype, "gather_rows");
     expect(operation.in, operation.out.dtype, "gather_rows in");
     expect(operation.index, DType::int32, "gather_rows index");
     expect(operation.out, rows, width, operation.out.dtype, "gather_rows out");
@@ -97,13 +98,13 @@ void CpuBackend::gather_rows(Stream& stream, const GatherRows& operation) {
 
 void CpuBackend::combine_rows(Stream& stream, const CombineRows& operation) {
     const i64 tokens = operation.slot.rows(), choices = operation.slot.cols();
-    const DType real = operation.y.dtype;
-    expect_real(real, "combine_rows");
+    const DType stored = operation.y.dtype;
+    expect_stored(stored, "combine_rows");
     expect(operation.slot, DType::int32, "combine_rows slot");
-    expect(operation.rows, operation.rows.rows(), operation.y.cols(), real, "combine_rows rows");
-    expect(operation.y, tokens, operation.y.cols(), real, "combine_rows y");
+    expect(operation.rows, operation.rows.rows(), operation.y.cols(), stored, "combine_rows rows");
+    expect(operation.y, tokens, operation.y.cols(), stored, "combine_rows y");
     if (operation.weight.elements() > 0) {
-        expect(operation.weight, tokens, choices, real, "combine_rows weight");
+        expect(operation.weight, tokens, choices, accumulation_type(stored), "combine_rows weight");
     }
     run_on_host(stream, [this, operation, tokens, choices] {
         share(tokens, choices * operation.y.cols(), [&](Range part) { cpu::combine_rows(operation, part); });
@@ -113,17 +114,17 @@ void CpuBackend::combine_rows(Stream& stream, const CombineRows& operation) {
 void CpuBackend::combine_rows_backward(Stream& stream, const CombineRowsGrad& operation) {
     const i64 tokens = operation.slot.rows(), choices = operation.slot.cols();
     const i64 width = operation.dy.cols(), slots = operation.d_rows.rows();
-    const DType real = operation.dy.dtype;
-    expect_real(real, "combine_rows_backward");
+    const DType stored = operation.dy.dtype, real = accumulation_type(stored);
+    expect_stored(stored, "combine_rows_backward");
     expect(operation.slot, DType::int32, "combine_rows_backward slot");
-    expect(operation.dy, tokens, width, real, "combine_rows_backward dy");
-    expect(operation.d_rows, slots, width, real, "combine_rows_backward d_rows");
+    expect(operation.dy, tokens, width, stored, "combine_rows_backward dy");
+    expect(operation.d_rows, slots, width, stored, "combine_rows_backward d_rows");
     if (operation.weight.elements() > 0) {
         expect(operation.weight, tokens, choices, real, "combine_rows_backward weight");
     }
     if (operation.d_weight.elements() > 0) {
         expect(operation.d_weight, tokens, choices, real, "combine_rows_backward d_weight");
-        expect(operation.rows, slots, width, real, "combine_rows_backward rows");
+        expect(operation.rows, slots, width, stored, "combine_rows_backward rows");
     }
     run_on_host(stream, [this, operation, tokens, choices, width] {
         share(tokens, choices * width, [&](Range part) { cpu::combine_rows_grad(operation, part); });

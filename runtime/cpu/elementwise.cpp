@@ -4,6 +4,8 @@
 // Targets first, then what they share.
 #include <cstring>
 
+#include "runtime/bfloat16.h"
+
 #include "runtime/cpu/elementwise.h"
 #include "runtime/cpu/simd-inl.h"
 
@@ -11,26 +13,26 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::cpu::HWY_NAMESPACE {
 namespace {
 
-template <class Real>
-void add_reals(const Real* x, Real* y, i64 count) {
-    const FullVector<Real> d;
+template <class Stored>
+void add_reals(const Stored* x, Stored* y, i64 count) {
+    const FullVector<RealOf<Stored>> d;
     for (i64 i = 0; i < count; i += lanes_of(d)) {
         store(d, hn::Add(load(d, y + i, count - i), load(d, x + i, count - i)), y + i, count - i);
     }
 }
 
-template <class Real>
-void scale_reals(Real factor, Real* y, i64 count) {
-    const FullVector<Real> d;
+template <class Stored>
+void scale_reals(RealOf<Stored> factor, Stored* y, i64 count) {
+    const FullVector<RealOf<Stored>> d;
     const auto factors = hn::Set(d, factor);
     for (i64 i = 0; i < count; i += lanes_of(d)) {
         store(d, hn::Mul(load(d, y + i, count - i), factors), y + i, count - i);
     }
 }
 
-template <class Real>
-void clamp_reals(Real limit, Real* y, i64 count) {
-    const FullVector<Real> d;
+template <class Stored>
+void clamp_reals(RealOf<Stored> limit, Stored* y, i64 count) {
+    const FullVector<RealOf<Stored>> d;
     const auto upper = hn::Set(d, limit), lower = hn::Set(d, -limit);
     for (i64 i = 0; i < count; i += lanes_of(d)) {
         const auto value = load(d, y + i, count - i);
@@ -40,9 +42,9 @@ void clamp_reals(Real limit, Real* y, i64 count) {
     }
 }
 
-template <class Real>
-void clamp_grad_reals(Real limit, const Real* y, Real* dy, i64 count) {
-    const FullVector<Real> d;
+template <class Stored>
+void clamp_grad_reals(RealOf<Stored> limit, const Stored* y, Stored* dy, i64 count) {
+    const FullVector<RealOf<Stored>> d;
     const auto limits = hn::Set(d, limit);
     for (i64 i = 0; i < count; i += lanes_of(d)) {
         const auto outside = hn::Ge(hn::Abs(load(d, y + i, count - i)), limits);
@@ -50,28 +52,43 @@ void clamp_grad_reals(Real limit, const Real* y, Real* dy, i64 count) {
     }
 }
 
+template <class From, class To>
+void convert_stored(const From* from, To* to, i64 count) {
+    const FullVector<float> d;
+    for (i64 i = 0; i < count; i += lanes_of(d)) store(d, load(d, from + i, count - i), to + i, count - i);
+}
+
+/// Between f32 and bf16, or f32 and f32.
+void convert_target(ConstTensorView from, TensorView to) {
+    for_narrow(from.dtype, [&](auto source) HWY_ATTR {
+        for_narrow(to.dtype, [&](auto target) HWY_ATTR {
+            convert_stored(from.as<decltype(source)>(), to.as<decltype(target)>(), to.elements());
+        });
+    });
+}
+
 void add_target(ConstTensorView x, TensorView y) {
-    for_real(y.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
-        add_reals(x.as<Real>(), y.as<Real>(), y.elements());
+    for_stored(y.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
+        add_reals(x.as<Stored>(), y.as<Stored>(), y.elements());
     });
 }
 void scale_target(double factor, TensorView y) {
-    for_real(y.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
-        scale_reals(static_cast<Real>(factor), y.as<Real>(), y.elements());
+    for_stored(y.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
+        scale_reals(static_cast<RealOf<Stored>>(factor), y.as<Stored>(), y.elements());
     });
 }
 void clamp_target(double limit, TensorView y) {
-    for_real(y.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
-        clamp_reals(static_cast<Real>(limit), y.as<Real>(), y.elements());
+    for_stored(y.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
+        clamp_reals(static_cast<RealOf<Stored>>(limit), y.as<Stored>(), y.elements());
     });
 }
 void clamp_grad_target(double limit, ConstTensorView y, TensorView dy) {
-    for_real(y.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
-        clamp_grad_reals(static_cast<Real>(limit), y.as<Real>(), dy.as<Real>(), y.elements());
+    for_stored(y.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
+        clamp_grad_reals(static_cast<RealOf<Stored>>(limit), y.as<Stored>(), dy.as<Stored>(), y.elements());
     });
 }
 
@@ -82,6 +99,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace moesaic::cpu {
 
+HWY_EXPORT(convert_target);
 HWY_EXPORT(add_target);
 HWY_EXPORT(scale_target);
 HWY_EXPORT(clamp_target);
@@ -119,18 +137,28 @@ void fold(TensorView part, TensorView sum, Range elements) {
     }
 }
 
-template <class Real>
-void round_reals(const double* from, Real* to, i64 count) {
-    for (i64 i = 0; i < count; ++i) to[i] = static_cast<Real>(from[i]);
+template <class To>
+void convert_doubles(const double* from, To* to, i64 count) {
+    for (i64 i = 0; i < count; ++i) {
+        if constexpr (std::is_same_v<To, BFloat16>) {
+            to[i] = to_bfloat16(from[i]);
+        } else {
+            to[i] = static_cast<To>(from[i]);
+        }
+    }
 }
 
-void round(ConstTensorView from, TensorView to, Range elements) {
-    const i64 count = elements.last - elements.first;
-    const double* const values = from.as<double>() + elements.first;
-    if (to.dtype == DType::f64) {
-        round_reals(values, to.as<double>() + elements.first, count);
+void convert_from_doubles(const double* from, TensorView to) {
+    if (to.dtype == DType::f64) convert_doubles(from, to.as<double>(), to.elements());
+    if (to.dtype == DType::f32) convert_doubles(from, to.as<float>(), to.elements());
+    if (to.dtype == DType::bf16) convert_doubles(from, to.as<BFloat16>(), to.elements());
+}
+
+void convert(ConstTensorView from, TensorView to, Range elements) {
+    if (from.dtype == DType::f64) {
+        convert_from_doubles(from.as<double>() + elements.first, part(to, elements));
     } else {
-        round_reals(values, to.as<float>() + elements.first, count);
+        HWY_DYNAMIC_DISPATCH(convert_target)(part(from, elements), part(to, elements));
     }
 }
 

@@ -10,10 +10,10 @@ namespace moesaic::cpu {
 // two.
 void copy(ConstTensorView from, TensorView to, Range elements);
 void zero(TensorView y, Range elements);
-void add(ConstTensorView x, TensorView y, Range elements);        ///< y += x
-void fold(TensorView part, TensorView sum, Range elements);       ///< sum (f64) += part; part = 0
-void round(ConstTensorView from, TensorView to, Range elements);  ///< to = from (f64)
-void scale(double factor, TensorView y, Range elements);          ///< y *= factor
+void add(ConstTensorView x, TensorView y, Range elements);          ///< y += x
+void fold(TensorView part, TensorView sum, Range elements);         ///< sum (f64) += part; part = 0
+void convert(ConstTensorView from, TensorView to, Range elements);  ///< to = from, rounded once
+void scale(double factor, TensorView y, Range elements);            ///< y *= factor
 /// y = min(max(y, -limit), limit); NaN stays.
 void clamp(double limit, TensorView y, Range elements);
 /// dy = 0 where |y| >= limit.

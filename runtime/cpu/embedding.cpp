@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "runtime/bfloat16.h"
+
 namespace moesaic::cpu {
 
 namespace {
@@ -12,14 +14,24 @@ i64 checked_token(ConstTensorView index, i64 row, i64 vocabulary) {
     return token;
 }
 
-template <class Real>
+double real_of(double value) {
+    return value;
+}
+float real_of(float value) {
+    return value;
+}
+float real_of(BFloat16 value) {
+    return widened(value);
+}
+
+template <class Stored, class Real>
 void add_rows(const EmbeddingGrad& operation, Range columns) {
     const i64 width = operation.d_table.cols();
     for (i64 row = 0; row < operation.dy.rows(); ++row) {
         const i64 token = checked_token(operation.index, row, operation.d_table.rows());
-        const Real* dy = operation.dy.as<Real>() + row * width;
+        const Stored* dy = operation.dy.as<Stored>() + row * width;
         Real* sum = operation.d_table.as<Real>() + token * width;
-        for (i64 column = columns.first; column < columns.last; ++column) sum[column] += dy[column];
+        for (i64 column = columns.first; column < columns.last; ++column) sum[column] += real_of(dy[column]);
     }
 }
 
@@ -37,9 +49,11 @@ void embedding(const Embedding& operation, Range rows) {
 
 void embedding_grad(const EmbeddingGrad& operation, Range columns) {
     if (operation.dy.dtype == DType::f32) {
-        add_rows<float>(operation, columns);
+        add_rows<float, float>(operation, columns);
+    } else if (operation.dy.dtype == DType::bf16) {
+        add_rows<BFloat16, float>(operation, columns);
     } else {
-        add_rows<double>(operation, columns);
+        add_rows<double, double>(operation, columns);
     }
 }
 

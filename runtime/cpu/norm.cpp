@@ -13,8 +13,8 @@ namespace {
 
 // A row of several groups of n columns is treated as that many rows of n.
 
-template <class Real>
-void norm_row(const Real* x, const Real* weight, Real* y, Real& inverse_rms, i64 n, double eps) {
+template <class Stored, class Real = RealOf<Stored>>
+void norm_row(const Stored* x, const Stored* weight, Stored* y, Real& inverse_rms, i64 n, double eps) {
     const FullVector<Real> d;
     const Real squares = sum_over_columns(d, n, [&](i64 column, i64 rest, hn::Vec<decltype(d)> sum) HWY_ATTR {
         const auto value = load(d, x + column, rest);
@@ -30,9 +30,9 @@ void norm_row(const Real* x, const Real* weight, Real* y, Real& inverse_rms, i64
 }
 
 /// dx = w dy s - x s^3 / n <w dy, x>, where s is the inverse of the root mean square.
-template <class Real>
-void norm_row_grad(const Real* x, const Real* weight, const Real* dy, Real inverse_rms, Real* dx, i64 n,
-                   bool accumulate) {
+template <class Stored, class Real = RealOf<Stored>>
+void norm_row_grad(const Stored* x, const Stored* weight, const Stored* dy, Real inverse_rms, Stored* dx,
+                   i64 n, bool accumulate) {
     const FullVector<Real> d;
     const Real dot = sum_over_columns(d, n, [&](i64 column, i64 rest, hn::Vec<decltype(d)> sum) HWY_ATTR {
         const auto weighted = hn::Mul(load(d, weight + column, rest), load(d, dy + column, rest));
@@ -48,8 +48,8 @@ void norm_row_grad(const Real* x, const Real* weight, const Real* dy, Real inver
     }
 }
 
-template <class Real>
-void add_weight_grad(const Real* x, const Real* dy, Real inverse_rms, Real* d_weight, i64 count) {
+template <class Stored, class Real = RealOf<Stored>>
+void add_weight_grad(const Stored* x, const Stored* dy, Real inverse_rms, Real* d_weight, i64 count) {
     const FullVector<Real> d;
     const auto factor = hn::Set(d, inverse_rms);
     for (i64 i = 0; i < count; i += lanes_of(d)) {
@@ -60,38 +60,40 @@ void add_weight_grad(const Real* x, const Real* dy, Real inverse_rms, Real* d_we
 }
 
 void norm_target(const RmsNorm& operation, Range rows) {
-    for_real(operation.x.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.x.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 n = operation.weight.elements(), groups = operation.inverse_rms.cols();
         for (i64 row = rows.first * groups; row < rows.last * groups; ++row) {
-            norm_row(operation.x.as<Real>() + row * n, operation.weight.as<Real>(),
-                     operation.y.as<Real>() + row * n, operation.inverse_rms.as<Real>()[row], n,
+            norm_row(operation.x.as<Stored>() + row * n, operation.weight.as<Stored>(),
+                     operation.y.as<Stored>() + row * n, operation.inverse_rms.as<RealOf<Stored>>()[row], n,
                      operation.eps);
         }
     });
 }
 
 void norm_grad_weight_target(const RmsNormGrad& operation, Range columns) {
-    for_real(operation.x.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.x.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 n = operation.weight.elements(), rows = operation.inverse_rms.elements();
         for (i64 row = 0; row < rows; ++row) {
             const i64 at = row * n + columns.first;
-            add_weight_grad(operation.x.as<Real>() + at, operation.dy.as<Real>() + at,
-                            operation.inverse_rms.as<Real>()[row],
-                            operation.d_weight.as<Real>() + columns.first, columns.last - columns.first);
+            add_weight_grad(operation.x.as<Stored>() + at, operation.dy.as<Stored>() + at,
+                            operation.inverse_rms.as<RealOf<Stored>>()[row],
+                            operation.d_weight.as<RealOf<Stored>>() + columns.first,
+                            columns.last - columns.first);
         }
     });
 }
 
 void norm_grad_x_target(const RmsNormGrad& operation, Range rows) {
-    for_real(operation.x.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.x.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 n = operation.weight.elements(), groups = operation.inverse_rms.cols();
         for (i64 row = rows.first * groups; row < rows.last * groups; ++row) {
-            norm_row_grad(operation.x.as<Real>() + row * n, operation.weight.as<Real>(),
-                          operation.dy.as<Real>() + row * n, operation.inverse_rms.as<Real>()[row],
-                          operation.dx.as<Real>() + row * n, n, operation.accumulate_dx);
+            norm_row_grad(operation.x.as<Stored>() + row * n, operation.weight.as<Stored>(),
+                          operation.dy.as<Stored>() + row * n,
+                          operation.inverse_rms.as<RealOf<Stored>>()[row],
+                          operation.dx.as<Stored>() + row * n, n, operation.accumulate_dx);
         }
     });
 }

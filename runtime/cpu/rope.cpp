@@ -10,8 +10,8 @@ namespace moesaic::cpu::HWY_NAMESPACE {
 namespace {
 
 /// Turns each pair (x[i], x[i + half]) by its angle, or back by it.
-template <class Real>
-void rotate_head(Real* x, const Real* cosine, const Real* sine, i64 half, bool inverse) {
+template <class Stored, class Real = RealOf<Stored>>
+void rotate_head(Stored* x, const Real* cosine, const Real* sine, i64 half, bool inverse) {
     const FullVector<Real> d;
     for (i64 i = 0; i < half; i += lanes_of(d)) {
         const i64 rest = half - i;
@@ -25,12 +25,13 @@ void rotate_head(Real* x, const Real* cosine, const Real* sine, i64 half, bool i
 }
 
 void rope_target(const Rope& operation, Range rows) {
-    for_real(operation.x.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.x.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
+        using Real = RealOf<Stored>;
         const i64 half = operation.head_dim / 2;
         for (i64 row = rows.first; row < rows.last; ++row) {
             const i64 angles = row % operation.seq_len * half;
-            Real* x = operation.x.as<Real>() + row * operation.row_stride;
+            Stored* x = operation.x.as<Stored>() + row * operation.row_stride;
             for (i64 head = 0; head < operation.heads; ++head) {
                 rotate_head(x + head * operation.head_dim, operation.cosine.as<Real>() + angles,
                             operation.sine.as<Real>() + angles, half, operation.inverse);

@@ -14,17 +14,17 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::cpu::HWY_NAMESPACE {
 namespace {
 
-template <class Real>
-void gather_add_row(const Real* in, Real* out, i64 width) {
-    const FullVector<Real> d;
+template <class Stored>
+void gather_add_row(const Stored* in, Stored* out, i64 width) {
+    const FullVector<RealOf<Stored>> d;
     for (i64 i = 0; i < width; i += lanes_of(d)) {
         store(d, hn::Add(load(d, out + i, width - i), load(d, in + i, width - i)), out + i, width - i);
     }
 }
 
 /// One token's row from the rows in its slots; a null `weight` is all 1.
-template <class Real>
-void combine_row(const Real* rows, const i32* slot, const Real* weight, Real* y, i64 choices, i64 width,
+template <class Stored, class Real = RealOf<Stored>>
+void combine_row(const Stored* rows, const i32* slot, const Real* weight, Stored* y, i64 choices, i64 width,
                  bool accumulate) {
     const FullVector<Real> d;
     for (i64 i = 0; i < width; i += lanes_of(d)) {
@@ -39,16 +39,16 @@ void combine_row(const Real* rows, const i32* slot, const Real* weight, Real* y,
     }
 }
 
-template <class Real>
-Real dot(const Real* a, const Real* b, i64 count) {
+template <class Stored, class Real = RealOf<Stored>>
+Real dot(const Stored* a, const Stored* b, i64 count) {
     const FullVector<Real> d;
     return sum_over_columns(d, count, [&](i64 i, i64 rest, hn::Vec<decltype(d)> sum) HWY_ATTR {
         return hn::MulAdd(load(d, a + i, rest), load(d, b + i, rest), sum);
     });
 }
 
-template <class Real>
-void scaled_row(Real factor, const Real* in, Real* out, i64 width) {
+template <class Stored, class Real = RealOf<Stored>>
+void scaled_row(Real factor, const Stored* in, Stored* out, i64 width) {
     const FullVector<Real> d;
     const auto factors = hn::Set(d, factor);
     for (i64 i = 0; i < width; i += lanes_of(d)) {
@@ -57,49 +57,51 @@ void scaled_row(Real factor, const Real* in, Real* out, i64 width) {
 }
 
 void gather_add_target(const GatherRows& operation, Range rows) {
-    for_real(operation.in.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.in.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 width = operation.out.cols();
         for (i64 row = rows.first; row < rows.last; ++row) {
             const i64 source = operation.index.as<i32>()[row];
             if (source < 0) continue;
-            gather_add_row(operation.in.as<Real>() + source * width, operation.out.as<Real>() + row * width,
-                           width);
+            gather_add_row(operation.in.as<Stored>() + source * width,
+                           operation.out.as<Stored>() + row * width, width);
         }
     });
 }
 
 void combine_target(const CombineRows& operation, Range rows) {
-    for_real(operation.y.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.y.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 width = operation.y.cols(), choices = operation.slot.cols();
         const bool weighted = operation.weight.elements() > 0;
         for (i64 row = rows.first; row < rows.last; ++row) {
-            combine_row(operation.rows.as<Real>(), operation.slot.as<i32>() + row * choices,
-                        weighted ? operation.weight.as<Real>() + row * choices : nullptr,
-                        operation.y.as<Real>() + row * width, choices, width, operation.accumulate);
+            combine_row(operation.rows.as<Stored>(), operation.slot.as<i32>() + row * choices,
+                        weighted ? operation.weight.as<RealOf<Stored>>() + row * choices : nullptr,
+                        operation.y.as<Stored>() + row * width, choices, width, operation.accumulate);
         }
     });
 }
 
 void combine_grad_target(const CombineRowsGrad& operation, Range rows) {
-    for_real(operation.dy.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.dy.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 width = operation.dy.cols(), choices = operation.slot.cols();
-        const Real* weight = operation.weight.elements() > 0 ? operation.weight.as<Real>() : nullptr;
-        Real* d_weight = operation.d_weight.elements() > 0 ? operation.d_weight.as<Real>() : nullptr;
+        const RealOf<Stored>* weight =
+            operation.weight.elements() > 0 ? operation.weight.as<RealOf<Stored>>() : nullptr;
+        RealOf<Stored>* d_weight =
+            operation.d_weight.elements() > 0 ? operation.d_weight.as<RealOf<Stored>>() : nullptr;
         for (i64 row = rows.first; row < rows.last; ++row) {
-            const Real* dy = operation.dy.as<Real>() + row * width;
+            const Stored* dy = operation.dy.as<Stored>() + row * width;
             for (i64 choice = row * choices; choice < (row + 1) * choices; ++choice) {
                 const i64 slot = operation.slot.as<i32>()[choice];
                 // The dot product comes first: d_rows may be the rows' own memory.
                 if (d_weight) {
-                    d_weight[choice] =
-                        slot < 0 ? Real{0} : dot(dy, operation.rows.as<Real>() + slot * width, width);
+                    d_weight[choice] = slot < 0 ? RealOf<Stored>{0}
+                                                : dot(dy, operation.rows.as<Stored>() + slot * width, width);
                 }
                 if (slot < 0) continue;
-                scaled_row(weight ? weight[choice] : Real{1}, dy, operation.d_rows.as<Real>() + slot * width,
-                           width);
+                scaled_row(weight ? weight[choice] : RealOf<Stored>{1}, dy,
+                           operation.d_rows.as<Stored>() + slot * width, width);
             }
         }
     });

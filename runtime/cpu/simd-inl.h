@@ -9,6 +9,9 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <cstdint>
+#include <type_traits>
+
 #include "runtime/base/types.h"
 #include "runtime/tensor.h"
 
@@ -54,6 +57,29 @@ HWY_INLINE void store(D d, hn::Vec<D> value, Lane<D>* to, i64 rest) {
     } else {
         store_tail(d, value, to, rest);
     }
+}
+
+/// bf16 in memory, f32 in registers: widened exactly here, rounded once by the store below.
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from, i64 rest) {
+    const hn::Rebind<std::uint16_t, D> halves;
+    const hn::RebindToUnsigned<D> wide;
+    const auto bits = load(halves, reinterpret_cast<const std::uint16_t*>(from), rest);
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, bits)));
+}
+/// To the nearest, ties to even; NaN stays NaN (as to_bfloat16 in runtime/bfloat16.h).
+template <class D>
+HWY_INLINE void store(D /*d*/, hn::Vec<D> value, BFloat16* to, i64 rest) {
+    const hn::Rebind<std::uint16_t, D> halves;
+    const hn::RebindToUnsigned<D> wide;
+    const hn::RebindToSigned<D> positive;
+    const auto bits = hn::BitCast(wide, value), upper = hn::ShiftRight<16>(bits);
+    const auto tie = hn::Add(hn::Set(wide, 0x7fffu), hn::And(upper, hn::Set(wide, 1u)));
+    const auto nearest = hn::ShiftRight<16>(hn::Add(bits, tie));
+    const auto quiet = hn::Or(upper, hn::Set(wide, 0x40u));
+    const auto rounded = hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(value)), quiet, nearest);
+    store(halves, hn::DemoteTo(halves, hn::BitCast(positive, rounded)), reinterpret_cast<std::uint16_t*>(to),
+          rest);
 }
 
 /// The sum of a vector's lanes: lower half onto upper half until one is left.
@@ -111,6 +137,32 @@ HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
     const auto power = exponential(d, hn::Neg(hn::Abs(x)));
     const auto numerator = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), power, one);
     return hn::Div(numerator, hn::Add(one, power));
+}
+
+/// What arithmetic on stored values is done in.
+template <class Stored>
+using RealOf = std::conditional_t<std::is_same_v<Stored, BFloat16>, float, Stored>;
+
+/// Calls `kernel` with a value of the type that `dtype` stands for: f64, f32 or bf16.
+template <class Kernel>
+void for_stored(DType dtype, Kernel&& kernel) {
+    if (dtype == DType::f32) {
+        kernel(float{});
+    } else if (dtype == DType::bf16) {
+        kernel(BFloat16{});
+    } else {
+        kernel(double{});
+    }
+}
+
+/// As for_stored, for f32 and bf16 alone.
+template <class Kernel>
+void for_narrow(DType dtype, Kernel&& kernel) {
+    if (dtype == DType::f32) {
+        kernel(float{});
+    } else {
+        kernel(BFloat16{});
+    }
 }
 
 /// Calls `kernel` with a value of the real type that `dtype` stands for.

@@ -9,9 +9,9 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::cpu::HWY_NAMESPACE {
 namespace {
 
-template <class Real>
-void swiglu_row(const Real* gate, const Real* up, Real* y, i64 width) {
-    const FullVector<Real> d;
+template <class Stored>
+void swiglu_row(const Stored* gate, const Stored* up, Stored* y, i64 width) {
+    const FullVector<RealOf<Stored>> d;
     for (i64 i = 0; i < width; i += lanes_of(d)) {
         const auto g = load(d, gate + i, width - i);
         const auto silu = hn::Mul(g, sigmoid(d, g));
@@ -20,8 +20,9 @@ void swiglu_row(const Real* gate, const Real* up, Real* y, i64 width) {
 }
 
 /// d_gate = dy up s (1 + g (1 - s)) and d_up = dy g s, where s = sigmoid(g).
-template <class Real>
-void swiglu_row_grad(const Real* gate, const Real* up, const Real* dy, Real* d_gate, Real* d_up, i64 width) {
+template <class Stored, class Real = RealOf<Stored>>
+void swiglu_row_grad(const Stored* gate, const Stored* up, const Stored* dy, Stored* d_gate, Stored* d_up,
+                     i64 width) {
     const FullVector<Real> d;
     const auto one = hn::Set(d, Real{1});
     for (i64 i = 0; i < width; i += lanes_of(d)) {
@@ -35,25 +36,25 @@ void swiglu_row_grad(const Real* gate, const Real* up, const Real* dy, Real* d_g
 }
 
 void swiglu_target(const SwiGlu& operation, Range rows) {
-    for_real(operation.x.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.x.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 width = operation.y.cols();
         for (i64 row = rows.first; row < rows.last; ++row) {
-            const Real* gate = operation.x.as<Real>() + row * 2 * width;
-            swiglu_row(gate, gate + width, operation.y.as<Real>() + row * width, width);
+            const Stored* gate = operation.x.as<Stored>() + row * 2 * width;
+            swiglu_row(gate, gate + width, operation.y.as<Stored>() + row * width, width);
         }
     });
 }
 
 void swiglu_grad_target(const SwiGluGrad& operation, Range rows) {
-    for_real(operation.x.dtype, [&](auto real) HWY_ATTR {
-        using Real = decltype(real);
+    for_stored(operation.x.dtype, [&](auto stored) HWY_ATTR {
+        using Stored = decltype(stored);
         const i64 width = operation.dy.cols();
         for (i64 row = rows.first; row < rows.last; ++row) {
-            const Real* gate = operation.x.as<Real>() + row * 2 * width;
-            Real* d_gate = operation.dx.as<Real>() + row * 2 * width;
-            swiglu_row_grad(gate, gate + width, operation.dy.as<Real>() + row * width, d_gate, d_gate + width,
-                            width);
+            const Stored* gate = operation.x.as<Stored>() + row * 2 * width;
+            Stored* d_gate = operation.dx.as<Stored>() + row * 2 * width;
+            swiglu_row_grad(gate, gate + width, operation.dy.as<Stored>() + row * width, d_gate,
+                            d_gate + width, width);
         }
     });
 }

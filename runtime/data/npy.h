@@ -1,4 +1,4 @@
-// NumPy's .npy files of 32-bit integers, for `data dump`.
+// NumPy's .npy files: token ids in and out, logits out, headers for token files.
 #pragma once
 
 #include <span>
@@ -6,22 +6,39 @@
 #include <vector>
 
 #include "runtime/base/atomic_file.h"
+#include "runtime/base/types.h"
 
 namespace moesaic {
 
-/// Writes an int32 array in C order (format version 1.0) piece by piece; the file appears under its name when
-/// finish() returns. A failure is an Error, and nothing is left.
+/// The header of a .npy file (format version 1.0) in C order with elements of type `descr`, e.g. "<i4": 128
+/// bytes for shapes of a few extents.
+[[nodiscard]] std::string npy_header(const std::string& descr, const std::vector<i64>& shape);
+
+/// Writes an int32 or float32 array in C order (format version 1.0) piece by piece; the file appears under
+/// its name when finish() returns. A failure is an Error, and nothing is left.
 class NpyWriter {
   public:
-    NpyWriter(std::string path, const std::vector<i64>& shape);
+    NpyWriter(std::string path, const std::vector<i64>& shape, bool real = false);
     void append(std::span<const i32> values);
+    void append(std::span<const float> values);
     /// All elements that the shape promises must be there.
     void finish();
 
   private:
     AtomicFile file_;
+    bool real_;
     i64 missing_elements_ = 1;
+    void append_bytes(const void* data, std::size_t elements, bool real);
 };
+
+/// Token ids, one sequence a row.
+struct TokenRows {
+    i64 rows = 0, columns = 0;
+    std::vector<i32> ids;  ///< [rows, columns]
+};
+/// Reads int32 or int64 [rows, columns], or [columns] as one row. What is anything else, or damaged, or holds
+/// a number outside of int32 is a UserError.
+[[nodiscard]] TokenRows read_token_rows(const std::string& path);
 
 void write_npy(const std::string& path, std::span<const i32> values, const std::vector<i64>& shape);
 

@@ -1,19 +1,19 @@
-// Cutting files into windows, ordering them by epoch.
+// Cutting files into windows, ordering them by epoch and source.
 #include "runtime/data/sampler.h"
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <utility>
 
 #include "runtime/base/error.h"
 #include "runtime/data/permutation.h"
-#include "runtime/data/text_source.h"
 
 namespace moesaic {
 namespace {
 
-KeyedPermutation epoch_order(i64 windows, u64 seed, i64 epoch) {
-    return {windows, seed, fmt::format("epoch {}", epoch)};
-}
+constexpr std::size_t kMostDomains = 64;  // more held-out losses than this nobody reads
+constexpr int kMostMistakes = 20;
 
 void check_options(const DatasetOptions& options) {
     if (options.seq_len < 1 || options.seq_len > (i64{1} << 40)) {
@@ -28,38 +28,89 @@ void check_options(const DatasetOptions& options) {
     }
 }
 
+TokenFileOptions file_options(const SourceOptions& source, const DatasetOptions& options,
+                              const Tokenizer& tokenizer) {
+    TokenFileOptions file;
+    file.tokenizer = &tokenizer;
+    file.vocabulary = options.vocabulary > 0 ? options.vocabulary : tokenizer.vocabulary_size();
+    file.text_key = source.text_key;
+    file.token_type = source.token_type;
+    file.end_of_document = resolve_end_of_document(source.end_of_document, tokenizer);
+    if (file.end_of_document && *file.end_of_document >= file.vocabulary)
+        throw UserError(
+            fmt::format("{}: end_of_document {} is outside of the vocabulary of {}; set it to an id "
+                        "below that, or to none",
+                        source.path, *file.end_of_document, file.vocabulary));
+    return file;
+}
+
 }  // namespace
+
+std::string source_name(const SourceOptions& source) {
+    if (!source.name.empty()) return source.name;
+    const std::filesystem::path path(source.path);
+    const std::filesystem::path last = path.has_filename() ? path : path.parent_path();  // "folder/"
+    return last.stem().string();
+}
 
 Dataset::Dataset(const DatasetOptions& options, const Tokenizer& tokenizer) : seq_len_(options.seq_len) {
     check_options(options);
-    i64 longest = 0;
-    for (const TextFile& source : list_text_files(options.path)) {
-        File file{source.name, read_text_file(source.path), {}};
-        if (!tokenizer.is_bytewise()) {
-            file.ids = tokenizer.encode(file.bytes);
-            file.bytes = std::string();
-        }
-        longest = std::max(longest, file.tokens());
-        add_file(std::move(file), options.validation);
+    std::string mistakes;
+    std::vector<double> weights;
+    for (const SourceOptions& source : options.sources) {
+        if (source.weight == 0) continue;
+        add_source(source, options, tokenizer, mistakes);
+        weights.push_back(source.weight);
     }
-    if (training_windows() == 0) {
-        throw UserError(
-            fmt::format("{}: no file gives a training window; a window takes {} tokens (seq_len {} and one "
-                        "more), the longest "
-                        "file has {} and holds out {} of them; use a shorter seq_len or more text",
-                        options.path, seq_len_ + 1, seq_len_, longest,
-                        static_cast<i64>(std::floor(static_cast<double>(longest) * options.validation))));
-    }
+    if (!mistakes.empty()) throw UserError(mistakes);
+    MOESAIC_ASSERT(!weights.empty(), "no source of positive weight among {}", options.sources.size());
+    blend_ = std::make_unique<Blend>(weights);
+    name_domains();
 }
 
-void Dataset::add_file(File file, double validation) {
-    const i64 tokens = file.tokens();
+void Dataset::add_source(const SourceOptions& source, const DatasetOptions& options,
+                         const Tokenizer& tokenizer, std::string& mistakes) {
+    const i64 first_window = training_windows();
+    const std::size_t first_file = files_.size();
+    int count = 0;
+    const auto add_mistake = [&](const std::string& text) {
+        if (++count <= kMostMistakes) mistakes += (mistakes.empty() ? "" : "\n") + text;
+    };
+    sources_.push_back({source_name(source), first_window, 0});
+    try {
+        const TokenFileOptions file_choices = file_options(source, options, tokenizer);
+        for (const DataFile& file : list_data_files(source.path, source.format)) {
+            try {
+                add_file(file.name, open_token_file(file, file_choices), options.validation);
+            } catch (const UserError& error) {
+                add_mistake(error.what());
+            }
+        }
+    } catch (const UserError& error) {
+        add_mistake(error.what());
+    }
+    if (count > kMostMistakes) mistakes += fmt::format("\n... and {} more files", count - kMostMistakes);
+    sources_.back().windows = training_windows() - first_window;
+    if (count > 0 || sources_.back().windows > 0) return;
+    i64 longest = 0;
+    for (std::size_t i = first_file; i < files_.size(); ++i)
+        longest = std::max(longest, files_[i].tokens->tokens());
+    add_mistake(
+        fmt::format("{}: no file gives a training window; a window takes {} tokens (seq_len {} and one "
+                    "more), the longest file has {} and holds out {} of them; use a shorter seq_len or more "
+                    "text",
+                    source.path, seq_len_ + 1, seq_len_, longest,
+                    static_cast<i64>(std::floor(static_cast<double>(longest) * options.validation))));
+}
+
+void Dataset::add_file(const std::string& name, std::unique_ptr<TokenFile> file, double validation) {
+    const i64 tokens = file->tokens();
     const i64 cut = tokens - static_cast<i64>(std::floor(static_cast<double>(tokens) * validation));
     const bool trains = add_part(training_, 0, cut) > 0;
     const bool validates = add_part(validation_, cut, tokens) > 0;
     const bool lacks_validation = validation > 0 && !validates;
     if (tokens == 0) {
-        warnings_.push_back(fmt::format("{}: the file is empty and gives no window", file.name));
+        warnings_.push_back(fmt::format("{}: the file is empty and gives no window", name));
     } else if (!trains || lacks_validation) {
         const char* lacking = trains             ? "validation"
                               : lacks_validation ? "training or validation"
@@ -67,9 +118,9 @@ void Dataset::add_file(File file, double validation) {
         warnings_.push_back(fmt::format(
             "{}: gives no {} window; it has {} tokens for training and {} held out, a window takes {}; use a "
             "shorter seq_len or a longer file",
-            file.name, lacking, cut, tokens - cut, seq_len_ + 1));
+            name, lacking, cut, tokens - cut, seq_len_ + 1));
     }
-    files_.push_back(std::move(file));
+    files_.push_back({name, sources_.size() - 1, std::move(file)});
 }
 
 i64 Dataset::add_part(Part& part, i64 begin, i64 end) const {
@@ -80,6 +131,19 @@ i64 Dataset::add_part(Part& part, i64 begin, i64 end) const {
     return windows;
 }
 
+void Dataset::name_domains() {
+    if (sources_.size() > 1) {
+        for (const Source& source : sources_) domains_.push_back(source.name);
+    } else if (files_.size() <= kMostDomains) {
+        for (const File& file : files_) domains_.push_back(file.name);
+    }
+}
+
+std::size_t Dataset::domain_of_validation(i64 window) const {
+    const std::size_t file = validation_.file_of(window);
+    return sources_.size() > 1 ? files_[file].source : file;
+}
+
 std::size_t Dataset::Part::file_of(i64 window) const {
     MOESAIC_ASSERT(0 <= window && window < first_window.back(), "window {} of {}", window,
                    first_window.back());
@@ -88,16 +152,19 @@ std::size_t Dataset::Part::file_of(i64 window) const {
     return static_cast<std::size_t>(after - first_window.begin()) - 1;
 }
 
-void Dataset::copy_window(const Part& part, i64 window, i32* out) const {
+void Dataset::copy_window(const Part& part, i64 window, WindowBuffer out) const {
     const std::size_t index = part.file_of(window);
-    const File& file = files_[index];
+    const TokenFile& file = *files_[index].tokens;
     const i64 begin = part.first_token[index] + (window - part.first_window[index]) * seq_len_;
-    if (file.ids.empty()) {
-        const auto first = file.bytes.begin() + begin;
-        std::transform(first, first + seq_len_ + 1, out,
-                       [](char byte) { return i32{static_cast<unsigned char>(byte)}; });
-    } else {
-        std::copy_n(file.ids.begin() + begin, seq_len_ + 1, out);
+    file.read(begin, seq_len_ + 1, out.tokens);
+    if (out.documents == nullptr) return;
+    std::vector<i64> starts;
+    file.document_starts(begin, seq_len_ + 1, starts);
+    starts.push_back(begin + seq_len_ + 1);
+    std::fill(out.documents, out.documents + (starts.front() - begin), 0);
+    for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+        std::fill(out.documents + (starts[i] - begin), out.documents + (starts[i + 1] - begin),
+                  static_cast<i32>(starts[i] - begin));
     }
 }
 
@@ -109,24 +176,33 @@ const std::string& Dataset::validation_file(i64 window) const {
     return files_[validation_.file_of(window)].name;
 }
 
-i64 Dataset::training_window_at(u64 seed, i64 epoch, i64 position) const {
-    return epoch_order(training_windows(), seed, epoch)(position);
+i64 Dataset::training_sequence(u64 seed, i64 number) const {
+    const Blend::Draw draw = blend_->draw(seed, number);
+    const Source& source = sources_[draw.source];
+    const i64 epoch = draw.ordinal / source.windows;
+    const std::string name = sources_.size() > 1 ? fmt::format("source {} epoch {}", draw.source, epoch)
+                                                 : fmt::format("epoch {}", epoch);
+    const KeyedPermutation order(source.windows, seed, name);
+    return source.first_window + order(draw.ordinal % source.windows);
 }
 
-void Dataset::training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first, i64 count, i32* out) const {
+void Dataset::training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first, i64 count,
+                             WindowBuffer out) const {
     MOESAIC_ASSERT(step >= 1 && 0 <= first && 0 <= count && first + count <= batch_sequences,
                    "step {} first {} count {} batch_sequences {}", step, first, count, batch_sequences);
-    const i64 windows = training_windows();
-    i64 sequence = (step - 1) * batch_sequences + first;
-    const i64 end = sequence + count;
-    while (sequence < end) {
-        const i64 epoch = sequence / windows;
-        const i64 epoch_end = std::min(end, (epoch + 1) * windows);
-        const KeyedPermutation order = epoch_order(windows, seed, epoch);
-        for (; sequence < epoch_end; ++sequence, out += seq_len_ + 1) {
-            training_window(order(sequence % windows), out);
-        }
+    for (i64 i = 0; i < count; ++i) {
+        training_window(training_sequence(seed, (step - 1) * batch_sequences + first + i), out);
+        out.tokens += seq_len_ + 1;
+        if (out.documents != nullptr) out.documents += seq_len_ + 1;
     }
+}
+
+std::vector<std::string> Dataset::files() const {
+    std::vector<std::string> lines;
+    for (const File& file : files_)
+        lines.push_back(
+            fmt::format("{}: {}: {}", file.name, file.tokens->layout(), file.tokens->documents_by()));
+    return lines;
 }
 
 }  // namespace moesaic

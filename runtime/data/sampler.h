@@ -1,31 +1,67 @@
-// The windows of a text source: which tokens belong to which training step.
+// The windows of training data: which tokens belong to which training step.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "runtime/base/types.h"
+#include "runtime/data/blend.h"
+#include "runtime/data/token_file.h"
 #include "runtime/data/tokenizer.h"
 
 namespace moesaic {
 
-struct DatasetOptions {
-    std::string path;       ///< a text file, or a folder with text files (see list_text_files)
-    i64 seq_len = 0;        ///< tokens a sequence predicts; a window holds one more
-    double validation = 0;  ///< share of each file's tokens, at its end, that is held out; in [0, 1)
+/// One source of a blend.
+struct SourceOptions {
+    std::string path;   ///< a file, a folder or a Megatron prefix (see list_data_files)
+    std::string name;   ///< empty: the path's last part without ending
+    double weight = 1;  ///< its share of the sequences, relative to the other sources; 0: left out
+    std::string format = "auto";
+    std::string text_key = "text";
+    std::string token_type = "auto";
+    std::string end_of_document = "auto";  ///< see resolve_end_of_document
 };
 
-/// All tokens of a text source in memory, cut into windows.
+/// The source's name, or the last part of its path without ending.
+[[nodiscard]] std::string source_name(const SourceOptions& source);
+
+struct DatasetOptions {
+    DatasetOptions() = default;
+    /// A single source that is read as it is.
+    DatasetOptions(std::string path, i64 tokens_of_sequence, double held_out_share)
+        : seq_len(tokens_of_sequence), validation(held_out_share) {
+        sources.emplace_back().path = std::move(path);
+    }
+
+    std::vector<SourceOptions> sources;
+    i64 seq_len = 0;        ///< tokens a sequence predicts; a window holds one more
+    double validation = 0;  ///< share of each file's tokens, at its end, that is held out; in [0, 1)
+    i64 vocabulary = 0;     ///< ids lie in [0, vocabulary); 0: the tokenizer's
+};
+
+/// Host memory for windows.
+struct WindowBuffer {
+    WindowBuffer(i32* to_tokens, i32* to_documents = nullptr)  // NOLINT(google-explicit-constructor)
+        : tokens(to_tokens), documents(to_documents) {}
+
+    i32* tokens;  ///< [count, seq_len + 1]
+    /// [count, seq_len + 1] the place in its window at which the document of a token begins, 0 for one that
+    /// began before the window; null where nobody asks.
+    i32* documents;
+};
+
+/// All training data, cut into windows.
 /// The tokens of each file are split at cut = tokens - floor(tokens * validation) into a training part and a
 /// held-out part. Each part gives (part tokens - 1) / seq_len windows of seq_len + 1 tokens at stride
 /// seq_len: neighbours share one token, which the first only predicts and the second only reads. No window
-/// crosses a cut or a file. Windows are numbered through the files in order. Immutable after construction:
-/// threads may share it.
+/// crosses a cut or a file. Windows are numbered through the files of all sources in order. Immutable after
+/// construction: threads may share it.
 class Dataset {
   public:
-    /// Reads and tokenizes. Throws UserError where list_text_files or read_text_file do, where an option is
-    /// out of range and where no file gives a training window.
+    /// Opens all files, and tokenizes text. Throws UserError, with the mistakes of all files, where a file
+    /// cannot be read, an option is out of range or a source gives no training window.
     Dataset(const DatasetOptions& options, const Tokenizer& tokenizer);
 
     [[nodiscard]] i64 seq_len() const { return seq_len_; }
@@ -35,30 +71,43 @@ class Dataset {
     [[nodiscard]] i64 training_tokens() const { return training_.tokens; }
     [[nodiscard]] i64 validation_tokens() const { return validation_.tokens; }
 
-    /// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `out`
-    /// [count, seq_len + 1]. Sequence i of the batch is number (step - 1) * batch_sequences + i of a stream
-    /// that visits every training window once an epoch, so the batch depends on (seed, step) only.
-    void training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first, i64 count, i32* out) const;
-    /// The training window at `position` in [0, training_windows()) of the order of `epoch` (from 0).
-    [[nodiscard]] i64 training_window_at(u64 seed, i64 epoch, i64 position) const;
+    /// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `out`. Sequence i of
+    /// the batch is number (step - 1) * batch_sequences + i of a stream, so the batch depends on (seed, step)
+    /// only.
+    void training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first, i64 count,
+                        WindowBuffer out) const;
+    /// The training window of sequence `number` (from 0) of the stream. The blend says which source a
+    /// sequence comes from; each source visits its windows once an epoch, in an order of its own for every
+    /// epoch.
+    [[nodiscard]] i64 training_sequence(u64 seed, i64 number) const;
 
-    /// Writes the tokens of one window, numbered in file order, to `out` [seq_len + 1].
-    void training_window(i64 index, i32* out) const { copy_window(training_, index, out); }
-    void validation_window(i64 index, i32* out) const { copy_window(validation_, index, out); }
-    /// The file (domain) that a window comes from: its path below the source's folder.
+    /// Writes one window, numbered in file order, to `out`.
+    void training_window(i64 index, WindowBuffer out) const { copy_window(training_, index, out); }
+    void validation_window(i64 index, WindowBuffer out) const { copy_window(validation_, index, out); }
+    /// The file that a window comes from: its path below the source's folder.
     [[nodiscard]] const std::string& training_file(i64 window) const;
     [[nodiscard]] const std::string& validation_file(i64 window) const;
 
+    /// What held-out losses are told apart by: the sources of a blend, or the files of a single source where
+    /// there are at most 64; else nothing.
+    [[nodiscard]] std::span<const std::string> domains() const { return domains_; }
+    /// The index in domains() of a held-out window; domains() is not empty.
+    [[nodiscard]] std::size_t domain_of_validation(i64 window) const;
+
     /// One line for each file that gave no training or no validation window, for the caller to log.
     [[nodiscard]] std::span<const std::string> warnings() const { return warnings_; }
+    /// One line for each file: its layout, and what is known of its documents.
+    [[nodiscard]] std::vector<std::string> files() const;
 
   private:
-    /// Holds the text itself where the tokenizer is bytewise, else the ids.
     struct File {
         std::string name;
-        std::string bytes;
-        std::vector<i32> ids;
-        [[nodiscard]] i64 tokens() const { return static_cast<i64>(bytes.size() + ids.size()); }
+        std::size_t source = 0;
+        std::unique_ptr<TokenFile> tokens;
+    };
+    struct Source {
+        std::string name;
+        i64 first_window = 0, windows = 0;  // of the training part
     };
     /// The training parts or the held-out parts of all files.
     struct Part {
@@ -68,14 +117,20 @@ class Dataset {
         [[nodiscard]] std::size_t file_of(i64 window) const;
     };
 
-    void add_file(File file, double validation);
+    void add_source(const SourceOptions& source, const DatasetOptions& options, const Tokenizer& tokenizer,
+                    std::string& mistakes);
+    void add_file(const std::string& name, std::unique_ptr<TokenFile> tokens, double validation);
     i64 add_part(Part& part, i64 begin, i64 end) const;
-    void copy_window(const Part& part, i64 window, i32* out) const;
+    void name_domains();
+    void copy_window(const Part& part, i64 window, WindowBuffer out) const;
 
     i64 seq_len_;
     std::vector<File> files_;
+    std::vector<Source> sources_;
+    std::unique_ptr<Blend> blend_;
     Part training_;
     Part validation_;
+    std::vector<std::string> domains_;
     std::vector<std::string> warnings_;
 };
 

@@ -55,11 +55,11 @@ std::optional<double> share(std::optional<double> part, std::optional<double> wh
     return scale * *part / whole.value_or(1);
 }
 
-std::string bounds_text(const std::map<std::string, BoundRecord>& bounds) {
+std::string bounds_text(const std::map<std::string, BoundResult>& bounds) {
     std::string text;
     for (const auto& [name, bound] : bounds) {
         text += text.empty() ? "  bounds: " : ", ";
-        text += bound.value ? fmt::format("{} {:.3g}", name, *bound.value) : name + " -";
+        text += fmt::format("{} {:.3g}", name, bound.value);
         if (bound.vacuous) text += " (vacuous)";
     }
     return text;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/base/types.h"
+#include "runtime/metrics/bounds/bound_result.h"
 
 namespace moesaic {
 
@@ -90,28 +91,14 @@ struct ExpertsRecord {
     }
 };
 
-struct BoundRecord {
-    std::optional<double> value;
-    std::map<std::string, double> terms;
-    bool vacuous = false;
-    std::vector<std::string> assumptions;
-
-    template <class Visitor>
-    void fields(Visitor&& visit) const {
-        visit("value", value);
-        visit("terms", terms);
-        visit("vacuous", vacuous);
-        visit("assumptions", assumptions);
-    }
-};
-
 /// Held-out samples against training samples already seen, both under the current parameters.
 struct EvalRecord {
     static constexpr std::string_view kEvent = "eval";
     i64 step = 0;
     std::optional<double> heldout_loss, train_probe_loss, gap, gap_low, gap_high;
     std::optional<double> heldout_error, train_probe_error;
-    std::map<std::string, BoundRecord> bounds;
+    std::map<std::string, double> heldout_by_source;  ///< by source of a blend, or by file
+    std::map<std::string, BoundResult> bounds;
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -123,6 +110,7 @@ struct EvalRecord {
         visit("gap_high", gap_high);
         visit("heldout_error", heldout_error);
         visit("train_probe_error", train_probe_error);
+        visit("heldout_by_source", heldout_by_source);
         visit("bounds", bounds);
     }
 };

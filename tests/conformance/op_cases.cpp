@@ -17,7 +17,7 @@ Buffer make(std::string name, Shape shape, Storage storage,
 }  // namespace
 
 Buffer normal(std::string name, Shape shape, double scale) {
-    return make(std::move(name), shape, Storage::real,
+    return make(std::move(name), shape, Storage::stored,
                 [scale](const Philox& random, u64 i) { return scale * random.normal(i); });
 }
 
@@ -38,6 +38,11 @@ Buffer output(std::string name, Shape shape, Storage storage) {
 
 Buffer by_row(Buffer buffer) {
     buffer.by_row = true;
+    return buffer;
+}
+
+Buffer real(Buffer buffer) {
+    buffer.storage = Storage::real;
     return buffer;
 }
 

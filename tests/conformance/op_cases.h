@@ -10,15 +10,16 @@
 
 namespace moesaic::conformance {
 
-/// How a buffer's elements are stored: `real` is f32 or f64, whichever the check runs with.
-enum class Storage { real, f64, int32, int64 };
+/// How a buffer's elements are stored: `stored` is f64, f32 or bf16, whichever the check runs with, and
+/// `real` the same, but f32 with bf16.
+enum class Storage { stored, real, f64, int32, int64 };
 
 /// One operand of an operation, with its contents before the call as doubles.
 struct Buffer {
     std::string name;
     Shape shape;
     std::vector<double> values;
-    Storage storage = Storage::real;
+    Storage storage = Storage::stored;
     bool by_row = false;   ///< a slice of the operation's rows takes the same slice of this buffer
     bool written = false;  ///< compared after the call
 };
@@ -40,7 +41,8 @@ struct OpCase {
     /// The same in plain loops on doubles: gets the buffers' contents before the call and changes them.
     std::function<void(Values&)> reference;
     double tolerance_f32 = 1e-5, tolerance_f64 = 1e-13;
-    i64 row_unit = 1;  ///< rows may be split from the others at multiples of this; 0: not at all
+    bool mixes = false;  ///< takes operands in f32 beside others in bf16, in any mixture
+    i64 row_unit = 1;    ///< rows may be split from the others at multiples of this; 0: not at all
     /// For a backward: <dy, output> of the forward, run on the back end in f64 with these operands.
     std::function<double(Backend&, Stream&, Views)> objective = nullptr;
     std::vector<GradientPair> gradients = {};
@@ -58,16 +60,18 @@ void append_attention_cases(std::vector<OpCase>& cases);
 
 // What the parts build their buffers from.
 
-/// Normal random reals; a function of name and shape.
+/// Normal random numbers; a function of name and shape.
 [[nodiscard]] Buffer normal(std::string name, Shape shape, double scale = 1);
 /// Random integers in [first, last).
 [[nodiscard]] Buffer integers(std::string name, Shape shape, i64 first, i64 last);
 [[nodiscard]] Buffer filled(std::string name, Shape shape, std::vector<double> values,
-                            Storage storage = Storage::real);
+                            Storage storage = Storage::stored);
 /// Written by the operation, whatever it held before.
-[[nodiscard]] Buffer output(std::string name, Shape shape, Storage storage = Storage::real);
+[[nodiscard]] Buffer output(std::string name, Shape shape, Storage storage = Storage::stored);
 /// The same buffer, sliced with the operation's rows.
 [[nodiscard]] Buffer by_row(Buffer buffer);
+/// The same buffer, f32 where others are bf16.
+[[nodiscard]] Buffer real(Buffer buffer);
 /// The same buffer, also compared after the call.
 [[nodiscard]] Buffer written(Buffer buffer);
 

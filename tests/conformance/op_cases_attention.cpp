@@ -106,7 +106,7 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
                     size.kv_heads, size.head_dim, size.documents.size());
     cases.push_back(
         {.name = "attention" + name,
-         .buffers = {q, k, v_rows, output("out", wide), output("log_sum_exp", sums), first_key},
+         .buffers = {q, k, v_rows, output("out", wide), real(output("log_sum_exp", sums)), first_key},
          .run = [=](Backend& b, Stream& s, Views v) { b.attention(s, attention_of(size, v, v[3], v[4])); },
          .reference = [=](Values& v) { attention_reference(v, size); },
          .row_unit = 0});
@@ -116,7 +116,7 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
     attention_reference(forward, size);
     cases.push_back({.name = "attention_backward" + name,
                      .buffers = {q, k, v_rows, filled("out", wide, forward[3]),
-                                 filled("log_sum_exp", sums, forward[4]), normal("d_out", wide),
+                                 real(filled("log_sum_exp", sums, forward[4])), normal("d_out", wide),
                                  output("dq", wide), output("dk", narrow), output("dv", narrow), first_key},
                      .run =
                          [=](Backend& b, Stream& s, Views v) {

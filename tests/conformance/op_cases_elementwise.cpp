@@ -45,6 +45,44 @@ void append_simple(std::vector<OpCase>& cases, i64 rows, i64 width) {
                      .tolerance_f64 = 0});
 }
 
+void append_conversions(std::vector<OpCase>& cases, i64 rows, i64 width) {
+    const std::string size = fmt::format(" {}x{}", rows, width);
+    const Shape shape{rows, width};
+    cases.push_back({.name = "convert real to stored" + size,
+                     .buffers = {by_row(real(normal("from", shape))), by_row(output("to", shape))},
+                     .run = [](Backend& b, Stream& s, Views v) { b.convert(s, v[0], v[1]); },
+                     .reference = [](Values& v) { v[1] = v[0]; },
+                     .tolerance_f32 = 0,
+                     .tolerance_f64 = 0});
+    cases.push_back({.name = "convert stored to real" + size,
+                     .buffers = {by_row(normal("from", shape)), by_row(real(output("to", shape)))},
+                     .run = [](Backend& b, Stream& s, Views v) { b.convert(s, v[0], v[1]); },
+                     .reference = [](Values& v) { v[1] = v[0]; },
+                     .tolerance_f32 = 0,
+                     .tolerance_f64 = 0});
+    cases.push_back({.name = "convert from f64" + size,
+                     .buffers = {by_row(filled("from", shape, normal("from", shape).values, Storage::f64)),
+                                 by_row(real(output("to", shape)))},
+                     .run = [](Backend& b, Stream& s, Views v) { b.convert(s, v[0], v[1]); },
+                     .reference = [](Values& v) { v[1] = v[0]; },
+                     .tolerance_f32 = 6e-8,
+                     .tolerance_f64 = 0});
+    cases.push_back(
+        {.name = "fold" + size,
+         .buffers = {by_row(written(real(normal("part", shape)))),
+                     by_row(written(filled("sum", shape, normal("sum", shape).values, Storage::f64)))},
+         .run = [](Backend& b, Stream& s, Views v) { b.fold(s, v[0], v[1]); },
+         .reference =
+             [](Values& v) {
+                 for (std::size_t i = 0; i < v[0].size(); ++i) {
+                     v[1][i] += v[0][i];
+                     v[0][i] = 0;
+                 }
+             },
+         .tolerance_f32 = 1e-15,
+         .tolerance_f64 = 1e-15});
+}
+
 void append_clamp(std::vector<OpCase>& cases, i64 rows, i64 width) {
     const std::string size = fmt::format(" {}x{}", rows, width);
     const Shape shape{rows, width};
@@ -86,9 +124,9 @@ void append_adamw(std::vector<OpCase>& cases, i64 count, i64 step) {
     Buffer second = normal("second_moment", {count});
     for (double& value : second.values) value *= value;
     cases.push_back({.name = fmt::format("adamw {} step {}", count, step),
-                     .buffers = {by_row(written(normal("parameter", {count}))),
-                                 by_row(written(normal("first_moment", {count}))), by_row(written(second)),
-                                 by_row(normal("gradient", {count}))},
+                     .buffers = {by_row(written(real(normal("parameter", {count})))),
+                                 by_row(written(real(normal("first_moment", {count})))),
+                                 by_row(written(real(second))), by_row(real(normal("gradient", {count})))},
                      .run =
                          [=](Backend& b, Stream& s, Views v) {
                              b.adamw(s, {.parameter = v[0],
@@ -123,7 +161,7 @@ void append_block_sums(std::vector<OpCase>& cases, i64 count, i64 block) {
     const i64 blocks = (count + block - 1) / block;
     cases.push_back(
         {.name = fmt::format("block_sum_squares {} by {}", count, block),
-         .buffers = {normal("values", {count}), output("sums", {blocks}, Storage::f64)},
+         .buffers = {real(normal("values", {count})), output("sums", {blocks}, Storage::f64)},
          .run = [=](Backend& b, Stream& s, Views v) { b.block_sum_squares(s, v[0], block, v[1]); },
          .reference =
              [=](Values& v) {
@@ -140,6 +178,7 @@ void append_elementwise_cases(std::vector<OpCase>& cases) {
     for (const auto& [rows, width] :
          std::initializer_list<std::pair<i64, i64>>{{0, 5}, {1, 1}, {3, 7}, {5, 64}, {61, 677}}) {
         append_simple(cases, rows, width);
+        append_conversions(cases, rows, width);
         append_clamp(cases, rows, width);
     }
     for (const i64 count : {0, 1, 37, 64, 40001}) {

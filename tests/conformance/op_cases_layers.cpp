@@ -22,22 +22,22 @@ std::vector<double> inverse_rms_of(const std::vector<double>& x, i64 extent) {
 
 void append_norm(std::vector<OpCase>& cases, i64 rows, i64 groups, i64 extent) {
     const Shape shape{rows, groups * extent};
-    cases.push_back({.name = fmt::format("rms_norm {}x{}x{}", rows, groups, extent),
-                     .buffers = {by_row(normal("x", shape)), normal("weight", {extent}),
-                                 by_row(output("y", shape)), by_row(output("inverse_rms", {rows, groups}))},
-                     .run =
-                         [](Backend& b, Stream& s, Views v) {
-                             b.rms_norm(
-                                 s, {.x = v[0], .weight = v[1], .y = v[2], .inverse_rms = v[3], .eps = kEps});
-                         },
-                     .reference =
-                         [=](Values& v) {
-                             v[3] = inverse_rms_of(v[0], extent);
-                             for (std::size_t i = 0; i < v[0].size(); ++i) {
-                                 v[2][i] = v[1][i % at(extent)] * v[0][i] * v[3][i / at(extent)];
-                             }
-                         },
-                     .tolerance_f32 = 3e-6});
+    cases.push_back(
+        {.name = fmt::format("rms_norm {}x{}x{}", rows, groups, extent),
+         .buffers = {by_row(normal("x", shape)), normal("weight", {extent}), by_row(output("y", shape)),
+                     by_row(real(output("inverse_rms", {rows, groups})))},
+         .run =
+             [](Backend& b, Stream& s, Views v) {
+                 b.rms_norm(s, {.x = v[0], .weight = v[1], .y = v[2], .inverse_rms = v[3], .eps = kEps});
+             },
+         .reference =
+             [=](Values& v) {
+                 v[3] = inverse_rms_of(v[0], extent);
+                 for (std::size_t i = 0; i < v[0].size(); ++i) {
+                     v[2][i] = v[1][i % at(extent)] * v[0][i] * v[3][i / at(extent)];
+                 }
+             },
+         .tolerance_f32 = 3e-6});
 }
 
 void norm_grad_reference(Values& v, i64 extent, bool accumulate, std::size_t dx) {
@@ -64,8 +64,8 @@ void append_norm_grad(std::vector<OpCase>& cases, i64 rows, i64 groups, i64 exte
     cases.push_back(
         {.name = fmt::format("rms_norm_backward {}x{}x{} {}", rows, groups, extent, kind),
          .buffers = {by_row(x), normal("weight", {extent}),
-                     by_row(filled("inverse_rms", {rows, groups}, inverse_rms_of(x.values, extent))),
-                     by_row(written(normal("dy", shape))), written(normal("d_weight", {extent})),
+                     by_row(real(filled("inverse_rms", {rows, groups}, inverse_rms_of(x.values, extent)))),
+                     by_row(written(normal("dy", shape))), written(real(normal("d_weight", {extent}))),
                      by_row(written(normal("dx", shape)))},
          .run =
              [=](Backend& b, Stream& s, Views v) {
@@ -124,7 +124,7 @@ void rope_reference(Values& v, const RopeSizes& sizes, bool inverse) {
 
 void append_rope(std::vector<OpCase>& cases, const RopeSizes& sizes, bool inverse) {
     const i64 half = sizes.head_dim / 2;
-    Buffer cosine = normal("angle", {sizes.seq_len, half}, 3), sine = cosine;
+    Buffer cosine = real(normal("angle", {sizes.seq_len, half}, 3)), sine = cosine;
     for (double& angle : cosine.values) angle = std::cos(angle);
     for (double& angle : sine.values) angle = std::sin(angle);
     const Shape shape{sizes.rows, sizes.row_stride};
@@ -168,7 +168,8 @@ void append_embedding(std::vector<OpCase>& cases, i64 tokens, i64 vocabulary, i6
     cases.push_back(
         {.name = "embedding_backward" + size,
          .buffers = {index, by_row(normal("dy", {tokens, width})),
-                     written(normal("d_table", {vocabulary, width})), normal("table", {vocabulary, width})},
+                     written(real(normal("d_table", {vocabulary, width}))),
+                     normal("table", {vocabulary, width})},
          .run = [](Backend& b, Stream& s,
                    Views v) { b.embedding_backward(s, {.index = v[0], .dy = v[1], .d_table = v[2]}); },
          .reference =

@@ -21,8 +21,8 @@ void append_softmax(std::vector<OpCase>& cases, i64 rows, i64 columns) {
     const Shape shape{rows, columns};
     cases.push_back(
         {.name = fmt::format("row_softmax {}x{}", rows, columns),
-         .buffers = {by_row(normal("logits", shape, 3)), by_row(output("probability", shape)),
-                     by_row(output("log_sum_exp", {rows}))},
+         .buffers = {by_row(real(normal("logits", shape, 3))), by_row(real(output("probability", shape))),
+                     by_row(real(output("log_sum_exp", {rows})))},
          .run = [](Backend& b, Stream& s,
                    Views v) { b.row_softmax(s, {.logits = v[0], .probability = v[1], .log_sum_exp = v[2]}); },
          .reference =
@@ -41,7 +41,7 @@ void append_cross_entropy(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, 
     const Shape shape{rows, vocabulary};
     cases.push_back(
         {.name = fmt::format("cross_entropy {}x{} scale {}", rows, vocabulary, scale),
-         .buffers = {by_row(normal("logits", shape, scale)),
+         .buffers = {by_row(real(normal("logits", shape, scale))),
                      by_row(integers("target", {rows}, -1, vocabulary)),
                      by_row(output("loss", {rows}, Storage::f64)),
                      by_row(output("log_sum_exp", {rows}, Storage::f64))},
@@ -81,9 +81,9 @@ void append_cross_entropy_grad(std::vector<OpCase>& cases, i64 rows, i64 vocabul
     }
     cases.push_back(
         {.name = fmt::format("cross_entropy_backward {}x{}{}", rows, vocabulary, in_place ? " in place" : ""),
-         .buffers = {by_row(written(logits)), by_row(integers("target", {rows}, -1, vocabulary)),
+         .buffers = {by_row(written(real(logits))), by_row(integers("target", {rows}, -1, vocabulary)),
                      by_row(filled("log_sum_exp", {rows}, sums, Storage::f64)),
-                     by_row(output("d_logits", shape))},
+                     by_row(real(output("d_logits", shape)))},
          .run =
              [=](Backend& b, Stream& s, Views v) {
                  b.cross_entropy_backward(s, {.logits = v[0],

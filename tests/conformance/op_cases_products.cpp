@@ -41,6 +41,7 @@ void append_gemm(std::vector<OpCase>& cases, const ProductSizes& size, bool tran
                              }
                          },
                      .tolerance_f32 = 2e-5,
+                     .mixes = true,
                      .row_unit = trans_a ? 0 : 1});
 }
 
@@ -89,6 +90,7 @@ void append_grouped(std::vector<OpCase>& cases, const std::vector<i64>& counts, 
                  }
              },
          .tolerance_f32 = 2e-5,
+         .mixes = true,
          .row_unit = 0});
 }
 
@@ -116,6 +118,7 @@ void append_grouped_weight_grad(std::vector<OpCase>& cases, const std::vector<i6
                  }
              },
          .tolerance_f32 = 2e-5,
+         .mixes = true,
          .row_unit = 0});
 }
 

@@ -11,27 +11,28 @@ namespace {
 void append_top_k(std::vector<OpCase>& cases, i64 rows, i64 experts, i64 choices) {
     Buffer scores = normal("scores", {rows, experts});
     for (double& score : scores.values) score = static_cast<double>(static_cast<i64>(score * 4)) / 4;  // ties
-    cases.push_back({.name = fmt::format("top_k {} of {}x{}", choices, rows, experts),
-                     .buffers = {by_row(scores), by_row(output("index", {rows, choices}, Storage::int32)),
-                                 by_row(output("value", {rows, choices}))},
-                     .run = [](Backend& b, Stream& s,
-                               Views v) { b.top_k(s, {.scores = v[0], .index = v[1], .value = v[2]}); },
-                     .reference =
-                         [=](Values& v) {
-                             std::vector<i64> order(at(experts));
-                             for (i64 row = 0; row < rows; ++row) {
-                                 const double* score = v[0].data() + row * experts;
-                                 std::iota(order.begin(), order.end(), 0);
-                                 std::stable_sort(order.begin(), order.end(),
-                                                  [&](i64 a, i64 b) { return score[a] > score[b]; });
-                                 for (i64 k = 0; k < choices; ++k) {
-                                     v[1][at(row * choices + k)] = static_cast<double>(order[at(k)]);
-                                     v[2][at(row * choices + k)] = score[order[at(k)]];
-                                 }
-                             }
-                         },
-                     .tolerance_f32 = 0,
-                     .tolerance_f64 = 0});
+    cases.push_back(
+        {.name = fmt::format("top_k {} of {}x{}", choices, rows, experts),
+         .buffers = {by_row(real(scores)), by_row(output("index", {rows, choices}, Storage::int32)),
+                     by_row(real(output("value", {rows, choices})))},
+         .run = [](Backend& b, Stream& s,
+                   Views v) { b.top_k(s, {.scores = v[0], .index = v[1], .value = v[2]}); },
+         .reference =
+             [=](Values& v) {
+                 std::vector<i64> order(at(experts));
+                 for (i64 row = 0; row < rows; ++row) {
+                     const double* score = v[0].data() + row * experts;
+                     std::iota(order.begin(), order.end(), 0);
+                     std::stable_sort(order.begin(), order.end(),
+                                      [&](i64 a, i64 b) { return score[a] > score[b]; });
+                     for (i64 k = 0; k < choices; ++k) {
+                         v[1][at(row * choices + k)] = static_cast<double>(order[at(k)]);
+                         v[2][at(row * choices + k)] = score[order[at(k)]];
+                     }
+                 }
+             },
+         .tolerance_f32 = 0,
+         .tolerance_f64 = 0});
 }
 
 void append_group_by_key(std::vector<OpCase>& cases, i64 positions, i64 groups) {
@@ -94,7 +95,7 @@ void append_combine(std::vector<OpCase>& cases, i64 tokens, i64 choices, i64 wid
     cases.push_back({.name = fmt::format("combine_rows {}x{}x{}{}{}", tokens, choices, width,
                                          weighted ? " weighted" : "", accumulate ? " accumulate" : ""),
                      .buffers = {normal("rows", {tokens * choices, width}), slots_of(tokens, choices),
-                                 by_row(normal("weight", {tokens, choices})),
+                                 by_row(real(normal("weight", {tokens, choices}))),
                                  by_row(written(normal("y", {tokens, width})))},
                      .run =
                          [=](Backend& b, Stream& s, Views v) {
@@ -141,8 +142,8 @@ void append_combine_grad(std::vector<OpCase>& cases, i64 tokens, i64 choices, i6
     cases.push_back(
         {.name = fmt::format("combine_rows_backward {}x{}x{}", tokens, choices, width),
          .buffers = {normal("rows", {tokens * choices, width}), slot,
-                     by_row(normal("weight", {tokens, choices})), by_row(normal("dy", {tokens, width})),
-                     d_rows, by_row(output("d_weight", {tokens, choices}))},
+                     by_row(real(normal("weight", {tokens, choices}))), by_row(normal("dy", {tokens, width})),
+                     d_rows, by_row(real(output("d_weight", {tokens, choices})))},
          .run =
              [](Backend& b, Stream& s, Views v) {
                  b.combine_rows_backward(s, {.rows = v[0],

@@ -5,15 +5,18 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/bfloat16.h"
 #include "tests/conformance/op_cases.h"
 
 namespace moesaic::conformance {
 namespace {
 
-DType dtype_of(Storage storage, DType real) {
+DType dtype_of(Storage storage, DType stored) {
     switch (storage) {
+        case Storage::stored:
+            return stored;
         case Storage::real:
-            return real;
+            return accumulation_type(stored);
         case Storage::f64:
             return DType::f64;
         case Storage::int32:
@@ -21,7 +24,14 @@ DType dtype_of(Storage storage, DType real) {
         case Storage::int64:
             return DType::int64;
     }
-    return real;
+    return stored;
+}
+
+/// The types of a case's buffers with `stored` for all that may be bf16.
+std::vector<DType> types_of(const OpCase& op_case, DType stored) {
+    std::vector<DType> types;
+    for (const Buffer& buffer : op_case.buffers) types.push_back(dtype_of(buffer.storage, stored));
+    return types;
 }
 
 template <class F>
@@ -31,6 +41,8 @@ void with_element(DType dtype, F&& f) {
             return f(double{});
         case DType::f32:
             return f(float{});
+        case DType::bf16:
+            return f(BFloat16{});
         case DType::int32:
             return f(i32{});
         default:
@@ -40,29 +52,43 @@ void with_element(DType dtype, F&& f) {
 
 double get(ConstTensorView view, i64 i) {
     double value = 0;
-    with_element(view.dtype,
-                 [&](auto element) { value = static_cast<double>(view.as<decltype(element)>()[i]); });
+    with_element(view.dtype, [&](auto element) {
+        const auto stored = view.as<decltype(element)>()[i];
+        if constexpr (std::is_same_v<decltype(element), BFloat16>) {
+            value = static_cast<double>(widened(stored));
+        } else {
+            value = static_cast<double>(stored);
+        }
+    });
     return value;
 }
 
 void set(TensorView view, i64 i, double value) {
     with_element(view.dtype, [&](auto element) {
-        view.as<decltype(element)>()[i] = static_cast<decltype(element)>(value);
+        if constexpr (std::is_same_v<decltype(element), BFloat16>) {
+            view.as<BFloat16>()[i] = to_bfloat16(value);
+        } else {
+            view.as<decltype(element)>()[i] = static_cast<decltype(element)>(value);
+        }
     });
 }
 
 /// A back end with the operands of one case, as they are before the call.
 struct Bench {
-    Bench(const OpCase& op_case, DType real, int threads = 1, StreamMode mode = StreamMode::inline_execution,
-          u64 seed = 0)
+    Bench(const OpCase& op_case, DType stored, int threads = 1,
+          StreamMode mode = StreamMode::inline_execution, u64 seed = 0)
+        : Bench(op_case, types_of(op_case, stored), threads, mode, seed) {}
+    Bench(const OpCase& op_case, const std::vector<DType>& types, int threads = 1,
+          StreamMode mode = StreamMode::inline_execution, u64 seed = 0)
         : backend(make_cpu_backend(threads, mode, seed)), stream(backend->make_stream("compute")) {
-        for (const Buffer& buffer : op_case.buffers) {
-            tensors.push_back(backend->allocate(buffer.shape, dtype_of(buffer.storage, real)));
-            for (i64 i = 0; i < tensors.back().elements(); ++i) {
-                set(tensors.back(), i, buffer.values[at(i)]);
-            }
+        for (std::size_t buffer = 0; buffer < types.size(); ++buffer) {
+            tensors.push_back(backend->allocate(op_case.buffers[buffer].shape, types[buffer]));
+            fill(tensors.back(), op_case.buffers[buffer].values);
         }
         for (Tensor& tensor : tensors) views.push_back(tensor.view());
+    }
+    static void fill(TensorView view, const std::vector<double>& values) {
+        for (i64 i = 0; i < view.elements(); ++i) set(view, i, values[at(i)]);
     }
     Values values() const {
         Values all;
@@ -104,8 +130,9 @@ void expect_same_bits(const OpCase& op_case, const Bench& have, const Bench& wan
 }
 
 class OpCases : public ::testing::TestWithParam<DType> {};
+class PreciseOpCases : public ::testing::TestWithParam<DType> {};
 
-TEST_P(OpCases, AgreeWithPlainLoops) {
+TEST_P(PreciseOpCases, AgreeWithPlainLoops) {
     for (const OpCase& op_case : all_cases()) {
         Bench bench(op_case, GetParam());
         Values want = bench.values();
@@ -174,8 +201,40 @@ TEST_P(OpCases, WriteOnlyTheirOutputs) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, OpCases, ::testing::Values(DType::f32, DType::f64),
+INSTANTIATE_TEST_SUITE_P(Cpu, PreciseOpCases, ::testing::Values(DType::f32, DType::f64),
                          [](const auto& test) { return std::string(name_of(test.param)); });
+INSTANTIATE_TEST_SUITE_P(Cpu, OpCases, ::testing::Values(DType::f32, DType::f64, DType::bf16),
+                         [](const auto& test) { return std::string(name_of(test.param)); });
+
+/// Which buffers of a case may be bf16 at once: all that are stored so, and, where types mix, each alone and
+/// all but each.
+std::vector<std::vector<DType>> bf16_types(const OpCase& op_case) {
+    const std::vector<DType> all = types_of(op_case, DType::bf16), none = types_of(op_case, DType::f32);
+    std::vector<std::vector<DType>> choices{all};
+    for (std::size_t i = 0; op_case.mixes && i < all.size(); ++i) {
+        if (all[i] != DType::bf16) continue;
+        choices.push_back(all);
+        choices.back()[i] = DType::f32;
+        choices.push_back(none);
+        choices.back()[i] = DType::bf16;
+    }
+    return choices;
+}
+
+/// The definition of every operation on bf16, bit for bit: widen, the f32 operation, round what is written.
+TEST(OpCasesInBf16, AreTheF32OperationRoundedOnce) {
+    for (const OpCase& op_case : all_cases()) {
+        for (const std::vector<DType>& types : bf16_types(op_case)) {
+            Bench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
+            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
+            narrow.run(op_case);
+            wide.run(op_case);
+            Bench want(op_case, types);
+            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
+            expect_same_bits(op_case, narrow, want, "bf16");
+        }
+    }
+}
 
 TEST(OpGradients, AgreeWithFiniteDifferences) {
     constexpr i64 kMostElements = 400;  // larger ones repeat the same kernels

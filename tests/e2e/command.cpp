@@ -74,8 +74,10 @@ void Command::signal(int number) const {
 bool Command::reap(bool block) {
     if (status_ || process_ <= 0) return true;
     int status = 0;
-    const pid_t ended = ::waitpid(process_, &status, block ? 0 : WNOHANG);
+    rusage usage{};
+    const pid_t ended = ::wait4(process_, &status, block ? 0 : WNOHANG, &usage);
     if (ended != process_) return false;
+    most_resident_bytes_ = usage.ru_maxrss * 1024;
     status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return true;
 }
@@ -97,6 +99,7 @@ CommandResult Command::wait() {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     result.code = status_.value_or(-1);
+    result.most_resident_bytes = most_resident_bytes_;
     result.out = read_text(scratch_ / "out");
     result.err = read_text(scratch_ / "err");
     return result;

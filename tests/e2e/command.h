@@ -27,6 +27,7 @@ struct CommandOptions {
 struct CommandResult {
     int code = -1;  ///< 128 + n after death by signal n
     bool timed_out = false;
+    i64 most_resident_bytes = 0;  ///< of the started process alone; under mpirun that is not a rank
     std::string out, err;
     /// All of it, for failure messages.
     [[nodiscard]] std::string text() const;
@@ -49,6 +50,7 @@ class Command {
     CommandOptions options_;
     pid_t process_ = -1;
     std::optional<int> status_;
+    i64 most_resident_bytes_ = 0;
 
     bool reap(bool block);
 };

@@ -88,7 +88,7 @@ TEST(Shapes, MoreRowsThanTheTokenizerHasIds) {
     EXPECT_EQ(text.code, 0) << text.text();
     EXPECT_EQ(text.out.size(), 42u) << "one byte a token";
     expect_failure(moesaic(tiny(scratch / "few", {"model.vocabulary=255"})), 2,
-                   {"model.vocabulary: 255 rows", "has 256 ids"});
+                   {"model.vocabulary: 255 rows", "the data have 256 ids"});
 }
 
 TEST(Train, AllTokensOnOneExpert) {

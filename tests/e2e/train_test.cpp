@@ -21,7 +21,7 @@ const std::map<std::string, Words>& always_there() {
         {"experts", {"step", "layer", "load", "entropy", "dead", "weight_mean"}},
         {"eval",
          {"step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high", "heldout_error",
-          "train_probe_error", "bounds"}},
+          "train_probe_error", "heldout_by_source", "bounds"}},
         {"checkpoint", {"step", "path", "bytes", "seconds"}},
         {"end", {"step", "status", "seconds"}},
     };

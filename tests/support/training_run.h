@@ -9,6 +9,7 @@
 #include "launch/logical_gradients.h"
 #include "launch/training_step.h"
 #include "runtime/base/run_context.h"
+#include "runtime/bfloat16.h"
 
 namespace moesaic {
 
@@ -25,9 +26,10 @@ struct TrainingRun {
 };
 
 struct TrainingOutcome {
-    std::vector<StepResult> steps;              ///< found to be the same bits on every rank
-    LogicalTensors gradients;                   ///< of the first step
-    LogicalTensors weights, moments;            ///< in the end; found to be the same bits on all replicas
+    std::vector<StepResult> steps;  ///< found to be the same bits on every rank
+    LogicalTensors gradients;       ///< of the first step
+    LogicalTensors weights,
+        moments;  ///< in the end, masters with the moments; found to be the same bits on all replicas
     std::vector<std::vector<i64>> allocations;  ///< [ranks][steps] fresh allocations so far
 };
 
@@ -52,7 +54,12 @@ namespace detail {
 
 inline std::vector<double> host_values(ConstTensorView view) {
     if (view.dtype == DType::f64) return {view.as<double>(), view.as<double>() + view.elements()};
-    return {view.as<float>(), view.as<float>() + view.elements()};
+    if (view.dtype == DType::f32) return {view.as<float>(), view.as<float>() + view.elements()};
+    std::vector<double> values;
+    for (i64 i = 0; i < view.elements(); ++i) {
+        values.push_back(static_cast<double>(widened(view.as<BFloat16>()[i])));
+    }
+    return values;
 }
 
 /// Adds a tensor that other ranks may hold as well.
@@ -76,12 +83,14 @@ inline void add_state(RankRuntime& runtime, TrainingOutcome& outcome, std::mutex
             add_tensor(outcome.weights, parameter.name, parameter.value);
         }
     }
-    runtime.optimizer->visit_state(
-        context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
-            const std::lock_guard lock(mutex);
-            add_tensor(outcome.moments, parameter.name + " first", first);
-            add_tensor(outcome.moments, parameter.name + " second", second);
-        });
+    runtime.optimizer->visit_state(context, [&](const Parameter& parameter, const ParameterState& state) {
+        const std::lock_guard lock(mutex);
+        add_tensor(outcome.moments, parameter.name + " first", state.first_moment);
+        add_tensor(outcome.moments, parameter.name + " second", state.second_moment);
+        if (state.value.dtype != parameter.value.dtype) {
+            add_tensor(outcome.moments, parameter.name + " master", state.value);
+        }
+    });
 }
 
 inline void train_rank(const TrainingRun& run, Communicator& world, TrainingOutcome& outcome,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "runtime/bfloat16.h"
 #include "tests/support/parameter_model.h"
 #include "tests/support/rank_setup.h"
 
@@ -22,6 +23,7 @@ struct Layout {
     int world = 1, expert_parallel = 1, zero = 1;
     i64 bucket_bytes = 70000;
     StreamChoice streams = {};
+    DType dtype = DType::f32;
 };
 
 /// Value and moments of a logical tensor.
@@ -68,7 +70,8 @@ std::vector<ModelState> serial_states() {
 class OptimizerBench {
   public:
     OptimizerBench(Communicator& world, const Layout& layout)
-        : setup(world, layout.expert_parallel, kExperts, layout.streams), store(*setup.backend, DType::f32) {
+        : setup(world, layout.expert_parallel, kExperts, layout.streams),
+          store(*setup.backend, layout.dtype) {
         declare_model(store, setup.mesh);
         store.allocate(*setup.compute, 1);
         sync = std::make_unique<GradientSync>(setup.context, store, layout.bucket_bytes);
@@ -97,31 +100,42 @@ class OptimizerBench {
     /// Collective. Compares everything this rank holds.
     void expect_state(const ModelState& expected) {
         for (const Parameter& parameter : store.parameters()) {  // waits for compute alone
-            EXPECT_TRUE(setup.read<float>(parameter.value) == expected.at(parameter.name).value)
-                << parameter.name;
+            expect_value(parameter, expected.at(parameter.name).value);
         }
         std::size_t visits = 0;
         const auto equal = [](ConstTensorView have, const std::vector<float>& want) {
             return std::equal(want.begin(), want.end(), have.as<float>());
         };
-        optimizer->visit_state(
-            setup.context, [&](const Parameter& parameter, ConstTensorView first, ConstTensorView second) {
-                ++visits;
-                EXPECT_EQ(first.shape, parameter.shape);
-                EXPECT_EQ(second.shape, parameter.shape);
-                EXPECT_TRUE(equal(first, expected.at(parameter.name).first)) << parameter.name;
-                EXPECT_TRUE(equal(second, expected.at(parameter.name).second)) << parameter.name;
-            });
+        optimizer->visit_state(setup.context, [&](const Parameter& parameter, const ParameterState& state) {
+            ++visits;
+            EXPECT_EQ(state.value.shape, parameter.shape);
+            EXPECT_EQ(state.first_moment.shape, parameter.shape);
+            EXPECT_EQ(state.second_moment.shape, parameter.shape);
+            EXPECT_TRUE(equal(state.value, expected.at(parameter.name).value)) << parameter.name;
+            EXPECT_TRUE(equal(state.first_moment, expected.at(parameter.name).first)) << parameter.name;
+            EXPECT_TRUE(equal(state.second_moment, expected.at(parameter.name).second)) << parameter.name;
+        });
         EXPECT_EQ(visits, store.parameters().size());
+    }
+    /// The store holds the value, or its rounding.
+    void expect_value(const Parameter& parameter, const std::vector<float>& value) {
+        if (store.dtype() == DType::f32) {
+            EXPECT_TRUE(setup.read<float>(parameter.value) == value) << parameter.name;
+            return;
+        }
+        std::vector<BFloat16> rounded;
+        for (const float one : value) rounded.push_back(to_bfloat16(one));
+        EXPECT_TRUE(setup.read<BFloat16>(parameter.value) == rounded) << parameter.name;
     }
     void load(const ModelState& state) {
         for (Parameter& parameter : store.parameters()) {
             TensorState tensor = state.at(parameter.name);
-            setup.backend->copy(*setup.compute, view_of(tensor.value.data(), parameter.shape),
-                                parameter.value);
-            optimizer->load_state(setup.context, parameter, view_of(tensor.first.data(), parameter.shape),
-                                  view_of(tensor.second.data(), parameter.shape));
-            std::ranges::fill(tensor.first, -1.0F);  // has been read
+            optimizer->load_state(
+                setup.context, parameter,
+                {view_of(tensor.value.data(), parameter.shape), view_of(tensor.first.data(), parameter.shape),
+                 view_of(tensor.second.data(), parameter.shape)});
+            std::ranges::fill(tensor.value, -1.0F);  // has been read
+            std::ranges::fill(tensor.first, -1.0F);
             std::ranges::fill(tensor.second, -1.0F);
         }
         setup.drain();
@@ -143,6 +157,7 @@ std::vector<Layout> layouts() {
             all.push_back({world, expert_parallel, zero, 1});
             all.push_back({world, expert_parallel, zero, i64{1} << 40});
             all.push_back({world, expert_parallel, zero, 70000, {StreamMode::deferred_shuffled, 2}});
+            all.push_back({world, expert_parallel, zero, 70000, {}, DType::bf16});
         }
     }
     return all;
@@ -151,8 +166,9 @@ std::vector<Layout> layouts() {
 TEST(ShardedOptimizer, IsTheSerialUpdateOnEveryLayout) {
     const std::vector<ModelState> serial = serial_states();
     for (const Layout& layout : layouts()) {
-        SCOPED_TRACE(testing::Message() << layout.world << " ranks, expert " << layout.expert_parallel
-                                        << ", zero " << layout.zero << ", " << layout.bucket_bytes);
+        SCOPED_TRACE(testing::Message()
+                     << layout.world << " ranks, expert " << layout.expert_parallel << ", zero "
+                     << layout.zero << ", " << layout.bucket_bytes << ", " << name_of(layout.dtype));
         run_ranks(layout.world, [&](Communicator& world) {
             OptimizerBench bench(world, layout);
             bench.expect_state(serial[0]);
@@ -167,7 +183,8 @@ TEST(ShardedOptimizer, IsTheSerialUpdateOnEveryLayout) {
 TEST(ShardedOptimizer, ContinuesFromALoadedStateOnAnotherLayout) {
     const std::vector<ModelState> serial = serial_states();
     for (const Layout& layout : {Layout{1, 1, 1}, Layout{3, 1, 1}, Layout{4, 2, 1}, Layout{4, 4, 0},
-                                 Layout{4, 2, 1, 1, {StreamMode::deferred_shuffled, 6}}}) {
+                                 Layout{4, 2, 1, 1, {StreamMode::deferred_shuffled, 6}},
+                                 Layout{4, 2, 1, 1, {}, DType::bf16}, Layout{2, 1, 0, 1, {}, DType::bf16}}) {
         run_ranks(layout.world, [&](Communicator& world) {
             OptimizerBench bench(world, layout);
             bench.train(3);  // another past, which the load has to overwrite

@@ -59,9 +59,10 @@ TrainingRun training_run(const SafetensorsFile& file) {
     run.config.parallel.bucket_bytes = 4096;  // several buckets even in a tiny model
     run.spec = resolve_model(run.config, vocabulary);
     const i64 columns = run.spec.seq_len + 1, sequences = run.config.train.batch_sequences;
-    run.batches = [tokens = values_of<i32>(file, "tokens"), columns, sequences](i64 step, i64 first,
-                                                                                i64 count, i32* windows) {
-        std::copy_n(tokens.begin() + ((step - 1) * sequences + first) * columns, count * columns, windows);
+    run.batches = [tokens = values_of<i32>(file, "tokens"), columns, sequences](
+                      i64 step, i64 first, i64 count, WindowBuffer windows) {
+        std::copy_n(tokens.begin() + ((step - 1) * sequences + first) * columns, count * columns,
+                    windows.tokens);
     };
     run.before = [weights = tensors_of(file, "weight.")](RankRuntime& runtime) {
         put_weights(runtime, weights);

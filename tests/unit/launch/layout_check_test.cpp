@@ -26,7 +26,8 @@ void expect_all_ok(const Overrides& overrides, const LayoutCheckOptions& options
     EXPECT_EQ(results.size(), layouts);
     for (const LayoutResult& one : results) {
         EXPECT_TRUE(one.ok) << name_of(one);
-        EXPECT_TRUE(one.routing_as_reference) << name_of(one);
+        EXPECT_TRUE(one.routing_as_reference || one.worst_tensor == "all tensors") << name_of(one);
+        EXPECT_LE(one.layout_difference, 1e-6) << name_of(one);
         EXPECT_EQ(one.routing_differs_at, 0) << name_of(one);
         EXPECT_GT(one.loss_aux, 0) << name_of(one);
     }
@@ -59,7 +60,7 @@ TEST_P(LayoutCheckPrecision, UnevenBatchInChunks) {
                   check_of({1, 2, 3, 4, 8}, 2), 11);
 }
 
-INSTANTIATE_TEST_SUITE_P(Precisions, LayoutCheckPrecision, testing::Values("fp32", "fp64"),
+INSTANTIATE_TEST_SUITE_P(Precisions, LayoutCheckPrecision, testing::Values("fp32", "fp64", "bf16"),
                          [](const auto& test) { return std::string(test.param); });
 
 class LayoutCheckScope : public testing::TestWithParam<const char*> {
@@ -95,6 +96,17 @@ TEST(LayoutCheck, ExpertGradientTimesTwoIsSeen) {
     PlantedDefects defects;
     defects.expert_gradient_factor = 2;
     expect_seen(defects, ".experts.");
+}
+
+/// The room that bf16 has against f64 is none between layouts.
+TEST(LayoutCheck, ASmallDefectIsSeenInBf16) {
+    PlantedDefects defects;
+    defects.expert_gradient_factor = 1.0001;
+    expect_seen(defects, "depends on the layout", {"train.precision=bf16"});
+}
+
+TEST(LayoutCheck, RecomputationIsIndependentOfTheLayout) {
+    expect_all_ok({"train.recompute=layer", "model.moe.balance.scope=global"}, check_of({1, 2, 4}, 2), 6);
 }
 
 TEST(LayoutCheck, NormWithoutExpertsIsSeen) {

@@ -54,7 +54,7 @@ TEST(MemoryPool, CountsWhatIsInUseAndItsPeak) {
 }
 
 TEST(MemoryPool, PoisonsWhatItHandsOut) {
-    MemoryPool pool(Device::cpu, true);
+    MemoryPool pool(Device::cpu, PoolMode::poison);
     for (int round = 0; round < 2; ++round) {  // fresh, then reused
         Tensor tensor(pool, {10}, DType::f32);
         EXPECT_TRUE(std::isnan(tensor.as<float>()[9]));
@@ -71,6 +71,35 @@ TEST(MemoryPool, RefusesWithTheSizeInTheMessage) {
         EXPECT_NE(std::string(error.what()).find(std::to_string(i64{1} << 60)), std::string::npos)
             << error.what();
     }
+}
+
+TEST(MemoryPool, KnowsWhatItsPeakWasFor) {
+    MemoryPool pool;
+    const auto of = [&](MemoryUse use) { return pool.peak_by_use()[static_cast<std::size_t>(use)]; };
+    const MemoryPool::Block rows = pool.take(1024);
+    {
+        const MemoryUseScope scope(pool, MemoryUse::exchange);
+        const MemoryPool::Block sent = pool.take(4096);
+        EXPECT_EQ(sent.use, MemoryUse::exchange);
+        pool.give_back(sent);
+    }
+    EXPECT_EQ(of(MemoryUse::activations), 1024);
+    EXPECT_EQ(of(MemoryUse::exchange), 4096);
+    const MemoryPool::Block reused = pool.take(4096);  // now for something else; no more than before in use
+    EXPECT_EQ(reused.use, MemoryUse::activations);
+    EXPECT_EQ(of(MemoryUse::exchange), 4096);
+    const MemoryPool::Block more = pool.take(256);
+    EXPECT_EQ(of(MemoryUse::activations), 1024 + 4096 + 256);
+    EXPECT_EQ(of(MemoryUse::exchange), 0);
+    for (const MemoryPool::Block& block : {rows, reused, more}) pool.give_back(block);
+    EXPECT_EQ(pool.bytes_in_use(), 0);
+}
+
+TEST(MemoryPool, AddressSpaceIsNoMemory) {
+    MemoryPool pool(Device::cpu, PoolMode::address_space);
+    const MemoryPool::Block block = pool.take(i64{1} << 37);  // more than a test machine has
+    static_cast<char*>(block.data)[i64{1} << 36] = 1;
+    pool.give_back(block);
 }
 
 TEST(MemoryPool, TensorsReturnTheirBlockOnceWhenMoved) {

@@ -151,7 +151,7 @@ TEST(Dataset, BatchesEqualTheOracleOverSeveralEpochs) {
     for (i64 epoch = 0; epoch < 4; ++epoch) {
         const KeyedPermutation order(windows, 11, "epoch " + std::to_string(epoch));
         for (i64 i = 0; i < windows; ++i) {
-            EXPECT_EQ(dataset.training_window_at(11, epoch, i), order(i));
+            EXPECT_EQ(dataset.training_sequence(11, epoch * windows + i), order(i));
             stream.push_back(oracle.training[static_cast<std::size_t>(order(i))]);
         }
     }
@@ -237,7 +237,7 @@ TEST(Dataset, UserErrorsSayWhatWouldBeRight) {
     const auto error = [&](const std::string& path, i64 seq_len, double share) {
         return user_error_of([&] { const Dataset dataset({path, seq_len, share}, *tokenizer); });
     };
-    EXPECT_HAS(error(folder.path(), 8, 0.1), "the folder holds no text file");
+    EXPECT_HAS(error(folder.path(), 8, 0.1), "the folder holds no data file");
     EXPECT_HAS(error(folder.path() + "/missing", 8, 0.1), "no such file or folder");
     EXPECT_HAS(error(folder.write("empty.txt", ""), 8, 0.1), "the file is empty");
     const std::string path = folder.write("short.txt", "0123456789");

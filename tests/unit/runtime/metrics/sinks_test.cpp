@@ -45,8 +45,11 @@ EvalRecord eval_record(i64 step) {
     record.gap = 0.086;
     record.gap_low = 0.041;
     record.gap_high = 0.131;
-    record.bounds["heldout"] = {3.61, {{"slack", 0.112}}, false, {"independent samples"}};
-    record.bounds["published"] = {87.25, {}, true, {}};
+    record.bounds["heldout"].value = 3.61;
+    record.bounds["heldout"].terms.add("slack", 0.112);
+    record.bounds["heldout"].assume_independent_samples();
+    record.bounds["published"].value = 87.25;
+    record.bounds["published"].vacuous = true;
     return record;
 }
 
@@ -76,7 +79,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean"));
     EXPECT_THAT(names_in(json_of(EvalRecord())),
                 ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
-                            "heldout_error", "train_probe_error", "bounds"));
+                            "heldout_error", "train_probe_error", "heldout_by_source", "bounds"));
     EXPECT_THAT(names_in(json_of(AlarmRecord())),
                 ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert"));
     EXPECT_THAT(names_in(json_of(CheckpointRecord())),
@@ -89,7 +92,8 @@ TEST(Records, BoundsAreObjects) {
     EXPECT_EQ(record["bounds"]["heldout"]["value"], 3.61);
     EXPECT_EQ(record["bounds"]["heldout"]["terms"]["slack"], 0.112);
     EXPECT_EQ(record["bounds"]["heldout"]["vacuous"], false);
-    EXPECT_EQ(record["bounds"]["heldout"]["assumptions"][0], "independent samples");
+    EXPECT_EQ(record["bounds"]["heldout"]["assumptions"][0]["name"], "independent_samples");
+    EXPECT_EQ(record["bounds"]["heldout"]["assumptions"][0]["status"], "unknown");
     EXPECT_TRUE(record["heldout_error"].is_null());
 }
 

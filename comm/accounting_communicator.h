@@ -1,0 +1,37 @@
+// One rank of a world that is not there, for dry runs that only count memory.
+#pragma once
+
+#include "comm/host_communicator.h"
+
+namespace moesaic {
+
+/// Sizes of the groups that Mesh splits a world into.
+struct AccountingGroups {
+    int experts = 1, replicas = 1;
+};
+
+/// Allocates what any communicator allocates; sends nothing and receives nothing. For streams of
+/// StreamMode::accounting.
+class AccountingCommunicator final : public HostCommunicator {
+  public:
+    AccountingCommunicator(int rank, int size, AccountingGroups groups, std::string name = "world",
+                           std::shared_ptr<CommunicatorSettings> settings = nullptr);
+
+    [[nodiscard]] bool connected() const override { return false; }
+    void barrier(Label) override {}
+    /// For the groups of a mesh: `key` is the rank in the new group, its name tells its size.
+    [[nodiscard]] std::unique_ptr<Communicator> split(int color, int key, std::string name) override;
+    void abort(std::string_view) noexcept override {}
+
+  protected:
+    void exchange_now(const Exchange&) override {}
+    void gather_now(const Gather&) override {}
+    void broadcast_now(const Message&) override {}
+    void send_now(const Message&) override {}
+    void recv_now(const Message&) override {}
+
+  private:
+    AccountingGroups groups_;
+};
+
+}  // namespace moesaic

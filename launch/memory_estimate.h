@@ -1,0 +1,34 @@
+// Memory of a rank before it is spent: a dry run of training that allocates everything and computes nothing.
+#pragma once
+
+#include "launch/run_setup.h"
+#include "runtime/memory_pool.h"
+
+namespace moesaic {
+
+/// Bytes of one rank.
+struct MemoryEstimate {
+    /// What the pool has handed out for what when most is in use, in blocks as large as they are.
+    MemoryByUse by_use{};
+    i64 kept = 0;  ///< what the pool holds beyond that, for reuse
+    /// Of reductions between ranks, which every group of ranks holds for itself.
+    i64 reductions = 0;
+    i64 checkpoint = 0;  ///< host copies while a checkpoint is written
+    /// `memory_bytes` of metrics.jsonl.
+    [[nodiscard]] i64 pool_bytes() const;
+    /// What training adds to a process that has read its data.
+    [[nodiscard]] i64 process_bytes() const { return pool_bytes() + checkpoint; }
+};
+
+/// The largest of all ranks' (of those that differ by more than a few blocks). Takes the path of the trainer,
+/// evaluation, checkpoint and steps, through the same layers, at even routing; buffers for rows are as large
+/// as the receive budget allows whatever the routing, see DispatchChunk.
+[[nodiscard]] MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel);
+
+/// "gradients of a micro-batch" and the like, for tables.
+[[nodiscard]] std::string_view name_of(MemoryUse use);
+
+/// Memory that this process holds at the moment (Linux: resident pages).
+[[nodiscard]] i64 resident_bytes();
+
+}  // namespace moesaic

@@ -1,0 +1,95 @@
+#include "runtime/metrics/bounds/test_set.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "runtime/base/error.h"
+#include "runtime/metrics/bounds/divergence.h"
+
+namespace moesaic {
+
+namespace {
+
+BoundResult with_assumptions(BoundResult result) {
+    result.assume_independent_samples().assume(
+        "untouched", AssumptionStatus::unknown,
+        "no decision about the model was made on these units, or delta was divided over the looks");
+    return result;
+}
+
+}  // namespace
+
+BoundResult hoeffding_bound(const HeldoutLosses& input) {
+    const double slack = confidence_term(input.range, 1, input.delta, input.samples);
+    return with_assumptions(risk_bound(input.mean, input.mean + slack, input.range));
+}
+
+BoundResult heldout_kl_bound(const HeldoutLosses& input) {
+    const double upper = kl_inverse(input.mean / input.range, -std::log(input.delta) / input.samples);
+    return with_assumptions(risk_bound(input.mean, input.range * upper, input.range));
+}
+
+BoundResult empirical_bernstein_bound(const HeldoutLosses& input) {
+    MOESAIC_ASSERT(input.samples >= 2 && input.variance >= 0, "{} samples, variance {}", input.samples,
+                   input.variance);
+    const double nats = std::log(2 / input.delta);
+    BoundTerms terms;
+    terms.add("empirical", input.mean);
+    terms.add("variance", std::sqrt(2 * input.variance * nats / input.samples));
+    terms.add("range", 7 * input.range * nats / (3 * (input.samples - 1)));
+    return with_assumptions(sum_of_terms(std::move(terms), input.range));
+}
+
+BoundResult clopper_pearson_bound(double errors, double samples, double delta) {
+    return with_assumptions(risk_bound(errors / samples, clopper_pearson_upper(errors, samples, delta), 1));
+}
+
+double hoeffding_half_width(double samples, double range, double delta) {
+    return confidence_term(range, 2, delta, samples);
+}
+
+double delta_of_look(double delta, double look) {
+    MOESAIC_ASSERT(look >= 1, "look {}", look);
+    return delta / (look * (look + 1));
+}
+
+double plug_in_bernstein_upper(std::span<const double> losses, double delta) {
+    MOESAIC_ASSERT(!losses.empty(), "delta {}, no losses", delta);
+    const double nats = -std::log(delta), planned = static_cast<double>(losses.size());
+    double mean = 0.5, sum = 0.5, squares = 0.25, seen = 1;  // as if one loss of 1/2 had been seen before
+    double weighted = 0, weights = 0, penalty = 0;
+    for (const double loss : losses) {
+        const double lambda = std::min(0.5, std::sqrt(2 * nats * seen / (planned * squares)));
+        penalty += (-std::log1p(-lambda) - lambda) * (loss - mean) * (loss - mean);
+        weighted += lambda * loss;
+        weights += lambda;
+        sum += loss;
+        mean = sum / ++seen;
+        squares += (loss - mean) * (loss - mean);
+    }
+    return std::min(1.0, (weighted + nats + penalty) / weights);
+}
+
+GapInterval bernstein_gap_interval(std::span<const double> heldout, std::span<const double> train,
+                                   double range, double delta) {
+    struct Side {
+        double mean = 0, low = 0, high = 0;
+    };
+    const auto side = [&](std::span<const double> losses) {
+        std::vector<double> scaled(losses.size()), mirrored(losses.size());
+        double sum = 0;
+        for (std::size_t i = 0; i < losses.size(); ++i) {
+            scaled[i] = losses[i] / range;
+            mirrored[i] = 1 - scaled[i];
+            sum += losses[i];
+        }
+        return Side{sum / static_cast<double>(losses.size()),
+                    range * (1 - plug_in_bernstein_upper(mirrored, delta / 4)),
+                    range * plug_in_bernstein_upper(scaled, delta / 4)};
+    };
+    const Side unseen = side(heldout), seen = side(train);
+    return {unseen.mean - seen.mean, unseen.low - seen.high, unseen.high - seen.low};
+}
+
+}  // namespace moesaic

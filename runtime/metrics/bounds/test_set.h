@@ -1,0 +1,52 @@
+// Certificates from losses on data that no decision was made on: Hoeffding, kl, empirical Bernstein,
+// binomial.
+#pragma once
+
+#include <span>
+
+#include "runtime/metrics/bounds/bound_result.h"
+
+namespace moesaic {
+
+/// A fixed model's losses on `samples` held-out units (documents or packed sequences), each the mean loss of
+/// its unit, all in [0, range]. The model was chosen without them.
+struct HeldoutLosses {
+    double samples = 1;
+    double mean = 0;
+    double variance = 0;  ///< of the losses, divisor samples - 1; read by empirical Bernstein alone
+    double range = 1;
+    double delta = 0.05;
+};
+
+/// mean + range sqrt(ln(1/delta)/(2n)). Source: Hoeffding 1963.
+[[nodiscard]] BoundResult hoeffding_bound(const HeldoutLosses& input);
+/// The largest mean whose kl from the observed one is at most ln(1/delta)/n; never above Hoeffding's, and for
+/// any losses in the range. Source: Hoeffding 1963, inequality (2.1); Langford 2005.
+[[nodiscard]] BoundResult heldout_kl_bound(const HeldoutLosses& input);
+/// mean + sqrt(2 V ln(2/delta)/n) + 7 range ln(2/delta)/(3(n-1)), n >= 2. Source: Maurer and Pontil 2009,
+/// theorem 4.
+[[nodiscard]] BoundResult empirical_bernstein_bound(const HeldoutLosses& input);
+
+/// The exact upper limit of a chance of which `errors` of `samples` independent 0-1 losses were seen. Source:
+/// Clopper and Pearson 1934.
+[[nodiscard]] BoundResult clopper_pearson_bound(double errors, double samples, double delta);
+
+/// Two-sided Hoeffding half-width, range sqrt(ln(2/delta)/(2n)).
+[[nodiscard]] double hoeffding_half_width(double samples, double range, double delta);
+/// The share of delta that the t-th look at the same shard may spend, t from 1: delta/(t(t+1)).
+[[nodiscard]] double delta_of_look(double delta, double look);
+
+/// One-sided upper limit of the mean of losses in [0, 1], in a random order that does not depend on them,
+/// each step's lambda from the losses before it (at most 1/2), tuned to their number. For a fixed model.
+/// Source: Waudby-Smith and Ramdas 2024, theorem 2 (predictable plug-in empirical Bernstein).
+[[nodiscard]] double plug_in_bernstein_upper(std::span<const double> losses, double delta);
+
+/// Interval of mean(heldout) - mean(train), losses in [0, range], the two shards independent:
+/// plug_in_bernstein_upper on both sides of both shards at delta/4 each.
+struct GapInterval {
+    double gap = 0, low = 0, high = 0;
+};
+[[nodiscard]] GapInterval bernstein_gap_interval(std::span<const double> heldout,
+                                                 std::span<const double> train, double range, double delta);
+
+}  // namespace moesaic
