@@ -7,6 +7,7 @@
 
 #include "runtime/base/atomic_file.h"
 #include "runtime/base/types.h"
+#include "runtime/data/id_array.h"
 
 namespace moesaic {
 
@@ -31,13 +32,22 @@ class NpyWriter {
     void append_bytes(const void* data, std::size_t elements, bool real);
 };
 
+/// Token ids of one dimension, or of two: a row is a document or a sequence.
+struct NpyIds {
+    IdArray ids;
+    std::vector<i64> shape;
+};
+/// Maps an array of little-endian integers of any width. UserError with the byte where it is anything else or
+/// damaged, and as IdArray has it.
+[[nodiscard]] NpyIds map_npy_ids(const std::string& path, i64 vocabulary);
+
 /// Token ids, one sequence a row.
 struct TokenRows {
     i64 rows = 0, columns = 0;
     std::vector<i32> ids;  ///< [rows, columns]
 };
-/// Reads int32 or int64 [rows, columns], or [columns] as one row. What is anything else, or damaged, or holds
-/// a number outside of int32 is a UserError.
+/// Copies [rows, columns], or [columns] as one row; UserError as map_npy_ids, and for a number outside of
+/// int32.
 [[nodiscard]] TokenRows read_token_rows(const std::string& path);
 
 void write_npy(const std::string& path, std::span<const i32> values, const std::vector<i64>& shape);

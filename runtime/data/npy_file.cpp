@@ -2,11 +2,13 @@
 #include <array>
 #include <charconv>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include "runtime/base/error.h"
+#include "runtime/data/npy.h"
 #include "runtime/data/token_file.h"
 
 namespace moesaic {
@@ -131,7 +133,7 @@ class IdRows final : public TokenFile {
 
 }  // namespace
 
-std::unique_ptr<TokenFile> open_npy_file(const std::string& path, const TokenFileOptions& options) {
+NpyIds map_npy_ids(const std::string& path, i64 vocabulary) {
     MappedFile file(path);
     const Header header = read_header(file);
     const IdType type = type_of(path, value_of(path, header, "descr"));
@@ -149,10 +151,22 @@ std::unique_ptr<TokenFile> open_npy_file(const std::string& path, const TokenFil
     const i64 end = header.data_at + count * size_of(type);
     if (end != static_cast<i64>(file.size()))
         fail(path, end, fmt::format("the array ends here, the file has {} bytes", file.size()));
-    IdArray ids(std::move(file), header.data_at, count, type, options.vocabulary);
-    if (shape.size() == 2 && count > 0) return std::make_unique<IdRows>(std::move(ids), shape[1]);
-    return make_separated_ids(std::move(ids), options.end_of_document,
-                              fmt::format("NumPy array, {}", name_of(type)));
+    return {IdArray(std::move(file), header.data_at, count, type, vocabulary), shape};
+}
+
+TokenRows read_token_rows(const std::string& path) {
+    const auto [ids, shape] = map_npy_ids(path, std::numeric_limits<i32>::max());
+    TokenRows rows{shape.size() == 2 ? shape[0] : 1, shape.back(), {}};
+    rows.ids.resize(static_cast<std::size_t>(ids.count()));
+    ids.read(0, ids.count(), rows.ids.data());
+    return rows;
+}
+
+std::unique_ptr<TokenFile> open_npy_file(const std::string& path, const TokenFileOptions& options) {
+    auto [ids, shape] = map_npy_ids(path, options.vocabulary);
+    if (shape.size() == 2 && ids.count() > 0) return std::make_unique<IdRows>(std::move(ids), shape[1]);
+    const std::string layout = fmt::format("NumPy array, {}", name_of(ids.type()));
+    return make_separated_ids(std::move(ids), options.end_of_document, layout);
 }
 
 }  // namespace moesaic
