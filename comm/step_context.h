@@ -7,6 +7,7 @@
 namespace moesaic {
 
 class Mesh;
+class RoutingObserver;
 
 enum class Phase : std::uint8_t {
     train,      ///< keep what the backward needs
@@ -20,7 +21,8 @@ struct StepContext {
     Stream& exchange;  ///< every collective, so that their order is one on every rank
     Mesh& mesh;
     Phase phase = Phase::train;
-    i64 step = 0;  ///< counts from 1
+    i64 step = 0;                         ///< counts from 1
+    RoutingObserver* observer = nullptr;  ///< of the routers' decisions; null: nobody watches
 };
 
 }  // namespace moesaic

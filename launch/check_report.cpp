@@ -100,6 +100,16 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
         "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",
         static_cast<long long>(counts.total), static_cast<long long>(counts.active),
         model_flops_per_token(spec) / 1e6);
+    if (spec.expert_layers() > 0) {
+        const std::string shared =
+            spec.shared_experts > 0
+                ? fmt::format("; {} shared: one feed-forward of width {}{}", spec.shared_experts,
+                              spec.shared_hidden(), spec.shared_gate ? ", gated" : "")
+                : "";
+        std::printf("experts   %lld of width %lld in %d layers, %lld a token%s\n",
+                    static_cast<long long>(spec.experts), static_cast<long long>(spec.hidden),
+                    spec.expert_layers(), static_cast<long long>(spec.top_k), shared.c_str());
+    }
     std::printf("layout    %d ranks on %d node%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
                 world, topology.nodes, topology.nodes == 1 ? "" : "s", expert_parallel,
                 world / expert_parallel, static_cast<long long>(spec.experts / expert_parallel));

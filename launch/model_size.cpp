@@ -12,9 +12,11 @@ ParameterCounts count_parameters(const ModelSpec& spec) {
     const i64 dense = 3 * spec.width * spec.dense_hidden;
     const i64 expert_layers = spec.expert_layers(), dense_layers = spec.layers - expert_layers;
     const i64 tables = spec.vocabulary * spec.width * (spec.tie_embeddings ? 1 : 2);
-    const i64 shared =
-        tables + spec.width + spec.layers * attention + dense_layers * dense + expert_layers * router;
-    return {shared + expert_layers * spec.experts * expert, shared + expert_layers * spec.top_k * expert};
+    const i64 shared_experts = 3 * spec.width * spec.shared_hidden() +
+                               (spec.shared_gate ? spec.width : 0);  // every token visits them
+    const i64 common = tables + spec.width + spec.layers * attention + dense_layers * dense +
+                       expert_layers * (router + shared_experts);
+    return {common + expert_layers * spec.experts * expert, common + expert_layers * spec.top_k * expert};
 }
 
 double model_flops_per_token(const ModelSpec& spec) {

@@ -73,6 +73,8 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.top_k = model.moe.top_k;
     spec.hidden = model.moe.hidden;
     spec.every = static_cast<int>(model.moe.every);
+    spec.shared_experts = model.moe.shared_experts;
+    spec.shared_gate = model.moe.shared_gate;
     spec.router = {
         model.moe.router.kind,
         model.moe.router.score == "softmax" ? RouterScore::softmax : RouterScore::softmax_over_top_k,

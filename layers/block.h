@@ -38,6 +38,8 @@ class Block {
     [[nodiscard]] static Saved keep_decisions(Saved saved);
 
     [[nodiscard]] bool has_experts() const { return experts_.has_value(); }
+    /// Only where the block has experts.
+    [[nodiscard]] const Router& router() const { return experts_->router(); }
 
   private:
     RmsNormLayer input_norm_;

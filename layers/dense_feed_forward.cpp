@@ -2,20 +2,21 @@
 
 namespace moesaic {
 
-DenseFeedForward::DenseFeedForward(const ModelSpec& spec, int layer, ParameterStore& store)
-    : hidden_(spec.dense_hidden) {
-    const auto projection = [&](std::string_view rest, Shape shape) {
+DenseFeedForward::DenseFeedForward(const ModelSpec& spec, int layer, std::string_view prefix, i64 hidden,
+                                   ParameterStore& store)
+    : hidden_(hidden) {
+    const auto projection = [&](std::string_view kind, Shape shape) {
         Parameter parameter;
-        parameter.name = block_parameter_name(layer, rest);
+        parameter.name = block_parameter_name(layer, fmt::format("{}.{}_proj.weight", prefix, kind));
         parameter.shape = shape;
         parameter.layer = layer;
         parameter.init_std = spec.init_std;
         return parameter;
     };
-    gate_up_ = store.declare({projection("mlp.gate_proj.weight", {hidden_, spec.width}),
-                              projection("mlp.up_proj.weight", {hidden_, spec.width})},
-                             {2 * hidden_, spec.width});
-    down_ = store.declare(projection("mlp.down_proj.weight", {spec.width, hidden_}));
+    gate_up_ =
+        store.declare({projection("gate", {hidden_, spec.width}), projection("up", {hidden_, spec.width})},
+                      {2 * hidden_, spec.width});
+    down_ = store.declare(projection("down", {spec.width, hidden_}));
     store.used_in_products(gate_up_);
     store.used_in_products(down_);
 }

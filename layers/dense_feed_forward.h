@@ -7,8 +7,8 @@
 
 namespace moesaic {
 
-/// down(silu(gate(x)) * up(x)), F = spec.dense_hidden. Declares mlp.{gate,up}_proj [F,H] and mlp.down_proj
-/// [H,F].
+/// down(silu(gate(x)) * up(x)), F = spec.dense_hidden. Declares {mlp}.{gate,up}_proj [F,H] and
+/// {mlp}.down_proj [H,F].
 class DenseFeedForward {
   public:
     struct Saved {
@@ -16,7 +16,11 @@ class DenseFeedForward {
         Tensor hidden;   // [T,F]
     };
 
-    DenseFeedForward(const ModelSpec& spec, int layer, ParameterStore& store);
+    DenseFeedForward(const ModelSpec& spec, int layer, ParameterStore& store)
+        : DenseFeedForward(spec, layer, "mlp", spec.dense_hidden, store) {}
+    /// Of width `hidden`, its parameters named below `prefix` in the block.
+    DenseFeedForward(const ModelSpec& spec, int layer, std::string_view prefix, i64 hidden,
+                     ParameterStore& store);
 
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,

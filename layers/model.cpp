@@ -1,6 +1,7 @@
 #include "layers/model.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace moesaic {
 
@@ -66,6 +67,15 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
         }
         for (const double weight : totals.weight_sum) statistics.weight_sum += weight;
         statistics.choices = totals.choices;
+        statistics.tokens = totals.tokens;
+        if (context.phase != Phase::train) continue;
+        statistics.dropped = saved.blocks[i].experts.plan.dropped;
+        if (totals.entropy_sum.empty()) continue;
+        const auto sum = [](const std::vector<double>& parts) {
+            return std::accumulate(parts.begin(), parts.end(), 0.0);
+        };
+        statistics.entropy_sum = sum(totals.entropy_sum);
+        statistics.first_weight_sum = sum(totals.first_weight_sum);
     }
     if (!keep) saved = {};
     return result;
@@ -77,6 +87,14 @@ Tensor Model::logits(StepContext& context, const Batch& batch) {
     Tensor logits = head_->logits(context, normed);
     context.compute.synchronize();  // the routers' totals are copied into `saved`
     return logits;
+}
+
+std::vector<std::vector<double>> Model::selection_biases() const {
+    std::vector<std::vector<double>> biases;
+    for (const Block& block : blocks_) {
+        if (block.has_experts()) biases.push_back(block.router().selection_bias());
+    }
+    return biases;
 }
 
 double Model::balance_tokens(const ModelSaved& saved, const GlobalBatch& global) const {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "comm/planted_defects.h"
@@ -36,6 +37,11 @@ struct RouterStatistics {
     std::vector<i64> counts;  ///< [E] (token, choice) pairs of this micro-batch
     double weight_sum = 0;    ///< of all chosen weights
     i64 choices = 0;          ///< T*K
+    i64 tokens = 0;           ///< T
+    i64 dropped = 0;          ///< of the choices; phase train
+    /// Phase train: sums over tokens of the entropy of the router's distribution, in nats, and of the first
+    /// choice's weight; absent where the router has no distribution.
+    std::optional<double> entropy_sum, first_weight_sum;
 };
 
 /// A micro-batch's share of the two balance losses, without their coefficients: the sum over all
@@ -82,6 +88,8 @@ class Model {
     /// Collective over mesh.experts(). Logits [T,V]; keeps nothing. Targets are not read.
     [[nodiscard]] Tensor logits(StepContext& context, const Batch& batch);
 
+    /// Router::selection_bias of each layer with experts.
+    [[nodiscard]] std::vector<std::vector<double>> selection_biases() const;
     [[nodiscard]] const ModelSpec& spec() const { return spec_; }
     [[nodiscard]] int segments() const { return spec_.layers + 2; }
 

@@ -47,8 +47,10 @@ struct ModelSpec {
 
     i64 experts = 8;  ///< of a layer; 0: no layer has any
     i64 top_k = 2;
-    i64 hidden = 256;  ///< F, width of one expert
-    int every = 1;     ///< layer i has experts where (i + 1) % every == 0
+    i64 hidden = 256;          ///< F, width of one expert
+    int every = 1;             ///< layer i has experts where (i + 1) % every == 0
+    i64 shared_experts = 0;    ///< that every token visits: one feed-forward of width shared_hidden()
+    bool shared_gate = false;  ///< its result is multiplied by sigmoid(x · w)
     RouterSpec router;
     BalanceSpec balance;
 
@@ -59,6 +61,7 @@ struct ModelSpec {
 
     [[nodiscard]] bool has_experts(int layer) const { return experts > 0 && (layer + 1) % every == 0; }
     [[nodiscard]] int expert_layers() const { return experts > 0 ? layers / every : 0; }
+    [[nodiscard]] i64 shared_hidden() const { return shared_experts * hidden; }
     [[nodiscard]] i64 micro_tokens() const { return micro_sequences * seq_len; }
 };
 

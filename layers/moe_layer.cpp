@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "layers/router_confidence.h"
+
 namespace moesaic {
 
 namespace {
@@ -20,12 +22,16 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Parameter
     : layer_(layer),
       router_(make_router(spec, layer, store)),
       dispatcher_(capacity_of(spec, mesh), spec.width, layer),
-      experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), dispatcher_.capacity_rows(), store) {}
+      experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), dispatcher_.capacity_rows(), store) {
+    if (spec.shared_experts > 0) shared_.emplace(spec, layer, store);
+}
 
 Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
     if (context.phase != Phase::recompute) {
         saved.routing = router_->route(context, in, saved.router);
+        if (context.phase == Phase::train) sum_confidence(context, saved.routing, saved.router);
+        if (context.observer != nullptr) context.observer->routed(context, layer_, saved.routing);
         saved.plan = make_plan(context, saved.routing, dispatcher_.capacity_rows(), layer_);
     }
     saved.slots = backend.allocate({saved.plan.tokens * saved.plan.choices, in.x.cols()}, in.x.dtype);
@@ -36,6 +42,7 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
     backend.combine_rows(
         context.compute,
         {.rows = saved.slots, .slot = saved.plan.slot_of_choice, .weight = saved.routing.weight, .y = y});
+    if (shared_) shared_->add_to(context, saved.shared, y);
     return y;
 }
 
@@ -50,6 +57,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
                                                     .dy = dy,
                                                     .d_rows = d_slots,
                                                     .d_weight = d_weight});
+    const Tensor dx_shared = shared_ ? shared_->backward(context, in, dy, saved.shared) : Tensor();
     // Ascending rounds: the experts' gradients add rows in the order of one round.
     for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
         round_backward(context, in, round, saved, d_slots);
@@ -58,6 +66,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
     backend.combine_rows(context.compute,
                          {.rows = d_slots, .slot = saved.plan.slot_of_choice, .weight = {}, .y = dx});
     router_->backward(context, in, saved.routing, d_weight, saved.balance, saved.router, dx);
+    if (shared_) context.backend.add(context.compute, dx_shared, dx);
     return dx;
 }
 
@@ -66,6 +75,8 @@ void MoELayer::round_forward(StepContext& context, const LayerInput& in, std::si
                              Saved& saved) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
     Tensor rows = dispatcher_.dispatch(context, saved.plan, round, in.x);  // [C,H]
+    // Needs no row of another rank: an exchange that runs beside it is hidden behind it.
+    if (round == 0 && shared_) shared_->compute(context, in, saved.shared);
     ExpertGroup::Saved experts;
     const Tensor out = experts_.forward(context, rows.slice_rows(0, chunk.received()), chunk.rows_per_expert,
                                         experts);  // [C,H]

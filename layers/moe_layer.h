@@ -2,14 +2,17 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "comm/dispatcher.h"
 #include "layers/expert_group.h"
 #include "layers/router.h"
+#include "layers/shared_expert.h"
 
 namespace moesaic {
 
-/// y[t] = sum over the choices k of token t of weight[t,k] * expert[t,k](x[t]). Rows travel in as many rounds
+/// y[t] = sum over the choices k of token t of weight[t,k] * expert[t,k](x[t]), plus shared(x[t]) where there
+/// are shared experts. Rows travel in as many rounds
 /// as the receive budget asks for; no bit of the result depends on their number.
 class MoELayer {
   public:
@@ -20,7 +23,8 @@ class MoELayer {
         Tensor rows;                 // [C,H] received in round 0; later rounds are received again
         ExpertGroup::Saved experts;  // of round 0
         Tensor slots;                // [T*K,H] the experts' results, by slot
-        BalanceTarget balance;       // set before the backward
+        SharedExpert::Saved shared;
+        BalanceTarget balance;  // set before the backward
     };
 
     MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store);
@@ -31,6 +35,7 @@ class MoELayer {
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
 
+    [[nodiscard]] const Router& router() const { return *router_; }
     [[nodiscard]] i64 capacity_rows() const { return dispatcher_.capacity_rows(); }
 
   private:
@@ -42,6 +47,7 @@ class MoELayer {
     std::unique_ptr<Router> router_;
     Dispatcher dispatcher_;
     ExpertGroup experts_;
+    std::optional<SharedExpert> shared_;
 };
 
 static_assert(Layer<MoELayer>);

@@ -24,6 +24,9 @@ struct RouterTotals {
     std::vector<double> probability_sum;  ///< [O,E]
     std::vector<double> z_sum;            ///< [O] of logsumexp(logits)^2
     std::vector<double> weight_sum;       ///< [O]
+    /// Of consecutive parts of the micro-batch, see router_confidence.h; empty where a router has no
+    /// distribution, and outside of training.
+    std::vector<double> entropy_sum, first_weight_sum;
 };
 
 /// What the two balance losses of a micro-batch are measured against.
@@ -50,6 +53,9 @@ class Router {
     virtual void backward(StepContext& context, const LayerInput& in, const Routing& routing,
                           ConstTensorView d_weight, const BalanceTarget& target, RouterSaved& saved,
                           TensorView dx) const = 0;
+    /// What is added to each expert's score for the selection alone [E], the same on every rank; empty where
+    /// a router has none.
+    [[nodiscard]] virtual std::vector<double> selection_bias() const { return {}; }
 };
 
 /// A router by its name in the configuration. `make` declares its parameters for block `layer`.

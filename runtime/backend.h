@@ -187,6 +187,27 @@ struct RouterGrad {
     TensorView d_logits;
 };
 
+/// How sure a router is: sums over each part of `rows_per_part` consecutive tokens (P parts, the last may be
+/// short), in f64 and in ascending t. probability real [T,E], weight real [T,K]. entropy_sum f64 [P] of
+/// -sum_e p ln p (0 ln 0 is 0), first_weight_sum f64 [P] of weight[t,0].
+struct RouterConfidence {
+    ConstTensorView probability, weight;
+    i64 rows_per_part = 1;
+    TensorView entropy_sum, first_weight_sum;
+};
+
+/// y[t] += sigmoid(logit[t]) * rows[t]. logit real [T,1], rows and y [T,H].
+struct SigmoidGate {
+    ConstTensorView logit, rows;
+    TensorView y;
+};
+/// With s = sigmoid(logit[t]): d_rows[t] = s * dy[t], d_logit[t] = s (1 - s) <dy[t], rows[t]>. d_rows may be
+/// the rows' own memory.
+struct SigmoidGateGrad {
+    ConstTensorView logit, rows, dy;
+    TensorView d_rows, d_logit;
+};
+
 /// Stable counting sort of `key` i32 [S] with values in [0, groups) or -1 (left out): order i32 [S] lists the
 /// positions of key in group order (only the first sum(counts) entries are written), counts i64 [groups].
 struct GroupByKey {
@@ -271,6 +292,9 @@ class Backend {
     virtual void top_k(Stream&, const TopK&) = 0;
     virtual void router_sums(Stream&, const RouterSums&) = 0;
     virtual void router_backward(Stream&, const RouterGrad&) = 0;
+    virtual void router_confidence(Stream&, const RouterConfidence&) = 0;
+    virtual void sigmoid_gate(Stream&, const SigmoidGate&) = 0;
+    virtual void sigmoid_gate_backward(Stream&, const SigmoidGateGrad&) = 0;
     virtual void group_by_key(Stream&, const GroupByKey&) = 0;
     virtual void gather_rows(Stream&, const GatherRows&) = 0;
     virtual void combine_rows(Stream&, const CombineRows&) = 0;

@@ -27,6 +27,11 @@ bool is_router(const Parameter& parameter) {
     return parameter.name.ends_with(".mlp.gate.weight");
 }
 
+/// Asked for with --set model.moe.shared_experts: a dense model has nothing to start it from.
+bool is_shared(const Parameter& parameter) {
+    return parameter.name.find(".mlp.shared_expert") != std::string::npos;
+}
+
 double root_mean_square(const SafetensorsEntry& entry) {
     double squares = 0;
     for_each_piece(entry, [&](i64, std::span<const float> values) {
@@ -56,6 +61,13 @@ PlannedTensor plan(const ConvertUpcycleOptions& options, const WeightSource& sou
     if (is_router(parameter)) {
         tensor.make = normal_numbers(options.seed, parameter.name,
                                      options.zero_router ? 0 : source.config.model.init_std, false);
+        return tensor;
+    }
+    if (is_shared(parameter)) {
+        // Its last projection starts at zero, so that the mixture still computes what the dense model did.
+        const bool last = parameter.name.ends_with(".down_proj.weight");
+        tensor.make =
+            normal_numbers(options.seed, parameter.name, last ? 0 : source.config.model.init_std, false);
         return tensor;
     }
     const std::string from = parameter.expert < 0 ? parameter.name : dense_name(parameter);

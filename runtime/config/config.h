@@ -1,28 +1,11 @@
 // The complete configuration of a run: plain structs, each listing its fields once.
 #pragma once
 
-#include <limits>
 #include <optional>
-#include <string>
-#include <vector>
 
-#include "runtime/base/types.h"
+#include "runtime/config/alarm_config.h"
 
 namespace moesaic {
-
-/// Inclusive limits of a number.
-struct Limits {
-    double low = -std::numeric_limits<double>::infinity();
-    double high = std::numeric_limits<double>::infinity();
-};
-inline constexpr Limits kPositive{1, 1e15};
-inline constexpr Limits kNotNegative{0, 1e15};
-inline constexpr Limits kShare{0, 1};
-/// Of a width, a batch, a sequence: far above all use, far below overflow.
-inline constexpr Limits kSize{1, 16777216};
-
-/// The words that a text field may hold.
-using Choices = std::vector<std::string>;
 
 // A visitor is called per field: section(name, struct), value(name, field, limits, help) for numbers,
 // value(name, field, help) for texts, switches and lists, choice(name, text, choices, help), and value(name,
@@ -190,6 +173,7 @@ struct MoeConfig {
     i64 experts = 8, top_k = 2, hidden = 256;
     std::string activation = "swiglu";
     i64 every = 1, shared_experts = 0;
+    bool shared_gate = false;
     RouterConfig router;
     BalanceConfig balance;
     CapacityConfig capacity;
@@ -201,7 +185,10 @@ struct MoeConfig {
         v.value("hidden", hidden, kSize, "Width of one expert");
         v.choice("activation", activation, {"swiglu", "gelu", "relu", "prelu"}, "Activation of the experts");
         v.value("every", every, kPositive, "Every n-th layer has experts");
-        v.value("shared_experts", shared_experts, kNotNegative, "Experts that every token visits");
+        v.value("shared_experts", shared_experts, {0, 65536},
+                "Experts that every token visits besides; one feed-forward of so many times `hidden`");
+        v.value("shared_gate", shared_gate,
+                "The shared experts' result is multiplied by sigmoid(x · w) (Qwen2-MoE)");
         v.section("router", router);
         v.section("balance", balance);
         v.section_or_word("capacity", capacity, capacity.dropless, "dropless",
@@ -318,11 +305,13 @@ struct GeneralizationConfig {
 
 struct MetricsConfig {
     std::vector<std::string> sinks{"console", "jsonl", "csv"};
+    AlarmsConfig alarms;
     bool operator==(const MetricsConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.choices("sinks", sinks, {"console", "jsonl", "csv", "tensorboard", "prometheus"},
                   "Where numbers go");
+        v.section_or_word("alarms", alarms, alarms.off, "off", "What the run speaks up about; off: nothing");
     }
 };
 

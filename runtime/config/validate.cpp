@@ -31,7 +31,6 @@ const std::vector<Limitation>& limitations() {
         {"task.data.format", {"auto", "text", "jsonl", "bin", "megatron", "npy"}},
         {"model.kind", {"transformer"}},
         {"model.moe.activation", {"swiglu"}},
-        {"model.moe.shared_experts", {"0"}},
         {"model.moe.router.kind", {"top_k"}},
         {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
         {"model.moe.balance.convention", {"megatron"}},
@@ -108,6 +107,10 @@ void check_experts(LoadedConfig& loaded, Purpose purpose) {
         loaded.complain("model.moe.every", fmt::format("no layer of {} would have experts", model.layers),
                         "at most model.layers");
     }
+    if (moe.shared_gate && moe.shared_experts == 0) {
+        loaded.complain("model.moe.shared_gate", "there is no shared expert to gate",
+                        "model.moe.shared_experts: 1 or more, or shared_gate: false");
+    }
     if (loaded.config.parallel.expert && moe.experts % *loaded.config.parallel.expert != 0) {
         loaded.complain("parallel.expert",
                         fmt::format("{} ranks cannot share {} experts evenly", *loaded.config.parallel.expert,
@@ -122,7 +125,8 @@ void check_model_size(LoadedConfig& loaded) {
     const auto real = [](i64 value) { return static_cast<double>(value); };
     const i64 head_dim = model.head_dim.value_or(model.width / std::max<i64>(1, model.heads));
     const double feed_forward =
-        3 * (real(model.moe.experts) * real(model.moe.hidden) + real(model.dense_hidden));
+        3 * (real(model.moe.experts + model.moe.shared_experts) * real(model.moe.hidden) +
+             real(model.dense_hidden));
     const double parameters =
         real(model.layers) * real(model.width) * (feed_forward + 4 * real(model.heads) * real(head_dim));
     if (parameters > 1e15) {

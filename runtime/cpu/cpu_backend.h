@@ -53,6 +53,9 @@ class CpuBackend final : public Backend {
     void top_k(Stream& stream, const TopK& operation) override;
     void router_sums(Stream& stream, const RouterSums& operation) override;
     void router_backward(Stream& stream, const RouterGrad& operation) override;
+    void router_confidence(Stream& stream, const RouterConfidence& operation) override;
+    void sigmoid_gate(Stream& stream, const SigmoidGate& operation) override;
+    void sigmoid_gate_backward(Stream& stream, const SigmoidGateGrad& operation) override;
     void group_by_key(Stream& stream, const GroupByKey& operation) override;
     void gather_rows(Stream& stream, const GatherRows& operation) override;
     void combine_rows(Stream& stream, const CombineRows& operation) override;

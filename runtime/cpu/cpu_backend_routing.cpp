@@ -3,6 +3,7 @@
 #include "runtime/cpu/loss.h"
 #include "runtime/cpu/router.h"
 #include "runtime/cpu/routing.h"
+#include "runtime/cpu/sigmoid_gate.h"
 
 namespace moesaic {
 
@@ -73,6 +74,47 @@ void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
                    "counts {} for {} rows in objects of {}", operation.counts.shape.text(), tokens, size);
     run_on_host(stream, [this, operation, tokens, experts] {
         share(tokens, experts, [&](Range part) { cpu::router_grad(operation, part); });
+    });
+}
+
+void CpuBackend::router_confidence(Stream& stream, const RouterConfidence& operation) {
+    const i64 tokens = operation.probability.rows(), size = operation.rows_per_part;
+    const DType real = operation.probability.dtype;
+    expect_real(real, "router_confidence");
+    MOESAIC_ASSERT(size >= 1 && operation.weight.cols() >= 1, "parts of {} rows, weight {}", size,
+                   operation.weight.shape.text());
+    const i64 parts = (tokens + size - 1) / size;
+    expect(operation.probability, real, "router_confidence probability");
+    expect(operation.weight, tokens, operation.weight.cols(), real, "router_confidence weight");
+    expect(operation.entropy_sum, parts, 1, DType::f64, "router_confidence entropy_sum");
+    expect(operation.first_weight_sum, parts, 1, DType::f64, "router_confidence first_weight_sum");
+    run_on_host(stream, [this, operation, parts, size] {
+        share(parts, size * operation.probability.cols(),
+              [&](Range part) { cpu::router_confidence(operation, part); });
+    });
+}
+
+void CpuBackend::sigmoid_gate(Stream& stream, const SigmoidGate& operation) {
+    const i64 rows = operation.y.rows(), width = operation.y.cols();
+    const DType stored = operation.y.dtype;
+    expect_stored(stored, "sigmoid_gate");
+    expect(operation.logit, rows, 1, accumulation_type(stored), "sigmoid_gate logit");
+    expect(operation.rows, rows, width, stored, "sigmoid_gate rows");
+    run_on_host(stream, [this, operation, rows, width] {
+        share(rows, width, [&](Range part) { cpu::sigmoid_gate(operation, part); });
+    });
+}
+
+void CpuBackend::sigmoid_gate_backward(Stream& stream, const SigmoidGateGrad& operation) {
+    const i64 rows = operation.dy.rows(), width = operation.dy.cols();
+    const DType stored = operation.dy.dtype;
+    expect_stored(stored, "sigmoid_gate_backward");
+    expect(operation.logit, rows, 1, accumulation_type(stored), "sigmoid_gate_backward logit");
+    expect(operation.rows, rows, width, stored, "sigmoid_gate_backward rows");
+    expect(operation.d_rows, rows, width, stored, "sigmoid_gate_backward d_rows");
+    expect(operation.d_logit, rows, 1, accumulation_type(stored), "sigmoid_gate_backward d_logit");
+    run_on_host(stream, [this, operation, rows, width] {
+        share(rows, width, [&](Range part) { cpu::sigmoid_gate_grad(operation, part); });
     });
 }
 

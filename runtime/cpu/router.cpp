@@ -1,6 +1,7 @@
 #include "runtime/cpu/router.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace moesaic::cpu {
 
@@ -31,6 +32,24 @@ void sum_object(const RouterSums& operation, i64 object) {
     }
     operation.z_sum.as<double>()[object] = z_sum;
     operation.weight_sum.as<double>()[object] = weight_sum;
+}
+
+template <class Real>
+void confidence_of_part(const RouterConfidence& operation, i64 part) {
+    const i64 experts = operation.probability.cols(), choices = operation.weight.cols();
+    const i64 first = part * operation.rows_per_part;
+    const i64 last = std::min(first + operation.rows_per_part, operation.probability.rows());
+    double entropy = 0, first_weight = 0;
+    for (i64 row = first; row < last; ++row) {
+        const Real* probability = operation.probability.as<Real>() + row * experts;
+        for (i64 e = 0; e < experts; ++e) {
+            const Real p = probability[e];
+            if (p > 0) entropy -= static_cast<double>(p) * static_cast<double>(std::log(p));
+        }
+        first_weight += static_cast<double>(operation.weight.as<Real>()[row * choices]);
+    }
+    operation.entropy_sum.as<double>()[part] = entropy;
+    operation.first_weight_sum.as<double>()[part] = first_weight;
 }
 
 template <class Real>
@@ -71,6 +90,16 @@ void router_sums(const RouterSums& operation, Range objects) {
             sum_object<float>(operation, object);
         } else {
             sum_object<double>(operation, object);
+        }
+    }
+}
+
+void router_confidence(const RouterConfidence& operation, Range parts) {
+    for (i64 part = parts.first; part < parts.last; ++part) {
+        if (operation.probability.dtype == DType::f32) {
+            confidence_of_part<float>(operation, part);
+        } else {
+            confidence_of_part<double>(operation, part);
         }
     }
 }

@@ -8,6 +8,7 @@
 namespace moesaic::cpu {
 
 void router_sums(const RouterSums& operation, Range objects);
+void router_confidence(const RouterConfidence& operation, Range parts);
 void router_grad(const RouterGrad& operation, Range rows);
 
 }  // namespace moesaic::cpu

@@ -1,5 +1,6 @@
 // Cases of choosing experts and of moving rows.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "tests/conformance/op_cases.h"
@@ -163,6 +164,85 @@ void append_combine_grad(std::vector<OpCase>& cases, i64 tokens, i64 choices, i6
          .gradients = {{0, 4}, {2, 5}}});
 }
 
+void append_confidence(std::vector<OpCase>& cases, i64 tokens, i64 experts, i64 choices, i64 part) {
+    const i64 parts = (tokens + part - 1) / part;
+    Buffer probability = normal("probability", {tokens, experts});
+    for (double& one : probability.values) one = one < -1 ? 0 : std::exp(one);  // some are exactly 0
+    cases.push_back(
+        {.name = fmt::format("router_confidence {}x{} {} in parts of {}", tokens, experts, choices, part),
+         .buffers = {by_row(real(probability)), by_row(real(normal("weight", {tokens, choices}))),
+                     output("entropy_sum", {parts}, Storage::f64),
+                     output("first_weight_sum", {parts}, Storage::f64)},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 b.router_confidence(s, {.probability = v[0],
+                                         .weight = v[1],
+                                         .rows_per_part = part,
+                                         .entropy_sum = v[2],
+                                         .first_weight_sum = v[3]});
+             },
+         .reference =
+             [=](Values& v) {
+                 for (std::size_t i = 2; i < 4; ++i) std::fill(v[i].begin(), v[i].end(), 0.0);
+                 for (i64 t = 0; t < tokens; ++t) {
+                     for (i64 e = 0; e < experts; ++e) {
+                         const double p = v[0][at(t * experts + e)];
+                         if (p != 0) v[2][at(t / part)] -= p * std::log(p);
+                     }
+                     v[3][at(t / part)] += v[1][at(t * choices)];
+                 }
+             },
+         .tolerance_f32 = 1e-6,
+         .row_unit = 0});
+}
+
+void append_sigmoid_gate(std::vector<OpCase>& cases, i64 rows, i64 width) {
+    const auto gate = [](double logit) { return 1 / (1 + std::exp(-logit)); };
+    cases.push_back(
+        {.name = fmt::format("sigmoid_gate {}x{}", rows, width),
+         .buffers = {by_row(real(normal("logit", {rows, 1}, 3))), by_row(normal("rows", {rows, width})),
+                     by_row(written(normal("y", {rows, width})))},
+         .run = [](Backend& b, Stream& s,
+                   Views v) { b.sigmoid_gate(s, {.logit = v[0], .rows = v[1], .y = v[2]}); },
+         .reference =
+             [=](Values& v) {
+                 for (i64 i = 0; i < rows * width; ++i)
+                     v[2][at(i)] += gate(v[0][at(i / width)]) * v[1][at(i)];
+             },
+         .tolerance_f32 = 1e-6});
+    // d_rows in the rows' own memory, as the shared expert has it.
+    cases.push_back(
+        {.name = fmt::format("sigmoid_gate_backward {}x{}", rows, width),
+         .buffers = {by_row(real(normal("logit", {rows, 1}, 3))),
+                     by_row(written(normal("rows", {rows, width}))), by_row(normal("dy", {rows, width})),
+                     by_row(real(output("d_logit", {rows, 1}))), by_row(normal("rows", {rows, width}))},
+         .run =
+             [](Backend& b, Stream& s, Views v) {
+                 b.sigmoid_gate_backward(
+                     s, {.logit = v[0], .rows = v[1], .dy = v[2], .d_rows = v[1], .d_logit = v[3]});
+             },
+         .reference =
+             [=](Values& v) {
+                 for (i64 row = 0; row < rows; ++row) {
+                     const double s = gate(v[0][at(row)]);
+                     double dot = 0;
+                     for (i64 i = row * width; i < (row + 1) * width; ++i) {
+                         dot += v[2][at(i)] * v[1][at(i)];
+                         v[1][at(i)] = s * v[2][at(i)];
+                     }
+                     v[3][at(row)] = s * (1 - s) * dot;
+                 }
+             },
+         .objective =
+             [](Backend& b, Stream& s, Views v) {
+                 Tensor y = b.allocate(v[2].shape, DType::f64);
+                 b.zero(s, y);
+                 b.sigmoid_gate(s, {.logit = v[0], .rows = v[4], .y = y});
+                 return dot(s, y, v[2]);
+             },
+         .gradients = {{0, 3}, {4, 1}}});
+}
+
 }  // namespace
 
 void append_routing_cases(std::vector<OpCase>& cases) {
@@ -185,6 +265,14 @@ void append_routing_cases(std::vector<OpCase>& cases) {
             append_combine(cases, 101, 8, 64, weighted, accumulate);
         }
     }
+    append_confidence(cases, 0, 4, 2, 8);
+    append_confidence(cases, 1, 1, 1, 64);
+    append_confidence(cases, 21, 5, 2, 8);
+    append_confidence(cases, 700, 64, 8, 64);
+    append_sigmoid_gate(cases, 0, 8);
+    append_sigmoid_gate(cases, 3, 1);
+    append_sigmoid_gate(cases, 9, 37);
+    append_sigmoid_gate(cases, 301, 130);
     append_combine_grad(cases, 0, 2, 8);
     append_combine_grad(cases, 4, 1, 7);
     append_combine_grad(cases, 8, 3, 19);

@@ -54,6 +54,13 @@ inline std::vector<double> reference_moe(const ModelSpec& spec, const NamedValue
             reference_expert(weights, prefix + "experts." + std::to_string(expert) + ".", x);
         for (std::size_t i = 0; i < y.size(); ++i) y[i] += std::exp(logits[expert]) / sum * out[i];
     }
+    if (spec.shared_experts == 0) return y;
+    const std::vector<double> shared = reference_expert(weights, prefix + "shared_expert.", x);
+    const double gate =
+        spec.shared_gate
+            ? 1 / (1 + std::exp(-matrix_times(weights.at(prefix + "shared_expert_gate.weight"), x)[0]))
+            : 1;
+    for (std::size_t i = 0; i < y.size(); ++i) y[i] += gate * shared[i];
     return y;
 }
 

@@ -236,6 +236,15 @@ TEST(GradCheck, MoELayer) {
     for_each_router(check_moe_layer);
 }
 
+TEST(GradCheck, MoELayerWithSharedExperts) {
+    for (const bool gate : {false, true}) {
+        ModelSpec spec = tiny_spec();
+        spec.shared_experts = 2;
+        spec.shared_gate = gate;
+        check_moe_layer(spec);
+    }
+}
+
 TEST(GradCheck, MoELayerInSeveralRounds) {
     ModelSpec spec = tiny_spec();
     spec.receive_budget = 0.3;
@@ -296,6 +305,14 @@ void check_model(const ModelSpec& spec) {
 
 TEST(GradCheck, Model) {
     check_model(tiny_spec());
+}
+
+TEST(GradCheck, ModelWithSharedExpertsRecomputed) {
+    ModelSpec spec = tiny_spec();
+    spec.shared_experts = 1;
+    spec.shared_gate = true;
+    spec.recompute = true;
+    check_model(spec);
 }
 
 TEST(GradCheck, ModelTiedWithDenseLayers) {

@@ -23,7 +23,7 @@ struct Outcome {
     std::vector<std::vector<double>> y, dx;  ///< by micro-batch
     std::vector<std::size_t> rounds;
     NamedValues weights, expert_gradients;  ///< by global name
-    std::vector<double> gate_gradient;      ///< summed over ranks
+    NamedValues replicated_gradients;       ///< by name, summed over ranks
 };
 
 Work usual_work() {
@@ -91,8 +91,9 @@ void run_rank(const Work& work, Communicator& world, Outcome& outcome, std::mute
         if (parameter.placement == Placement::expert) {
             outcome.expert_gradients[parameter.name] = gradient;
         } else {
-            outcome.gate_gradient.resize(gradient.size());
-            for (std::size_t j = 0; j < gradient.size(); ++j) outcome.gate_gradient[j] += gradient[j];
+            std::vector<double>& sum = outcome.replicated_gradients[parameter.name];
+            sum.resize(gradient.size());
+            for (std::size_t j = 0; j < gradient.size(); ++j) sum[j] += gradient[j];
         }
     }
 }
@@ -112,9 +113,12 @@ void expect_same_bits(const Outcome& a, const Outcome& b) {
     EXPECT_EQ(a.y, b.y);
     EXPECT_EQ(a.dx, b.dx);
     EXPECT_EQ(a.expert_gradients, b.expert_gradients);
-    ASSERT_EQ(a.gate_gradient.size(), b.gate_gradient.size());
-    for (std::size_t i = 0; i < a.gate_gradient.size(); ++i) {
-        EXPECT_NEAR(a.gate_gradient[i], b.gate_gradient[i], 1e-12 * (1 + std::abs(a.gate_gradient[i])));
+    ASSERT_EQ(a.replicated_gradients.size(), b.replicated_gradients.size());
+    for (const auto& [name, want] : a.replicated_gradients) {
+        const std::vector<double>& got = b.replicated_gradients.at(name);
+        ASSERT_EQ(got.size(), want.size()) << name;
+        for (std::size_t i = 0; i < want.size(); ++i)
+            EXPECT_NEAR(got[i], want[i], 1e-12 * (1 + std::abs(want[i]))) << name;
     }
 }
 
@@ -147,6 +151,29 @@ TEST(MoELayer, HasTheSameBitsOnEveryLayoutAndEqualsTheReference) {
     }
 }
 
+/// N experts of width F that every token visits are one of width N*F.
+TEST(MoELayer, SharedExpertsAddToTheRoutedOnes) {
+    for (const bool gate : {false, true}) {
+        SCOPED_TRACE(gate);
+        Work work = usual_work();
+        work.spec.shared_experts = 2;
+        work.spec.shared_gate = gate;
+        const Outcome one = run(work, 1);
+        EXPECT_EQ(one.weights.at("model.layers.0.mlp.shared_expert.up_proj.weight").size(), 2U * 6 * 8);
+        EXPECT_EQ(one.weights.count("model.layers.0.mlp.shared_expert_gate.weight"), gate ? 1U : 0U);
+        expect_reference(work, one);
+        for (const int ranks : {2, 4, 8}) {
+            for (const double budget : {0.3, 2.0}) {
+                SCOPED_TRACE(fmt::format("{} ranks, budget {}", ranks, budget));
+                work.spec.receive_budget = budget;
+                expect_same_bits(one, run(work, ranks));
+            }
+        }
+        work.mode = StreamMode::deferred_shuffled;
+        expect_same_bits(one, run(work, 4));
+    }
+}
+
 TEST(MoELayer, HasTheSameBitsForEveryReceiveBudget) {
     Work work = usual_work();
     work.spec.receive_budget = 100;
@@ -176,6 +203,8 @@ TEST(MoELayer, HasTheSameBitsWhenStreamsRunInAnyOrder) {
 TEST(MoELayer, BearsOneTokenInAll) {
     Work work = usual_work();
     work.tokens = {0, 0, 1, 0};
+    work.spec.shared_experts = 1;
+    work.spec.shared_gate = true;
     const Outcome one = run(work, 1);
     expect_reference(work, one);
     for (const int ranks : {2, 4}) expect_same_bits(one, run(work, ranks));

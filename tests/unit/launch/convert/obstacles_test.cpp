@@ -54,11 +54,13 @@ TEST(ChooseFamily, TellsWhatPreventsEach) {
 
 TEST(ChooseFamily, AnOptionItDoesNotKnowPrevents) {
     Config config = config_with({});
-    config.model.moe.shared_experts = 1;  // this version does not have it; the next may
+    config.model.moe.shared_experts = 1;
+    config.model.moe.shared_gate = true;
     config.model.moe.capacity.dropless = false;
     const std::vector<std::string> list =
         obstacles(Family::mixtral, config, resolve_model(config_with({}), 256));
     EXPECT_THAT(list, testing::Contains("model.moe.shared_experts: 1 (it has 0)"));
+    EXPECT_THAT(list, testing::Contains("model.moe.shared_gate: true (it has false)"));
     EXPECT_THAT(list, testing::Contains(testing::HasSubstr("model.moe.capacity")));
     config.model.moe.experts = 0;
     EXPECT_TRUE(obstacles(Family::llama, config, resolve_model(config, 256)).empty()) << "dense: no matter";

@@ -48,6 +48,28 @@ TEST(Upcycle, TheMixtureIsTheDenseModel) {
     }
 }
 
+/// They start as nothing, and learn: their last projection is zero, the others are not.
+TEST(Upcycle, SharedExpertsBeginAtZero) {
+    const Converter converter;
+    const ExpectedLogits expected = expected_logits("llama");
+    ConvertUpcycleOptions options = upcycle(converter, fixture_folder("llama"), "mixture", 4);
+    options.overrides = {"model.moe.shared_experts=2", "model.moe.shared_gate=true"};
+    ASSERT_EQ(convert_upcycle_command(options), 0);
+    EXPECT_LE(relative_difference(converter.logits("mixture", expected.tokens, {"train.precision=fp64"}),
+                                  expected.logits),
+              2e-7);
+    const auto tensors = tensors_in(resolve_checkpoint(converter.path("mixture")));
+    const auto is_zero = [&](const std::string& name) {
+        const std::string& bytes = tensors.at("model.layers.1.mlp." + name).bytes;
+        return bytes == std::string(bytes.size(), '\0');
+    };
+    EXPECT_TRUE(is_zero("shared_expert.down_proj.weight"));
+    EXPECT_FALSE(is_zero("shared_expert.up_proj.weight"));
+    EXPECT_FALSE(is_zero("shared_expert_gate.weight"));
+    EXPECT_EQ(tensors.at("model.layers.1.mlp.shared_expert.up_proj.weight").bytes.size(),
+              2 * tensors.at("model.layers.1.mlp.experts.0.up_proj.weight").bytes.size());
+}
+
 TEST(Upcycle, NoiseIsOfTheSizeAskedForAndOfTheSeed) {
     const Converter converter;
     const auto experts = [&](const std::string& run, unsigned long seed) {
