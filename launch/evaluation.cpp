@@ -63,6 +63,7 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
     const MicroBatches batches{shard.sequences, micro_sequences, world.size()};
     BatchWindows windows(*runtime.backend, micro_sequences, seq_len, shard.document_mask);
     StepContext context = runtime.context(Phase::evaluate, 0);
+    context.observer = shard.observer;
     const i64 record = batches.micro_steps() * micro_sequences * kScores;
     std::vector<double> mine(static_cast<std::size_t>(record), 0.0);
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
@@ -104,7 +105,7 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
 }
 
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
-                             bool heldout) {
+                             bool heldout, RoutingObserver* observer) {
     const Dataset& dataset = *run.dataset;
     const WindowSource source = [&](i64 first, i64 count, WindowBuffer out) {
         for (i64 i = 0; i < count; ++i) {
@@ -116,7 +117,7 @@ ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const st
     };
     return evaluate_shard(runtime, source,
                           {static_cast<i64>(windows.size()), dataset.seq_len(),
-                           run.config.train.micro_sequences, run.config.task.data.document_mask});
+                           run.config.train.micro_sequences, run.config.task.data.document_mask, observer});
 }
 
 std::vector<DomainScore> scores_by_domain(const Dataset& dataset, const std::vector<i64>& windows,

@@ -25,6 +25,7 @@ struct ShardOptions {
     i64 sequences = 0, seq_len = 0;
     i64 micro_sequences = 1;  ///< at a time per rank
     bool document_mask = false;
+    RoutingObserver* observer = nullptr;  ///< of every micro-batch, see StepContext
 };
 
 /// Collective over the world. Evaluates all sequences of a shard in evaluation mode.
@@ -33,7 +34,8 @@ struct ShardOptions {
 
 /// Collective over the world. evaluate_shard of windows of the run's data, held-out or training ones.
 [[nodiscard]] ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run,
-                                           const std::vector<i64>& windows, bool heldout);
+                                           const std::vector<i64>& windows, bool heldout,
+                                           RoutingObserver* observer = nullptr);
 
 /// The part of a held-out shard that comes from one source or file.
 struct DomainScore {

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <csignal>
 #include <fstream>
-#include <numeric>
 
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
@@ -46,15 +45,6 @@ std::string shown(double value) {
     return std::isnan(value) ? "nan" : fmt::format("{}", value);  // never "-nan"
 }
 
-double entropy_of(const std::vector<i64>& load) {
-    const double total = static_cast<double>(std::accumulate(load.begin(), load.end(), i64{0}));
-    double entropy = 0;
-    for (const i64 one : load) {
-        if (one > 0) entropy -= static_cast<double>(one) / total * std::log(static_cast<double>(one) / total);
-    }
-    return entropy;
-}
-
 }  // namespace
 
 void install_stop_signals() {
@@ -70,6 +60,8 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       training_(runtime_, config_, *run.dataset),
       probe_(probe_windows(run)),
       heldout_(heldout_windows(run)),
+      watch_(config_.metrics.alarms, run.spec),
+      routing_probe_(runtime_),
       start_(Clock::now()) {
     if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
     begin();
@@ -138,9 +130,13 @@ int Trainer::run() {
     }
     i64 current = position_.step;
     while (current < config_.train.steps) {
+        action_ = AlarmAction::none;
         const StepResult result = step(++current);
         if (due(current, config_.train.eval_every)) evaluate(current);
-        if (due(current, config_.train.checkpoint_every) || result.stop_requested) checkpoint(current);
+        if (due(current, config_.train.checkpoint_every) || result.stop_requested ||
+            action_ >= AlarmAction::checkpoint)
+            checkpoint(current);
+        if (action_ == AlarmAction::stop) return stop_by_alarm(current);
         if (result.stop_requested) return finish(current, "stopped", 75);
     }
     if (checkpoint_step_ != current) checkpoint(current);
@@ -169,7 +165,9 @@ StepResult Trainer::step(i64 step) {
     since_record_.exchange_seconds += after.seconds - before.seconds;
     since_record_.exchange_bytes += after.sent_bytes - before.sent_bytes;
     ++since_record_.steps;
+    const AlarmVerdict verdict = watch_.after_step(step, result, runtime_.model.selection_biases());
     if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
+    heed(verdict);
     return result;
 }
 
@@ -201,46 +199,34 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.exchange_ms = slowest[1] * 1e3;
     record.exchange_bytes = bytes;
     record.flops_utilization = model_flops_per_token(run_.spec) * tokens / seconds / peak_flops_;
-    record.dropped_fraction = 0.0;
+    record.dropped_fraction = watch_.dropped_fraction();
     record.memory_bytes = static_cast<i64>(slowest[2]);
-    const i64 experts = run_.spec.experts;
-    double worst = 1;
-    for (std::size_t first = 0; first < result.expert_counts.size();
-         first += static_cast<std::size_t>(experts)) {
-        const auto begin = result.expert_counts.begin() + static_cast<std::ptrdiff_t>(first);
-        const double mean = static_cast<double>(std::accumulate(begin, begin + experts, i64{0})) /
-                            static_cast<double>(experts);
-        if (mean > 0)
-            worst = std::max(worst, static_cast<double>(*std::max_element(begin, begin + experts)) / mean);
-    }
-    record.load_max_over_mean = worst;
+    record.load_max_over_mean = watch_.worst_max_over_mean();
     sinks_.write(record);
-    record_experts(step, result);
+    for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);
+    sinks_.write(watch_.health(false));
 }
 
-void Trainer::record_experts(i64 step, const StepResult& result) {
-    std::size_t index = 0;
-    for (int layer = 0; layer < run_.spec.layers; ++layer) {
-        if (!run_.spec.has_experts(layer)) continue;
-        const auto begin =
-            result.expert_counts.begin() + static_cast<std::ptrdiff_t>(index) * run_.spec.experts;
-        ExpertsRecord record;
-        record.step = step;
-        record.layer = layer;
-        record.load.assign(begin, begin + run_.spec.experts);
-        record.entropy = entropy_of(record.load);
-        record.dead = std::count(record.load.begin(), record.load.end(), 0);
-        record.weight_mean = result.weight_mean[index++];
-        sinks_.write(record);
-    }
+void Trainer::heed(const AlarmVerdict& verdict) {
+    action_ = std::max(action_, verdict.action);
+    if (stop_reason_.empty()) stop_reason_ = verdict.stop_reason;
+    for (const std::string& text : verdict.cleared) log_info("{}", text);
+    for (const AlarmRecord& record : verdict.raised) sinks_.write(record);
 }
 
 void Trainer::evaluate(i64 step) {
-    const ShardScores heldout = evaluate_windows(runtime_, run_, heldout_, true);
-    const ShardScores probe = evaluate_windows(runtime_, run_, probe_, false);
-    if (runtime_.mesh->world().rank() != 0) return;
+    RoutingObserver* const watch_heldout = heldout_.empty() ? nullptr : &routing_probe_;
+    routing_probe_.begin();
+    const ShardScores heldout = evaluate_windows(runtime_, run_, heldout_, true, watch_heldout);
+    const ShardScores probe =
+        evaluate_windows(runtime_, run_, probe_, false, heldout_.empty() ? &routing_probe_ : nullptr);
     EvalRecord record;
     record.step = step;
+    record.routing_changed = routing_probe_.finish();
+    const std::optional<double> heldout_loss =
+        heldout.loss.empty() ? std::nullopt : std::optional(heldout.mean_loss());
+    const AlarmVerdict verdict = watch_.after_evaluation(step, heldout_loss, record.routing_changed);
+    if (runtime_.mesh->world().rank() != 0) return heed(verdict);
     record.train_probe_loss = probe.mean_loss();
     record.train_probe_error = probe.mean_error();
     if (!heldout.loss.empty()) {
@@ -257,6 +243,7 @@ void Trainer::evaluate(i64 step) {
         }
     }
     sinks_.write(record);
+    heed(verdict);
 }
 
 void Trainer::checkpoint(i64 step) {
@@ -268,7 +255,17 @@ void Trainer::checkpoint(i64 step) {
     sinks_.write(record);
 }
 
+int Trainer::stop_by_alarm(i64 step) {
+    const int code = finish(step, "stopped by alarm", 1);
+    if (runtime_.mesh->world().rank() == 0)
+        log_message(LogLevel::error,
+                    fmt::format("step {}, all ranks: stopped by {}; checkpoint: {}/{}", step, stop_reason_,
+                                checkpoints_folder(options_.run_folder), step_folder_name(step)));
+    return code;
+}
+
 int Trainer::finish(i64 step, const char* status, int code) {
+    sinks_.write(watch_.health(true));
     EndRecord record;
     record.step = step;
     record.status = status;

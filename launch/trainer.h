@@ -7,7 +7,9 @@
 
 #include "launch/checkpointer.h"
 #include "launch/evaluation.h"
+#include "launch/routing_probe.h"
 #include "launch/run_setup.h"
+#include "launch/run_watch.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/sink.h"
 
@@ -24,8 +26,9 @@ class Trainer {
     /// Collective over `world`.
     Trainer(const RunSetup& run, Communicator& world, const TrainerOptions& options);
 
-    /// Collective over the world. Trains to the last step and returns the exit code: 0, or 75 after a
-    /// checkpoint because a signal asked for it.
+    /// Collective over the world. Trains to the last step and returns the exit code: 0, or after a checkpoint
+    /// 75 because a signal asked for it, 1 because an alarm with action `stop` was raised: not 75, with which
+    /// a scheduler would start the run again.
     int run();
 
   private:
@@ -33,9 +36,11 @@ class Trainer {
     /// Collective over the world. One step with its record, where one is due.
     StepResult step(i64 step);
     void record_step(i64 step, const StepResult& result, double lr);
-    void record_experts(i64 step, const StepResult& result);
     /// Collective over the world.
     void evaluate(i64 step);
+    /// Writes what was raised and cleared; the heaviest action of the step counts.
+    void heed(const AlarmVerdict& verdict);
+    int stop_by_alarm(i64 step);
     /// Collective over the world.
     void checkpoint(i64 step);
     int finish(i64 step, const char* status, int code);
@@ -49,6 +54,10 @@ class Trainer {
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_file_{nullptr, &std::fclose};
     SinkGroup sinks_;  // empty but on rank 0; writes to log_file_
     std::vector<i64> probe_, heldout_;
+    RunWatch watch_;
+    RoutingProbe routing_probe_;
+    AlarmAction action_ = AlarmAction::none;  // of the current step's alarms
+    std::string stop_reason_;
     TrainingPosition position_;
     std::chrono::steady_clock::time_point start_;
     double peak_flops_ = 0;  // of all ranks

@@ -8,12 +8,17 @@ namespace moesaic {
 
 namespace {
 
+/// What a record holds of one MoE layer's router: sums over a micro-batch.
+enum RouterSum : i64 { kWeights, kChoices, kDropped, kFirstWeights, kEntropies, kTokens, kRouterSums };
+
 /// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
-/// carries it all: per micro-step [aux, z, {sum of weights, choices} of each MoE layer, loss of each
-/// sequence], and whether it has to stop.
+/// carries it all: per micro-step [aux, z, the sums of each MoE layer's router, loss of each sequence], and
+/// whether it has to stop.
 struct RecordLayout {
     RecordLayout(const MicroBatches& batches, i64 moe_layers)
-        : losses(2 + 2 * moe_layers), stride(losses + batches.size), stop(batches.micro_steps() * stride) {}
+        : losses(2 + kRouterSums * moe_layers),
+          stride(losses + batches.size),
+          stop(batches.micro_steps() * stride) {}
     i64 losses, stride, stop;
     [[nodiscard]] i64 size() const { return stop + 1; }
 };
@@ -31,6 +36,29 @@ void add_router_statistics(const ForwardResult& result, std::vector<i64>& counts
     for (const RouterStatistics& router : result.routers) {
         for (const i64 choices : router.counts) *count++ += choices;
     }
+}
+
+void write_router(const RouterStatistics& router, double* sums) {
+    sums[kWeights] = router.weight_sum;
+    sums[kChoices] = static_cast<double>(router.choices);
+    sums[kDropped] = static_cast<double>(router.dropped);
+    if (!router.entropy_sum) return;
+    sums[kFirstWeights] = *router.first_weight_sum;
+    sums[kEntropies] = *router.entropy_sum;
+    sums[kTokens] = static_cast<double>(router.tokens);  // of a distribution
+}
+
+RouterMeans means_of(const double* sums) {
+    RouterMeans means;
+    if (sums[kChoices] > 0) {
+        means.weight = sums[kWeights] / sums[kChoices];
+        means.dropped = sums[kDropped] / sums[kChoices];
+    }
+    if (sums[kTokens] > 0) {
+        means.first_weight = sums[kFirstWeights] / sums[kTokens];
+        means.entropy = sums[kEntropies] / sums[kTokens];
+    }
+    return means;
 }
 
 }  // namespace
@@ -138,9 +166,10 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
         mine[layout.losses + s] = std::accumulate(losses, losses + seq_len, 0.0);
     }
     add_router_statistics(result, counts);
-    for (std::size_t layer = 0; layer < result.routers.size(); ++layer) {
-        mine[2 + 2 * layer] = result.routers[layer].weight_sum;
-        mine[3 + 2 * layer] = static_cast<double>(result.routers[layer].choices);
+    double* sums = mine + 2;
+    for (const RouterStatistics& router : result.routers) {
+        write_router(router, sums);
+        sums += kRouterSums;
     }
     const bool last = index + 1 == micro_batches_.micro_steps();
     runtime_.model.backward(context, saved, global, [&](int segment) {
@@ -162,8 +191,7 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
     runtime_.exchange->synchronize();
     StepResult result;
     result.sequence_loss.reserve(static_cast<std::size_t>(micro_batches_.sequences));
-    std::vector<double> choices(static_cast<std::size_t>(runtime_.model.spec().expert_layers()), 0.0);
-    result.weight_mean = choices;
+    std::vector<double> routers(static_cast<std::size_t>(layout.losses - 2), 0.0);
     // Micro-batch order, not rank order: these sums are the same bits on every layout.
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         for (int rank = 0; rank < world.size(); ++rank) {
@@ -173,14 +201,11 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
             const i64 count = micro_batches_.part(i, rank).count;
             result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses,
                                         part + layout.losses + count);
-            for (std::size_t layer = 0; layer < choices.size(); ++layer) {
-                result.weight_mean[layer] += part[2 + 2 * layer];
-                choices[layer] += part[3 + 2 * layer];
-            }
+            for (std::size_t j = 0; j < routers.size(); ++j) routers[j] += part[2 + j];
         }
     }
-    for (std::size_t layer = 0; layer < choices.size(); ++layer) {
-        if (choices[layer] > 0) result.weight_mean[layer] /= choices[layer];
+    for (std::size_t first = 0; first < routers.size(); first += kRouterSums) {
+        result.routers.push_back(means_of(routers.data() + first));
     }
     for (int rank = 0; rank < world.size(); ++rank) {
         if (all[static_cast<std::size_t>(rank * layout.size() + layout.stop)] != 0.0)

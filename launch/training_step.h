@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
@@ -9,6 +10,16 @@
 #include "runtime/data/sampler.h"
 
 namespace moesaic {
+
+/// What the routers of one layer did with the global batch.
+struct RouterMeans {
+    double weight = 0;  ///< mean of a choice's weight
+    /// Means over tokens of the first choice's weight and of the entropy of the router's distribution in
+    /// nats; absent where the router has no distribution.
+    std::optional<double> first_weight, entropy;
+    double dropped = 0;  ///< share of the choices
+    bool operator==(const RouterMeans&) const = default;
+};
 
 /// What a step measured, the same numbers on every rank and every layout.
 struct StepResult {
@@ -19,7 +30,7 @@ struct StepResult {
     i64 targets = 0;
     std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets, nats
     std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
-    std::vector<double> weight_mean;    ///< [MoE layers] mean weight of a choice
+    std::vector<RouterMeans> routers;   ///< [MoE layers]
     bool stop_requested = false;        ///< some rank was told to stop
 };
 

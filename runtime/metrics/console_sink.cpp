@@ -1,6 +1,7 @@
 #include "runtime/metrics/console_sink.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -65,6 +66,33 @@ std::string bounds_text(const std::map<std::string, BoundResult>& bounds) {
     return text;
 }
 
+/// "dead_experts (layers 0, 3)  entropy (layer 3)"; empty where nothing is raised.
+std::string alarms_text(const std::vector<ExpertsRecord>& layers) {
+    std::map<std::string, std::vector<i64>> where;
+    for (const ExpertsRecord& layer : layers) {
+        for (const std::string& kind : layer.alarms) where[kind].push_back(layer.layer);
+    }
+    std::string text;
+    for (const auto& [kind, numbers] : where)
+        text += fmt::format("{}{} (layer{} {})", text.empty() ? "" : "  ", kind,
+                            numbers.size() == 1 ? "" : "s", fmt::join(numbers, ", "));
+    return text;
+}
+
+std::string cell(std::optional<double> value, int decimals, double scale = 1, const char* unit = "") {
+    return value ? fmt::format("{:.{}f}{}", scale * *value, decimals, unit) : "-";
+}
+
+constexpr const char* kHealthRow = "  {:>5}  {:>8}  {:>9}  {:>8}  {:>4}  {:>14}  {:>12}  {:>7}  {:>7}  {}";
+
+std::string health_row(const ExpertsRecord& layer, std::optional<double> changed) {
+    return fmt::format(fmt::runtime(kHealthRow), layer.layer, cell(layer.max_over_mean, 2),
+                       cell(layer.variation, 2), cell(layer.evenness, 3), layer.dead.value_or(0),
+                       cell(layer.router_entropy, 3), cell(layer.first_weight_mean, 3),
+                       cell(layer.dropped_fraction, 1, 100, "%"), cell(changed, 1, 100, "%"),
+                       layer.alarms.empty() ? "-" : fmt::format("{}", fmt::join(layer.alarms, ", ")));
+}
+
 }  // namespace
 
 ConsoleSink::ConsoleSink(const SinkOptions& options) : options_(options) {
@@ -126,6 +154,22 @@ void ConsoleSink::write(const StepRecord& record) {
     add(line, "  dropped {:.1f}%", share(record.dropped_fraction, {}, 100));
     add(line, "  |g| {:.2f}", record.grad_norm);
     print(line + fmt::format("  lr {:.1e}", record.lr));
+}
+
+void ConsoleSink::write(const RouterHealthRecord& record) {
+    if (!record.last) {
+        const std::string raised = alarms_text(record.layers);
+        if (!raised.empty()) print("  raised alarms: " + raised);
+        return;
+    }
+    if (record.layers.empty()) return;
+    print(fmt::format("routers in step {} (load: max/mean, variation, evenness, experts without tokens)",
+                      record.step));
+    print(fmt::format(fmt::runtime(kHealthRow), "layer", "max/mean", "variation", "evenness", "dead",
+                      "router entropy", "first weight", "dropped", "changed", "alarms"));
+    for (std::size_t i = 0; i < record.layers.size(); ++i)
+        print(health_row(record.layers[i],
+                         i < record.changed.size() ? std::optional(record.changed[i]) : std::nullopt));
 }
 
 void ConsoleSink::write(const EvalRecord& record) {

@@ -13,6 +13,8 @@ class ConsoleSink : public Sink {
 
     void write(const RunRecord& record) override;
     void write(const StepRecord& record) override;
+    /// A line where alarms are raised, nothing where all is well; a table at the end of the run.
+    void write(const RouterHealthRecord& record) override;
     void write(const EvalRecord& record) override;
     void write(const AlarmRecord& record) override;
     void write(const CheckpointRecord& record) override;

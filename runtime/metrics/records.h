@@ -76,9 +76,18 @@ struct ExpertsRecord {
     static constexpr std::string_view kEvent = "experts";
     i64 step = 0, layer = 0;
     std::vector<i64> load;              ///< tokens per expert over all ranks
-    std::optional<double> entropy;      ///< of the load
-    std::optional<i64> dead;            ///< experts without tokens
+    std::optional<double> entropy;      ///< of the load, nats
+    std::optional<i64> dead;            ///< experts without tokens in this step
     std::optional<double> weight_mean;  ///< of the routing weights
+    /// Of the load: 1 is even, 0 as uneven as it can be, all tokens on the same top_k experts.
+    std::optional<double> evenness;
+    std::optional<double> max_over_mean, variation;  ///< of the load; variation is standard deviation / mean
+    std::vector<i64> idle_steps;                     ///< by expert: steps since its last token
+    std::optional<double> router_entropy;            ///< mean over tokens, of the router's distribution, nats
+    std::optional<double> first_weight_mean;         ///< over tokens, of the first choice's weight
+    std::optional<double> dropped_fraction;          ///< of the choices
+    std::optional<double> bias_span;                 ///< largest minus smallest selection bias
+    std::vector<std::string> alarms;                 ///< kinds that are raised for this layer now
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -88,6 +97,36 @@ struct ExpertsRecord {
         visit("entropy", entropy);
         visit("dead", dead);
         visit("weight_mean", weight_mean);
+        visit("evenness", evenness);
+        visit("max_over_mean", max_over_mean);
+        visit("variation", variation);
+        visit("idle_steps", idle_steps);
+        visit("router_entropy", router_entropy);
+        visit("first_weight_mean", first_weight_mean);
+        visit("dropped_fraction", dropped_fraction);
+        visit("bias_span", bias_span);
+        visit("alarms", alarms);
+    }
+};
+
+/// All layers with experts at once, for sinks that people read; its numbers are those of ExpertsRecord.
+struct RouterHealthRecord {
+    i64 step = 0;
+    bool last = false;  ///< at the end of the run
+    std::vector<ExpertsRecord> layers;
+    std::vector<double> changed;  ///< by layer, RoutingChange::share of the latest evaluation; may be empty
+};
+
+/// How many tokens of a fixed held-out probe have another set of experts than at the evaluation before.
+struct RoutingChange {
+    i64 layer = 0;
+    double share = 0;
+    bool operator==(const RoutingChange&) const = default;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("layer", layer);
+        visit("share", share);
     }
 };
 
@@ -99,6 +138,7 @@ struct EvalRecord {
     std::optional<double> heldout_error, train_probe_error;
     std::map<std::string, double> heldout_by_source;  ///< by source of a blend, or by file
     std::map<std::string, BoundResult> bounds;
+    std::vector<RoutingChange> routing_changed;  ///< by layer; empty at the first evaluation
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -112,6 +152,7 @@ struct EvalRecord {
         visit("train_probe_error", train_probe_error);
         visit("heldout_by_source", heldout_by_source);
         visit("bounds", bounds);
+        visit("routing_changed", routing_changed);
     }
 };
 
@@ -120,6 +161,8 @@ struct AlarmRecord {
     i64 step = 0;
     std::string kind, message;
     std::optional<i64> rank, layer, expert;  ///< what the alarm speaks of
+    std::optional<double> value, threshold;  ///< what was measured, and from where on it is alarming
+    std::string action = "warn";             ///< what the run does about it
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -129,6 +172,9 @@ struct AlarmRecord {
         visit("rank", rank);
         visit("layer", layer);
         visit("expert", expert);
+        visit("value", value);
+        visit("threshold", threshold);
+        visit("action", action);
     }
 };
 

@@ -24,6 +24,7 @@ class Sink {
     virtual void write(const RunRecord&) {}
     virtual void write(const StepRecord&) {}
     virtual void write(const ExpertsRecord&) {}
+    virtual void write(const RouterHealthRecord&) {}
     virtual void write(const EvalRecord&) {}
     virtual void write(const AlarmRecord&) {}
     virtual void write(const CheckpointRecord&) {}
@@ -56,6 +57,7 @@ class SinkGroup : public Sink {
     void write(const RunRecord& record) override { write_all(record); }
     void write(const StepRecord& record) override { write_all(record); }
     void write(const ExpertsRecord& record) override { write_all(record); }
+    void write(const RouterHealthRecord& record) override { write_all(record); }
     void write(const EvalRecord& record) override { write_all(record); }
     void write(const AlarmRecord& record) override { write_all(record); }
     void write(const CheckpointRecord& record) override { write_all(record); }

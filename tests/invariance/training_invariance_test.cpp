@@ -56,8 +56,8 @@ class TrainingInvariance : public testing::Test {
         return train(run);
     }
 
-    void compare_layouts(DType dtype, double tolerance) {
-        const TrainingRun run = training_run(dtype);
+    void compare_layouts(DType dtype, double tolerance, const std::vector<std::string>& overrides = {}) {
+        const TrainingRun run = training_run(dtype, overrides);
         const TrainingOutcome one = train_on(run, {1, 1});
         double worst = 0;
         for (const Layout layout : all_layouts()) {
@@ -66,6 +66,7 @@ class TrainingInvariance : public testing::Test {
             EXPECT_EQ(outcome.steps[0].sequence_loss, one.steps[0].sequence_loss);
             EXPECT_EQ(outcome.steps[0].loss, one.steps[0].loss);
             EXPECT_EQ(outcome.steps[0].expert_counts, one.steps[0].expert_counts);
+            EXPECT_EQ(outcome.steps[0].routers, one.steps[0].routers);
             ASSERT_EQ(outcome.steps.size(), one.steps.size());
             for (std::size_t i = 0; i < one.steps.size(); ++i) {
                 const double difference =
@@ -91,6 +92,20 @@ TEST_F(TrainingInvariance, DoublePrecision) {
 
 TEST_F(TrainingInvariance, Bfloat16) {
     compare_layouts(DType::bf16, 1e-5);
+}
+
+TEST_F(TrainingInvariance, SharedExperts) {
+    const std::vector<std::string> shared{"model.moe.shared_experts=2", "model.moe.shared_gate=true"};
+    compare_layouts(DType::f32, 2e-6, shared);
+    TrainingRun run = training_run(DType::bf16, shared);
+    run.last_step = 3;
+    for (const Layout layout : {Layout{1, 1}, {4, 2}}) {
+        run.spec.recompute = false;
+        const TrainingOutcome keeping = train_on(run, layout);
+        EXPECT_TRUE(keeping.weights.contains("model.layers.0.mlp.shared_expert_gate.weight"));
+        run.spec.recompute = true;
+        expect_same_bits(train_on(run, layout), keeping);
+    }
 }
 
 /// A bf16 run takes nearly the course of an f32 run, with half the bytes between ranks: all experts are
@@ -225,7 +240,8 @@ class TrainingCheckpoints : public TrainingInvariance {
 };
 
 TEST_F(TrainingCheckpoints, AnyLayoutReadsWhatAnotherWrote) {
-    const TrainingRun run = training_run(DType::f32);
+    const TrainingRun run =
+        training_run(DType::f32, {"model.moe.shared_experts=1", "model.moe.shared_gate=true"});
     const TrainingOutcome saved = train_and_save(run, {4, 2});
     ASSERT_EQ(saved.moments.size(), 2 * saved.weights.size());
     for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {8, 1}, {8, 4}, {8, 8}}) {

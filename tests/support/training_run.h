@@ -36,7 +36,7 @@ struct TrainingOutcome {
 [[nodiscard]] inline bool same_bits(const StepResult& a, const StepResult& b) {
     return a.loss == b.loss && a.loss_aux == b.loss_aux && a.loss_z == b.loss_z &&
            a.grad_norm == b.grad_norm && a.sequence_loss == b.sequence_loss &&
-           a.expert_counts == b.expert_counts && a.weight_mean == b.weight_mean;
+           a.expert_counts == b.expert_counts && a.routers == b.routers;
 }
 
 /// Everything that training computed is the same to the last bit.

@@ -76,12 +76,16 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
                             "load_max_over_mean", "dropped_fraction", "memory_bytes"));
     EXPECT_THAT(names_in(json_of(ExpertsRecord())),
-                ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean"));
-    EXPECT_THAT(names_in(json_of(EvalRecord())),
-                ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
-                            "heldout_error", "train_probe_error", "heldout_by_source", "bounds"));
+                ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
+                            "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
+                            "dropped_fraction", "bias_span", "alarms"));
+    EXPECT_THAT(
+        names_in(json_of(EvalRecord())),
+        ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
+                    "heldout_error", "train_probe_error", "heldout_by_source", "bounds", "routing_changed"));
     EXPECT_THAT(names_in(json_of(AlarmRecord())),
-                ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert"));
+                ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert", "value",
+                            "threshold", "action"));
     EXPECT_THAT(names_in(json_of(CheckpointRecord())),
                 ElementsAre("event", "step", "path", "bytes", "seconds"));
     EXPECT_THAT(names_in(json_of(EndRecord())), ElementsAre("event", "step", "status", "seconds"));
@@ -230,6 +234,51 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         "ALARM at step 120: dead_expert: no tokens for 50 steps (layer 2, expert 5)\n"
         "step 300/300  100%  eta  0:00  loss    nan  held-out  3.498  gap  0.086  lr 0.0e+00\n"
         "done at step 300 after 2:05\n");
+}
+
+TEST(Sinks, ConsoleShowsRoutersWhereSomethingIsOddAndAtTheEnd) {
+    const ScratchFolder run;
+    const std::string path = run / "console";
+    SinkOptions options;
+    options.console = std::fopen(path.c_str(), "w");
+    ConsoleSink sink(options);
+    RouterHealthRecord health;
+    health.step = 40;
+    for (const i64 layer : {1, 3, 5}) {
+        ExpertsRecord& record = health.layers.emplace_back();
+        record.layer = layer;
+        record.load = {4, 0, 4};
+        record.dead = 1;
+        record.max_over_mean = 1.5;
+        record.variation = 0.707;
+        record.evenness = 0.25;
+        record.weight_mean = 0.5;
+    }
+    sink.write(health);  // all is well: nothing
+    health.layers[0].alarms = {"dead_experts"};
+    health.layers[2].alarms = {"dead_experts", "entropy"};
+    health.layers[2].router_entropy = 1.0986;
+    health.layers[2].first_weight_mean = 0.61;
+    health.layers[2].dropped_fraction = 0.0125;
+    sink.write(health);
+    health.last = true;
+    health.changed = {0.5, 0.25, 0.125};
+    sink.write(health);
+    RouterHealthRecord dense;
+    dense.last = true;
+    sink.write(dense);
+    std::fclose(options.console);
+    EXPECT_EQ(
+        read_text(path),
+        "  raised alarms: dead_experts (layers 1, 5)  entropy (layer 5)\n"
+        "routers in step 40 (load: max/mean, variation, evenness, experts without tokens)\n"
+        "  layer  max/mean  variation  evenness  dead  router entropy  first weight  dropped  changed  "
+        "alarms\n"
+        "      1      1.50       0.71     0.250     1               -             -        -    50.0%  "
+        "dead_experts\n"
+        "      3      1.50       0.71     0.250     1               -             -        -    25.0%  -\n"
+        "      5      1.50       0.71     0.250     1           1.099         0.610     1.2%    12.5%  "
+        "dead_experts, entropy\n");
 }
 
 TEST(Sinks, ConsoleTextsAreCompact) {

@@ -1,0 +1,102 @@
+#include "launch/alarm_board.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace moesaic {
+
+namespace {
+
+/// What distinguishes the kinds; in the order of AlarmKind.
+struct KindEntry {
+    const char* name;
+    AlarmConfig AlarmsConfig::*settings;
+    bool below;          ///< small values are alarming
+    double healthy;      ///< the value when all is well
+    bool counts_values;  ///< `steps` counts alarming values on end; else the value already takes it in
+    const char* remedy;
+};
+
+constexpr KindEntry kKinds[] = {
+    {"dead_experts", &AlarmsConfig::dead_experts, false, 0, false,
+     "an expert without tokens learns nothing; raise model.moe.balance.aux or lower optimizer.lr"},
+    {"load_max_over_mean", &AlarmsConfig::load_max_over_mean, false, 1, true,
+     "raise model.moe.balance.aux; the rank that holds the expert keeps the others waiting"},
+    {"entropy", &AlarmsConfig::entropy, true, 1, true,
+     "the router collapses onto few experts; raise model.moe.balance.aux, lower optimizer.lr, or go back to "
+     "an "
+     "earlier checkpoint"},
+    {"dropped_fraction", &AlarmsConfig::dropped_fraction, false, 0, true,
+     "raise model.moe.capacity.factor or model.moe.balance.aux, or set model.moe.capacity to dropless"},
+    {"changed_expert", &AlarmsConfig::changed_expert, false, 0, false,
+     "routing that does not settle keeps experts from specialising; lower optimizer.lr"},
+    {"bias_saturation", &AlarmsConfig::bias_saturation, false, 0, true,
+     "the bias alone now decides which experts are chosen; lower the router's bias update rate"},
+    {"loss_spike", &AlarmsConfig::loss_spike, false, 1, false,
+     "look at this step's data (moesaic data dump) and at grad_norm; lower optimizer.lr or optimizer.clip, "
+     "or "
+     "go back to an earlier checkpoint"},
+    {"heldout_rise", &AlarmsConfig::heldout_rise, false, 1, false,
+     "the model overfits or diverges; take the checkpoint with the lowest held-out loss, use more data or a "
+     "lower optimizer.lr"},
+};
+
+const KindEntry& entry_of(AlarmKind kind) {
+    return kKinds[static_cast<std::size_t>(kind)];
+}
+
+AlarmAction action_of(const std::string& name) {
+    return name == "stop"         ? AlarmAction::stop
+           : name == "checkpoint" ? AlarmAction::checkpoint
+                                  : AlarmAction::warn;
+}
+
+std::string place_text(std::optional<i64> layer) {
+    return layer ? fmt::format(" of layer {}", *layer) : "";
+}
+
+}  // namespace
+
+const AlarmConfig* AlarmBoard::settings(AlarmKind kind) const {
+    const AlarmConfig& one = config_.*entry_of(kind).settings;
+    return config_.off || one.off ? nullptr : &one;
+}
+
+void AlarmBoard::observe(i64 step, const Observation& seen, AlarmVerdict& verdict) {
+    const AlarmConfig* const settings_of_kind = settings(seen.kind);
+    if (settings_of_kind == nullptr) return;
+    const KindEntry& entry = entry_of(seen.kind);
+    const AlarmRule rule{settings_of_kind->threshold, entry.below,
+                         entry.counts_values ? settings_of_kind->steps : 1, entry.healthy};
+    const AlarmChange change = states_[{seen.kind, seen.layer}].update(seen.value, rule);
+    if (change == AlarmChange::cleared)
+        verdict.cleared.push_back(fmt::format("step {}: alarm {}{} is over: {:.3g}", step, entry.name,
+                                              place_text(seen.layer), seen.value));
+    if (change != AlarmChange::raised) return;
+    AlarmRecord record;
+    record.step = step;
+    record.kind = entry.name;
+    record.message = fmt::format("{}; {}", seen.what(), entry.remedy);
+    record.layer = seen.layer;
+    record.expert = seen.expert;
+    record.value = seen.value;
+    record.threshold = rule.threshold;
+    record.action = settings_of_kind->action;
+    const AlarmAction action = action_of(record.action);
+    verdict.action = std::max(verdict.action, action);
+    if (action == AlarmAction::stop && verdict.stop_reason.empty())
+        verdict.stop_reason =
+            fmt::format("alarm {}{}: {}", record.kind, place_text(seen.layer), record.message);
+    verdict.raised.push_back(std::move(record));
+}
+
+std::vector<std::string> AlarmBoard::raised(std::optional<i64> layer) const {
+    std::vector<std::string> names;
+    for (const auto& [place, state] : states_) {
+        if (place.second == layer && state.raised()) names.emplace_back(entry_of(place.first).name);
+    }
+    return names;
+}
+
+}  // namespace moesaic

@@ -1,0 +1,229 @@
+#include "launch/run_watch.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/metrics/load_summary.h"
+
+namespace moesaic {
+
+namespace {
+
+constexpr std::size_t kExpertsNamed = 8;
+
+double median_of(std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+/// "5", "1, 4, 5", and no more than a line holds.
+std::string named(std::vector<i64> experts) {
+    const bool many = experts.size() > kExpertsNamed;
+    if (many) experts.resize(kExpertsNamed);
+    return fmt::format("{}{}", fmt::join(experts, ", "), many ? ", ..." : "");
+}
+
+}  // namespace
+
+RunWatch::RunWatch(const AlarmsConfig& alarms, const ModelSpec& spec) : spec_(spec), board_(alarms) {
+    for (int layer = 0; layer < spec.layers; ++layer) {
+        if (!spec.has_experts(layer)) continue;
+        ExpertsRecord& record = layers_.emplace_back();
+        record.layer = layer;
+        record.load.assign(static_cast<std::size_t>(spec.experts), 0);
+        record.idle_steps.assign(static_cast<std::size_t>(spec.experts), 0);
+    }
+}
+
+void RunWatch::measure_layer(std::size_t index, i64 step, const StepResult& result,
+                             const std::vector<double>& bias) {
+    ExpertsRecord& record = layers_[index];
+    const auto first = result.expert_counts.begin() + static_cast<std::ptrdiff_t>(index) * spec_.experts;
+    record.step = step;
+    record.load.assign(first, first + spec_.experts);
+    for (std::size_t expert = 0; expert < record.load.size(); ++expert) {
+        i64& idle = record.idle_steps[expert];
+        idle = record.load[expert] > 0 ? 0 : idle + 1;
+    }
+    const LoadSummary summary = summarize_load(record.load, spec_.top_k);
+    const RouterMeans& means = result.routers[index];
+    record.entropy = summary.entropy;
+    record.dead = summary.dead;
+    record.evenness = summary.evenness;
+    record.max_over_mean = summary.max_over_mean;
+    record.variation = summary.variation;
+    record.weight_mean = means.weight;
+    record.router_entropy = means.entropy;
+    record.first_weight_mean = means.first_weight;
+    record.dropped_fraction = means.dropped;
+    if (!bias.empty()) {
+        const auto [low, high] = std::minmax_element(bias.begin(), bias.end());
+        record.bias_span = *high - *low;
+    }
+}
+
+void RunWatch::watch_dead_experts(const ExpertsRecord& layer, AlarmVerdict& verdict) {
+    const AlarmConfig* const settings = board_.settings(AlarmKind::dead_experts);
+    if (settings == nullptr) return;
+    std::vector<i64> dead;
+    for (std::size_t expert = 0; expert < layer.idle_steps.size(); ++expert) {
+        if (layer.idle_steps[expert] >= settings->steps) dead.push_back(static_cast<i64>(expert));
+    }
+    board_.observe(layer.step,
+                   {AlarmKind::dead_experts, static_cast<double>(dead.size()), layer.layer,
+                    dead.empty() ? std::nullopt : std::optional(dead.front()),
+                    [&] {
+                        return fmt::format("{} of {} experts ({}) got no token for {} steps", dead.size(),
+                                           layer.load.size(), named(dead), settings->steps);
+                    }},
+                   verdict);
+}
+
+void RunWatch::watch_layer(const ExpertsRecord& layer, AlarmVerdict& verdict) {
+    watch_dead_experts(layer, verdict);
+    const auto steps = [this](AlarmKind kind) {
+        const AlarmConfig* const settings = board_.settings(kind);
+        return settings == nullptr ? 0 : settings->steps;
+    };
+    const i64 busiest = std::max_element(layer.load.begin(), layer.load.end()) - layer.load.begin();
+    board_.observe(layer.step,
+                   {AlarmKind::load_max_over_mean, *layer.max_over_mean, layer.layer, busiest,
+                    [&] {
+                        return fmt::format(
+                            "expert {} has {:.2f} times the mean load, and some expert had as "
+                            "much for {} steps",
+                            busiest, *layer.max_over_mean, steps(AlarmKind::load_max_over_mean));
+                    }},
+                   verdict);
+    board_.observe(layer.step,
+                   {AlarmKind::entropy,
+                    *layer.evenness,
+                    layer.layer,
+                    {},
+                    [&] {
+                        return fmt::format(
+                            "the load's evenness is {:.3f} (1 even, 0 all tokens on the same {} "
+                            "experts), and was low for {} steps",
+                            *layer.evenness, spec_.top_k, steps(AlarmKind::entropy));
+                    }},
+                   verdict);
+    board_.observe(layer.step,
+                   {AlarmKind::dropped_fraction,
+                    *layer.dropped_fraction,
+                    layer.layer,
+                    {},
+                    [&] {
+                        return fmt::format("{:.1f} % of the choices are dropped, and so it was for {} steps",
+                                           100 * *layer.dropped_fraction, steps(AlarmKind::dropped_fraction));
+                    }},
+                   verdict);
+    if (!layer.bias_span) return;
+    board_.observe(layer.step,
+                   {AlarmKind::bias_saturation,
+                    *layer.bias_span,
+                    layer.layer,
+                    {},
+                    [&] { return fmt::format("selection biases lie {:.2f} apart", *layer.bias_span); }},
+                   verdict);
+}
+
+void RunWatch::watch_loss(i64 step, double loss, AlarmVerdict& verdict) {
+    const AlarmConfig* const settings = board_.settings(AlarmKind::loss_spike);
+    if (settings == nullptr) return;
+    if (std::ssize(losses_) == settings->steps) {
+        const double usual = median_of({losses_.begin(), losses_.end()});
+        if (usual > 0) {
+            board_.observe(step,
+                           {AlarmKind::loss_spike,
+                            loss / usual,
+                            {},
+                            {},
+                            [&] {
+                                return fmt::format(
+                                    "the loss is {:.3f}, {:.2f} times the median of the {} steps "
+                                    "before",
+                                    loss, loss / usual, settings->steps);
+                            }},
+                           verdict);
+        }
+        losses_.pop_front();
+    }
+    losses_.push_back(loss);
+}
+
+AlarmVerdict RunWatch::after_step(i64 step, const StepResult& result,
+                                  const std::vector<std::vector<double>>& biases) {
+    AlarmVerdict verdict;
+    for (std::size_t index = 0; index < layers_.size(); ++index) {
+        measure_layer(index, step, result, biases[index]);
+        watch_layer(layers_[index], verdict);
+    }
+    watch_loss(step, result.loss, verdict);
+    return verdict;
+}
+
+AlarmVerdict RunWatch::after_evaluation(i64 step, std::optional<double> heldout_loss,
+                                        const std::vector<RoutingChange>& changes) {
+    AlarmVerdict verdict;
+    changed_.clear();
+    for (const RoutingChange& change : changes) {
+        changed_.push_back(change.share);
+        board_.observe(step,
+                       {AlarmKind::changed_expert,
+                        change.share,
+                        change.layer,
+                        {},
+                        [&] {
+                            return fmt::format(
+                                "{:.0f} % of the held-out probe's tokens have other experts than "
+                                "at the evaluation before",
+                                100 * change.share);
+                        }},
+                       verdict);
+    }
+    if (!heldout_loss || !std::isfinite(*heldout_loss)) return verdict;
+    if (lowest_heldout_ && lowest_heldout_->loss > 0) {
+        board_.observe(step,
+                       {AlarmKind::heldout_rise,
+                        *heldout_loss / lowest_heldout_->loss,
+                        {},
+                        {},
+                        [&] {
+                            return fmt::format(
+                                "the held-out loss is {:.3f}, {:.2f} times its lowest, {:.3f} at "
+                                "step {}",
+                                *heldout_loss, *heldout_loss / lowest_heldout_->loss, lowest_heldout_->loss,
+                                lowest_heldout_->step);
+                        }},
+                       verdict);
+    }
+    if (!lowest_heldout_ || *heldout_loss < lowest_heldout_->loss) lowest_heldout_ = {*heldout_loss, step};
+    return verdict;
+}
+
+std::vector<ExpertsRecord> RunWatch::layers() const {
+    std::vector<ExpertsRecord> records = layers_;
+    for (ExpertsRecord& record : records) record.alarms = board_.raised(record.layer);
+    return records;
+}
+
+double RunWatch::worst_max_over_mean() const {
+    double worst = 1;
+    for (const ExpertsRecord& layer : layers_) worst = std::max(worst, layer.max_over_mean.value_or(1));
+    return worst;
+}
+
+double RunWatch::dropped_fraction() const {
+    double sum = 0;  // every layer makes as many choices
+    for (const ExpertsRecord& layer : layers_) sum += layer.dropped_fraction.value_or(0);
+    return layers_.empty() ? 0 : sum / static_cast<double>(layers_.size());
+}
+
+RouterHealthRecord RunWatch::health(bool last) const {
+    return {layers_.empty() ? 0 : layers_.front().step, last, layers(), changed_};
+}
+
+}  // namespace moesaic

@@ -1,0 +1,254 @@
+// Every alarm against values in which its fault is planted: it fires once, names what is wrong, and only it.
+#include "launch/run_watch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace moesaic {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr i64 kExperts = 4;
+
+/// Two layers, of which the second has experts: four, of which a token visits one.
+ModelSpec small_spec() {
+    ModelSpec spec;
+    spec.layers = 2;
+    spec.every = 2;
+    spec.experts = kExperts;
+    spec.top_k = 1;
+    return spec;
+}
+
+/// A run whose steps are well but for what a test changes.
+struct WatchedRun {
+    explicit WatchedRun(const AlarmsConfig& config = {}) : watch(config, small_spec()) {
+        good.expert_counts = {5, 6, 5, 4};
+        good.routers = {{0.6, 0.7, 1.1, 0.0}};
+        good.loss = 2;
+    }
+    AlarmVerdict step(const StepResult& result, std::vector<double> bias = {}) {
+        AlarmVerdict verdict = watch.after_step(++steps, result, {std::move(bias)});
+        for (const AlarmRecord& record : verdict.raised) raised.push_back(record);
+        for (const std::string& text : verdict.cleared) cleared.push_back(text);
+        return verdict;
+    }
+    void repeat(i64 count, const StepResult& result, const std::vector<double>& bias = {}) {
+        for (i64 i = 0; i < count; ++i) (void)step(result, bias);
+    }
+    [[nodiscard]] std::vector<std::string> kinds() const {
+        std::vector<std::string> names;
+        for (const AlarmRecord& record : raised) names.push_back(record.kind);
+        return names;
+    }
+
+    RunWatch watch;
+    StepResult good;
+    i64 steps = 0;
+    std::vector<AlarmRecord> raised;
+    std::vector<std::string> cleared;
+};
+
+/// Only the alarm under test, so that its neighbours do not speak as well.
+AlarmsConfig only(AlarmConfig AlarmsConfig::*one) {
+    AlarmsConfig config;
+    for (AlarmConfig AlarmsConfig::*each :
+         {&AlarmsConfig::dead_experts, &AlarmsConfig::load_max_over_mean, &AlarmsConfig::entropy,
+          &AlarmsConfig::dropped_fraction, &AlarmsConfig::changed_expert, &AlarmsConfig::bias_saturation,
+          &AlarmsConfig::loss_spike, &AlarmsConfig::heldout_rise}) {
+        (config.*each).off = each != one;
+    }
+    return config;
+}
+
+void expect_alarm(const AlarmRecord& record, const std::string& kind, i64 step, std::optional<i64> layer,
+                  const std::string& words) {
+    EXPECT_EQ(record.kind, kind);
+    EXPECT_EQ(record.step, step);
+    EXPECT_EQ(record.layer, layer);
+    EXPECT_THAT(record.message, HasSubstr(words));
+    EXPECT_THAT(record.message, HasSubstr("; "));  // and what to do
+    EXPECT_TRUE(record.value && record.threshold);
+}
+
+TEST(RunWatch, SaysNothingWhereAllIsWell) {
+    WatchedRun run;
+    run.repeat(500, run.good, {0.1, 0.2, 0.0, -0.1});
+    for (i64 i = 0; i < 5; ++i)
+        EXPECT_THAT(run.watch.after_evaluation(500, 2.0 - 0.1 * static_cast<double>(i), {{1, 0.4}}).raised,
+                    IsEmpty());
+    EXPECT_THAT(run.raised, IsEmpty());
+    EXPECT_THAT(run.watch.layers()[0].alarms, IsEmpty());
+}
+
+TEST(RunWatch, MeasuresTheLayer) {
+    WatchedRun run;
+    StepResult uneven = run.good;
+    uneven.expert_counts = {1, 0, 3, 4};
+    run.repeat(3, uneven, {0.25, -0.5, 0, 0});
+    ASSERT_EQ(run.watch.layers().size(), 1U);
+    const ExpertsRecord layer = run.watch.layers()[0];
+    EXPECT_EQ(layer.step, 3);
+    EXPECT_EQ(layer.layer, 1);
+    EXPECT_THAT(layer.load, ElementsAre(1, 0, 3, 4));
+    EXPECT_EQ(layer.dead, 1);
+    EXPECT_THAT(layer.idle_steps, ElementsAre(0, 3, 0, 0));
+    EXPECT_EQ(layer.max_over_mean, 2);
+    EXPECT_EQ(layer.weight_mean, 0.6);
+    EXPECT_EQ(layer.first_weight_mean, 0.7);
+    EXPECT_EQ(layer.router_entropy, 1.1);
+    EXPECT_EQ(layer.bias_span, 0.75);
+    EXPECT_EQ(run.watch.worst_max_over_mean(), 2);
+    (void)run.step(run.good);
+    EXPECT_THAT(run.watch.layers()[0].idle_steps, ElementsAre(0, 0, 0, 0));
+}
+
+TEST(RunWatch, DeadExperts) {
+    AlarmsConfig config = only(&AlarmsConfig::dead_experts);
+    config.dead_experts.steps = 20;
+    WatchedRun run(config);
+    StepResult dead = run.good;
+    dead.expert_counts = {10, 0, 10, 0};
+    run.repeat(19, dead);
+    EXPECT_THAT(run.raised, IsEmpty());
+    run.repeat(30, dead);
+    ASSERT_EQ(run.raised.size(), 1U) << "once";
+    expect_alarm(run.raised[0], "dead_experts", 20, 1, "2 of 4 experts (1, 3) got no token for 20 steps");
+    EXPECT_EQ(run.raised[0].expert, 1);
+    EXPECT_EQ(run.raised[0].value, 2);
+    EXPECT_THAT(run.watch.layers()[0].alarms, ElementsAre("dead_experts"));
+    (void)run.step(run.good);
+    EXPECT_THAT(run.cleared, ElementsAre("step 50: alarm dead_experts of layer 1 is over: 0"));
+    EXPECT_THAT(run.watch.layers()[0].alarms, IsEmpty());
+    run.repeat(20, dead);
+    EXPECT_EQ(run.raised.size(), 2U) << "again when it comes back";
+}
+
+TEST(RunWatch, LoadMaxOverMean) {
+    AlarmsConfig config = only(&AlarmsConfig::load_max_over_mean);
+    config.load_max_over_mean.threshold = 3;
+    config.load_max_over_mean.steps = 5;
+    WatchedRun run(config);
+    StepResult hot = run.good;
+    hot.expert_counts = {1, 1, 16, 2};
+    run.repeat(50, hot);
+    ASSERT_EQ(run.raised.size(), 1U);
+    expect_alarm(run.raised[0], "load_max_over_mean", 5, 1, "expert 2 has 3.20 times the mean load");
+    EXPECT_EQ(run.raised[0].expert, 2);
+}
+
+TEST(RunWatch, Entropy) {
+    WatchedRun run(only(&AlarmsConfig::entropy));
+    StepResult collapsed = run.good;
+    collapsed.expert_counts = {0, 20, 0, 0};
+    run.repeat(70, collapsed);
+    ASSERT_EQ(run.raised.size(), 1U);
+    expect_alarm(run.raised[0], "entropy", 50, 1, "evenness is 0.000");
+}
+
+TEST(RunWatch, DroppedFraction) {
+    WatchedRun run(only(&AlarmsConfig::dropped_fraction));
+    StepResult dropping = run.good;
+    dropping.routers[0].dropped = 0.25;
+    run.repeat(70, dropping);
+    ASSERT_EQ(run.raised.size(), 1U);
+    expect_alarm(run.raised[0], "dropped_fraction", 50, 1, "25.0 % of the choices are dropped");
+    EXPECT_EQ(run.watch.dropped_fraction(), 0.25);
+}
+
+TEST(RunWatch, BiasSaturation) {
+    WatchedRun run(only(&AlarmsConfig::bias_saturation));
+    run.repeat(60, run.good, {0, 0.5, 0.3, -0.4});
+    EXPECT_THAT(run.raised, IsEmpty());
+    run.repeat(60, run.good, {0, 0.5, 0.3, -0.75});
+    ASSERT_EQ(run.raised.size(), 1U);
+    expect_alarm(run.raised[0], "bias_saturation", 110, 1, "selection biases lie 1.25 apart");
+}
+
+TEST(RunWatch, LossSpike) {
+    AlarmsConfig config = only(&AlarmsConfig::loss_spike);
+    config.loss_spike.steps = 10;
+    WatchedRun run(config);
+    StepResult spike = run.good;
+    spike.loss = 3.2;
+    (void)run.step(spike);  // no past to compare with
+    run.repeat(9, run.good);
+    (void)run.step(spike);
+    (void)run.step(spike);
+    ASSERT_EQ(run.raised.size(), 1U);
+    expect_alarm(run.raised[0], "loss_spike", 11, std::nullopt,
+                 "the loss is 3.200, 1.60 times the median of the 10 steps before");
+    (void)run.step(run.good);
+    EXPECT_EQ(run.cleared.size(), 1U);
+}
+
+TEST(RunWatch, HeldoutRise) {
+    WatchedRun run(only(&AlarmsConfig::heldout_rise));
+    const auto evaluate = [&](i64 step, double loss) {
+        return run.watch.after_evaluation(step, loss, {}).raised;
+    };
+    EXPECT_THAT(evaluate(0, 5.0), IsEmpty());
+    EXPECT_THAT(evaluate(100, 2.0), IsEmpty());
+    EXPECT_THAT(evaluate(200, 2.15), IsEmpty());
+    EXPECT_THAT(run.watch.after_evaluation(250, std::nullopt, {}).raised, IsEmpty());
+    const std::vector<AlarmRecord> raised = evaluate(300, 2.3);
+    ASSERT_EQ(raised.size(), 1U);
+    expect_alarm(raised[0], "heldout_rise", 300, std::nullopt,
+                 "2.300, 1.15 times its lowest, 2.000 at step 100");
+}
+
+TEST(RunWatch, ChangedExpert) {
+    WatchedRun run(only(&AlarmsConfig::changed_expert));
+    EXPECT_THAT(run.watch.after_evaluation(100, 2.0, {{1, 0.4}}).raised, IsEmpty());
+    const std::vector<AlarmRecord> raised = run.watch.after_evaluation(200, 2.0, {{1, 0.6}}).raised;
+    ASSERT_EQ(raised.size(), 1U);
+    expect_alarm(raised[0], "changed_expert", 200, 1, "60 % of the held-out probe's tokens");
+    EXPECT_THAT(run.watch.health(false).changed, ElementsAre(0.6));
+}
+
+TEST(RunWatch, TheHeaviestActionCounts) {
+    AlarmsConfig config;
+    config.dead_experts.steps = config.entropy.steps = config.load_max_over_mean.steps = 1;
+    config.load_max_over_mean.threshold = 3;
+    config.dead_experts.action = "checkpoint";
+    config.entropy.action = "stop";
+    WatchedRun run(config);
+    StepResult collapsed = run.good;
+    collapsed.expert_counts = {0, 20, 0, 0};
+    const AlarmVerdict verdict = run.step(collapsed);
+    EXPECT_THAT(run.kinds(), ElementsAre("dead_experts", "load_max_over_mean", "entropy"));
+    EXPECT_EQ(verdict.action, AlarmAction::stop);
+    EXPECT_THAT(verdict.stop_reason, HasSubstr("alarm entropy of layer 1: the load's evenness is 0.000"));
+    EXPECT_EQ(run.step(collapsed).action, AlarmAction::none);
+}
+
+TEST(RunWatch, OffMeansOff) {
+    AlarmsConfig config;
+    config.off = true;
+    WatchedRun run(config);
+    StepResult collapsed = run.good;
+    collapsed.expert_counts = {0, 20, 0, 0};
+    run.repeat(300, collapsed);
+    EXPECT_THAT(run.raised, IsEmpty());
+    EXPECT_EQ(run.watch.layers()[0].dead, 3) << "still measured";
+}
+
+TEST(RunWatch, BearsAModelWithoutExperts) {
+    ModelSpec spec;
+    spec.experts = 0;
+    RunWatch watch({}, spec);
+    StepResult result;
+    result.loss = 2;
+    EXPECT_THAT(watch.after_step(1, result, {}).raised, IsEmpty());
+    EXPECT_EQ(watch.worst_max_over_mean(), 1);
+    EXPECT_EQ(watch.dropped_fraction(), 0);
+    EXPECT_THAT(watch.health(true).layers, IsEmpty());
+}
+
+}  // namespace
+}  // namespace moesaic
