@@ -18,8 +18,8 @@ void sum_confidence(StepContext& context, const Routing& routing, RouterSaved& s
         to.assign(static_cast<std::size_t>(from.elements()), 0.0);
         backend.copy(context.compute, from, view_of(to.data(), from.shape()));
     };
-    to_host(entropy, saved.totals.entropy_sum);
-    to_host(first_weight, saved.totals.first_weight_sum);
+    to_host(entropy, saved.confidence.entropy);
+    to_host(first_weight, saved.confidence.first_weight);
 }
 
 }  // namespace moesaic
