@@ -4,7 +4,7 @@
 #include <memory>
 #include <optional>
 
-#include "comm/dispatcher.h"
+#include "comm/exchange/exchange.h"
 #include "layers/expert_group.h"
 #include "layers/router.h"
 #include "layers/shared_expert.h"
@@ -20,14 +20,15 @@ class MoELayer {
         RouterSaved router;
         Routing routing;
         DispatchPlan plan;
-        Tensor rows;                 // [C,H] received in round 0; later rounds are received again
+        ExpertRows rows;             // [C,H] received in round 0; later rounds are received again
         ExpertGroup::Saved experts;  // of round 0
-        Tensor slots;                // [T*K,H] the experts' results, by slot
+        ExchangeSaved exchange;
         SharedExpert::Saved shared;
         BalanceTarget balance;  // set before the backward
     };
 
-    MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store);
+    /// `exchange`, of make_exchange(spec, ...), outlives the layer and may be that of all layers.
+    MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange& exchange, ParameterStore& store);
 
     /// Collective over mesh.experts(). Phase `recompute` follows the routing and the plan that `saved` holds.
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
@@ -36,20 +37,26 @@ class MoELayer {
                                   Saved& saved) const;
 
     [[nodiscard]] const Router& router() const { return *router_; }
-    [[nodiscard]] i64 capacity_rows() const { return dispatcher_.capacity_rows(); }
+    [[nodiscard]] i64 capacity_rows() const { return exchange_.capacity_rows(); }
 
   private:
+    [[nodiscard]] ExpertRows dispatch(StepContext& context, const LayerInput& in, std::size_t round,
+                                      const DispatchPlan& plan) const;
     void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
     void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
-                        TensorView d_slots) const;
+                        ExchangeBackward& backward) const;
 
     ModelSpec spec_;
     int layer_;
     std::unique_ptr<Router> router_;
-    Dispatcher dispatcher_;
+    Exchange& exchange_;
     ExpertGroup experts_;
     std::optional<SharedExpert> shared_;
 };
+
+/// Collective over mesh.experts(). The exchange that the layers of such a model share; `dtype` of
+/// activations.
+[[nodiscard]] std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype);
 
 static_assert(Layer<MoELayer>);
 
