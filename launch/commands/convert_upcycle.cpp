@@ -90,6 +90,7 @@ int convert_upcycle_command(const ConvertUpcycleOptions& options) {
     config.model.moe.top_k = options.top_k;
     config.model.moe.every = options.every;
     config.model.moe.hidden = config.model.dense_hidden;
+    config.model.moe.activation = source.config.model.moe.activation;
     config.model.moe.router.normalize = true;
     const ImportedTokenizer tokenizer = imported_tokenizer(source, options.out);
     config.task.data.tokenizer = tokenizer.name;

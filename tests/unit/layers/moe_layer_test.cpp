@@ -147,6 +147,23 @@ TEST(MoELayer, HasTheSameBitsOnEveryLayoutAndEqualsTheReference) {
     }
 }
 
+TEST(MoELayer, EqualsTheReferenceWithEveryActivation) {
+    for (const ActivationEntry& entry : kActivations) {
+        SCOPED_TRACE(entry.name);
+        Work work = usual_work();
+        work.spec.activation = entry.kind;
+        const Outcome one = run(work, 1);
+        expect_reference(work, one);
+        EXPECT_EQ(one.weights.contains("model.layers.0.mlp.experts.7.gate_proj.weight"),
+                  entry.kind == ActivationKind::swiglu);
+        for (const int ranks : {2, 4, 8}) {
+            work.spec.receive_budget = ranks == 4 ? 0.3 : 2.0;
+            SCOPED_TRACE(ranks);
+            expect_same_bits(one, run(work, ranks));
+        }
+    }
+}
+
 TEST(MoELayer, HasTheSameBitsForEveryReceiveBudget) {
     Work work = usual_work();
     work.spec.receive_budget = 100;

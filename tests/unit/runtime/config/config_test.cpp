@@ -282,7 +282,6 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
                              "task.kind=regression",
                              "task.data.format=csv",
                              "model.kind=mlp",
-                             "model.moe.activation=gelu",
                              "model.moe.shared_experts=1",
                              "model.moe.router.kind=switch",
                              "model.moe.router.score=sigmoid",
