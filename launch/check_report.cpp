@@ -20,7 +20,8 @@ struct Sizes {
 
 Sizes sizes_of(const RunSetup& run) {
     Sizes sizes;
-    sizes.expert = 3 * run.spec.width * run.spec.hidden * run.spec.experts * run.spec.expert_layers();
+    sizes.expert =
+        run.spec.feed_forward_parameters(run.spec.hidden) * run.spec.experts * run.spec.expert_layers();
     sizes.replicated = count_parameters(run.spec).total - sizes.expert;
     return sizes;
 }

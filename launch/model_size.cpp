@@ -8,12 +8,15 @@ ParameterCounts count_parameters(const ModelSpec& spec) {
     i64 attention = spec.width * (2 * query + 2 * key) + 2 * spec.width;  // and the two norms of a block
     if (spec.qk_norm == QkNorm::full) attention += query + key;
     if (spec.qk_norm == QkNorm::head) attention += 2 * spec.head_dim;
-    const i64 expert = 3 * spec.width * spec.hidden, router = spec.width * spec.experts;
-    const i64 dense = 3 * spec.width * spec.dense_hidden;
+    const i64 expert = spec.feed_forward_parameters(spec.hidden);
+    const i64 dense = spec.feed_forward_parameters(spec.dense_hidden);
+    const i64 router = spec.width * spec.experts;
     const i64 expert_layers = spec.expert_layers(), dense_layers = spec.layers - expert_layers;
     const i64 tables = spec.vocabulary * spec.width * (spec.tie_embeddings ? 1 : 2);
-    const i64 shared_experts = 3 * spec.width * spec.shared_hidden() +
-                               (spec.shared_gate ? spec.width : 0);  // every token visits them
+    // Every token visits them.
+    const i64 shared_experts =
+        (spec.shared_experts > 0 ? spec.feed_forward_parameters(spec.shared_hidden()) : 0) +
+        (spec.shared_gate ? spec.width : 0);
     const i64 common = tables + spec.width + spec.layers * attention + dense_layers * dense +
                        expert_layers * (router + shared_experts);
     return {common + expert_layers * spec.experts * expert, common + expert_layers * spec.top_k * expert};

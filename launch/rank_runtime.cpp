@@ -67,6 +67,7 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.rope_theta = model.rope_theta;
     spec.init_std = model.init_std;
     spec.clip_qkv = model.clip_qkv;
+    spec.activation = activation_kind(model.moe.activation);
     spec.dense_hidden = model.dense_hidden;
     spec.tie_embeddings = model.tie_embeddings;
     spec.experts = model.moe.experts;

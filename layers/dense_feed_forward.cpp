@@ -2,59 +2,96 @@
 
 namespace moesaic {
 
+namespace {
+
+/// One group's gradient [1,M,N] as a matrix.
+TensorView matrix(TensorView group) {
+    return group.reshaped({group.shape[1], group.shape[2]});
+}
+
+}  // namespace
+
 DenseFeedForward::DenseFeedForward(const ModelSpec& spec, int layer, std::string_view prefix, i64 hidden,
                                    ParameterStore& store)
-    : hidden_(hidden) {
-    const auto projection = [&](std::string_view kind, Shape shape) {
+    : hidden_(hidden), activation_(spec.activation) {
+    const i64 halves = activation_halves(activation_);
+    const auto declared = [&](std::string_view kind, Shape shape) {
         Parameter parameter;
-        parameter.name = block_parameter_name(layer, fmt::format("{}.{}_proj.weight", prefix, kind));
+        parameter.name = block_parameter_name(layer, fmt::format("{}.{}.weight", prefix, kind));
         parameter.shape = shape;
         parameter.layer = layer;
         parameter.init_std = spec.init_std;
         return parameter;
     };
-    gate_up_ =
-        store.declare({projection("gate", {hidden_, spec.width}), projection("up", {hidden_, spec.width})},
-                      {2 * hidden_, spec.width});
-    down_ = store.declare(projection("down", {spec.width, hidden_}));
-    store.used_in_products(gate_up_);
+    std::vector<Parameter> up;
+    if (halves == 2) up.push_back(declared("gate_proj", {hidden_, spec.width}));
+    up.push_back(declared("up_proj", {hidden_, spec.width}));
+    up_ = store.declare(std::move(up), {1, halves * hidden_, spec.width});
+    down_ = store.declare({declared("down_proj", {spec.width, hidden_})}, {1, spec.width, hidden_});
+    if (activation_ == ActivationKind::prelu) {
+        Parameter slope = declared("act_fn", {1});
+        slope.init_std = 0;
+        slope.init_constant = kInitialSlope;
+        slope.folds_itself = true;
+        slope_ = store.declare(std::move(slope));
+    }
+    store.used_in_products(up_, halves);
     store.used_in_products(down_);
 }
 
 Tensor DenseFeedForward::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     Backend& backend = context.backend;
-    saved.gate_up = backend.allocate({in.x.rows(), 2 * hidden_}, in.x.dtype);
-    saved.hidden = backend.allocate({in.x.rows(), hidden_}, in.x.dtype);
+    const i64 tokens = in.x.rows();
+    saved.preactivation = backend.allocate({tokens, activation_halves(activation_) * hidden_}, in.x.dtype);
+    saved.hidden = backend.allocate({tokens, hidden_}, in.x.dtype);
     Tensor y = backend.allocate(in.x.shape, in.x.dtype);
-    backend.gemm(context.compute, {.a = in.x,
-                                   .b = gate_up_.value(),
-                                   .c = saved.gate_up,
-                                   .trans_b = true,
-                                   .packed_b = gate_up_.packed_transposed()});
-    backend.swiglu(context.compute, {.x = saved.gate_up, .y = saved.hidden});
-    backend.gemm(context.compute, {.a = saved.hidden,
-                                   .b = down_.value(),
-                                   .c = y,
-                                   .trans_b = true,
-                                   .packed_b = down_.packed_transposed()});
+    backend.grouped_gemm_activation(
+        context.compute,
+        {.a = in.x,
+         .b = up_.value(),
+         .c = saved.preactivation,
+         .rows_per_group = {&tokens, 1},
+         .trans_b = true,
+         .packed_b = up_.packed_transposed()},
+        {.kind = activation_, .x = {}, .y = saved.hidden, .slope = slope_.value_or_empty()});
+    backend.grouped_gemm(context.compute, {.a = saved.hidden,
+                                           .b = down_.value(),
+                                           .c = y,
+                                           .rows_per_group = {&tokens, 1},
+                                           .trans_b = true,
+                                           .packed_b = down_.packed_transposed()});
     return y;
 }
 
 Tensor DenseFeedForward::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const {
     Backend& backend = context.backend;
-    Tensor d_hidden = backend.allocate(saved.hidden.shape(), in.x.dtype);    // [T,F]
-    Tensor d_gate_up = backend.allocate(saved.gate_up.shape(), in.x.dtype);  // [T,2F]
+    const i64 tokens = in.x.rows();
+    Tensor d_preactivation = backend.allocate(saved.preactivation.shape(), in.x.dtype);  // [T,hF]
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
-    backend.gemm(context.compute,
-                 {.a = dy, .b = down_.value(), .c = d_hidden, .packed_b = down_.packed_plain()});
-    backend.gemm(context.compute,
-                 {.a = dy, .b = saved.hidden, .c = down_.grad(), .trans_a = true, .accumulate = true});
-    backend.swiglu_backward(context.compute, {.x = saved.gate_up, .dy = d_hidden, .dx = d_gate_up});
-    backend.gemm(context.compute,
-                 {.a = d_gate_up, .b = gate_up_.value(), .c = dx, .packed_b = gate_up_.packed_plain()});
-    backend.gemm(context.compute,
-                 {.a = d_gate_up, .b = in.x, .c = gate_up_.grad(), .trans_a = true, .accumulate = true});
+    backend.gemm(
+        context.compute,
+        {.a = dy, .b = saved.hidden, .c = matrix(down_.grad()), .trans_a = true, .accumulate = true});
+    backend.grouped_gemm_activation_backward(context.compute,
+                                             {.a = dy,
+                                              .b = down_.value(),
+                                              .c = {},
+                                              .rows_per_group = {&tokens, 1},
+                                              .packed_b = down_.packed_plain()},
+                                             {.kind = activation_,
+                                              .x = saved.preactivation,
+                                              .dy = {},
+                                              .dx = d_preactivation,
+                                              .slope = slope_.value_or_empty(),
+                                              .d_slope = slope_.sum_or_empty()});
+    backend.grouped_gemm(context.compute, {.a = d_preactivation,
+                                           .b = up_.value(),
+                                           .c = dx,
+                                           .rows_per_group = {&tokens, 1},
+                                           .packed_b = up_.packed_plain()});
+    backend.gemm(
+        context.compute,
+        {.a = d_preactivation, .b = in.x, .c = matrix(up_.grad()), .trans_a = true, .accumulate = true});
     return dx;
 }
 

@@ -1,4 +1,4 @@
-// The feed-forward of a layer without experts: SwiGLU (Shazeer 2020, eq. 6) between two projections.
+// The feed-forward of a layer without experts: an activation between projections.
 #pragma once
 
 #include "layers/layer.h"
@@ -7,13 +7,13 @@
 
 namespace moesaic {
 
-/// down(silu(gate(x)) * up(x)), F = spec.dense_hidden. Declares {mlp}.{gate,up}_proj [F,H] and
-/// {mlp}.down_proj [H,F].
+/// down(activation(up(x))), F = spec.dense_hidden. Declares {mlp}.up_proj [F,H] and {mlp}.down_proj [H,F],
+/// with swiglu {mlp}.gate_proj [F,H], with prelu {mlp}.act_fn [1].
 class DenseFeedForward {
   public:
     struct Saved {
-        Tensor gate_up;  // [T,2F]
-        Tensor hidden;   // [T,F]
+        Tensor preactivation;  // [T,hF]
+        Tensor hidden;         // [T,F]
     };
 
     DenseFeedForward(const ModelSpec& spec, int layer, ParameterStore& store)
@@ -28,8 +28,10 @@ class DenseFeedForward {
 
   private:
     i64 hidden_;
-    Weight gate_up_;  // [2F,H]
-    Weight down_;     // [H,F]
+    ActivationKind activation_;
+    Weight up_;     // [1,hF,H], h = 2 with the gate above up, else 1
+    Weight down_;   // [1,H,F]
+    Weight slope_;  // [1] of prelu
 };
 
 static_assert(Layer<DenseFeedForward>);

@@ -4,28 +4,34 @@ namespace moesaic {
 
 ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
                          ParameterStore& store)
-    : width_(spec.width), hidden_(spec.hidden), capacity_rows_(capacity_rows) {
-    const auto projection = [&](i64 expert, std::string_view kind, Shape shape) {
+    : width_(spec.width), hidden_(spec.hidden), capacity_rows_(capacity_rows), activation_(spec.activation) {
+    const i64 halves = activation_halves(activation_);
+    const auto declared = [&](i64 expert, std::string_view kind, Shape shape) {
         Parameter parameter;
-        parameter.name =
-            block_parameter_name(layer, fmt::format("mlp.experts.{}.{}_proj.weight", expert, kind));
+        parameter.name = block_parameter_name(layer, fmt::format("mlp.experts.{}.{}.weight", expert, kind));
         parameter.shape = shape;
         parameter.placement = Placement::expert;
         parameter.layer = layer;
         parameter.expert = expert;
-        parameter.init_std = spec.init_std;
         parameter.folds_itself = true;
+        if (shape.rank() == 1) {
+            parameter.init_constant = kInitialSlope;
+        } else {
+            parameter.init_std = spec.init_std;
+        }
         return parameter;
     };
-    std::vector<Parameter> gate_up, down;
+    std::vector<Parameter> up, down, slope;
     for (i64 expert = first_expert; expert < first_expert + experts; ++expert) {
-        gate_up.push_back(projection(expert, "gate", {hidden_, width_}));
-        gate_up.push_back(projection(expert, "up", {hidden_, width_}));
-        down.push_back(projection(expert, "down", {width_, hidden_}));
+        if (halves == 2) up.push_back(declared(expert, "gate_proj", {hidden_, width_}));
+        up.push_back(declared(expert, "up_proj", {hidden_, width_}));
+        down.push_back(declared(expert, "down_proj", {width_, hidden_}));
+        slope.push_back(declared(expert, "act_fn", {1}));
     }
-    gate_up_ = store.declare(std::move(gate_up), {experts, 2 * hidden_, width_});
+    up_ = store.declare(std::move(up), {experts, halves * hidden_, width_});
     down_ = store.declare(std::move(down), {experts, width_, hidden_});
-    store.used_in_products(gate_up_);
+    if (activation_ == ActivationKind::prelu) slope_ = store.declare(std::move(slope), {experts});
+    store.used_in_products(up_, halves);
     store.used_in_products(down_);
 }
 
@@ -33,16 +39,20 @@ void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::spa
                             Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
-    saved.gate_up = backend.allocate({capacity_rows_, 2 * hidden_}, rows.dtype);
+    saved.preactivation =
+        backend.allocate({capacity_rows_, activation_halves(activation_) * hidden_}, rows.dtype);
     saved.hidden = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
-    const TensorView gate_up = saved.gate_up.slice_rows(0, received);  // [R,2F]
-    backend.grouped_gemm(context.compute, {.a = rows,
-                                           .b = gate_up_.value(),
-                                           .c = gate_up,
-                                           .rows_per_group = rows_per_expert,
-                                           .trans_b = true,
-                                           .packed_b = gate_up_.packed_transposed()});
-    backend.swiglu(context.compute, {.x = gate_up, .y = saved.hidden.slice_rows(0, received)});
+    backend.grouped_gemm_activation(context.compute,
+                                    {.a = rows,
+                                     .b = up_.value(),
+                                     .c = saved.preactivation.slice_rows(0, received),
+                                     .rows_per_group = rows_per_expert,
+                                     .trans_b = true,
+                                     .packed_b = up_.packed_transposed()},
+                                    {.kind = activation_,
+                                     .x = {},
+                                     .y = saved.hidden.slice_rows(0, received),
+                                     .slope = slope_.value_or_empty()});
 }
 
 void ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
@@ -100,27 +110,30 @@ void ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span
                            Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
-    Tensor d_hidden_buffer = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
-    Tensor d_gate_up_buffer = backend.allocate({capacity_rows_, 2 * hidden_}, rows.dtype);
+    Tensor d_preactivation_buffer = backend.allocate(saved.preactivation.shape(), rows.dtype);
     const ConstTensorView hidden = saved.hidden.slice_rows(0, received);
-    const TensorView d_hidden = d_hidden_buffer.slice_rows(0, received);    // [R,F]
-    const TensorView d_gate_up = d_gate_up_buffer.slice_rows(0, received);  // [R,2F]
+    const TensorView d_preactivation = d_preactivation_buffer.slice_rows(0, received);  // [R,hF]
 
-    backend.grouped_gemm(context.compute, {.a = d_out,
-                                           .b = down_.value(),
-                                           .c = d_hidden,
-                                           .rows_per_group = rows_per_expert,
-                                           .packed_b = down_.packed_plain()});
     saved.open_source.resize(rows_per_expert.size(), -1);
     weight_gradient(context, {down_, d_out, hidden}, rows_per_source, saved.round, saved.open_source);
-    backend.swiglu_backward(context.compute,
-                            {.x = saved.gate_up.slice_rows(0, received), .dy = d_hidden, .dx = d_gate_up});
-    backend.grouped_gemm(context.compute, {.a = d_gate_up,
-                                           .b = gate_up_.value(),
+    backend.grouped_gemm_activation_backward(context.compute,
+                                             {.a = d_out,
+                                              .b = down_.value(),
+                                              .c = {},
+                                              .rows_per_group = rows_per_expert,
+                                              .packed_b = down_.packed_plain()},
+                                             {.kind = activation_,
+                                              .x = saved.preactivation.slice_rows(0, received),
+                                              .dy = {},
+                                              .dx = d_preactivation,
+                                              .slope = slope_.value_or_empty(),
+                                              .d_slope = slope_.sum_or_empty()});
+    backend.grouped_gemm(context.compute, {.a = d_preactivation,
+                                           .b = up_.value(),
                                            .c = d_rows,
                                            .rows_per_group = rows_per_expert,
-                                           .packed_b = gate_up_.packed_plain()});
-    weight_gradient(context, {gate_up_, d_gate_up, rows}, rows_per_source, saved.round, saved.open_source);
+                                           .packed_b = up_.packed_plain()});
+    weight_gradient(context, {up_, d_preactivation, rows}, rows_per_source, saved.round, saved.open_source);
     for (std::size_t expert = 0; expert < saved.open_source.size(); ++expert) {
         for (std::size_t source = 0, sources = rows_per_source.size() / saved.open_source.size();
              source < sources; ++source) {

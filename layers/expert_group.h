@@ -10,8 +10,9 @@
 
 namespace moesaic {
 
-/// SwiGLU of e consecutive experts over rows grouped by expert. Declares, for each of them,
-/// mlp.experts.{n}.{gate,up}_proj [F,H] and .down_proj [H,F], n the global expert number.
+/// down(activation(up(x))) of e consecutive experts over rows grouped by expert. Declares, for each of them,
+/// mlp.experts.{n}.up_proj [F,H] and .down_proj [H,F], n the global expert number, with swiglu .gate_proj
+/// [F,H], with prelu .act_fn [1].
 class ExpertGroup {
   public:
     /// Which part of a micro-step's rows a backward sees.
@@ -19,9 +20,9 @@ class ExpertGroup {
         i64 index = 0, count = 1;
     };
     struct Saved {
-        Tensor gate_up;  // [C,2F], C the capacity; the first R rows are in use
-        Tensor hidden;   // [C,F]
-        Round round;     // set before the backward
+        Tensor preactivation;  // [C,hF], C the capacity; the first R rows are in use
+        Tensor hidden;         // [C,F]
+        Round round;           // set before the backward
         /// [e] the source whose rows the gradient arena holds a part of; -1: none. Lives from round to round.
         std::vector<i64> open_source;
     };
@@ -58,8 +59,10 @@ class ExpertGroup {
                                          std::span<const i64> rows_per_source, std::vector<i64> open_source);
 
     i64 width_, hidden_, capacity_rows_;
-    Weight gate_up_;  // [e,2F,H], gate above up
-    Weight down_;     // [e,H,F]
+    ActivationKind activation_;
+    Weight up_;     // [e,hF,H], h = 2 with the gate above up, else 1
+    Weight down_;   // [e,H,F]
+    Weight slope_;  // [e] of prelu
 };
 
 }  // namespace moesaic

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "comm/exchange/exchange_settings.h"
+#include "runtime/activation.h"
 #include "runtime/base/types.h"
 
 namespace moesaic {
@@ -49,8 +50,9 @@ struct ModelSpec {
     double norm_eps = 1e-5;
     double rope_theta = 10000;
     double init_std = 0.02;
-    std::optional<double> clip_qkv;  ///< q, k and v are clamped to +- this
-    i64 dense_hidden = 512;          ///< width of the feed-forward in layers without experts
+    std::optional<double> clip_qkv;                      ///< q, k and v are clamped to +- this
+    ActivationKind activation = ActivationKind::swiglu;  ///< of experts and of dense feed-forwards
+    i64 dense_hidden = 512;  ///< width of the feed-forward in layers without experts
     bool tie_embeddings = false;
 
     i64 experts = 8;  ///< of a layer; 0: no layer has any
@@ -71,6 +73,12 @@ struct ModelSpec {
     [[nodiscard]] bool has_experts(int layer) const { return experts > 0 && (layer + 1) % every == 0; }
     [[nodiscard]] int expert_layers() const { return experts > 0 ? layers / every : 0; }
     [[nodiscard]] i64 shared_hidden() const { return shared_experts * hidden; }
+    /// Parameters of a feed-forward with `inner` hidden columns: up, down, the gate of gated activations, the
+    /// slope of a learnt one.
+    [[nodiscard]] i64 feed_forward_parameters(i64 inner) const {
+        const i64 slopes = activation == ActivationKind::prelu ? 1 : 0;
+        return (1 + activation_halves(activation)) * width * inner + slopes;
+    }
     [[nodiscard]] i64 micro_tokens() const { return micro_sequences * seq_len; }
 };
 

@@ -15,8 +15,8 @@
 
 namespace moesaic {
 
-/// How sure a router is: sums over consecutive parts of the micro-batch, see router_confidence.h; empty where a
-/// router has no distribution, and outside of training.
+/// How sure a router is: sums over consecutive parts of the micro-batch, see router_confidence.h; empty where
+/// a router has no distribution, and outside of training.
 struct RouterConfidenceSums {
     std::vector<double> entropy, first_weight;
 };

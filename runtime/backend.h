@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "runtime/activation.h"
 #include "runtime/memory_pool.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -40,7 +41,8 @@ struct Gemm {
 
 /// For each group g with its consecutive rows: c[rows] [.,N] (+)= a[rows] [.,P] · op(b[g]).
 /// Types as Gemm. a [R,P], c [R,N]; b [G,P,N], or [G,N,P] with `trans_b`. rows_per_group [G] on the host,
-/// summing to at most R.
+/// summing to at most R. With a_rows i32 [R] row r of a is a[a_rows[r]], as gather_rows would have moved it
+/// there; a then has any number of rows, and no entry is -1.
 struct GroupedGemm {
     ConstTensorView a, b;
     TensorView c;
@@ -48,24 +50,29 @@ struct GroupedGemm {
     bool trans_b = false;
     bool accumulate = false;
     ConstTensorView packed_b = {};  ///< as in Gemm
+    ConstTensorView a_rows = {};
 };
 
 /// For each group g and each of its parts in ascending order, f64: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows]
 /// [.,N], where the product of a part's rows is summed from zero in f64 if the operands are f64, else in f32;
 /// a and b may be bf16. a [R,M], b [R,N], c [G,M,N]; rows_per_part [G, parts] on the host: consecutive rows,
-/// by group and then by part.
+/// by group and then by part. a_rows and b_rows as in GroupedGemm, each on its own.
 struct GroupedGemmWeightGrad {
     ConstTensorView a, b;
     TensorView c;
     std::span<const i64> rows_per_part;
+    ConstTensorView a_rows = {}, b_rows = {};
 };
 
 /// Copies of a weight [G,N,P] (or [N,P]) in the orders in which products read it as b: `transposed` with
 /// trans_b, `plain` without. Products with a copy give the same bits and save the packing; a copy is stale as
-/// soon as the weight changes. Each has packed_elements() elements; an empty one is left out.
+/// soon as the weight changes. Each has packed_elements() elements; an empty one is left out. With `halves` 2
+/// the transposed copy is of gate and up side by side, N/2 rows each: for grouped_gemm_activation with a
+/// gated activation, and for that alone.
 struct PackWeight {
     ConstTensorView weight;
     TensorView transposed, plain;
+    i64 halves = 1;
 };
 /// Elements of the two copies, the same numbers for every call with the same shape.
 struct PackedElements {
@@ -127,15 +134,24 @@ struct EmbeddingGrad {
     TensorView d_table;
 };
 
-/// y = silu(x[:, :F]) * x[:, F:]; x [R,2F] (gate half, then up half), y [R,F].
-struct SwiGlu {
+/// y [R,F] from x [R, halves·F], the gate's half before the up half. For prelu alone: slope [G], one for each
+/// group of consecutive rows; rows_per_group [G] on the host, summing to R.
+struct Activation {
+    ActivationKind kind = ActivationKind::swiglu;
     ConstTensorView x;
     TensorView y;
+    ConstTensorView slope = {};
+    std::span<const i64> rows_per_group = {};
 };
-/// dx [R,2F] from x [R,2F] and dy [R,F].
-struct SwiGluGrad {
+/// dx [R, halves·F] from x and dy [R,F]. For prelu also d_slope f64 [G] += sum over the group's rows, in
+/// ascending order in f64, of the row's sum of dy * min(x, 0).
+struct ActivationGrad {
+    ActivationKind kind = ActivationKind::swiglu;
     ConstTensorView x, dy;
     TensorView dx;
+    ConstTensorView slope = {};
+    std::span<const i64> rows_per_group = {};
+    TensorView d_slope = {};
 };
 
 /// loss f64 [T] = logsumexp(logits[t]) - logits[t, target[t]], 0 where target is -1. logits real [T,V],
@@ -282,7 +298,15 @@ class Backend {
     virtual void gemm(Stream&, const Gemm&) = 0;
     virtual void grouped_gemm(Stream&, const GroupedGemm&) = 0;
     virtual void grouped_gemm_weight_grad(Stream&, const GroupedGemmWeightGrad&) = 0;
-    [[nodiscard]] virtual PackedElements packed_elements(Shape weight, DType dtype) const = 0;
+    /// grouped_gemm(product), then activation(after) with x = product.c, bit for bit, with the activation
+    /// applied while results are in the cache. `after` has no x of its own and takes the product's groups.
+    virtual void grouped_gemm_activation(Stream&, const GroupedGemm& product, const Activation& after) = 0;
+    /// grouped_gemm(product) with a result that is kept nowhere, then activation_backward(after) with dy =
+    /// that result, rounded to dx's type; bit for bit. product.c is empty, `after` has no dy and takes the
+    /// product's groups.
+    virtual void grouped_gemm_activation_backward(Stream&, const GroupedGemm& product,
+                                                  const ActivationGrad& after) = 0;
+    [[nodiscard]] virtual PackedElements packed_elements(Shape weight, DType dtype, i64 halves = 1) const = 0;
     virtual void pack(Stream&, const PackWeight&) = 0;
 
     virtual void rms_norm(Stream&, const RmsNorm&) = 0;
@@ -292,8 +316,8 @@ class Backend {
     virtual void attention_backward(Stream&, const AttentionGrad&) = 0;
     virtual void embedding(Stream&, const Embedding&) = 0;
     virtual void embedding_backward(Stream&, const EmbeddingGrad&) = 0;
-    virtual void swiglu(Stream&, const SwiGlu&) = 0;
-    virtual void swiglu_backward(Stream&, const SwiGluGrad&) = 0;
+    virtual void activation(Stream&, const Activation&) = 0;
+    virtual void activation_backward(Stream&, const ActivationGrad&) = 0;
     virtual void cross_entropy(Stream&, const CrossEntropy&) = 0;
     virtual void cross_entropy_backward(Stream&, const CrossEntropyGrad&) = 0;
 

@@ -88,9 +88,9 @@ Weight ParameterStore::declare(Parameter parameter) {
     return declare(std::move(one), shape);
 }
 
-void ParameterStore::used_in_products(Weight& weight) {
+void ParameterStore::used_in_products(Weight& weight, i64 halves) {
     weight.packed_ = static_cast<std::ptrdiff_t>(packed_.size());
-    packed_.push_back({weight, {}, {}});
+    packed_.push_back({weight, halves, {}, {}});
 }
 
 void ParameterStore::end_segment() {
@@ -130,7 +130,7 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
     const MemoryUseScope use(backend_.pool(), MemoryUse::packed);
     for (Packed& one : packed_) {
         if (!keeps_packed_) break;
-        const PackedElements elements = backend_.packed_elements(one.weight.shape_, dtype_);
+        const PackedElements elements = backend_.packed_elements(one.weight.shape_, dtype_, one.halves);
         one.transposed = backend_.allocate({elements.transposed}, dtype_);
         one.plain = backend_.allocate({elements.plain}, dtype_);
     }
@@ -146,9 +146,10 @@ void ParameterStore::initial_values(const Parameter& parameter, i64 first, Tenso
 void ParameterStore::pack(Stream& stream) {
     for (Packed& one : packed_) {
         if (!keeps_packed_) break;
-        backend_.pack(
-            stream,
-            {.weight = one.weight.value(), .transposed = one.transposed.view(), .plain = one.plain.view()});
+        backend_.pack(stream, {.weight = one.weight.value(),
+                               .transposed = one.transposed.view(),
+                               .plain = one.plain.view(),
+                               .halves = one.halves});
     }
     packed_are_fresh_ = true;
 }

@@ -21,6 +21,9 @@ class Weight {
     [[nodiscard]] TensorView grad() const;
     /// f64, the shape of the gradient.
     [[nodiscard]] TensorView sum() const;
+    /// The same of a parameter that only some models have; empty where it was not declared.
+    [[nodiscard]] ConstTensorView value_or_empty() const { return store_ ? value() : TensorView(); }
+    [[nodiscard]] TensorView sum_or_empty() const { return store_ ? sum() : TensorView(); }
     /// The value's copies for products y = x · Wᵀ and dx = dy · W; empty where none are kept.
     [[nodiscard]] ConstTensorView packed_transposed() const;
     [[nodiscard]] ConstTensorView packed_plain() const;
@@ -53,8 +56,9 @@ class ParameterStore {
     /// sizes add up to it).
     Weight declare(std::vector<Parameter> parameters, Shape shape);
     Weight declare(Parameter parameter);
-    /// Says that products read `weight`, a matrix or one per group, so that packed copies pay.
-    void used_in_products(Weight& weight);
+    /// Says that products read `weight`, a matrix or one per group, so that packed copies pay; `halves` as in
+    /// PackWeight.
+    void used_in_products(Weight& weight, i64 halves = 1);
     /// Ends the current segment; every declaration belongs to the segment that is ended after it.
     void end_segment();
     /// Before allocate(): keeps packed copies of the weights that products read, two more values a parameter.
@@ -121,6 +125,7 @@ class ParameterStore {
     }
     struct Packed {
         Weight weight;
+        i64 halves = 1;
         Tensor transposed, plain;
     };
 

@@ -16,11 +16,16 @@ namespace moesaic {
 
 namespace {
 
-/// "model.layers.3.mlp.gate_proj.weight" for "model.layers.3.mlp.experts.5.gate_proj.weight".
+/// "model.layers.3.mlp.gate_proj.weight" for "model.layers.3.mlp.experts.5.gate_proj.weight"; all other names
+/// as they are.
 std::string dense_name(const Parameter& parameter) {
     std::string name = parameter.name;
-    const std::string part = fmt::format(".experts.{}.", parameter.expert);
-    return name.replace(name.find(part), part.size(), ".");
+    for (const std::string& part :
+         {fmt::format(".experts.{}.", parameter.expert), std::string(".shared_expert.")}) {
+        if (const std::size_t at = name.find(part); at != std::string::npos)
+            name.replace(at, part.size(), ".");
+    }
+    return name;
 }
 
 bool is_router(const Parameter& parameter) {
@@ -63,14 +68,14 @@ PlannedTensor plan(const ConvertUpcycleOptions& options, const WeightSource& sou
                                      options.zero_router ? 0 : source.config.model.init_std, false);
         return tensor;
     }
-    if (is_shared(parameter)) {
+    if (is_shared(parameter) && parameter.shape.rank() > 1) {
         // Its last projection starts at zero, so that the mixture still computes what the dense model did.
         const bool last = parameter.name.ends_with(".down_proj.weight");
         tensor.make =
             normal_numbers(options.seed, parameter.name, last ? 0 : source.config.model.init_std, false);
         return tensor;
     }
-    const std::string from = parameter.expert < 0 ? parameter.name : dense_name(parameter);
+    const std::string from = dense_name(parameter);
     tensor.source = source.find(from);
     if (parameter.expert >= 0 && options.noise > 0) {
         if (!sizes.contains(from)) sizes[from] = root_mean_square(*tensor.source);
@@ -102,6 +107,7 @@ int convert_upcycle_command(const ConvertUpcycleOptions& options) {
     config.model.moe.top_k = options.top_k;
     config.model.moe.every = options.every;
     config.model.moe.hidden = config.model.dense_hidden;
+    config.model.moe.activation = source.config.model.moe.activation;
     config.model.moe.router.normalize = true;
     const ImportedTokenizer tokenizer = imported_tokenizer(source, options.out);
     config.task.data.tokenizer = tokenizer.name;

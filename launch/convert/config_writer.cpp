@@ -107,6 +107,10 @@ std::vector<std::string> obstacles(Family family, const Config& config, const Mo
     check((spec.experts > 0) == has.experts, "model.moe.experts", spec.experts,
           has.experts ? "experts" : "none: 0");
     check(model.qk_norm == has.qk_norm, "model.qk_norm", model.qk_norm, has.qk_norm);
+    if (spec.experts == 0) {  // of other models add_unknown() says it
+        check(spec.activation == ActivationKind::swiglu, "model.moe.activation", model.moe.activation,
+              "swiglu");
+    }
     check(!spec.clip_qkv || has.clip, "model.clip_qkv", spec.clip_qkv.value_or(0), "none");
     check(has.free_head_dim || spec.head_dim * spec.heads == spec.width, "model.head_dim", spec.head_dim,
           "width / heads");

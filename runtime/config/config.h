@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "runtime/activation.h"
 #include "runtime/config/alarm_config.h"
 
 namespace moesaic {
@@ -169,6 +170,12 @@ struct CapacityConfig {
     }
 };
 
+inline Choices activation_names() {
+    Choices names;
+    for (const ActivationEntry& entry : kActivations) names.emplace_back(entry.name);
+    return names;
+}
+
 struct MoeConfig {
     i64 experts = 8, top_k = 2, hidden = 256;
     std::string activation = "swiglu";
@@ -183,7 +190,10 @@ struct MoeConfig {
         v.value("experts", experts, {0, 65536}, "Experts of a layer; 0: a dense model");
         v.value("top_k", top_k, {1, 65536}, "Experts that a token visits");
         v.value("hidden", hidden, kSize, "Width of one expert");
-        v.choice("activation", activation, {"swiglu", "gelu", "relu", "prelu"}, "Activation of the experts");
+        v.choice(
+            "activation", activation, activation_names(),
+            "Of experts and of feed-forwards without; swiglu has a gate, gelu is the exact one (erf), prelu "
+            "learns a slope per expert");
         v.value("every", every, kPositive, "Every n-th layer has experts");
         v.value("shared_experts", shared_experts, {0, 65536},
                 "Experts that every token visits besides; one feed-forward of so many times `hidden`");

@@ -30,7 +30,6 @@ const std::vector<Limitation>& limitations() {
         {"task.kind", {"lm"}},
         {"task.data.format", {"auto", "text", "jsonl", "bin", "megatron", "npy"}},
         {"model.kind", {"transformer"}},
-        {"model.moe.activation", {"swiglu"}},
         {"model.moe.router.kind", {"top_k"}},
         {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
         {"model.moe.balance.convention", {"megatron"}},

@@ -1,4 +1,5 @@
-// Products and attention on bf16 operands: widened, computed by the f32 operation, rounded once.
+// Products and attention on bf16 operands: widened, computed by the f32 operation, rounded once. Products
+// and activations one after the other, where they are not fused.
 #pragma once
 
 #include "runtime/backend.h"
@@ -15,6 +16,11 @@ void gemm_in_f32(Backend& backend, Stream& stream, const Gemm& operation);
 void grouped_gemm_in_f32(Backend& backend, Stream& stream, const GroupedGemm& operation);
 void grouped_gemm_weight_grad_in_f32(Backend& backend, Stream& stream,
                                      const GroupedGemmWeightGrad& operation);
+// The same bits as one call of the product and one of the activation on all rows.
+void grouped_gemm_activation_in_turn(Backend& backend, Stream& stream, const GroupedGemm& product,
+                                     const Activation& after);
+void grouped_gemm_activation_backward_in_turn(Backend& backend, Stream& stream, const GroupedGemm& product,
+                                              const ActivationGrad& after);
 void attention_in_f32(Backend& backend, Stream& stream, const Attention& operation);
 void attention_backward_in_f32(Backend& backend, Stream& stream, const AttentionGrad& operation);
 

@@ -34,7 +34,11 @@ class CpuBackend final : public Backend {
     void gemm(Stream& stream, const Gemm& operation) override;
     void grouped_gemm(Stream& stream, const GroupedGemm& operation) override;
     void grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) override;
-    PackedElements packed_elements(Shape weight, DType dtype) const override;
+    void grouped_gemm_activation(Stream& stream, const GroupedGemm& product,
+                                 const Activation& after) override;
+    void grouped_gemm_activation_backward(Stream& stream, const GroupedGemm& product,
+                                          const ActivationGrad& after) override;
+    PackedElements packed_elements(Shape weight, DType dtype, i64 halves) const override;
     void pack(Stream& stream, const PackWeight& operation) override;
 
     void rms_norm(Stream& stream, const RmsNorm& operation) override;
@@ -44,8 +48,8 @@ class CpuBackend final : public Backend {
     void attention_backward(Stream& stream, const AttentionGrad& operation) override;
     void embedding(Stream& stream, const Embedding& operation) override;
     void embedding_backward(Stream& stream, const EmbeddingGrad& operation) override;
-    void swiglu(Stream& stream, const SwiGlu& operation) override;
-    void swiglu_backward(Stream& stream, const SwiGluGrad& operation) override;
+    void activation(Stream& stream, const Activation& operation) override;
+    void activation_backward(Stream& stream, const ActivationGrad& operation) override;
     void cross_entropy(Stream& stream, const CrossEntropy& operation) override;
     void cross_entropy_backward(Stream& stream, const CrossEntropyGrad& operation) override;
 

@@ -4,7 +4,6 @@
 #include "runtime/cpu/loss.h"
 #include "runtime/cpu/norm.h"
 #include "runtime/cpu/rope.h"
-#include "runtime/cpu/swiglu.h"
 
 namespace moesaic {
 
@@ -89,26 +88,6 @@ void CpuBackend::embedding_backward(Stream& stream, const EmbeddingGrad& operati
     run_on_host(stream, [this, operation, rows, width] {
         share(
             width, rows, [&](Range columns) { cpu::embedding_grad(operation, columns); }, kColumnUnit);
-    });
-}
-
-void CpuBackend::swiglu(Stream& stream, const SwiGlu& operation) {
-    expect_stored(operation.x.dtype, "swiglu");
-    expect(operation.y, operation.x.dtype, "swiglu y");
-    expect(operation.x, operation.y.rows(), 2 * operation.y.cols(), operation.x.dtype, "swiglu x");
-    run_on_host(stream, [this, operation] {
-        share(operation.x.rows(), operation.x.cols(), [&](Range rows) { cpu::swiglu(operation, rows); });
-    });
-}
-
-void CpuBackend::swiglu_backward(Stream& stream, const SwiGluGrad& operation) {
-    const i64 rows = operation.dy.rows(), width = operation.dy.cols();
-    expect_stored(operation.x.dtype, "swiglu_backward");
-    expect(operation.dy, operation.x.dtype, "swiglu_backward dy");
-    expect(operation.x, rows, 2 * width, operation.x.dtype, "swiglu_backward x");
-    expect(operation.dx, rows, 2 * width, operation.x.dtype, "swiglu_backward dx");
-    run_on_host(stream, [this, operation, rows, width] {
-        share(rows, 2 * width, [&](Range part) { cpu::swiglu_grad(operation, part); });
     });
 }
 

@@ -1,37 +1,16 @@
-#include <numeric>
-#include <span>
-#include <vector>
-
 #include "runtime/cpu/attention.h"
 #include "runtime/cpu/bf16_products.h"
-#include "runtime/cpu/checks.h"
 #include "runtime/cpu/cpu_backend.h"
-#include "runtime/cpu/gemm.h"
-#include "runtime/cpu/grouped_gemm.h"
+#include "runtime/cpu/product_operands.h"
 
 namespace moesaic {
 
+using cpu::check_packed;
 using cpu::expect;
 using cpu::expect_real;
+using cpu::with_real;
 
 namespace {
-
-/// Calls `kernel` with a value of the real type that `dtype` stands for.
-template <class Kernel>
-void for_real(DType dtype, Kernel&& kernel) {
-    if (dtype == DType::f32) {
-        kernel(float{});
-    } else {
-        kernel(double{});
-    }
-}
-
-void check_groups(std::span<const i64> rows_per_group, i64 groups, i64 rows) {
-    const i64 sum = std::accumulate(rows_per_group.begin(), rows_per_group.end(), i64{0});
-    MOESAIC_ASSERT(static_cast<i64>(rows_per_group.size()) == groups && sum <= rows,
-                   "{} groups of {} rows in all, operands for {} groups and {} rows", rows_per_group.size(),
-                   sum, groups, rows);
-}
 
 /// A weight's extents as [G,N,P].
 struct Matrices {
@@ -40,30 +19,6 @@ struct Matrices {
 Matrices matrices_of(Shape weight) {
     if (weight.rank() == 3) return {weight[0], weight[1], weight[2]};
     return {1, weight.rows(), weight.cols()};
-}
-
-void check_packed(ConstTensorView packed, DType real, i64 groups, i64 p, i64 n) {
-    if (!packed.data) return;
-    const i64 one = real == DType::f32 ? packed_elements<float>(p, n) : packed_elements<double>(p, n);
-    expect(packed, groups * one, 1, real, "packed b");
-}
-
-template <class Real>
-const Real* packed_data(ConstTensorView packed) {
-    return packed.data ? packed.as<Real>() : nullptr;
-}
-
-/// Runs `work(rows_per_group)`, with a copy of the numbers when it has to wait: their memory may be gone
-/// then.
-template <class Work>
-void run_with_groups(Stream& stream, std::span<const i64> rows_per_group, Work&& work) {
-    if (static_cast<HostStream&>(stream).inline_execution()) {
-        work(rows_per_group);
-    } else {
-        run_on_host(stream, [work, copy = std::vector<i64>(rows_per_group.begin(), rows_per_group.end())] {
-            work(std::span<const i64>(copy));
-        });
-    }
 }
 
 const i32* first_key_of(ConstTensorView first_key) {
@@ -103,7 +58,7 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
     expect(b, trans_b ? c.cols() : inner, trans_b ? inner : c.cols(), c.dtype, "gemm b");
     check_packed(packed_b, c.dtype, 1, inner, c.cols());
     run_on_host(stream, [this, operation, inner] {
-        for_real(operation.c.dtype, [&](auto real) {
+        with_real(operation.c.dtype, [&](auto real) {
             using Real = decltype(real);
             multiply<Real>(threads_,
                            {.m = operation.c.rows(),
@@ -114,99 +69,51 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
                             .c = operation.c.as<Real>(),
                             .c_row_stride = operation.c.cols(),
                             .accumulate = operation.accumulate,
-                            .packed_b = packed_data<Real>(operation.packed_b)});
+                            .packed_b = cpu::data_or_null<Real>(operation.packed_b)});
         });
     });
 }
 
-void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
-    const i64 rows = operation.c.rows(), width = operation.c.cols(), inner = operation.a.cols();
-    const DType real = operation.c.dtype;
-    if (cpu::any_bf16(operation.a, operation.b, operation.c))
-        return cpu::grouped_gemm_in_f32(*this, stream, operation);
-    expect_real(real, "grouped_gemm");
-    expect(operation.c, real, "grouped_gemm c");
-    expect(operation.a, rows, inner, real, "grouped_gemm a");
-    expect(operation.b, operation.b.rows(), inner * width, real, "grouped_gemm b");
-    check_groups(operation.rows_per_group, operation.b.rows(), rows);
-    check_packed(operation.packed_b, real, operation.b.rows(), inner, width);
-    auto work = [this, operation, width, inner](std::span<const i64> rows_per_group) {
-        for_real(operation.c.dtype, [&](auto element) {
-            using Real = decltype(element);
-            multiply_groups<Real>(threads_, {.rows_per_group = rows_per_group,
-                                             .n = width,
-                                             .p = inner,
-                                             .a = operation.a.as<Real>(),
-                                             .b = operation.b.as<Real>(),
-                                             .c = operation.c.as<Real>(),
-                                             .trans_b = operation.trans_b,
-                                             .accumulate = operation.accumulate,
-                                             .packed_b = packed_data<Real>(operation.packed_b)});
-        });
-    };
-    run_with_groups(stream, operation.rows_per_group, work);
+PackedElements CpuBackend::packed_elements(Shape weight, DType dtype, i64 halves) const {
+    const auto [groups, n, p] = matrices_of(weight);
+    return {cpu::elements_of_copies(dtype, groups, p, n, halves),
+            cpu::elements_of_copies(dtype, groups, n, p)};
 }
 
-void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) {
-    const i64 rows = operation.a.rows(), height = operation.a.cols(), width = operation.b.cols();
-    const DType real = operation.a.dtype;
-    const i64 groups = operation.c.rows();
-    if (cpu::any_bf16(operation.a, operation.b, operation.c))
-        return cpu::grouped_gemm_weight_grad_in_f32(*this, stream, operation);
-    expect_real(real, "grouped_gemm_weight_grad");
-    expect(operation.a, real, "grouped_gemm_weight_grad a");
-    expect(operation.b, rows, width, real, "grouped_gemm_weight_grad b");
-    expect(operation.c, groups, height * width, DType::f64, "grouped_gemm_weight_grad c");
-    const i64 parts = groups > 0 ? static_cast<i64>(operation.rows_per_part.size()) / groups : 0;
-    check_groups(operation.rows_per_part, groups * parts, rows);
-    auto work = [this, operation, groups, height, width](std::span<const i64> rows_per_part) {
-        for_real(operation.a.dtype, [&](auto element) {
-            using Real = decltype(element);
-            accumulate_weight_grads<Real>(threads_, {.rows_per_part = rows_per_part,
-                                                     .groups = groups,
-                                                     .m = height,
-                                                     .n = width,
-                                                     .a = operation.a.as<Real>(),
-                                                     .b = operation.b.as<Real>(),
-                                                     .c = operation.c.as<double>()});
-        });
-    };
-    run_with_groups(stream, operation.rows_per_part, work);
+namespace {
+
+/// Copies one after the other of `count` matrices that stand one after the other: each [n,p], read as b [p,n]
+/// where it is `transposed`, else as b [n,p].
+template <class Real>
+void pack_matrices(ThreadPool& threads, const Real* weight, i64 count, i64 n, i64 p, bool transposed,
+                   TensorView copies) {
+    if (!copies.data) return;
+    const i64 rows = transposed ? p : n, columns = transposed ? n : p;
+    for (i64 i = 0; i < count; ++i) {
+        pack_matrix(threads, operand(weight + i * n * p, p, transposed), rows, columns,
+                    copies.as<Real>() + i * packed_elements<Real>(rows, columns));
+    }
 }
 
-PackedElements CpuBackend::packed_elements(Shape weight, DType dtype) const {
-    PackedElements elements;
-    for_real(dtype, [&](auto real) {
-        using Real = decltype(real);
-        const auto [groups, n, p] = matrices_of(weight);
-        elements = {groups * moesaic::packed_elements<Real>(p, n),
-                    groups * moesaic::packed_elements<Real>(n, p)};
-    });
-    return elements;
-}
+}  // namespace
 
 void CpuBackend::pack(Stream& stream, const PackWeight& operation) {
     const DType real = operation.weight.dtype;
+    const i64 halves = operation.halves;
     expect_real(real, "pack");
     expect(operation.weight, real, "pack weight");
-    const PackedElements elements = packed_elements(operation.weight.shape, real);
+    const PackedElements elements = packed_elements(operation.weight.shape, real, halves);
     if (operation.transposed.data)
         expect(operation.transposed, elements.transposed, 1, real, "pack transposed");
     if (operation.plain.data) expect(operation.plain, elements.plain, 1, real, "pack plain");
-    run_on_host(stream, [this, operation] {
-        for_real(operation.weight.dtype, [&](auto element) {
+    const auto [groups, n, p] = matrices_of(operation.weight.shape);
+    MOESAIC_ASSERT(halves > 0 && n % halves == 0, "{} rows in {} halves", n, halves);
+    run_on_host(stream, [this, operation, halves, groups = groups, n = n, p = p] {
+        with_real(operation.weight.dtype, [&](auto element) {
             using Real = decltype(element);
-            const auto [groups, n, p] = matrices_of(operation.weight.shape);
-            for (i64 group = 0; group < groups; ++group) {
-                const Real* const weight = operation.weight.as<Real>() + group * n * p;
-                if (operation.transposed.data)
-                    pack_matrix(
-                        threads_, operand(weight, p, true), p, n,
-                        operation.transposed.as<Real>() + group * moesaic::packed_elements<Real>(p, n));
-                if (operation.plain.data)
-                    pack_matrix(threads_, operand(weight, p), n, p,
-                                operation.plain.as<Real>() + group * moesaic::packed_elements<Real>(n, p));
-            }
+            const Real* const weight = operation.weight.as<Real>();
+            pack_matrices(threads_, weight, groups * halves, n / halves, p, true, operation.transposed);
+            pack_matrices(threads_, weight, groups, n, p, false, operation.plain);
         });
     });
 }
@@ -215,7 +122,7 @@ void CpuBackend::attention(Stream& stream, const Attention& operation) {
     if (operation.q.dtype == DType::bf16) return cpu::attention_in_f32(*this, stream, operation);
     const AttentionShape shape = check_attention(operation);
     run_on_host(stream, [this, operation, shape] {
-        for_real(operation.q.dtype, [&](auto real) {
+        with_real(operation.q.dtype, [&](auto real) {
             using Real = decltype(real);
             causal_attention<Real>(threads_, {.shape = shape,
                                               .q = operation.q.as<Real>(),
@@ -237,7 +144,7 @@ void CpuBackend::attention_backward(Stream& stream, const AttentionGrad& operati
     expect(operation.dk, shape.rows, kv_width, operation.q.dtype, "attention dk");
     expect(operation.dv, shape.rows, kv_width, operation.q.dtype, "attention dv");
     run_on_host(stream, [this, operation, shape] {
-        for_real(operation.q.dtype, [&](auto real) {
+        with_real(operation.q.dtype, [&](auto real) {
             using Real = decltype(real);
             causal_attention_backward<Real>(threads_, {.shape = shape,
                                                        .q = operation.q.as<Real>(),

@@ -22,19 +22,28 @@ i64 round_up(i64 value, i64 to) {
     return divide_up(value, to) * to;
 }
 
-/// A range of columns of one product, and how it is cut into tasks.
+/// A range of columns of one product (with halves: of each), and how it is cut into tasks.
 template <class T>
 struct Slice {
     const MatrixProduct<T>* product;
     i64 first_column, columns;
     bool in_place;    // b is read where it stands, except for a last panel that is not full
     const T* packed;  // the slice's first panel
-    i64 panels;
+    i64 panels;       // of a half
     i64 first_panel;  // among those that the wave packs
     i64 rows_per_task, panels_per_task, row_tasks;
     i64 first_task;  // among those of the wave
 
-    [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels; }
+    [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }
+    [[nodiscard]] i64 half_columns() const { return product->n / product->halves; }
+    [[nodiscard]] double work_per_row() const {
+        return static_cast<double>(columns * product->halves) * static_cast<double>(product->p);
+    }
+};
+
+/// A panel of a slice: of half `half`, the `index`-th there.
+struct PanelPlace {
+    i64 half, index;
 };
 
 /// Slices that are packed together and then multiplied together.
@@ -55,7 +64,9 @@ class Wave {
     void plan_tasks(Slice<T>& slice, double work_per_task) const;
     void pack(i64 panel) const;
     void compute(i64 task) const;
-    void compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, i64 panel) const;
+    void hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row, i64 panel) const;
+    void compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, PanelPlace place) const;
+    [[nodiscard]] const T* packed_panel(const Slice<T>& slice, PanelPlace place) const;
     void compute_part(const MatrixProduct<T>& product, PanelProduct<T> block, i64 first, i64 last) const;
 
     /// The slice that holds the wave's panel or task number `index`.
@@ -77,16 +88,14 @@ void Wave<T>::plan() {
     double work = 0;
     i64 elements = 0;
     for (const Slice<T>& slice : slices_) {
-        work += static_cast<double>(slice.product->m * slice.columns) * static_cast<double>(slice.product->p);
+        work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
     const double work_per_task =
         pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
     const T* packed = scratch<T>(ScratchSlot::packed_columns, elements);
     for (Slice<T>& slice : slices_) {
-        slice.packed = slice.product->packed_b
-                           ? slice.product->packed_b + slice.first_column * slice.product->p
-                           : packed;
+        slice.packed = slice.product->packed_b ? slice.product->packed_b : packed;
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
@@ -99,8 +108,7 @@ void Wave<T>::plan() {
 /// Rows are cut first; columns only where the shortest sensible block of rows is still too much work.
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task) const {
-    const double work_per_row = static_cast<double>(slice.columns) * static_cast<double>(slice.product->p);
-    const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / work_per_row));
+    const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
     const i64 least_rows = 4 * kernels_.row_tile;
     const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, kRowBlock);
     slice.rows_per_task = std::min(rows, slice.product->m);
@@ -113,15 +121,28 @@ void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task) const {
     }
 }
 
+/// Of a copy made beforehand, or of the wave's own.
+template <class T>
+const T* Wave<T>::packed_panel(const Slice<T>& slice, PanelPlace place) const {
+    const i64 p = slice.product->p, first_column = place.index * kernels_.panel_columns;
+    if (slice.product->packed_b) {
+        return slice.packed + place.half * packed_elements<T>(p, slice.half_columns()) +
+               (slice.first_column + first_column) * p;
+    }
+    return slice.packed + (place.half * slice.panels * kernels_.panel_columns + first_column) * p;
+}
+
 template <class T>
 void Wave<T>::pack(i64 panel) const {
     const Slice<T>& slice = slice_of(panel, &Slice<T>::first_panel);
-    const i64 index = panel - slice.first_panel, p = slice.product->p;
-    const i64 first_column = index * kernels_.panel_columns;
+    const i64 number = panel - slice.first_panel;
+    const PanelPlace place{number / slice.panels, number % slice.panels};
+    const i64 first_column = place.index * kernels_.panel_columns;
     const i64 columns = std::min(kernels_.panel_columns, slice.columns - first_column);
     if (slice.in_place && columns == kernels_.panel_columns) return;
-    kernels_.pack_panel(slice.product->b.from(0, slice.first_column + first_column), p, columns,
-                        const_cast<T*>(slice.packed) + first_column * p);
+    const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
+    kernels_.pack_panel(slice.product->b.from(0, column), slice.product->p, columns,
+                        const_cast<T*>(packed_panel(slice, place)));
 }
 
 template <class T>
@@ -135,7 +156,7 @@ void Wave<T>::compute(i64 task) const {
     PanelProduct<T> block;
     block.rows = std::min(slice.rows_per_task, product.m - first_row);
     block.a = product.a.from(first_row, 0);
-    if (block.a.column_stride != 1 && last_panel - first_panel > 1) {
+    if (block.a.column_index || (block.a.column_stride != 1 && last_panel - first_panel > 1)) {
         // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
         T* const tiles =
             scratch<T>(ScratchSlot::packed_rows, round_up(block.rows, kernels_.row_tile) * product.p);
@@ -143,32 +164,59 @@ void Wave<T>::compute(i64 task) const {
         block.a = {tiles, 1, kernels_.row_tile};
         block.a_tile_stride = kernels_.row_tile * product.p;
     }
-    for (i64 panel = first_panel; panel < last_panel; ++panel) compute_panel(slice, block, first_row, panel);
+    if (product.sum || !product.c) {  // results stay in the cache
+        block.c = scratch<T>(ScratchSlot::partial_sums, kRowBlock * kernels_.panel_columns * product.halves);
+        block.c_row_stride = kernels_.panel_columns * product.halves;
+    }
+    for (i64 panel = first_panel; panel < last_panel; ++panel) {
+        for (i64 half = 0; half < product.halves; ++half)
+            compute_panel(slice, block, first_row, {half, panel});
+        if (product.work) hand_over(slice, block, first_row, panel);
+    }
+}
+
+/// The panel's finished columns of all halves to the product's work.
+template <class T>
+void Wave<T>::hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row, i64 panel) const {
+    const MatrixProduct<T>& product = *slice.product;
+    const i64 column = panel * kernels_.panel_columns;
+    FinishedBlock<T> finished;
+    finished.product = product.number;
+    finished.first_row = product.rows_before + first_row;
+    finished.rows = block.rows;
+    finished.first_column = slice.first_column + column;
+    finished.columns = std::min(kernels_.panel_columns, slice.columns - column);
+    finished.c = product.c ? product.c + first_row * product.c_row_stride + finished.first_column : block.c;
+    finished.c_row_stride = product.c ? product.c_row_stride : block.c_row_stride;
+    product.work->run(finished);
 }
 
 template <class T>
-void Wave<T>::compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, i64 panel) const {
+void Wave<T>::compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row,
+                            PanelPlace place) const {
     const MatrixProduct<T>& product = *slice.product;
-    const i64 first_column = panel * kernels_.panel_columns;
+    const i64 first_column = place.index * kernels_.panel_columns;
+    const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
     block.columns = std::min(kernels_.panel_columns, slice.columns - first_column);
     if (slice.in_place && block.columns == kernels_.panel_columns) {
-        block.panel = product.b.from(0, slice.first_column + first_column).data;
+        block.panel = product.b.from(0, column).data;
         block.panel_stride = product.b.row_stride;
     } else {
-        block.panel = slice.packed + first_column * product.p;
+        block.panel = packed_panel(slice, place);
         block.panel_stride = round_up(block.columns, kernels_.lanes);
     }
-    const i64 place = slice.first_column + first_column;
     if (!product.sum) {
-        block.c = product.c + first_row * product.c_row_stride + place;
-        block.c_row_stride = product.c_row_stride;
+        if (product.c) {
+            block.c = product.c + first_row * product.c_row_stride + column;
+            block.c_row_stride = product.c_row_stride;
+        } else {
+            block.c += place.half * kernels_.panel_columns;
+        }
         block.accumulate = product.accumulate;
         compute_part(product, block, 0, product.p);
         return;
     }
-    block.c = scratch<T>(ScratchSlot::partial_sums, kRowBlock * kernels_.panel_columns);
-    block.c_row_stride = kernels_.panel_columns;
-    block.sum = product.sum + first_row * product.n + place;
+    block.sum = product.sum + first_row * product.n + column;
     block.sum_row_stride = product.n;
     i64 first = 0;
     for (const i64 extent : product.parts) {
@@ -207,7 +255,7 @@ void clear(const MatrixProduct<T>& product) {
 
 template <class T>
 i64 columns_of_slice(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
-    const i64 panel_bytes = kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
+    const i64 panel_bytes = kernels.panel_columns * product.halves * product.p * static_cast<i64>(sizeof(T));
     return std::clamp<i64>(kSliceBytes / panel_bytes, 1, kColumnBlockPanels) * kernels.panel_columns;
 }
 
@@ -233,7 +281,8 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) 
     const GemmKernels<T>& kernels = gemm_kernels<T>();
     i64 most_slices = 0;
     for (const MatrixProduct<T>& product : products) {
-        if (product.p > 0) most_slices += divide_up(product.n, columns_of_slice(kernels, product));
+        if (product.p > 0)
+            most_slices += divide_up(product.n / product.halves, columns_of_slice(kernels, product));
     }
     Slice<T>* const slices = scratch<Slice<T>>(ScratchSlot::slices, most_slices);
     std::size_t count = 0;
@@ -250,15 +299,15 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) 
             if (!product.accumulate && !product.sum) clear(product);
             continue;
         }
-        const i64 slice_columns = columns_of_slice(kernels, product);
-        for (i64 first = 0; first < product.n; first += slice_columns) {
+        const i64 slice_columns = columns_of_slice(kernels, product), columns = product.n / product.halves;
+        for (i64 first = 0; first < columns; first += slice_columns) {
             Slice<T> slice{};
             slice.product = &product;
             slice.first_column = first;
-            slice.columns = std::min(slice_columns, product.n - first);
+            slice.columns = std::min(slice_columns, columns - first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
-            slice.in_place =
-                !product.packed_b && product.m <= 4 * kernels.row_tile && product.b.column_stride == 1;
+            slice.in_place = !product.packed_b && product.m <= 4 * kernels.row_tile &&
+                             product.b.column_stride == 1 && !product.b.row_index;
             slices[count++] = slice;
             bytes += slice.panels_to_pack() * kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();

@@ -9,6 +9,25 @@
 
 namespace moesaic {
 
+/// Rows and columns of a product's result, complete and still in the cache.
+template <class T>
+struct FinishedBlock {
+    i64 product = 0;                    ///< MatrixProduct::number
+    i64 first_row = 0, rows = 0;        ///< of all numbered products' rows
+    i64 first_column = 0, columns = 0;  ///< of a half of the columns
+    T* c = nullptr;                     ///< the first half's first element
+    i64 c_row_stride = 0;
+};
+/// What is done with the blocks of a product's result, each once, on any thread.
+template <class T>
+class BlockWork {
+  public:
+    virtual void run(const FinishedBlock<T>& block) const = 0;
+
+  protected:
+    ~BlockWork() = default;
+};
+
 /// c [m,n] (+)= a [m,p] · b [p,n] with b and a read through strides (a transpose swaps them); c is row-major
 /// with rows c_row_stride apart. T is float or double.
 ///
@@ -27,6 +46,12 @@ struct MatrixProduct {
     /// ascending order. The parts' extents add up to p; they may be 0.
     double* sum = nullptr;
     std::span<const i64> parts = {};
+    /// Or null: gets every block of the result. Where c is null the result is kept nowhere else. p > 0.
+    const BlockWork<T>* work = nullptr;
+    i64 number = 0, rows_before = 0;  ///< for the work: of this product, and of all before it
+    /// Halves of the columns that a block of work takes together, the same columns of each: 1 or 2. packed_b
+    /// then holds them one after the other, as copies of their own.
+    i64 halves = 1;
 };
 
 /// Elements of the copy that pack_matrix() makes.

@@ -163,7 +163,7 @@ void multiply_tile(const PanelProduct<T>& product) {
     if (kRows == kRowTile) fetch_next_rows<T, kRows, kVectors>(product);
     const T* a[kRows];
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) a[i] = product.a.data + i * product.a.row_stride;
+    for (int i = 0; i < kRows; ++i) a[i] = product.a.row(i);
     i64 k = 0;
     if (b_step == width && a_step == 1) {
         k = add_unrolled(product, tile,
@@ -188,13 +188,16 @@ void multiply_rows(const PanelProduct<T>& product) {
     constexpr auto tiles = tiles_of_all_heights<T, kVectors>(std::make_index_sequence<kRowTile>{});
     PanelProduct<T> tile = product;
     const bool packed = product.a.row_stride == 1 && product.a.column_stride == kRowTile;
-    const i64 a_step = packed ? product.a_tile_stride : kRowTile * product.a.row_stride;
     const i64 tile_count = std::max<i64>(product.rows / kRowTile, 1);
     tile.next_elements = (product.next_elements + tile_count - 1) / tile_count;
     for (i64 row = 0; row < product.rows; row += kRowTile) {
         tile.rows = std::min<i64>(kRowTile, product.rows - row);
         tiles[static_cast<std::size_t>(tile.rows - 1)](tile);
-        tile.a.data += a_step;
+        if (packed) {
+            tile.a.data += product.a_tile_stride;
+        } else {
+            tile.a = tile.a.from(kRowTile, 0);
+        }
         tile.c += kRowTile * product.c_row_stride;
         if (tile.sum) tile.sum += kRowTile * product.sum_row_stride;
         tile.next += tile.next_elements;
@@ -215,7 +218,7 @@ void copy_rows(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     for (i64 k = 0; k < p; ++k) {
-        const T* from = b.data + k * b.row_stride;
+        const T* from = b.row(k);
         for (i64 column = 0; column < columns; column += lanes, panel += lanes)
             hn::StoreU(load_columns(from + column, columns - column), d, panel);
     }
@@ -274,7 +277,7 @@ void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
     for (i64 column = 0; column < width; column += lanes) {
         const T* from = b.data + column * b.column_stride;
         if constexpr (kWholeBlocks) {
-            if (b.row_stride == 1 && column + lanes <= columns) {
+            if (b.row_stride == 1 && !b.row_index && column + lanes <= columns) {
                 transpose_columns(from, b.column_stride, p, panel + column, width);
                 continue;
             }
@@ -282,16 +285,17 @@ void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
         for (i64 k = 0; k < p; ++k)
             for (i64 j = 0; j < lanes; ++j)
                 panel[k * width + column + j] =
-                    column + j < columns ? from[k * b.row_stride + j * b.column_stride] : T(0);
+                    column + j < columns ? b.row(k)[(column + j) * b.column_stride] : T(0);
     }
 }
 
 template <class T>
 void pack_rows(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) {
     for (i64 k = 0; k < p; ++k) {
-        const T* from = a.data + k * a.column_stride;
+        const T* const from = a.column(k);
+        const T* const later = a.column(std::min(k + 8, p - 1));
         for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(T)))
-            __builtin_prefetch(from + 8 * a.column_stride + line, 0, 3);
+            __builtin_prefetch(later + line, 0, 3);
         for (i64 row = 0; row < rows; row += kRowTile) {
             T* const to = tiles + row * p + k * kRowTile;
             const i64 count = std::min<i64>(kRowTile, rows - row);

@@ -5,20 +5,43 @@
 
 namespace moesaic {
 
-/// Where element (row, column) of an operand stands: data + row * row_stride + column * column_stride.
+/// Where element (row, column) of an operand stands: data + row * row_stride + column * column_stride. Where
+/// there is an index, row_index[row] or column_index[column] takes the place of row or column.
 template <class T>
 struct StridedOperand {
     const T* data = nullptr;
     i64 row_stride = 0, column_stride = 0;
+    const i32* row_index = nullptr;
+    const i32* column_index = nullptr;
 
+    [[nodiscard]] const T* row(i64 row) const { return data + place(row_index, row) * row_stride; }
+    [[nodiscard]] const T* column(i64 column) const {
+        return data + place(column_index, column) * column_stride;
+    }
     [[nodiscard]] StridedOperand from(i64 row, i64 column) const {
-        return {data + row * row_stride + column * column_stride, row_stride, column_stride};
+        StridedOperand rest = *this;
+        advance(rest, rest.row_index, row, row_stride);
+        advance(rest, rest.column_index, column, column_stride);
+        return rest;
+    }
+
+  private:
+    static i64 place(const i32* index, i64 position) {
+        return index ? static_cast<i64>(index[position]) : position;
+    }
+    static void advance(StridedOperand& operand, const i32*& index, i64 count, i64 stride) {
+        if (index) {
+            index += count;
+        } else {
+            operand.data += count * stride;
+        }
     }
 };
 
 /// c [rows, columns] (+)= a [rows, p] · panel [p, columns]. columns <= panel_columns. Row i of the panel
-/// stands at panel + i * panel_stride; all of round_up(columns, lanes) elements there are read. Fastest where
-/// a's columns are consecutive or a stands in tiles (pack_rows), and the panel's rows follow each other.
+/// stands at panel + i * panel_stride; all of round_up(columns, lanes) elements there are read. a has no
+/// column index. Fastest where a's columns are consecutive or a stands in tiles (pack_rows), and the panel's
+/// rows follow each other.
 template <class T>
 struct PanelProduct {
     i64 rows = 0, p = 0, columns = 0;
@@ -44,10 +67,12 @@ struct GemmKernels {
     i64 lanes = 0;
     /// Every element of c is one chain of fused multiply-adds over p in ascending order, from 0 or from c.
     void (*multiply_panel)(const PanelProduct<T>&) = nullptr;
-    /// Copies b [p, columns] to panel [p, round_up(columns, lanes)], zeros beyond the columns.
+    /// Copies b [p, columns] to panel [p, round_up(columns, lanes)], zeros beyond the columns. b has no
+    /// column index.
     void (*pack_panel)(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) = nullptr;
     /// Copies a [rows, p] in tiles of row_tile rows: row i, column k goes to tile i / row_tile, which holds
-    /// p * row_tile elements, at k * row_tile + i % row_tile. For an a whose rows are consecutive in memory.
+    /// p * row_tile elements, at k * row_tile + i % row_tile. For an a whose rows are consecutive in memory,
+    /// without a row index.
     void (*pack_rows)(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) = nullptr;
 };
 

@@ -3,16 +3,32 @@
 
 #include <numeric>
 
-#include "runtime/cpu/gemm.h"
 #include "runtime/cpu/scratch.h"
 
 namespace moesaic {
+
+namespace {
+
+/// Rows from `first` on of a matrix with `columns` columns, or of one that an index makes of it.
+template <class T>
+StridedOperand<T> rows_from(const T* data, const i32* index, i64 first, i64 columns) {
+    StridedOperand<T> rows = operand(data, columns);
+    rows.row_index = index;
+    return rows.from(first, 0);
+}
+
+template <class T>
+StridedOperand<T> transposed(const StridedOperand<T>& rows) {
+    return {rows.data, rows.column_stride, rows.row_stride, rows.column_index, rows.row_index};
+}
+
+}  // namespace
 
 template <class T>
 void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product) {
     const std::size_t groups = product.rows_per_group.size();
     auto* const products = scratch<MatrixProduct<T>>(ScratchSlot::products, static_cast<i64>(groups));
-    const i64 packed = packed_elements<T>(product.p, product.n);
+    const i64 packed = product.halves * packed_elements<T>(product.p, product.n / product.halves);
     i64 first_row = 0;
     for (std::size_t group = 0; group < groups; ++group) {
         const auto index = static_cast<i64>(group);
@@ -20,13 +36,17 @@ void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product) {
         one.m = product.rows_per_group[group];
         one.n = product.n;
         one.p = product.p;
-        one.a = operand(product.a + first_row * product.p, product.p);
+        one.a = rows_from(product.a, product.a_rows, first_row, product.p);
         one.b = operand(product.b + index * product.n * product.p, product.trans_b ? product.p : product.n,
                         product.trans_b);
-        one.c = product.c + first_row * product.n;
+        if (product.c) one.c = product.c + first_row * product.n;
         one.c_row_stride = product.n;
         one.accumulate = product.accumulate;
         if (product.packed_b) one.packed_b = product.packed_b + index * packed;
+        one.work = product.work;
+        one.number = index;
+        one.rows_before = first_row;
+        one.halves = product.halves;
         products[group] = one;
         first_row += one.m;
     }
@@ -45,8 +65,8 @@ void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& produ
         one.m = product.m;
         one.n = product.n;
         one.p = std::accumulate(one.parts.begin(), one.parts.end(), i64{0});
-        one.a = operand(product.a + first_row * product.m, product.m, true);
-        one.b = operand(product.b + first_row * product.n, product.n);
+        one.a = transposed(rows_from(product.a, product.a_rows, first_row, product.m));
+        one.b = rows_from(product.b, product.b_rows, first_row, product.n);
         one.sum = product.c + group * product.m * product.n;
         products[group] = one;
         first_row += one.p;

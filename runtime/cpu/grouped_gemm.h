@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "runtime/cpu/thread_pool.h"
+#include "runtime/cpu/gemm.h"
 
 namespace moesaic {
 
@@ -17,7 +17,10 @@ struct GroupedProduct {
     const T* b = nullptr;
     T* c = nullptr;  // [R,n]
     bool trans_b = false, accumulate = false;
-    const T* packed_b = nullptr;  // every group's copy by pack_matrix(), one after the other, or null
+    const T* packed_b = nullptr;         // every group's copy by pack_matrix(), one after the other, or null
+    const i32* a_rows = nullptr;         // [R] which row of a takes the place of each, or null
+    const BlockWork<T>* work = nullptr;  // as in MatrixProduct; numbered by group
+    i64 halves = 1;
 };
 
 template <class T>
@@ -32,7 +35,8 @@ struct GroupedWeightGrad {
     i64 m = 0, n = 0;
     const T* a = nullptr;
     const T* b = nullptr;
-    double* c = nullptr;  // [groups,m,n]
+    double* c = nullptr;                             // [groups,m,n]
+    const i32 *a_rows = nullptr, *b_rows = nullptr;  // as in GroupedProduct, each [R]
 };
 
 template <class T>

@@ -65,6 +65,8 @@ const std::vector<OpCase>& all_cases() {
         append_layer_cases(all);
         append_loss_cases(all);
         append_routing_cases(all);
+        append_activation_cases(all);
+        append_row_index_cases(all);
         append_product_cases(all);
         append_attention_cases(all);
         return all;

@@ -49,6 +49,8 @@ struct OpCase {
     /// The same from simpler operations: equal bit for bit.
     Run same_bits = nullptr;
     bool synchronizes = false;  ///< the run waits for the stream, so enqueueing alone does change buffers
+    /// Several operations: in bf16 each reads what the one before it rounded, so same_bits is the definition.
+    bool in_turn = false;
 };
 
 [[nodiscard]] const std::vector<OpCase>& all_cases();
@@ -58,6 +60,8 @@ void append_elementwise_cases(std::vector<OpCase>& cases);
 void append_layer_cases(std::vector<OpCase>& cases);
 void append_loss_cases(std::vector<OpCase>& cases);
 void append_routing_cases(std::vector<OpCase>& cases);
+void append_activation_cases(std::vector<OpCase>& cases);
+void append_row_index_cases(std::vector<OpCase>& cases);
 void append_product_cases(std::vector<OpCase>& cases);
 void append_attention_cases(std::vector<OpCase>& cases);
 

@@ -188,50 +188,6 @@ void append_embedding(std::vector<OpCase>& cases, i64 tokens, i64 vocabulary, i6
          .gradients = {{3, 2, true}}});
 }
 
-double sigmoid(double x) {
-    return 1 / (1 + std::exp(-x));
-}
-
-void append_swiglu(std::vector<OpCase>& cases, i64 rows, i64 width, double scale) {
-    const std::string size = fmt::format(" {}x{} scale {}", rows, width, scale);
-    const Shape wide{rows, 2 * width}, shape{rows, width};
-    cases.push_back({.name = "swiglu" + size,
-                     .buffers = {by_row(normal("x", wide, scale)), by_row(output("y", shape))},
-                     .run = [](Backend& b, Stream& s, Views v) { b.swiglu(s, {.x = v[0], .y = v[1]}); },
-                     .reference =
-                         [=](Values& v) {
-                             for (i64 i = 0; i < rows * width; ++i) {
-                                 const i64 gate = i / width * 2 * width + i % width;
-                                 v[1][at(i)] =
-                                     v[0][at(gate)] * sigmoid(v[0][at(gate)]) * v[0][at(gate + width)];
-                             }
-                         },
-                     .tolerance_f32 = 1e-6});
-    cases.push_back({.name = "swiglu_backward" + size,
-                     .buffers = {by_row(normal("x", wide, scale)), by_row(normal("dy", shape)),
-                                 by_row(output("dx", wide))},
-                     .run = [](Backend& b, Stream& s,
-                               Views v) { b.swiglu_backward(s, {.x = v[0], .dy = v[1], .dx = v[2]}); },
-                     .reference =
-                         [=](Values& v) {
-                             for (i64 i = 0; i < rows * width; ++i) {
-                                 const i64 gate = i / width * 2 * width + i % width;
-                                 const double g = v[0][at(gate)], share = sigmoid(g);
-                                 v[2][at(gate)] =
-                                     v[1][at(i)] * v[0][at(gate + width)] * share * (1 + g * (1 - share));
-                                 v[2][at(gate + width)] = v[1][at(i)] * g * share;
-                             }
-                         },
-                     .tolerance_f32 = 1e-6,
-                     .objective =
-                         [](Backend& b, Stream& s, Views v) {
-                             Tensor y = b.allocate(v[1].shape, DType::f64);
-                             b.swiglu(s, {.x = v[0], .y = y});
-                             return dot(s, y, v[1]);
-                         },
-                     .gradients = {{0, 2}}});
-}
-
 }  // namespace
 
 void append_layer_cases(std::vector<OpCase>& cases) {
@@ -254,11 +210,6 @@ void append_layer_cases(std::vector<OpCase>& cases) {
     append_embedding(cases, 0, 5, 8);
     append_embedding(cases, 9, 4, 7);
     append_embedding(cases, 700, 50, 70);
-    for (const double scale : {1.0, 30.0}) {
-        append_swiglu(cases, 0, 8, scale);
-        append_swiglu(cases, 4, 19, scale);
-        append_swiglu(cases, 90, 256, scale);
-    }
 }
 
 }  // namespace moesaic::conformance

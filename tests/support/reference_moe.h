@@ -23,12 +23,19 @@ inline std::vector<double> matrix_times(const std::vector<double>& w, const std:
     return y;
 }
 
-/// down(silu(gate(x)) * up(x)) with the weights below `prefix`.
-inline std::vector<double> reference_expert(const NamedValues& weights, const std::string& prefix,
-                                            const std::vector<double>& x) {
-    std::vector<double> hidden = matrix_times(weights.at(prefix + "gate_proj.weight"), x);
-    const std::vector<double> up = matrix_times(weights.at(prefix + "up_proj.weight"), x);
-    for (std::size_t i = 0; i < hidden.size(); ++i) hidden[i] *= up[i] / (1 + std::exp(-hidden[i]));
+/// down(activation(up(x))) with the weights below `prefix`.
+inline std::vector<double> reference_expert(ActivationKind kind, const NamedValues& weights,
+                                            const std::string& prefix, const std::vector<double>& x) {
+    std::vector<double> hidden = matrix_times(weights.at(prefix + "up_proj.weight"), x);
+    if (kind == ActivationKind::swiglu) {
+        const std::vector<double> gate = matrix_times(weights.at(prefix + "gate_proj.weight"), x);
+        for (std::size_t i = 0; i < hidden.size(); ++i) hidden[i] *= gate[i] / (1 + std::exp(-gate[i]));
+    }
+    for (double& one : hidden) {
+        if (kind == ActivationKind::gelu) one *= 0.5 * (1 + std::erf(one / std::sqrt(2.0)));
+        if (kind == ActivationKind::relu) one = std::max(one, 0.0);
+        if (kind == ActivationKind::prelu && one < 0) one *= weights.at(prefix + "act_fn.weight")[0];
+    }
     return matrix_times(weights.at(prefix + "down_proj.weight"), hidden);
 }
 
@@ -51,11 +58,12 @@ inline std::vector<double> reference_moe(const ModelSpec& spec, const NamedValue
     std::vector<double> y(x.size(), 0.0);
     for (const std::size_t expert : order) {
         const std::vector<double> out =
-            reference_expert(weights, prefix + "experts." + std::to_string(expert) + ".", x);
+            reference_expert(spec.activation, weights, prefix + "experts." + std::to_string(expert) + ".", x);
         for (std::size_t i = 0; i < y.size(); ++i) y[i] += std::exp(logits[expert]) / sum * out[i];
     }
     if (spec.shared_experts == 0) return y;
-    const std::vector<double> shared = reference_expert(weights, prefix + "shared_expert.", x);
+    const std::vector<double> shared =
+        reference_expert(spec.activation, weights, prefix + "shared_expert.", x);
     const double gate =
         spec.shared_gate
             ? 1 / (1 + std::exp(-matrix_times(weights.at(prefix + "shared_expert_gate.weight"), x)[0]))

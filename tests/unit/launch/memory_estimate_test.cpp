@@ -100,6 +100,8 @@ TEST(MemoryEstimate, HoldsForOtherShapes) {
     expect_foretold({"model.moe.every=2", "model.dense_hidden=200"}, layouts);
     expect_foretold({"model.clip_qkv=4", "model.tie_embeddings=true"}, layouts);
     expect_foretold({"model.moe.top_k=4", "parallel.zero=0"}, layouts);
+    expect_foretold({"model.moe.activation=gelu", "model.moe.every=2"}, layouts);
+    expect_foretold({"model.moe.activation=prelu", "train.precision=bf16"}, layouts);
     expect_foretold({"model.moe.shared_experts=2", "model.moe.shared_gate=true"}, layouts);
 }
 

@@ -163,6 +163,7 @@ TEST(MoELayer, SharedExpertsAddToTheRoutedOnes) {
         Work work = usual_work();
         work.spec.shared_experts = 2;
         work.spec.shared_gate = gate;
+        work.spec.activation = gate ? ActivationKind::prelu : ActivationKind::swiglu;
         const Outcome one = run(work, 1);
         EXPECT_EQ(one.weights.at("model.layers.0.mlp.shared_expert.up_proj.weight").size(), 2U * 6 * 8);
         EXPECT_EQ(one.weights.count("model.layers.0.mlp.shared_expert_gate.weight"), gate ? 1U : 0U);
@@ -176,6 +177,23 @@ TEST(MoELayer, SharedExpertsAddToTheRoutedOnes) {
         }
         work.mode = StreamMode::deferred_shuffled;
         expect_same_bits(one, run(work, 4));
+    }
+}
+
+TEST(MoELayer, EqualsTheReferenceWithEveryActivation) {
+    for (const ActivationEntry& entry : kActivations) {
+        SCOPED_TRACE(entry.name);
+        Work work = usual_work();
+        work.spec.activation = entry.kind;
+        const Outcome one = run(work, 1);
+        expect_reference(work, one);
+        EXPECT_EQ(one.weights.contains("model.layers.0.mlp.experts.7.gate_proj.weight"),
+                  entry.kind == ActivationKind::swiglu);
+        for (const int ranks : {2, 4, 8}) {
+            work.spec.receive_budget = ranks == 4 ? 0.3 : 2.0;
+            SCOPED_TRACE(ranks);
+            expect_same_bits(one, run(work, ranks));
+        }
     }
 }
 

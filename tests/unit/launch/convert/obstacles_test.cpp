@@ -52,6 +52,18 @@ TEST(ChooseFamily, TellsWhatPreventsEach) {
                 testing::HasSubstr("OlmoeForCausalLM: model.head_dim: 8 (it has width / heads)"));
 }
 
+TEST(ChooseFamily, AnActivationOfOurOwnPrevents) {
+    for (const char* name : {"gelu", "relu", "prelu"}) {
+        const std::string set = fmt::format("model.moe.activation={}", name);
+        const std::string has = fmt::format("model.moe.activation: {} (it has swiglu)", name);
+        const std::string message = family_or_refusal({set}),
+                          dense = family_or_refusal({set, "model.moe.experts=0"});
+        EXPECT_THAT(message, testing::HasSubstr("MixtralForCausalLM: " + has + "\n"));
+        EXPECT_THAT(dense, testing::HasSubstr("LlamaForCausalLM: " + has));
+        EXPECT_THAT(dense, testing::Not(testing::HasSubstr(has + "; " + has)));
+    }
+}
+
 TEST(ChooseFamily, AnOptionItDoesNotKnowPrevents) {
     Config config = config_with({});
     config.model.moe.shared_experts = 1;

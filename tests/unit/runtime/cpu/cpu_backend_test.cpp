@@ -73,11 +73,51 @@ TYPED_TEST(CpuBackendOf, SwigluKeepsNanAndSurvivesLargeGates) {
     const std::vector<TypeParam> x = {this->kNan, TypeParam{2000}, TypeParam{-2000}, this->kInfinity, 1, 1, 1,
                                       1};
     std::vector<TypeParam> y(4);
-    this->backend->swiglu(*this->stream, {.x = view_of(x.data(), {1, 8}), .y = view_of(y.data(), {1, 4})});
+    this->backend->activation(
+        *this->stream,
+        {.kind = ActivationKind::swiglu, .x = view_of(x.data(), {1, 8}), .y = view_of(y.data(), {1, 4})});
     EXPECT_TRUE(std::isnan(y[0]));
     EXPECT_EQ(y[1], TypeParam{2000});
     EXPECT_NEAR(static_cast<double>(y[2]), 0.0, 1e-30);
     EXPECT_FALSE(std::isfinite(y[3]));
+}
+
+TYPED_TEST(CpuBackendOf, UngatedActivationsKeepNanAndSurviveLargeValues) {
+    const std::vector<TypeParam> x = {this->kNan, TypeParam{2000}, TypeParam{-2000}, this->kInfinity,
+                                      TypeParam{0}};
+    const TypeParam slope = 0.5;
+    for (const ActivationEntry& entry : kActivations) {
+        if (activation_halves(entry.kind) == 2) continue;
+        SCOPED_TRACE(entry.name);
+        std::vector<TypeParam> y(5);
+        const i64 one = 1;
+        const bool learnt = entry.kind == ActivationKind::prelu;
+        this->backend->activation(*this->stream, {.kind = entry.kind,
+                                                  .x = view_of(x.data(), {1, 5}),
+                                                  .y = view_of(y.data(), {1, 5}),
+                                                  .slope = learnt ? view_of(&slope, {1}) : ConstTensorView(),
+                                                  .rows_per_group = learnt ? std::span<const i64>(&one, 1)
+                                                                           : std::span<const i64>()});
+        EXPECT_TRUE(std::isnan(y[0]));
+        EXPECT_EQ(y[1], TypeParam{2000});
+        EXPECT_EQ(y[2], learnt ? TypeParam{-1000} : TypeParam{0});
+        EXPECT_EQ(y[3], this->kInfinity);
+        EXPECT_EQ(y[4], TypeParam{0});
+    }
+}
+
+/// Where 1 + erf(x / sqrt 2) has lost all its digits.
+TYPED_TEST(CpuBackendOf, GeluKeepsTheDigitsOfItsTail) {
+    for (const double value : {-1.0, -3.0, -6.0, -9.0}) {
+        const auto x = static_cast<TypeParam>(value);
+        TypeParam y = 0;
+        this->backend->activation(
+            *this->stream,
+            {.kind = ActivationKind::gelu, .x = view_of(&x, {1, 1}), .y = view_of(&y, {1, 1})});
+        const double want = value * std::erfc(-value / std::sqrt(2.0)) / 2;
+        const double tolerance = sizeof(TypeParam) == 4 ? 3e-6 : 1e-14;
+        EXPECT_NEAR(static_cast<double>(y), want, tolerance * std::abs(want)) << value;
+    }
 }
 
 TYPED_TEST(CpuBackendOf, ClampKeepsNan) {
@@ -101,12 +141,13 @@ TEST(CpuBackend, NamesTheOperandOfAWrongShape) {
     const auto backend = make_cpu_backend(1);
     const auto stream = backend->make_stream("compute");
     std::vector<float> x(12), y(12);
-    EXPECT_DEATH(backend->swiglu(*stream, {.x = view_of(x.data(), {2, 6}), .y = view_of(y.data(), {2, 4})}),
-                 "swiglu x is \\[2,6\\], not \\[2,8\\]");
+    const auto apply = [&](TensorView y_view) {
+        backend->activation(*stream,
+                            {.kind = ActivationKind::swiglu, .x = view_of(x.data(), {2, 6}), .y = y_view});
+    };
+    EXPECT_DEATH(apply(view_of(y.data(), {2, 4})), "activation x is \\[2,6\\], not \\[2,8\\]");
     std::vector<double> wide(6);
-    EXPECT_DEATH(
-        backend->swiglu(*stream, {.x = view_of(x.data(), {2, 6}), .y = view_of(wide.data(), {2, 3})}),
-        "swiglu y holds f64, not f32");
+    EXPECT_DEATH(apply(view_of(wide.data(), {2, 3})), "activation y holds f64, not f32");
     EXPECT_DEATH(backend->copy(*stream, view_of(x.data(), {12}), view_of(y.data(), {11})),
                  "copy \\[12\\] to \\[11\\]");
 }
