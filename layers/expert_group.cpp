@@ -55,17 +55,15 @@ void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::spa
                                      .slope = slope_.value_or_empty()});
 }
 
-Tensor ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                            Saved& saved) const {
+void ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                          TensorView out, Saved& saved) const {
     recompute(context, rows, rows_per_expert, saved);
-    Tensor out = context.backend.allocate({capacity_rows_, width_}, rows.dtype);
     context.backend.grouped_gemm(context.compute, {.a = saved.hidden.slice_rows(0, rows.rows()),
                                                    .b = down_.value(),
-                                                   .c = out.slice_rows(0, rows.rows()),
+                                                   .c = out,
                                                    .rows_per_group = rows_per_expert,
                                                    .trans_b = true,
                                                    .packed_b = down_.packed_transposed()});
-    return out;
 }
 
 void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient,
@@ -107,13 +105,12 @@ void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient&
     }
 }
 
-Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                             std::span<const i64> rows_per_source, ConstTensorView d_out,
-                             Saved& saved) const {
+void ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                           std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
+                           Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
     Tensor d_preactivation_buffer = backend.allocate(saved.preactivation.shape(), rows.dtype);
-    Tensor d_rows = backend.allocate({capacity_rows_, width_}, rows.dtype);
     const ConstTensorView hidden = saved.hidden.slice_rows(0, received);
     const TensorView d_preactivation = d_preactivation_buffer.slice_rows(0, received);  // [R,hF]
 
@@ -133,7 +130,7 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
                                               .d_slope = slope_.sum_or_empty()});
     backend.grouped_gemm(context.compute, {.a = d_preactivation,
                                            .b = up_.value(),
-                                           .c = d_rows.slice_rows(0, received),
+                                           .c = d_rows,
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = up_.packed_plain()});
     weight_gradient(context, {up_, d_preactivation, rows}, rows_per_source, saved.round, saved.open_source);
@@ -144,7 +141,6 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
                 saved.open_source[expert] = static_cast<i64>(source);
         }
     }
-    return d_rows;
 }
 
 }  // namespace moesaic

@@ -1,40 +1,57 @@
-// The command line of `bench`.
+// The command line of `bench`: what all benchmarks share, and those that compute.
+#include "launch/cli/bench.h"
+
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "launch/bench/bench_options.h"
 #include "launch/cli/cli.h"
 
 namespace moesaic {
 
-namespace {
-
-void add_sizes(CLI::App* bench, BenchOptions& options) {
-    const auto size = CLI::Range(1, 1 << 30);
-    bench->add_option("--tokens", options.tokens, "Tokens of one rank (gemm: rows)")->check(size);
-    bench->add_option("--width", options.width, "Width of the model (gemm: inner extent)")->check(size);
-    bench->add_option("--hidden", options.hidden, "Hidden width of an expert (gemm: columns)")->check(size);
-    bench->add_option("--dtype", options.dtype, "fp32 or fp64")->type_name("NAME");
+void add_bench_options(CLI::App* bench, BenchOptions& options) {
+    const auto count = CLI::Range(1, 1 << 30);
+    bench->add_option("-d,--dtype,--datatype", options.dtype, "fp32, fp64 or bf16; float, double, bfloat16")
+        ->type_name("NAME");
     bench->add_option("--threads", options.threads, "Threads of a rank, instead of the cores it may use")
         ->check(CLI::Range(1, 4096));
-    bench->add_option("--iterations", options.iterations, "Timed iterations")->check(size);
-    bench->add_option("--warmup", options.warmup, "Iterations before those")->check(CLI::Range(0, 1 << 30));
+    bench->add_option("-n,--iterations,--iters", options.iterations, "Timed iterations")
+        ->check(count)
+        ->capture_default_str();
+    bench->add_option("-w,--warmup,--warmup_iters", options.warmup, "Iterations before those")
+        ->check(CLI::Range(0, 1 << 30))
+        ->capture_default_str();
     bench->add_flag("--json", options.json, "Print one JSON object a line");
-    bench
-        ->add_option("--min-peak-fraction", options.min_peak_fraction,
-                     "Exit with 3 below this share of the measured peak")
-        ->check(CLI::Range(0.0, 10.0));
+    add_ranks_as_threads(bench, options.ranks_as_threads);
 }
 
+void add_routing_options(CLI::App* bench, RoutingOptions& options) {
+    const auto size = CLI::Range(1, 1 << 30);
+    bench->add_option("--tokens", options.tokens, "Tokens of one rank")->check(size);
+    bench->add_option("--experts", options.experts, "Experts")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    bench->add_option("--top-k", options.top_k, "Experts of a token")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    bench->add_option("--traffic", options.traffic, "How tokens choose: uniform or zipf:S")
+        ->type_name("NAME")
+        ->capture_default_str();
+}
+
+namespace {
+
 void add_layer(CLI::App& bench, Selected& selected) {
-    const auto options = std::make_shared<BenchOptions>();
+    const auto options = std::make_shared<LayerOptions>();
     CLI::App* layer = bench.add_subcommand("layer", "Forward and backward of one MoE layer");
-    add_sizes(layer, *options);
-    layer->add_option("--experts", options->experts, "Experts")->check(CLI::Range(1, 1 << 20));
-    layer->add_option("--top-k", options->top_k, "Experts of a token")->check(CLI::Range(1, 1 << 20));
-    layer->add_option("--traffic", options->traffic, "How tokens choose: uniform or zipf:S")
-        ->type_name("NAME");
-    add_ranks_as_threads(layer, options->ranks_as_threads);
+    add_bench_options(layer, *options);
+    add_routing_options(layer, options->routing);
+    const auto size = CLI::Range(1, 1 << 30);
+    layer->add_option("--width", options->width, "Width of the model")->check(size);
+    layer->add_option("--hidden", options->hidden, "Hidden width of an expert")->check(size);
+    layer
+        ->add_option("--min-peak-fraction", options->min_peak_fraction,
+                     "Exit with 3 below this share of the measured peak")
+        ->check(CLI::Range(0.0, 10.0));
     layer->callback([=, &selected] { selected = [=] { return bench_layer(*options); }; });
 }
 
