@@ -205,7 +205,7 @@ void print_table(const LayerReport& report) {
 /// Collective over `world`.
 int run_rank(const LayerOptions& options, Communicator& world) {
     LayerBench bench(options, world);
-    PeakSamples peak(bench.threads(), bench_dtype(options) == DType::f64);
+    PeakSamples peak(bench.threads(), bench_dtype(options));
     LayerReport report;
     report.options = options;
     report.ranks = world.size();

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "launch/bench/gemm_bench.h"
 #include "launch/cli/cli.h"
 
 namespace moesaic {
@@ -55,13 +56,38 @@ void add_layer(CLI::App& bench, Selected& selected) {
     layer->callback([=, &selected] { selected = [=] { return bench_layer(*options); }; });
 }
 
+void add_gemm(CLI::App& bench, Selected& selected) {
+    const auto options = std::make_shared<GemmOptions>();
+    CLI::App* gemm = bench.add_subcommand("gemm", "Matrix products, single and grouped");
+    add_bench_options(gemm, *options);
+    const auto extent = CLI::Range(1, 1 << 24);
+    gemm->add_option("--m", options->m, "Rows of the result, a list: 17,64,1024")
+        ->delimiter(',')
+        ->check(extent);
+    gemm->add_option("--n", options->n, "Columns of the result, a list")->delimiter(',')->check(extent);
+    gemm->add_option("--k", options->k, "Inner extents, a list")->delimiter(',')->check(extent);
+    gemm->add_option("--groups", options->groups, "Groups with a weight of their own, a list; 0: one product")
+        ->delimiter(',')
+        ->check(CLI::Range(0, 1 << 20));
+    gemm->add_option("--layout", options->layouts, "NN, NT, TN, a list; all")
+        ->delimiter(',')
+        ->type_name("NAME");
+    gemm->add_option("--packed", options->packed, "Weights packed beforehand: yes, no or both")
+        ->type_name("NAME");
+    gemm->add_option("--min-peak-fraction", options->min_peak_fraction,
+                     "Exit with 3 where a size is below this share of the measured peak")
+        ->check(CLI::Range(0.0, 10.0));
+    gemm->callback([=, &selected] { selected = [=] { return bench_gemm(*options); }; });
+}
+
 }  // namespace
 
 void add_bench_commands(CLI::App& app, Selected& selected) {
     CLI::App* bench = app.add_subcommand("bench", "Benchmarks, laid out as nccl-tests lays them out");
     bench->require_subcommand(1);
     add_layer(*bench, selected);
-    for (const char* name : {"bench alltoall", "bench dispatch", "bench gemm", "bench step"})
+    add_gemm(*bench, selected);
+    for (const char* name : {"bench alltoall", "bench dispatch", "bench step"})
         add_later_command(*bench, name, "", selected);
 }
 
