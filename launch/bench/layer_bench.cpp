@@ -19,16 +19,16 @@ struct LayerTimes {
 /// One rank's layer with its data.
 class LayerBench {
   public:
-    LayerBench(const BenchOptions& options, Communicator& world)
+    LayerBench(const LayerOptions& options, Communicator& world)
         : problem_(options, world.size()),
           threads_(bench_threads(options, world.topology().ranks_per_node)),
           backend_(make_cpu_backend(threads_)),
           compute_(backend_->make_stream("compute")),
           exchange_(backend_->make_stream("exchange")),
           mesh_(world,
-                {.expert = choose_expert_parallel(static_cast<int>(options.experts), world.size(),
+                {.expert = choose_expert_parallel(static_cast<int>(options.routing.experts), world.size(),
                                                   world.topology().ranks_per_node)},
-                static_cast<int>(options.experts)),
+                static_cast<int>(options.routing.experts)),
           context_{*backend_, *compute_, *exchange_, mesh_, Phase::train, 1},
           store_(*backend_, bench_dtype(options)),
           row_exchange_(make_exchange(problem_.spec(), mesh_, store_.dtype())),
@@ -119,15 +119,34 @@ class LayerBench {
 };
 
 /// Sizes that the text of limits.md and the acceptance gate use.
-BenchOptions with_default_sizes(BenchOptions options) {
-    if (options.tokens == 0) options.tokens = 4096;
+LayerOptions with_default_sizes(LayerOptions options) {
+    if (options.routing.tokens == 0) options.routing.tokens = 4096;
     if (options.width == 0) options.width = 512;
     if (options.hidden == 0) options.hidden = 2048;
     return options;
 }
 
+/// Throws UserError with all mistakes.
+void check_layer_options(const LayerOptions& options) {
+    const RoutingOptions& routing = options.routing;
+    OptionMistakes mistakes;
+    check_dtype(options, mistakes);
+    mistakes.require(options.dtype != "bf16", "--dtype: 'bf16' is not in this version; fp32 or fp64");
+    mistakes.require(parse_skew(routing.traffic).has_value(),
+                     fmt::format("--traffic: '{}' is not in this version; uniform or zipf:S, S from 0 to 20",
+                                 routing.traffic));
+    mistakes.require(
+        routing.top_k <= routing.experts,
+        fmt::format("--top-k: {} of {} experts; at most --experts", routing.top_k, routing.experts));
+    mistakes.require(options.width >= routing.experts,
+                     fmt::format("--width: {} is less than --experts {}; the benchmark's router reads one "
+                                 "column per expert",
+                                 options.width, routing.experts));
+    mistakes.throw_if_any();
+}
+
 struct LayerReport {
-    BenchOptions options;
+    LayerOptions options;
     int ranks = 1, threads = 1;
     LayerTimes times;
     double peak_gflops = 0;
@@ -136,7 +155,7 @@ struct LayerReport {
     /// Three matrices per choice, two flops per weight and row, once forward and twice backward; the router,
     /// the exchange and all element-wise work are overhead.
     [[nodiscard]] double flops() const {
-        return 18.0 * static_cast<double>(ranks * options.tokens * options.top_k) *
+        return 18.0 * static_cast<double>(ranks * options.routing.tokens * options.routing.top_k) *
                static_cast<double>(options.width * options.hidden);
     }
     [[nodiscard]] double gflops() const { return 1e-3 * flops() / quantile(times.all_us, 0.5); }
@@ -145,9 +164,13 @@ struct LayerReport {
 
 void print_json(const LayerReport& report) {
     JsonLine line;
-    line.field("bench", "layer").field("tokens", report.options.tokens).field("width", report.options.width);
-    line.field("hidden", report.options.hidden).field("experts", report.options.experts);
-    line.field("top_k", report.options.top_k).field("ranks", report.ranks).field("threads", report.threads);
+    line.field("bench", "layer")
+        .field("tokens", report.options.routing.tokens)
+        .field("width", report.options.width);
+    line.field("hidden", report.options.hidden).field("experts", report.options.routing.experts);
+    line.field("top_k", report.options.routing.top_k)
+        .field("ranks", report.ranks)
+        .field("threads", report.threads);
     line.field("dtype", report.options.dtype).field("time_us", summary_of(report.times.all_us));
     line.field("forward_us", quantile(report.times.forward_us, 0.5));
     line.field("backward_us", quantile(report.times.backward_us, 0.5)).field("gflops", report.gflops());
@@ -157,12 +180,12 @@ void print_json(const LayerReport& report) {
 }
 
 void print_table(const LayerReport& report) {
-    const BenchOptions& o = report.options;
+    const LayerOptions& o = report.options;
     const TimeSummary time = summary_of(report.times.all_us);
     std::printf("# moesaic %s (%s) bench layer: forward and backward of one MoE layer\n", kVersion, kCommit);
     std::printf(
         "# %d ranks x %d threads  %s  traffic %s  warm-up %ld  iterations %ld  weights packed beforehand\n",
-        report.ranks, report.threads, o.dtype.c_str(), o.traffic.c_str(), static_cast<long>(o.warmup),
+        report.ranks, report.threads, o.dtype.c_str(), o.routing.traffic.c_str(), static_cast<long>(o.warmup),
         static_cast<long>(o.iterations));
     std::printf(
         "# flops counted: 18 x slots x width x hidden; peak: fused multiply-adds measured in this run\n#\n");
@@ -173,16 +196,16 @@ void print_table(const LayerReport& report) {
                 "", "(us)", "(us)", "(us)", "(us)", "(us)", "(us)", "(GF/s)", "(GF/s)", "(%)", "");
     std::printf(
         " %7ld %7ld %7ld %7ld %5ld %10.0f %10.0f %10.0f %10.0f %10.0f %10.0f %9.1f %9.1f %6.1f %6ld\n",
-        static_cast<long>(o.tokens), static_cast<long>(o.width), static_cast<long>(o.hidden),
-        static_cast<long>(o.experts), static_cast<long>(o.top_k), time.min, time.p50, time.p95, time.p99,
-        quantile(report.times.forward_us, 0.5), quantile(report.times.backward_us, 0.5), report.gflops(),
-        report.peak_gflops, 100 * report.peak_fraction(), static_cast<long>(report.wrong));
+        static_cast<long>(o.routing.tokens), static_cast<long>(o.width), static_cast<long>(o.hidden),
+        static_cast<long>(o.routing.experts), static_cast<long>(o.routing.top_k), time.min, time.p50,
+        time.p95, time.p99, quantile(report.times.forward_us, 0.5), quantile(report.times.backward_us, 0.5),
+        report.gflops(), report.peak_gflops, 100 * report.peak_fraction(), static_cast<long>(report.wrong));
 }
 
 /// Collective over `world`.
-int run_rank(const BenchOptions& options, Communicator& world) {
+int run_rank(const LayerOptions& options, Communicator& world) {
     LayerBench bench(options, world);
-    PeakSamples peak(bench.threads(), bench_dtype(options) == DType::f64);
+    PeakSamples peak(bench.threads(), bench_dtype(options));
     LayerReport report;
     report.options = options;
     report.ranks = world.size();
@@ -214,9 +237,9 @@ int run_rank(const BenchOptions& options, Communicator& world) {
 
 }  // namespace
 
-int bench_layer(const BenchOptions& given) {
-    const BenchOptions options = with_default_sizes(given);
-    check_bench_options(options);
+int bench_layer(const LayerOptions& given) {
+    const LayerOptions options = with_default_sizes(given);
+    check_layer_options(options);
     return run_on_ranks(options.ranks_as_threads,
                         [&](Communicator& world) { return run_rank(options, world); });
 }

@@ -1,39 +1,40 @@
 #include "launch/bench/layer_problem.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 namespace moesaic {
 
 namespace {
 
-ModelSpec spec_of(const BenchOptions& options, int ranks) {
+ModelSpec spec_of(const LayerOptions& options, int ranks) {
     ModelSpec spec;
     spec.layers = 1;
     spec.width = options.width;
     spec.hidden = options.hidden;
-    spec.experts = options.experts;
-    spec.top_k = options.top_k;
+    spec.experts = options.routing.experts;
+    spec.top_k = options.routing.top_k;
     spec.init_std = 1 / std::sqrt(static_cast<double>(options.width));
-    spec.router.normalize = options.top_k > 1;
+    spec.router.normalize = options.routing.top_k > 1;
     spec.balance.aux = spec.balance.z = 0;
     spec.seq_len = 1;
-    spec.micro_sequences = options.tokens;
+    spec.micro_sequences = options.routing.tokens;
     spec.receive_budget = ranks;  // one round, whatever the traffic
     return spec;
 }
 
 /// Draws K different experts by their probabilities for every token.
-std::vector<i32> draw_choices(const BenchOptions& options, i64 tokens) {
+std::vector<i32> draw_choices(const LayerOptions& options, i64 tokens) {
     const Philox random(kBenchSeed, "choices");
-    const double skew = traffic_skew(options);
+    const double skew = parse_skew(options.routing.traffic).value();
     std::vector<i32> choices;
-    std::vector<double> probability(static_cast<std::size_t>(options.experts));
+    std::vector<double> probability(static_cast<std::size_t>(options.routing.experts));
     u64 counter = 0;
     for (i64 token = 0; token < tokens; ++token) {
         for (std::size_t e = 0; e < probability.size(); ++e)
             probability[e] = std::pow(static_cast<double>(e + 1), -skew);
-        for (i64 k = 0; k < options.top_k; ++k) {
+        for (i64 k = 0; k < options.routing.top_k; ++k) {
             double sum = 0;
             for (const double one : probability) sum += one;
             double left = random.uniform(counter++) * sum;
@@ -53,13 +54,24 @@ std::vector<i32> draw_choices(const BenchOptions& options, i64 tokens) {
 
 }  // namespace
 
-LayerProblem::LayerProblem(const BenchOptions& options, int ranks)
+std::optional<double> parse_skew(const std::string& traffic) {
+    if (traffic == "uniform") return 0.0;
+    constexpr std::string_view kZipf = "zipf:";
+    if (!traffic.starts_with(kZipf)) return {};
+    double skew = 0;
+    const char* const end = traffic.data() + traffic.size();
+    const auto [rest, error] = std::from_chars(traffic.data() + kZipf.size(), end, skew);
+    if (error != std::errc() || rest != end || !(skew >= 0 && skew <= 20)) return {};
+    return skew;
+}
+
+LayerProblem::LayerProblem(const LayerOptions& options, int ranks)
     : spec_(spec_of(options, ranks)),
-      tokens_(options.tokens),
+      tokens_(options.routing.tokens),
       ranks_(ranks),
       x_(kBenchSeed, "x"),
       dy_(kBenchSeed, "dy"),
-      choices_(draw_choices(options, options.tokens * ranks)) {}
+      choices_(draw_choices(options, options.routing.tokens * ranks)) {}
 
 double LayerProblem::x(i64 token, i64 column) const {
     const double noise = x_.normal(static_cast<u64>(token * spec_.width + column));

@@ -8,11 +8,14 @@
 
 namespace moesaic {
 
+/// Zipf's exponent of a --traffic, 0 for uniform; nothing for an unknown one.
+[[nodiscard]] std::optional<double> parse_skew(const std::string& traffic);
+
 /// One MoE layer and the tokens of every rank. The router's matrix is the identity on the first E columns of
 /// x, where each token's choices stand out: so the traffic is as asked, and known.
 class LayerProblem {
   public:
-    LayerProblem(const BenchOptions& options, int ranks);
+    LayerProblem(const LayerOptions& options, int ranks);
 
     [[nodiscard]] const ModelSpec& spec() const { return spec_; }
     [[nodiscard]] i64 tokens_of_rank() const { return tokens_; }

@@ -22,7 +22,8 @@ TimeSummary summary_of(const std::vector<double>& microseconds) {
 
 void PeakSamples::take(Communicator& world) {
     world.barrier({"measured peak"});
-    samples_.push_back(1e-9 * measure_peak_flops(threads_, double_precision_));
+    samples_.push_back(1e-9 * (dtype_ == DType::bf16 ? measure_bf16_peak_flops(threads_)
+                                                     : measure_peak_flops(threads_, dtype_ == DType::f64)));
 }
 
 double PeakSamples::sum_over(Communicator& world) const {

@@ -42,8 +42,7 @@ struct TimeSummary {
 /// machine slow some samples and some iterations alike; the peak that counts is the median of the samples.
 class PeakSamples {
   public:
-    PeakSamples(int threads, bool double_precision)
-        : threads_(threads), double_precision_(double_precision) {}
+    PeakSamples(int threads, DType dtype) : threads_(threads), dtype_(dtype) {}
     /// Collective over `world`: all ranks measure at once. A few milliseconds.
     void take(Communicator& world);
     /// GFLOP/s of this rank's threads.
@@ -53,7 +52,7 @@ class PeakSamples {
 
   private:
     int threads_;
-    bool double_precision_;
+    DType dtype_;
     std::vector<double> samples_;
 };
 

@@ -1,41 +1,83 @@
-// The command line of `bench`.
+// The command line of `bench`: what all benchmarks share, and those that compute.
+#include "launch/cli/bench.h"
+
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "launch/bench/bench_options.h"
+#include "launch/bench/gemm_bench.h"
 #include "launch/cli/cli.h"
 
 namespace moesaic {
 
-namespace {
-
-void add_sizes(CLI::App* bench, BenchOptions& options) {
-    const auto size = CLI::Range(1, 1 << 30);
-    bench->add_option("--tokens", options.tokens, "Tokens of one rank (gemm: rows)")->check(size);
-    bench->add_option("--width", options.width, "Width of the model (gemm: inner extent)")->check(size);
-    bench->add_option("--hidden", options.hidden, "Hidden width of an expert (gemm: columns)")->check(size);
-    bench->add_option("--dtype", options.dtype, "fp32 or fp64")->type_name("NAME");
+void add_bench_options(CLI::App* bench, BenchOptions& options) {
+    const auto count = CLI::Range(1, 1 << 30);
+    bench->add_option("-d,--dtype,--datatype", options.dtype, "fp32, fp64 or bf16; float, double, bfloat16")
+        ->type_name("NAME");
     bench->add_option("--threads", options.threads, "Threads of a rank, instead of the cores it may use")
         ->check(CLI::Range(1, 4096));
-    bench->add_option("--iterations", options.iterations, "Timed iterations")->check(size);
-    bench->add_option("--warmup", options.warmup, "Iterations before those")->check(CLI::Range(0, 1 << 30));
+    bench->add_option("-n,--iterations,--iters", options.iterations, "Timed iterations")
+        ->check(count)
+        ->capture_default_str();
+    bench->add_option("-w,--warmup,--warmup_iters", options.warmup, "Iterations before those")
+        ->check(CLI::Range(0, 1 << 30))
+        ->capture_default_str();
     bench->add_flag("--json", options.json, "Print one JSON object a line");
-    bench
-        ->add_option("--min-peak-fraction", options.min_peak_fraction,
-                     "Exit with 3 below this share of the measured peak")
-        ->check(CLI::Range(0.0, 10.0));
+    add_ranks_as_threads(bench, options.ranks_as_threads);
 }
 
+void add_routing_options(CLI::App* bench, RoutingOptions& options) {
+    const auto size = CLI::Range(1, 1 << 30);
+    bench->add_option("--tokens", options.tokens, "Tokens of one rank")->check(size);
+    bench->add_option("--experts", options.experts, "Experts")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    bench->add_option("--top-k", options.top_k, "Experts of a token")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    bench->add_option("--traffic", options.traffic, "How tokens choose: uniform or zipf:S")
+        ->type_name("NAME")
+        ->capture_default_str();
+}
+
+namespace {
+
 void add_layer(CLI::App& bench, Selected& selected) {
-    const auto options = std::make_shared<BenchOptions>();
+    const auto options = std::make_shared<LayerOptions>();
     CLI::App* layer = bench.add_subcommand("layer", "Forward and backward of one MoE layer");
-    add_sizes(layer, *options);
-    layer->add_option("--experts", options->experts, "Experts")->check(CLI::Range(1, 1 << 20));
-    layer->add_option("--top-k", options->top_k, "Experts of a token")->check(CLI::Range(1, 1 << 20));
-    layer->add_option("--traffic", options->traffic, "How tokens choose: uniform or zipf:S")
-        ->type_name("NAME");
-    add_ranks_as_threads(layer, options->ranks_as_threads);
+    add_bench_options(layer, *options);
+    add_routing_options(layer, options->routing);
+    const auto size = CLI::Range(1, 1 << 30);
+    layer->add_option("--width", options->width, "Width of the model")->check(size);
+    layer->add_option("--hidden", options->hidden, "Hidden width of an expert")->check(size);
+    layer
+        ->add_option("--min-peak-fraction", options->min_peak_fraction,
+                     "Exit with 3 below this share of the measured peak")
+        ->check(CLI::Range(0.0, 10.0));
     layer->callback([=, &selected] { selected = [=] { return bench_layer(*options); }; });
+}
+
+void add_gemm(CLI::App& bench, Selected& selected) {
+    const auto options = std::make_shared<GemmOptions>();
+    CLI::App* gemm = bench.add_subcommand("gemm", "Matrix products, single and grouped");
+    add_bench_options(gemm, *options);
+    const auto extent = CLI::Range(1, 1 << 24);
+    gemm->add_option("--m", options->m, "Rows of the result, a list: 17,64,1024")
+        ->delimiter(',')
+        ->check(extent);
+    gemm->add_option("--n", options->n, "Columns of the result, a list")->delimiter(',')->check(extent);
+    gemm->add_option("--k", options->k, "Inner extents, a list")->delimiter(',')->check(extent);
+    gemm->add_option("--groups", options->groups, "Groups with a weight of their own, a list; 0: one product")
+        ->delimiter(',')
+        ->check(CLI::Range(0, 1 << 20));
+    gemm->add_option("--layout", options->layouts, "NN, NT, TN, a list; all")
+        ->delimiter(',')
+        ->type_name("NAME");
+    gemm->add_option("--packed", options->packed, "Weights packed beforehand: yes, no or both")
+        ->type_name("NAME");
+    gemm->add_option("--min-peak-fraction", options->min_peak_fraction,
+                     "Exit with 3 where a size is below this share of the measured peak")
+        ->check(CLI::Range(0.0, 10.0));
+    gemm->callback([=, &selected] { selected = [=] { return bench_gemm(*options); }; });
 }
 
 }  // namespace
@@ -44,7 +86,8 @@ void add_bench_commands(CLI::App& app, Selected& selected) {
     CLI::App* bench = app.add_subcommand("bench", "Benchmarks, laid out as nccl-tests lays them out");
     bench->require_subcommand(1);
     add_layer(*bench, selected);
-    for (const char* name : {"bench alltoall", "bench dispatch", "bench gemm", "bench step"})
+    add_gemm(*bench, selected);
+    for (const char* name : {"bench alltoall", "bench dispatch", "bench step"})
         add_later_command(*bench, name, "", selected);
 }
 

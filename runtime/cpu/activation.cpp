@@ -132,6 +132,15 @@ HWY_INLINE void for_kind(const ActivationBlock& block, Work&& work) {
     }
 }
 
+/// A row that will be worked on soon: rows of a block are far apart, which no hardware foresees.
+template <class Stored, int kWrite>
+HWY_INLINE void fetch_row(const Stored* row, i64 columns) {
+    constexpr i64 kLine = 64;
+    const char* const first = reinterpret_cast<const char*>(row);
+    for (i64 byte = 0; byte < columns * static_cast<i64>(sizeof(Stored)); byte += kLine)
+        __builtin_prefetch(first + byte, kWrite, 3);
+}
+
 template <class Kind, class Stored>
 void value_of_row(const Kind& kind, const Stored* gate, const Stored* up, Stored* y, i64 columns) {
     const FullVector<RealOf<Stored>> d;
@@ -162,8 +171,9 @@ void activate_target(const ActivationBlock& block, const void* x, void* y) {
         for_kind(block, [&](const auto& kind) HWY_ATTR {
             for (i64 row = 0; row < block.rows; ++row) {
                 const Stored* const gate = static_cast<const Stored*>(x) + row * block.x_row_stride;
-                value_of_row(kind, gate, gate + block.half,
-                             static_cast<Stored*>(y) + row * block.y_row_stride, block.columns);
+                Stored* const result = static_cast<Stored*>(y) + row * block.y_row_stride;
+                fetch_row<Stored, 1>(result + block.y_row_stride, block.columns);
+                value_of_row(kind, gate, gate + block.half, result, block.columns);
             }
         });
     });
@@ -174,9 +184,15 @@ void activate_backward_target(const ActivationBlock& block, const void* x, const
         using Stored = decltype(stored);
         for_kind(block, [&](const auto& kind) HWY_ATTR {
             for (i64 row = 0; row < block.rows; ++row) {
-                grad_of_row(kind, static_cast<const Stored*>(x) + row * block.x_row_stride, block.half,
-                            static_cast<const Stored*>(dy) + row * block.y_row_stride,
-                            static_cast<Stored*>(dx) + row * block.x_row_stride, block.columns);
+                const Stored* const gate = static_cast<const Stored*>(x) + row * block.x_row_stride;
+                Stored* const d_gate = static_cast<Stored*>(dx) + row * block.x_row_stride;
+                for (i64 half = 0; half < activation_halves(block.kind); ++half) {
+                    const i64 ahead = block.x_row_stride + half * block.half;
+                    fetch_row<Stored, 0>(gate + ahead, block.columns);
+                    fetch_row<Stored, 1>(d_gate + ahead, block.columns);
+                }
+                grad_of_row(kind, gate, block.half, static_cast<const Stored*>(dy) + row * block.y_row_stride,
+                            d_gate, block.columns);
             }
         });
     });

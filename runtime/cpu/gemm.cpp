@@ -14,6 +14,7 @@ constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
 constexpr i64 kSliceBytes = 4 << 20;    // packed columns of one slice, unless a single panel needs more
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of one wave, unless a single slice needs more
 constexpr i64 kTasksPerThread = 6;
+constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
 i64 divide_up(i64 value, i64 by) {
     return (value + by - 1) / by;
@@ -45,6 +46,9 @@ struct Slice {
 struct PanelPlace {
     i64 half, index;
 };
+struct PanelRange {
+    i64 first, last;
+};
 
 /// Slices that are packed together and then multiplied together.
 template <class T>
@@ -64,7 +68,8 @@ class Wave {
     void plan_tasks(Slice<T>& slice, double work_per_task) const;
     void pack(i64 panel) const;
     void compute(i64 task) const;
-    void hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row, i64 panel) const;
+    void hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row,
+                   PanelRange panels) const;
     void compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, PanelPlace place) const;
     [[nodiscard]] const T* packed_panel(const Slice<T>& slice, PanelPlace place) const;
     void compute_part(const MatrixProduct<T>& product, PanelProduct<T> block, i64 first, i64 last) const;
@@ -164,28 +169,34 @@ void Wave<T>::compute(i64 task) const {
         block.a = {tiles, 1, kernels_.row_tile};
         block.a_tile_stride = kernels_.row_tile * product.p;
     }
+    const i64 together = product.work ? std::max<i64>(1, kColumnsTogether / kernels_.panel_columns) : 1;
     if (product.sum || !product.c) {  // results stay in the cache
-        block.c = scratch<T>(ScratchSlot::partial_sums, kRowBlock * kernels_.panel_columns * product.halves);
-        block.c_row_stride = kernels_.panel_columns * product.halves;
+        block.c_row_stride = together * kernels_.panel_columns;
+        block.c = scratch<T>(ScratchSlot::partial_sums, kRowBlock * block.c_row_stride);
     }
-    for (i64 panel = first_panel; panel < last_panel; ++panel) {
-        for (i64 half = 0; half < product.halves; ++half)
-            compute_panel(slice, block, first_row, {half, panel});
-        if (product.work) hand_over(slice, block, first_row, panel);
+    for (i64 panel = first_panel; panel < last_panel; panel += together) {
+        const i64 end = std::min(last_panel, panel + together), count = end - panel;
+        for (i64 i = 0; i < count * product.halves; ++i) {
+            PanelProduct<T> one = block;
+            if (!product.c) one.c += i * kernels_.panel_columns;
+            compute_panel(slice, one, first_row, {i / count, panel + i % count});
+        }
+        if (product.work) hand_over(slice, block, first_row, {panel, end});
     }
 }
 
-/// The panel's finished columns of all halves to the product's work.
+/// The finished columns of these panels, of all halves, to the product's work.
 template <class T>
-void Wave<T>::hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row, i64 panel) const {
+void Wave<T>::hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row,
+                        PanelRange panels) const {
     const MatrixProduct<T>& product = *slice.product;
-    const i64 column = panel * kernels_.panel_columns;
+    const i64 column = panels.first * kernels_.panel_columns;
     FinishedBlock<T> finished;
     finished.product = product.number;
     finished.first_row = product.rows_before + first_row;
     finished.rows = block.rows;
     finished.first_column = slice.first_column + column;
-    finished.columns = std::min(kernels_.panel_columns, slice.columns - column);
+    finished.columns = std::min(panels.last * kernels_.panel_columns, slice.columns) - column;
     finished.c = product.c ? product.c + first_row * product.c_row_stride + finished.first_column : block.c;
     finished.c_row_stride = product.c ? product.c_row_stride : block.c_row_stride;
     product.work->run(finished);
@@ -209,8 +220,6 @@ void Wave<T>::compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 fi
         if (product.c) {
             block.c = product.c + first_row * product.c_row_stride + column;
             block.c_row_stride = product.c_row_stride;
-        } else {
-            block.c += place.half * kernels_.panel_columns;
         }
         block.accumulate = product.accumulate;
         compute_part(product, block, 0, product.p);

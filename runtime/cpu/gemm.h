@@ -46,7 +46,8 @@ struct MatrixProduct {
     /// ascending order. The parts' extents add up to p; they may be 0.
     double* sum = nullptr;
     std::span<const i64> parts = {};
-    /// Or null: gets every block of the result. Where c is null the result is kept nowhere else. p > 0.
+    /// Or null: gets every block of the result. Where c is null the result is kept nowhere else, and comes
+    /// in one half. p > 0.
     const BlockWork<T>* work = nullptr;
     i64 number = 0, rows_before = 0;  ///< for the work: of this product, and of all before it
     /// Halves of the columns that a block of work takes together, the same columns of each: 1 or 2. packed_b
