@@ -1,6 +1,9 @@
 #include "launch/bench/bench_options.h"
 
 #include <array>
+#include <cctype>
+#include <charconv>
+#include <cmath>
 
 #include "launch/rank_runtime.h"
 #include "runtime/base/error.h"
@@ -13,6 +16,24 @@ void OptionMistakes::require(bool good, const std::string& text) {
 
 void OptionMistakes::throw_if_any() const {
     if (!text_.empty()) throw UserError(text_);
+}
+
+std::optional<i64> parse_size(const std::string& text) {
+    double value = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || !(value >= 0)) return {};
+    constexpr std::string_view kUnits = "KMGT";
+    std::string_view unit(rest, static_cast<std::size_t>(end - rest));
+    if (!unit.empty()) {
+        const auto power = kUnits.find(static_cast<char>(std::toupper(static_cast<unsigned char>(unit[0]))));
+        if (power == std::string_view::npos) return {};
+        value *= std::pow(1024.0, static_cast<double>(power + 1));
+        unit.remove_prefix(1);
+        if (!unit.empty() && unit != "B" && unit != "iB") return {};
+    }
+    if (value > 9e15) return {};
+    return static_cast<i64>(value);
 }
 
 std::optional<DType> parse_dtype(const std::string& name) {

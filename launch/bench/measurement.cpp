@@ -20,6 +20,32 @@ TimeSummary summary_of(const std::vector<double>& microseconds) {
             quantile(microseconds, 0.99)};
 }
 
+double RankTimes::mean_of(int rank) const {
+    double sum = 0;
+    for (i64 i = 0; i < iterations(); ++i) sum += at(rank, i);
+    return sum / static_cast<double>(std::max<i64>(iterations(), 1));
+}
+
+std::vector<double> RankTimes::slowest() const {
+    std::vector<double> slowest;
+    for (i64 i = 0; i < iterations(); ++i) {
+        double most = 0;
+        for (int rank = 0; rank < ranks; ++rank) most = std::max(most, at(rank, i));
+        slowest.push_back(most);
+    }
+    return slowest;
+}
+
+RankTimes gather_times(Communicator& world, std::vector<double> mine) {
+    RankTimes times{world.size(), std::vector<double>(mine.size() * static_cast<std::size_t>(world.size()))};
+    HostStreamScheduler scheduler(StreamMode::inline_execution);
+    const auto stream = scheduler.make_stream("times");
+    world.all_gather(*stream, view_of(mine.data(), {1, std::ssize(mine)}),
+                     view_of(times.us.data(), {world.size(), std::ssize(mine)}), {"times of all ranks"});
+    stream->synchronize();
+    return times;
+}
+
 void PeakSamples::take(Communicator& world) {
     world.barrier({"measured peak"});
     samples_.push_back(1e-9 * (dtype_ == DType::bf16 ? measure_bf16_peak_flops(threads_)

@@ -38,6 +38,21 @@ struct TimeSummary {
 };
 [[nodiscard]] TimeSummary summary_of(const std::vector<double>& microseconds);
 
+/// What every rank measured in every iteration, microseconds.
+struct RankTimes {
+    int ranks = 1;
+    std::vector<double> us;  ///< [ranks, iterations]
+    [[nodiscard]] i64 iterations() const { return std::ssize(us) / ranks; }
+    [[nodiscard]] double at(int rank, i64 iteration) const {
+        return us[static_cast<std::size_t>(rank * iterations() + iteration)];
+    }
+    [[nodiscard]] double mean_of(int rank) const;
+    /// [iterations] the slowest rank's.
+    [[nodiscard]] std::vector<double> slowest() const;
+};
+/// Collective over `world`; as many values on every rank.
+[[nodiscard]] RankTimes gather_times(Communicator& world, std::vector<double> mine);
+
 /// Samples of the peak of `threads` threads, taken in the run whose share of it is reported. Neighbours on a
 /// machine slow some samples and some iterations alike; the peak that counts is the median of the samples.
 class PeakSamples {

@@ -4,10 +4,25 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "comm/traffic/traffic.h"
 #include "launch/bench/gemm_bench.h"
 #include "launch/cli/cli.h"
 
 namespace moesaic {
+
+namespace {
+
+std::string traffic_names() {
+    std::string names;
+    for (const TrafficKind& kind : traffic_table()) {
+        names += (names.empty() ? "" : ", ") + std::string(kind.name);
+        if (kind.takes_file) names += ":FILE";
+        if (!kind.parameters.empty()) names += ":" + std::string(kind.parameters[0].name);
+    }
+    return names;
+}
+
+}  // namespace
 
 void add_bench_options(CLI::App* bench, BenchOptions& options) {
     const auto count = CLI::Range(1, 1 << 30);
@@ -26,15 +41,13 @@ void add_bench_options(CLI::App* bench, BenchOptions& options) {
 }
 
 void add_routing_options(CLI::App* bench, RoutingOptions& options) {
-    const auto size = CLI::Range(1, 1 << 30);
-    bench->add_option("--tokens", options.tokens, "Tokens of one rank")->check(size);
     bench->add_option("--experts", options.experts, "Experts")
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
     bench->add_option("--top-k", options.top_k, "Experts of a token")
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
-    bench->add_option("--traffic", options.traffic, "How tokens choose: uniform or zipf:S")
+    bench->add_option("--traffic", options.traffic, "How tokens choose: " + traffic_names())
         ->type_name("NAME")
         ->capture_default_str();
 }
@@ -47,6 +60,7 @@ void add_layer(CLI::App& bench, Selected& selected) {
     add_bench_options(layer, *options);
     add_routing_options(layer, options->routing);
     const auto size = CLI::Range(1, 1 << 30);
+    layer->add_option("--tokens", options->routing.tokens, "Tokens of one rank")->check(size);
     layer->add_option("--width", options->width, "Width of the model")->check(size);
     layer->add_option("--hidden", options->hidden, "Hidden width of an expert")->check(size);
     layer
@@ -85,10 +99,11 @@ void add_gemm(CLI::App& bench, Selected& selected) {
 void add_bench_commands(CLI::App& app, Selected& selected) {
     CLI::App* bench = app.add_subcommand("bench", "Benchmarks, laid out as nccl-tests lays them out");
     bench->require_subcommand(1);
+    add_alltoall(*bench, selected);
+    add_dispatch(*bench, selected);
     add_layer(*bench, selected);
     add_gemm(*bench, selected);
-    for (const char* name : {"bench alltoall", "bench dispatch", "bench step"})
-        add_later_command(*bench, name, "", selected);
+    add_later_command(*bench, "bench step", "", selected);
 }
 
 }  // namespace moesaic

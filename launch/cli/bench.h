@@ -2,14 +2,15 @@
 #pragma once
 
 #include "launch/bench/bench_options.h"
-
-namespace CLI {
-class App;
-}
+#include "launch/cli/cli.h"
 
 namespace moesaic {
 
 void add_bench_options(CLI::App* bench, BenchOptions& options);
+/// All but --tokens, which some benchmarks take several of.
 void add_routing_options(CLI::App* bench, RoutingOptions& options);
+
+void add_alltoall(CLI::App& bench, Selected& selected);
+void add_dispatch(CLI::App& bench, Selected& selected);
 
 }  // namespace moesaic

@@ -103,8 +103,8 @@ TEST(BadInput, WhatThisVersionLacksIsSaid) {
                        {std::string("moesaic ") + name + ": not in this version\n"});
     }
     if (have_mpi()) {
-        expect_failure(moesaic({"bench", "alltoall", "--json"}, mpirun(2)), 2,
-                       {"moesaic bench alltoall: not in this version\n"});
+        expect_failure(moesaic({"plan", "configs/tiny.yaml", "--json"}, mpirun(2)), 2,
+                       {"moesaic plan: not in this version\n"});
     }
     const ScratchFolder scratch;
     expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.tensor=2"}),

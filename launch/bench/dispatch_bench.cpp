@@ -1,0 +1,401 @@
+// moesaic bench dispatch: a micro-batch's rows to their experts and back, forward and backward, beside what
+// the same ranks copy in their own memory.
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+#include "launch/bench/dispatch_problem.h"
+#include "launch/bench/element_access.h"
+#include "launch/bench/nccl_table.h"
+#include "launch/bench/straggler.h"
+#include "launch/ranks.h"
+#include "runtime/base/build_info.h"
+#include "runtime/metrics/json_line.h"
+
+namespace moesaic {
+
+namespace {
+
+enum Phase4 : std::size_t { kPlan, kDispatch, kCombine, kCombineBackward, kDispatchBackward, kCopy, kPhases };
+constexpr std::array<const char*, kPhases> kPhaseNames{"plan",     "dispatch",  "combine",
+                                                       "combine'", "dispatch'", "memcpy"};
+
+/// Of one exchange.
+struct DispatchLine {
+    std::string exchange;
+    i64 tokens = 0, width = 0;
+    int threads = 1;
+    std::array<double, kPhases> phase_us{};  ///< p50 of the slowest rank's
+    double forward_us = 0, backward_us = 0;
+    double memcpy_gbs = 0;
+    ExchangeLine moved;  ///< bytes one way; times of all four
+    RankTimes own;
+    /// Of dispatch and combine, self included: copies are what memcpy is.
+    [[nodiscard]] double forward_gbs() const { return 2e-3 * static_cast<double>(moved.size) / forward_us; }
+    [[nodiscard]] double backward_gbs() const { return 2e-3 * static_cast<double>(moved.size) / backward_us; }
+};
+
+/// One rank's micro-batch through one exchange.
+class DispatchBench {
+  public:
+    DispatchBench(const DispatchOptions& options, Communicator& world, const DispatchProblem& problem,
+                  const std::string& exchange, i64 width)
+        : options_(options),
+          problem_(problem),
+          dtype_(bench_dtype(options)),
+          threads_(bench_threads(options, world.topology().ranks_per_node)),
+          backend_(make_cpu_backend(threads_)),
+          compute_(backend_->make_stream("compute")),
+          exchange_stream_(backend_->make_stream("exchange")),
+          mesh_(world, {.expert = world.size()}, static_cast<int>(options.routing.experts)),
+          context_{*backend_, *compute_, *exchange_stream_, mesh_, Phase::train, 1} {
+        ExchangeSizes sizes;
+        sizes.tokens = std::max<i64>(1, problem.most_tokens());
+        sizes.choices = options.routing.top_k;
+        sizes.width = width;
+        sizes.capacity_rows = std::max<i64>(1, problem.most_received());
+        sizes.dtype = dtype_;
+        ExchangeSettings settings;
+        settings.name = exchange;
+        exchange_ = make_exchange(mesh_, sizes, settings);
+        x_ = rows_of(&DispatchProblem::x, width);
+        dy_ = rows_of(&DispatchProblem::dy, width);
+        const i64 choices = options.routing.top_k;
+        routing_.expert = backend_->allocate({problem.tokens(), choices}, DType::int32);
+        routing_.weight = backend_->allocate({problem.tokens(), choices}, accumulation_type(dtype_));
+        for (i64 i = 0; i < problem.tokens() * choices; ++i) {
+            routing_.expert.as<i32>()[i] = problem.expert(i / choices, i % choices);
+            store_element(routing_.weight, i, problem.weight(i / choices, i % choices));
+        }
+        const i64 busiest = std::max<i64>(1, problem.rows().busiest());
+        copy_from_ = backend_->allocate({busiest, width}, dtype_);
+        copy_to_ = backend_->allocate({busiest, width}, dtype_);
+        backend_->zero(*compute_, copy_from_);
+    }
+
+    [[nodiscard]] int threads() const { return threads_; }
+
+    /// Collective over the world. Appends this rank's times to `us`, and its time outside of collectives to
+    /// `own`.
+    void iterate(std::vector<double>* us, std::vector<double>* own) {
+        laps_ = {};
+        const Traffic before = mesh_.experts().traffic();
+        timed(kCopy, [&] { backend_->copy(*compute_, copy_from_, copy_to_); });
+        timed(kPlan, [&] { plan_ = exchange_->plan(context_, routing_, 0); });
+        forward();
+        backward();
+        const double exchanging = 1e6 * (mesh_.experts().traffic().seconds - before.seconds);
+        if (us) us->insert(us->end(), laps_.begin(), laps_.end());
+        double all = 0;
+        for (std::size_t phase = kPlan; phase < kCopy; ++phase) all += laps_[phase];
+        if (own) own->push_back(std::max(0.0, all - exchanging));
+    }
+
+    /// Collective over the world. Wrong elements of all ranks in an iteration of its own.
+    i64 verify() {
+        checking_ = true;
+        wrong_ = 0;
+        iterate(nullptr, nullptr);
+        checking_ = false;
+        mesh_.world().all_reduce(*exchange_stream_, view_of(&wrong_, {1}), ReduceOp::sum, {"wrong elements"});
+        exchange_stream_->synchronize();
+        return wrong_;
+    }
+
+  private:
+    Tensor rows_of(double (DispatchProblem::*value)(i64, i64) const, i64 width) {
+        Tensor rows = backend_->allocate({problem_.tokens(), width}, dtype_);
+        for (i64 i = 0; i < rows.elements(); ++i)
+            store_element(rows, i, (problem_.*value)(i / width, i % width));
+        return rows;
+    }
+
+    template <class Work>
+    void timed(Phase4 phase, Work work) {
+        mesh_.world().barrier({kPhaseNames[phase]});
+        Stopwatch watch;
+        work();
+        compute_->synchronize();
+        laps_[phase] += 1e6 * watch.lap();
+    }
+
+    /// What the experts do, outside of the time: each multiplies its rows by its scale.
+    ExpertRows scaled(const DispatchChunk& round, ConstTensorView rows) {
+        ExpertRows results = exchange_->result_rows(context_);
+        i64 i = 0;
+        for (std::size_t local = 0; local < round.rows_per_expert.size(); ++local) {
+            const double scale = DispatchProblem::scale(mesh_.first_expert() + static_cast<i64>(local));
+            for (const i64 end = i + round.rows_per_expert[local] * rows.cols(); i < end; ++i)
+                store_element(results.rows, i, scale * load_element(rows, i));
+        }
+        return results;
+    }
+
+    void forward() {
+        saved_ = {};
+        for (std::size_t round = 0; round < plan_.chunks.size(); ++round) {
+            ExpertRows rows;
+            timed(kDispatch, [&] {
+                rows = exchange_->finish_arrival(context_, plan_, round,
+                                                 exchange_->start_dispatch(context_, plan_, round, x_));
+            });
+            if (checking_) {
+                plant_fault(rows.rows.slice_rows(0, plan_.chunks[round].received()));
+                wrong_ += problem_.wrong_arrivals(rows.rows, false);
+            }
+            ExpertRows results = scaled(plan_.chunks[round], rows.rows);
+            timed(kCombine, [&] {
+                exchange_->combine(context_, plan_, round, std::move(results), routing_.weight, saved_);
+                if (round + 1 == plan_.chunks.size())
+                    y_ = exchange_->finish_combine(context_, plan_, routing_.weight, saved_);
+            });
+        }
+        if (checking_ && options_.faults.wrong_elements == 0) wrong_ += problem_.wrong_results(y_);
+    }
+
+    void backward() {
+        ExchangeBackward backward;
+        ExchangeGradients gradients;
+        for (std::size_t round = 0; round < plan_.chunks.size(); ++round) {
+            ExpertRows rows;
+            timed(kCombineBackward, [&] {
+                if (round == 0)
+                    backward = exchange_->begin_backward(context_, plan_, dy_, routing_.weight, saved_);
+                rows = exchange_->finish_arrival(
+                    context_, plan_, round,
+                    exchange_->start_combine_backward(context_, plan_, round, backward));
+            });
+            if (checking_) wrong_ += problem_.wrong_arrivals(rows.rows, true);
+            ExpertRows d_rows = scaled(plan_.chunks[round], rows.rows);
+            timed(kDispatchBackward, [&] {
+                exchange_->dispatch_backward(context_, plan_, round, std::move(d_rows), backward);
+                if (round + 1 == plan_.chunks.size())
+                    gradients = exchange_->finish_backward(context_, plan_, std::move(backward));
+            });
+        }
+        if (checking_ && options_.faults.wrong_elements == 0)
+            wrong_ += problem_.wrong_gradients(gradients.dx, gradients.d_weight);
+    }
+
+    /// On the rank that received most.
+    void plant_fault(TensorView rows) {
+        int target = 0;
+        const RankMatrix& matrix = problem_.rows();
+        for (int rank = 1; rank < matrix.ranks; ++rank)
+            target = matrix.received_by(rank) > matrix.received_by(target) ? rank : target;
+        const i64 count = std::min(options_.faults.wrong_elements, rows.elements());
+        if (target != mesh_.world().rank()) return;
+        for (i64 i = 0; i < count; ++i) {
+            const i64 at = i * (rows.elements() / count);
+            store_element(rows, at, 8 + load_element(rows, at));
+        }
+    }
+
+    const DispatchOptions& options_;
+    const DispatchProblem& problem_;
+    DType dtype_;
+    int threads_;
+    std::unique_ptr<Backend> backend_;
+    std::unique_ptr<Stream> compute_, exchange_stream_;
+    Mesh mesh_;
+    StepContext context_;
+    std::unique_ptr<Exchange> exchange_;
+    Tensor x_, dy_, y_, copy_from_, copy_to_;
+    Routing routing_;
+    DispatchPlan plan_;
+    ExchangeSaved saved_;
+    std::array<double, kPhases> laps_{};
+    bool checking_ = false;
+    i64 wrong_ = 0;
+};
+
+/// The most bytes that a rank sends to others or receives from them.
+i64 busiest_to_others(RankMatrix bytes) {
+    for (int rank = 0; rank < bytes.ranks; ++rank)
+        bytes.amount[static_cast<std::size_t>(rank * (bytes.ranks + 1))] = 0;
+    return bytes.busiest();
+}
+
+/// p50 of the slowest rank's sum over phases [first, last).
+TimeSummary slowest_of(const RankTimes& laps, std::size_t first, std::size_t last) {
+    std::vector<double> slowest;
+    for (i64 i = 0; i < laps.iterations(); i += kPhases) {
+        double most = 0;
+        for (int rank = 0; rank < laps.ranks; ++rank) {
+            double sum = 0;
+            for (std::size_t phase = first; phase < last; ++phase)
+                sum += laps.at(rank, i + static_cast<i64>(phase));
+            most = std::max(most, sum);
+        }
+        slowest.push_back(most);
+    }
+    return summary_of(slowest);
+}
+
+void print_head(const DispatchOptions& options, const BenchWorld& world, int threads) {
+    std::printf("# moesaic version %s (%s)\n", kVersion, kCommit);
+    std::printf("# bench dispatch: rows to experts and back, forward and backward (')\n");
+    std::printf(
+        "# ranks: %zu threads: %d nodes: %d%s type: %s traffic: %s warmup iters: %ld iters: %ld "
+        "validation: %ld\n",
+        world.ranks.size(), threads, world.nodes(), options.ranks_per_node > 0 ? " (simulated)" : "",
+        options.dtype.c_str(), options.routing.traffic.c_str(), static_cast<long>(options.warmup),
+        static_cast<long>(options.iterations), static_cast<long>(options.checks));
+    std::printf(
+        "# times are p50 of the slowest rank; size is one way of the busiest rank, itself included; busbw is "
+        "without bytes to itself\n#\n");
+    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "exchange", "tokens", "width", "experts", "k", "size");
+    for (const char* name : kPhaseNames) std::printf("  %9s", name);
+    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "p95", "p99", "algbw", "busbw",
+                "memcpy", "%", "#wrong", "imbal", "same-node", "cross-node");
+    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "", "(rank)", "", "", "", "(B)");
+    for (std::size_t i = 0; i < kPhases; ++i) std::printf("  %9s", "(us)");
+    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "(us)", "(us)", "(GB/s)", "(GB/s)",
+                "(GB/s)", "fwd", "", "", "(B)", "(B)");
+}
+
+void print_line(const DispatchOptions& options, const DispatchLine& line) {
+    std::string text =
+        fmt::format("  {:>14}  {:7}  {:6}  {:7}  {:3}  {:12}", line.exchange, line.tokens, line.width,
+                    options.routing.experts, options.routing.top_k, line.moved.size);
+    for (const double us : line.phase_us) text += "  " + fitted(us, 9);
+    text += fmt::format("  {}  {}  {}  {}  {}  {}", fitted(line.moved.slowest.p95, 9),
+                        fitted(line.moved.slowest.p99, 9), fitted(line.moved.algbw, 6),
+                        fitted(line.moved.busbw, 6), fitted(line.memcpy_gbs, 6),
+                        fitted(100 * line.forward_gbs() / line.memcpy_gbs, 6));
+    text += line.moved.wrong ? fmt::format("  {:6}", *line.moved.wrong) : fmt::format("  {:>6}", "N/A");
+    text += fmt::format("  {}  {:12}  {:12}", fitted(line.moved.imbalance, 6), line.moved.bytes.same_node,
+                        line.moved.bytes.cross_node);
+    std::printf("%s\n", text.c_str());
+    std::fflush(stdout);
+}
+
+void print_json(const DispatchOptions& options, const BenchWorld& world, const DispatchLine& line) {
+    const ExchangeLine& moved = line.moved;
+    JsonLine json;
+    json.field("bench", "dispatch")
+        .field("exchange", line.exchange)
+        .field("traffic", options.routing.traffic);
+    json.field("tokens", line.tokens).field("width", line.width).field("experts", options.routing.experts);
+    json.field("top_k", options.routing.top_k).field("ranks", std::ssize(world.ranks));
+    json.field("threads", line.threads).field("nodes", world.nodes()).field("dtype", options.dtype);
+    json.field("time_us", moved.slowest).field("plan_us", line.phase_us[kPlan]);
+    json.field("dispatch_us", line.phase_us[kDispatch]).field("combine_us", line.phase_us[kCombine]);
+    json.field("combine_backward_us", line.phase_us[kCombineBackward]);
+    json.field("dispatch_backward_us", line.phase_us[kDispatchBackward]);
+    json.field("bytes", moved.size).field("algbw_gbs", moved.algbw).field("busbw_gbs", moved.busbw);
+    json.field("forward_gbs", line.forward_gbs()).field("backward_gbs", line.backward_gbs());
+    json.field("memcpy_gbs", line.memcpy_gbs);
+    json.field("memcpy_fraction", line.forward_gbs() / line.memcpy_gbs).field("imbalance", moved.imbalance);
+    json.field("self_bytes", moved.bytes.self).field("same_node_bytes", moved.bytes.same_node);
+    json.field("cross_node_bytes", moved.bytes.cross_node).field("wrong", moved.wrong);
+    json.field("host", world.ranks[0].host).field("version", kVersion).field("commit", kCommit);
+    std::printf("%s\n", json.text().c_str());
+    std::fflush(stdout);
+}
+
+/// Collective over `world`.
+DispatchLine measure(const DispatchOptions& options, Communicator& world, const BenchWorld& facts,
+                     const DispatchProblem& problem, const std::string& exchange, i64 width) {
+    DispatchBench bench(options, world, problem, exchange, width);
+    std::vector<double> laps, own;
+    for (i64 i = 0; i < options.warmup; ++i) bench.iterate(nullptr, nullptr);
+    for (i64 i = 0; i < options.iterations; ++i) bench.iterate(&laps, &own);
+    const RankTimes times = gather_times(world, std::move(laps));
+    DispatchLine line;
+    line.exchange = exchange;
+    line.width = width;
+    line.threads = bench.threads();
+    line.own = gather_times(world, std::move(own));
+    for (std::size_t phase = 0; phase < kPhases; ++phase)
+        line.phase_us[phase] = slowest_of(times, phase, phase + 1).p50;
+    line.forward_us = slowest_of(times, kDispatch, kCombineBackward).p50;
+    line.backward_us = slowest_of(times, kCombineBackward, kCopy).p50;
+    RankMatrix bytes = problem.rows();
+    for (i64& one : bytes.amount) one *= width * size_of(bench_dtype(options));
+    line.moved.size = bytes.busiest();
+    line.moved.slowest = slowest_of(times, kDispatch, kCopy);
+    line.moved.algbw = 4e-3 * static_cast<double>(line.moved.size) / line.moved.slowest.p50;
+    line.moved.busbw = 4e-3 * static_cast<double>(busiest_to_others(bytes)) / line.moved.slowest.p50;
+    line.moved.imbalance = imbalance_of(bytes);
+    line.moved.bytes = split_by_distance(bytes, facts);
+    line.memcpy_gbs = 1e-3 * static_cast<double>(bytes.busiest()) / line.phase_us[kCopy];
+    if (options.checks > 0) line.moved.wrong = 0;
+    for (i64 check = 0; check < options.checks; ++check) *line.moved.wrong += bench.verify();
+    return line;
+}
+
+/// Collective over `world`.
+int run_rank(const DispatchOptions& given, Communicator& world) {
+    DispatchOptions options = given;
+    const i64 ranks = world.size();
+    if (options.routing.experts == 0) options.routing.experts = (7 + ranks) / ranks * ranks;
+    if (options.routing.experts % ranks != 0)
+        throw UserError(fmt::format("--experts: {} do not divide among {} ranks; a multiple of them",
+                                    options.routing.experts, ranks));
+    const BenchWorld facts = gather_bench_world(world, options.ranks_per_node);
+    const bool speaks = world.rank() == 0, table = speaks && !options.json;
+    if (table) print_head(options, facts, bench_threads(options, world.topology().ranks_per_node));
+    std::vector<ExchangeLine> moved;
+    std::vector<std::string> failures;
+    RankMatrix last;
+    for (const i64 tokens : options.tokens) {
+        const auto traffic =
+            make_traffic(options.routing.traffic,
+                         {options.routing.experts, options.routing.top_k, world.size(), tokens, 1});
+        for (const i64 width : options.widths) {
+            const DispatchProblem problem(*traffic, world.rank(), width);
+            for (const std::string& exchange : options.exchanges) {
+                DispatchLine line = measure(options, world, facts, problem, exchange, width);
+                line.tokens = tokens;
+                if (table) print_line(options, line);
+                if (speaks && options.json) print_json(options, facts, line);
+                if (options.stragglers && table) print_stragglers(find_stragglers(line.own, facts));
+                if (options.stragglers && speaks && options.json)
+                    print_straggler_json(find_stragglers(line.own, facts));
+                const double share = line.forward_gbs() / line.memcpy_gbs;
+                if (options.min_memcpy_fraction && share < *options.min_memcpy_fraction)
+                    failures.push_back(
+                        fmt::format("{} at {} tokens of width {}: {:.3f} of memcpy, less than "
+                                    "--min-memcpy-fraction {:g}",
+                                    exchange, tokens, width, share, *options.min_memcpy_fraction));
+                moved.push_back(line.moved);
+            }
+            last = problem.rows();
+            for (i64& one : last.amount) one *= width * size_of(bench_dtype(options));
+        }
+    }
+    if (speaks && !options.matrix_out.empty()) write_rank_matrix(options.matrix_out, last);
+    for (const std::string& failure : failures_of(moved, options.gates)) failures.push_back(failure);
+    return judge("dispatch", speaks, failures);
+}
+
+void check_dispatch_options(const DispatchOptions& options) {
+    OptionMistakes mistakes;
+    check_dtype(options, mistakes);
+    std::vector<std::string> traffic;
+    (void)parse_traffic(options.routing.traffic, traffic);
+    for (const std::string& mistake : traffic) mistakes.add("--traffic: " + mistake);
+    std::string known;
+    for (const ExchangeKind& kind : exchange_table())
+        known += (known.empty() ? "" : ", ") + std::string(kind.name);
+    for (const std::string& name : options.exchanges) {
+        const bool found =
+            std::ranges::any_of(exchange_table(), [&](const auto& kind) { return kind.name == name; });
+        mistakes.require(found, fmt::format("--exchange: '{}' is no exchange; there are {}", name, known));
+    }
+    for (const i64 width : options.widths)
+        mistakes.require(width <= 1 << 18,
+                         fmt::format("--width: {}; at most 262144, where checks are exact", width));
+    mistakes.throw_if_any();
+}
+
+}  // namespace
+
+int bench_dispatch(const DispatchOptions& options) {
+    check_dispatch_options(options);
+    return run_on_ranks(options.ranks_as_threads,
+                        [&](Communicator& world) { return run_rank(options, world); });
+}
+
+}  // namespace moesaic

@@ -1,0 +1,233 @@
+// `moesaic bench`: the form of its tables and JSON, its gates, and that #wrong and the straggler table see
+// what they are for.
+#include <fstream>
+#include <sstream>
+
+#include "tests/e2e/command.h"
+
+namespace moesaic::e2e {
+namespace {
+
+const std::vector<Ranks> kRanks{kAlone, threads(2), threads(3), mpirun(2), mpirun(4)};
+
+Words alltoall(const Words& more) {
+    Words words{"bench", "alltoall", "-n", "2", "-w", "1"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+}
+
+/// Lines of a table that are no comments, in words.
+std::vector<Words> rows_of(const std::string& text) {
+    std::vector<Words> rows;
+    for (const std::string& line : lines_of(text)) {
+        if (line.empty() || line[0] == '#') continue;
+        std::istringstream stream(line);
+        Words words;
+        for (std::string word; stream >> word;) words.push_back(word);
+        rows.push_back(std::move(words));
+    }
+    return rows;
+}
+
+std::vector<Json> objects_of(const std::string& text) {
+    std::vector<Json> objects;
+    for (const std::string& line : lines_of(text)) {
+        if (!line.empty()) objects.push_back(Json::parse(line));
+    }
+    return objects;
+}
+
+TEST(BenchAlltoall, LooksLikeNcclTests) {
+    for (const Ranks& ranks : kRanks) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const CommandResult result = moesaic(alltoall({"-b", "1K", "-e", "16K", "-f", "4"}), ranks);
+        ASSERT_EQ(result.code, 0) << result.text();
+        EXPECT_EQ(result.err, "");
+        const std::vector<Words> rows = rows_of(result.out);
+        ASSERT_EQ(rows.size(), 3u) << result.out;
+        i64 size = 1024;
+        for (const Words& row : rows) {
+            ASSERT_EQ(row.size(), 21u);
+            EXPECT_NEAR(std::stod(row[0]), static_cast<double>(size), 100) << "not what was asked for";
+            EXPECT_EQ(std::stoll(row[0]), std::stoll(row[1]) * 4 * ranks.count) << "count is per pair";
+            EXPECT_EQ(row[2] + row[3] + row[4], "floatnone-1");
+            const double algbw = std::stod(row[6]), factor = (ranks.count - 1.0) / ranks.count;
+            EXPECT_NEAR(std::stod(row[7]), algbw * factor, 0.011);
+            EXPECT_EQ(row[8], "0");
+            for (int column = 9; column < 13; ++column)
+                EXPECT_EQ(row[static_cast<std::size_t>(column)], "N/A");
+            EXPECT_EQ(row[18], "1.00");
+            size *= 4;
+        }
+        for (const char* text : {"# Collective test starting:",
+                                 "minBytes 1024 maxBytes 16384 step: 4(factor) warmup "
+                                 "iters: 1 iters: 2 agg iters: 1 validation: 1",
+                                 "redop    root     time   algbw   busbw  #wrong", "#  Rank  0 Group  0 Pid",
+                                 "# Out of bounds values : 0 OK", "# Avg bus bandwidth    : "})
+            EXPECT_EQ(occurrences(result.out, text), 1) << text;
+    }
+}
+
+TEST(BenchAlltoall, CountsAndVerifiesEveryTraffic) {
+    const ScratchFolder scratch;
+    for (const Ranks& ranks : {threads(2), threads(4), mpirun(4)}) {
+        if (!can_run(ranks)) continue;
+        for (const char* traffic :
+             {"uniform", "random", "zipf:1.2", "lognormal:1", "hot_expert:1", "hot_rank:0.9", "ragged",
+              "empty_rank", "rotating:1", "burst:1,period=2", "spread:1"}) {
+            SCOPED_TRACE(name_of(ranks) + " " + traffic);
+            const CommandResult result =
+                moesaic(alltoall({"-b", "16", "-e", "4K", "-f", "16", "--json", "--traffic", traffic,
+                                  "--ranks-per-node", "2", "--dtype", "bf16"}),
+                        ranks);
+            ASSERT_EQ(result.code, 0) << result.text();
+            const std::vector<Json> lines = objects_of(result.out);
+            ASSERT_EQ(lines.size(), 3u);
+            for (const Json& line : lines) {
+                EXPECT_EQ(line.at("bench"), "alltoall");
+                EXPECT_EQ(line.at("wrong"), 0);
+                EXPECT_EQ(line.at("nodes"), ranks.count / 2);
+                EXPECT_LE(line.at("time_us").at("min"), line.at("time_us").at("p99"));
+                EXPECT_GE(line.at("imbalance"), 1.0);
+                if (ranks.count == 2) {
+                    EXPECT_EQ(line.at("cross_node_bytes"), 0);
+                }
+            }
+        }
+    }
+}
+
+TEST(BenchAlltoall, HotRankIsCountedToTheByte) {
+    const CommandResult result = moesaic(alltoall({"-b", "64K", "-e", "64K", "--traffic", "hot_rank:1,rank=3",
+                                                   "--ranks-per-node", "2", "--json"}),
+                                         threads(4));
+    ASSERT_EQ(result.code, 0) << result.text();
+    const Json line = objects_of(result.out).at(0);
+    EXPECT_EQ(line.at("size"), 4 * 65536);  // rank 3 receives all that four ranks send
+    EXPECT_EQ(line.at("self_bytes"), 65536);
+    EXPECT_EQ(line.at("same_node_bytes"), 65536);
+    EXPECT_EQ(line.at("cross_node_bytes"), 2 * 65536);
+    EXPECT_EQ(line.at("imbalance"), 4.0);
+    EXPECT_EQ(line.at("tokens"), 1024);
+}
+
+TEST(BenchAlltoall, WrongFires) {
+    for (const Ranks& ranks : {kAlone, threads(3), mpirun(2)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const CommandResult result =
+            moesaic(alltoall({"-b", "4K", "-e", "4K", "--plant-fault", "5", "-c", "2"}), ranks);
+        expect_failure(result, 3, {"bench alltoall: 10 elements are wrong"});
+        EXPECT_EQ(rows_of(result.out).at(0).at(8), "10");
+        EXPECT_EQ(occurrences(result.out, "# Out of bounds values : 10 FAILED"), 1);
+    }
+    const CommandResult unchecked =
+        moesaic(alltoall({"-b", "4K", "-e", "4K", "--plant-fault", "5", "-c", "0"}));
+    EXPECT_EQ(unchecked.code, 0) << unchecked.text();
+    EXPECT_EQ(rows_of(unchecked.out).at(0).at(8), "N/A");
+}
+
+TEST(BenchAlltoall, GatesEndWithThree) {
+    const Words size{"-b", "4K", "-e", "4K", "--traffic", "zipf:2"};
+    const auto with = [&](const Words& gate) {
+        Words words = alltoall(size);
+        words.insert(words.end(), gate.begin(), gate.end());
+        return moesaic(words, threads(2));
+    };
+    EXPECT_EQ(
+        with({"--min-busbw", "0", "--min-algbw", "0", "--max-p99-us", "1e9", "--max-imbalance", "9"}).code,
+        0);
+    expect_failure(with({"--min-busbw", "1e9"}), 3, {"less than --min-busbw 1e+09"});
+    expect_failure(with({"--min-algbw", "1e9"}), 3, {"less than --min-algbw 1e+09"});
+    expect_failure(with({"--max-p99-us", "0.001"}), 3, {"more than --max-p99-us 0.001"});
+    expect_failure(with({"--max-imbalance", "1.1"}), 3, {"more than --max-imbalance 1.1"});
+}
+
+TEST(BenchAlltoall, MatricesGoOutAndComeBack) {
+    const ScratchFolder scratch;
+    const std::string file = scratch / "matrix";
+    ASSERT_EQ(moesaic(alltoall({"-b", "960", "-e", "960", "--traffic", "spread:1", "--matrix-out", file}),
+                      threads(4))
+                  .code,
+              0);
+    EXPECT_EQ(read_text(file), "0 160 320 480\n480 0 160 320\n320 480 0 160\n160 320 480 0\n");
+    const CommandResult back = moesaic(alltoall({"--traffic", "matrix:" + file, "--json"}), threads(4));
+    ASSERT_EQ(back.code, 0) << back.text();
+    EXPECT_EQ(objects_of(back.out).at(0).at("size"), 960);
+    EXPECT_EQ(objects_of(back.out).at(0).at("same_node_bytes"), 4 * 960);
+    // What a routing decided, replayed as bytes.
+    const Words routed =
+        alltoall({"-b", "64K", "-e", "64K", "--traffic", "zipf:1.5", "--json", "--matrix-out", file});
+    const CommandResult first = moesaic(routed, threads(4));
+    const CommandResult second = moesaic(alltoall({"--traffic", "matrix:" + file, "--json"}), threads(4));
+    ASSERT_EQ(second.code, 0) << second.text();
+    for (const char* field : {"size", "self_bytes", "same_node_bytes"})
+        EXPECT_EQ(objects_of(first.out).at(0).at(field), objects_of(second.out).at(0).at(field)) << field;
+    std::ofstream(file) << "1 2\n3\n";
+    expect_failure(moesaic(alltoall({"--traffic", "matrix:" + file}), threads(2)), 2,
+                   {":2: 1 numbers, where the first line has 2"});
+}
+
+TEST(BenchAlltoall, WritesTheJsonOfNcclTests) {
+    const ScratchFolder scratch;
+    const std::string file = scratch / "result.json";
+    const Words words = alltoall({"-b", "1K", "-e", "2K", "-f", "2", "-J", file});
+    for (const Ranks& ranks : {mpirun(2), threads(2)}) {
+        if (!can_run(ranks)) continue;
+        ASSERT_EQ(moesaic(words, ranks).code, 0);
+    }
+    const Json document = Json::parse(read_text(file));
+    EXPECT_EQ(document.at("version"), 3);
+    EXPECT_EQ(document.at("config").at("minimum_bytes"), 1024);
+    EXPECT_EQ(document.at("config").at("step_factor"), 2);
+    EXPECT_EQ(document.at("config").at("devices").size(), 2u);
+    EXPECT_EQ(document.at("results").size(), 2u);
+    const Json& result = document.at("results").at(0);
+    EXPECT_EQ(result.at("size"), 1024);
+    EXPECT_EQ(result.at("out_of_place").at("nwrong"), 0.0);
+    EXPECT_TRUE(result.at("in_place").is_null());
+    EXPECT_EQ(result.at("out_of_place_per_iter").at("per_process_max_times_us").size(), 2u);
+    EXPECT_EQ(result.at("out_of_place_per_iter").at("times_us").size(), 2u);
+    EXPECT_EQ(result.at("moe").at("same_node_bytes"), 1024);
+    EXPECT_EQ(document.at("out_of_bounds").at("okay"), "true");
+    EXPECT_EQ(document.at("average_bus_bandwidth").at("okay"), "unchecked");
+    for (const auto& entry : document.at("env")) EXPECT_EQ(occurrences(entry.get<std::string>(), "HOME="), 0);
+    if (have_mpi()) {
+        EXPECT_EQ(Json::parse(read_text(file + ".0")).at("version"), 3) << "the first was replaced";
+    }
+}
+
+TEST(BenchAlltoall, NamesTheSlowRank) {
+    for (const Ranks& ranks : {threads(4), mpirun(2)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const Words words = alltoall({"-b", "1K", "-e", "1K", "--stragglers", "--plant-slow-rank", "1",
+                                      "--plant-slow-by", "300000", "--ranks-per-node", "2"});
+        const CommandResult result = moesaic(words, ranks);
+        ASSERT_EQ(result.code, 0) << result.text();
+        EXPECT_EQ(occurrences(result.out, "<- slow"), ranks.count == 4 ? 2 : 1)
+            << result.out;  // and its host
+        EXPECT_GE(occurrences(result.out, "rank 1 ("), 1) << result.out;
+    }
+    expect_failure(moesaic(alltoall({"--plant-slow-rank", "1"})), 2,
+                   {"--plant-slow-rank: needs --stragglers"});
+}
+
+TEST(BenchAlltoall, MistakesAllAtOnce) {
+    expect_failure(
+        moesaic(alltoall({"-b", "1Q", "-e", "zero", "-i", "0", "--dtype", "fp8", "--traffic", "zip:1"}),
+                have_mpi() ? mpirun(2) : kAlone),
+        2,
+        {"-b: '1Q' is no size", "-e: 'zero' is no size", "-i: '0' is no size", "--dtype: 'fp8'",
+         "did you mean 'zipf'?"});
+    expect_failure(moesaic(alltoall({"-b", "2K", "-e", "1K"})), 2,
+                   {"-e: 1024 bytes are less than -b, 2048 bytes"});
+    expect_failure(moesaic(alltoall({"--experts", "9"}), threads(2)), 2,
+                   {"--experts: 9 do not divide among 2 ranks"});
+    expect_failure(moesaic(alltoall({"--traffic", "hot_rank:0.5,ranks=4"}), threads(2)), 2,
+                   {"4 ranks are stated, and 2"});
+}
+
+}  // namespace
+}  // namespace moesaic::e2e
