@@ -11,7 +11,8 @@ class Mesh;
 enum class Phase : std::uint8_t {
     train,      ///< keep what the backward needs
     recompute,  ///< forward again inside a backward: same plan, statistics not counted a second time
-    evaluate,   ///< keep nothing, count nothing
+    evaluate,   ///< keep nothing, count nothing; nothing is drawn at random
+    preview,    ///< forward alone of a batch that is trained next: choices as in `train`; keep nothing
 };
 
 struct StepContext {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/memory_pool.h"
+#include "runtime/router_operations.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -159,12 +160,6 @@ struct RowSoftmax {
     ConstTensorView logits;
     TensorView probability, log_sum_exp;
 };
-/// The K largest of each row in descending order, ties to the lower index. scores real [T,E]; index i32
-/// [T,K], value real [T,K].
-struct TopK {
-    ConstTensorView scores;
-    TensorView index, value;
-};
 
 /// What a softmax router's choices add up to over each balance object: `rows_per_object` consecutive tokens,
 /// O objects in all, the last may be short. probability real [T,E], log_sum_exp real [T], index i32 [T,K]
@@ -238,6 +233,7 @@ class Backend {
 
     virtual void copy(Stream&, ConstTensorView from, TensorView to) = 0;  ///< same dtype and element count
     virtual void zero(Stream&, TensorView) = 0;
+    virtual void fill(Stream&, double value, TensorView y) = 0;      ///< y = value, real
     virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x
     /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all.
     virtual void fold(Stream&, TensorView part, TensorView sum) = 0;
@@ -269,6 +265,20 @@ class Backend {
 
     virtual void row_softmax(Stream&, const RowSoftmax&) = 0;
     virtual void top_k(Stream&, const TopK&) = 0;
+    virtual void gather_choices(Stream&, const GatherChoices&) = 0;
+    virtual void normalize_rows(Stream&, const NormalizeRows&) = 0;
+    virtual void sigmoid_scores(Stream&, const SigmoidScores&) = 0;
+    virtual void choose_tokens(Stream&, const ChooseTokens&) = 0;
+    virtual void sinkhorn(Stream&, const Sinkhorn&) = 0;
+    virtual void random_fill(Stream&, const RandomFill&) = 0;
+    virtual void multiply(Stream&, const Multiply&) = 0;
+    virtual void noisy_logits(Stream&, const NoisyLogits&) = 0;
+    virtual void noisy_logits_backward(Stream&, const NoisyLogitsGrad&) = 0;
+    virtual void noisy_load(Stream&, const NoisyLoad&) = 0;
+    virtual void noisy_load_backward(Stream&, const NoisyLoadGrad&) = 0;
+    virtual void prototype_logits(Stream&, const PrototypeLogits&) = 0;
+    virtual void prototype_logits_backward(Stream&, const PrototypeLogitsGrad&) = 0;
+    virtual void balance_bias(Stream&, const BalanceBias&) = 0;
     virtual void router_sums(Stream&, const RouterSums&) = 0;
     virtual void router_backward(Stream&, const RouterGrad&) = 0;
     virtual void group_by_key(Stream&, const GroupByKey&) = 0;

@@ -32,6 +32,11 @@ void CpuBackend::top_k(Stream& stream, const TopK& operation) {
     expect(operation.value, rows, choices, real, "top_k value");
     MOESAIC_ASSERT(choices >= 1 && choices <= operation.scores.cols(), "{} of {} scores", choices,
                    operation.scores.cols());
+    const i64 columns = operation.scores.cols(), groups = operation.groups;
+    MOESAIC_ASSERT(groups >= 1 && columns % groups == 0 && operation.top_groups >= 1 &&
+                       operation.top_groups <= groups && operation.top_groups * (columns / groups) >= choices,
+                   "{} of {} groups for {} of {} scores", operation.top_groups, groups, choices, columns);
+    if (operation.bias.elements() > 0) expect(operation.bias, columns, 1, real, "top_k bias");
     run_on_host(stream, [this, operation, rows] {
         share(rows, operation.scores.cols(), [&](Range part) { cpu::top_k(operation, part); });
     });
