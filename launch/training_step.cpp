@@ -26,10 +26,12 @@ Schedule schedule_of(const Config& config) {
     return {kind, config.optimizer.lr, given.warmup, given.floor, config.train.steps};
 }
 
-void add_router_statistics(const ForwardResult& result, std::vector<i64>& counts) {
+/// Adds `member` of each layer's statistics, one layer after the other.
+void add_counts(const ForwardResult& result, std::vector<i64> RouterStatistics::*member,
+                std::vector<i64>& counts) {
     auto count = counts.begin();
     for (const RouterStatistics& router : result.routers) {
-        for (const i64 choices : router.counts) *count++ += choices;
+        for (const i64 choices : router.*member) *count++ += choices;
     }
 }
 
@@ -83,9 +85,8 @@ void TrainingStep::count_experts(i64 step, GlobalBatch& global) {
     const int rank = runtime_.mesh->world().rank();
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         ModelSaved unused;
-        add_router_statistics(
-            runtime_.model.forward(context, load_batch(step, micro_batches_.part(i, rank)), unused),
-            global.expert_counts);
+        add_counts(runtime_.model.forward(context, load_batch(step, micro_batches_.part(i, rank)), unused),
+                   &RouterStatistics::balance_counts, global.expert_counts);
     }
     sum_counts(global.expert_counts);
 }
@@ -137,7 +138,7 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
         const double* const losses = result.token_loss.as<double>() + s * seq_len;
         mine[layout.losses + s] = std::accumulate(losses, losses + seq_len, 0.0);
     }
-    add_router_statistics(result, counts);
+    add_counts(result, &RouterStatistics::counts, counts);
     for (std::size_t layer = 0; layer < result.routers.size(); ++layer) {
         mine[2 + 2 * layer] = result.routers[layer].weight_sum;
         mine[3 + 2 * layer] = static_cast<double>(result.routers[layer].choices);

@@ -4,6 +4,17 @@
 
 namespace moesaic {
 
+namespace {
+
+/// [O,E] -> [E]; zeros where there is no object.
+std::vector<i64> sum_over_objects(const std::vector<i64>& counts, i64 experts) {
+    std::vector<i64> sums(static_cast<std::size_t>(experts), 0);
+    for (std::size_t i = 0; i < counts.size(); ++i) sums[i % sums.size()] += counts[i];
+    return sums;
+}
+
+}  // namespace
+
 Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, PlantedDefects defects)
     : spec_(spec),
       world_(mesh.world().size()),
@@ -60,10 +71,8 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
         if (!blocks_[i].has_experts()) continue;
         const RouterTotals& totals = saved.blocks[i].experts.router.totals;
         RouterStatistics& statistics = result.routers.emplace_back();
-        statistics.counts.assign(static_cast<std::size_t>(spec_.experts), 0);
-        for (std::size_t j = 0; j < totals.host_counts.size(); ++j) {
-            statistics.counts[j % statistics.counts.size()] += totals.host_counts[j];
-        }
+        statistics.counts = sum_over_objects(totals.host_counts, spec_.experts);
+        statistics.balance_counts = sum_over_objects(totals.balance_counts, spec_.experts);
         for (const double weight : totals.weight_sum) statistics.weight_sum += weight;
         statistics.choices = totals.choices;
     }
@@ -79,61 +88,51 @@ Tensor Model::logits(StepContext& context, const Batch& batch) {
     return logits;
 }
 
-double Model::balance_tokens(const ModelSaved& saved, const GlobalBatch& global) const {
+GlobalBalance Model::global_balance(const ModelSaved& saved, const GlobalBatch& global) const {
     const i64 local = saved.batch.tokens.elements() * world_;
-    return static_cast<double>(std::max<i64>(defects_.local_balance_loss ? local : global.tokens, 1));
+    GlobalBalance balance;
+    balance.tokens =
+        static_cast<double>(std::max<i64>(defects_.local_balance_loss ? local : global.tokens, 1));
+    if (spec_.balance.scope == BalanceScope::global) balance.counts = global.expert_counts;
+    return balance;
 }
 
-BalanceTerms Model::balance_of(const RouterTotals& totals, double tokens,
-                               std::span<const i64> global_counts) const {
-    const double object_tokens = global_counts.empty() ? static_cast<double>(totals.rows_per_object) : tokens;
-    const auto experts = static_cast<std::size_t>(spec_.experts);
-    BalanceTerms terms;
-    for (std::size_t i = 0; i < totals.probability_sum.size(); ++i) {
-        const i64 count = global_counts.empty() ? totals.host_counts[i] : global_counts[i % experts];
-        terms.aux += static_cast<double>(count) * totals.probability_sum[i];
+std::vector<const RouterTotals*> Model::router_totals(const ModelSaved& saved) const {
+    std::vector<const RouterTotals*> totals;
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+        if (blocks_[i].has_experts()) totals.push_back(&saved.blocks[i].experts.router.totals);
     }
-    terms.aux *=
-        static_cast<double>(spec_.experts) / (static_cast<double>(spec_.top_k) * tokens * object_tokens);
-    for (const double z : totals.z_sum) terms.z += z / tokens;
-    return terms;
+    return totals;
 }
 
 BalanceTerms Model::balance(const ModelSaved& saved, const GlobalBatch& global) const {
-    const double tokens = balance_tokens(saved, global);
-    const auto experts = static_cast<std::size_t>(spec_.experts);
-    std::span<const i64> counts;
-    if (spec_.balance.scope == BalanceScope::global) counts = global.expert_counts;
-    BalanceTerms sum;
-    for (std::size_t i = 0, expert_layer = 0; i < blocks_.size(); ++i) {
-        if (!blocks_[i].has_experts()) continue;
-        const std::size_t first = expert_layer++ * experts;
-        const BalanceTerms terms = balance_of(saved.blocks[i].experts.router.totals, tokens,
-                                              counts.empty() ? counts : counts.subspan(first, experts));
-        sum.aux += terms.aux;
-        sum.z += terms.z;
-    }
-    return sum;
+    return balance_terms(spec_, router_totals(saved), global_balance(saved, global));
 }
 
-/// i64 [expert layers, E]. The forward of every micro-batch synchronises, so that the copy of the last one
-/// has run before host_counts_ changes.
-Tensor Model::upload_counts(StepContext& context, const GlobalBatch& global) {
-    if (spec_.balance.scope != BalanceScope::global) return {};
-    const i64 expected = spec_.expert_layers() * spec_.experts;
-    host_counts_ = global.expert_counts;
-    MOESAIC_ASSERT(static_cast<i64>(host_counts_.size()) == expected, "{} counts instead of {}",
-                   host_counts_.size(), expected);
-    Tensor counts = context.backend.allocate({spec_.expert_layers(), spec_.experts}, DType::int64);
-    context.backend.copy(context.compute, view_of(host_counts_.data(), counts.shape()), counts);
-    return counts;
+/// The forward of every micro-batch synchronises, so that the copy of the last one has run before
+/// host_factors_ changes.
+Tensor Model::upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global) {
+    const GlobalBalance balance = global_balance(saved, global);
+    balance_factors(spec_, router_totals(saved), balance, host_factors_);
+    const i64 rows = host_factors_.rows;
+    Tensor factors = context.backend.allocate({rows * spec_.expert_layers(), spec_.experts}, DType::f64);
+    if (!host_factors_.factors.empty())
+        context.backend.copy(context.compute, view_of(host_factors_.factors.data(), factors.shape()),
+                             factors);
+    for (std::size_t i = 0, layer = 0; i < blocks_.size(); ++i) {
+        if (!blocks_[i].has_experts()) continue;
+        BalanceTarget& target = saved.blocks[i].experts.balance;
+        target.factor = factors.slice_rows(rows * static_cast<i64>(layer++), rows);
+        target.rows_per_object = saved.blocks[i].experts.router.totals.rows_per_object;
+        target.z_scale = spec_.balance.z / balance.tokens;
+    }
+    return factors;
 }
 
 void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                      const std::function<void(int segment)>& segment_ready) {
     const i64 seq_len = saved.batch.seq_len;
-    const double tokens = balance_tokens(saved, global);
-    const Tensor counts = upload_counts(context, global);  // [expert layers, E]; empty but for scope global
+    const Tensor factors = upload_factors(context, saved, global);  // the layers' balance targets view it
     saved.head.scale = 1.0 / static_cast<double>(std::max<i64>(global.targets, 1));
     Tensor d_normed = head_->backward(context, {saved.normed, seq_len}, {}, saved.head);
     Tensor dx = norm_->backward(context, {saved.inputs.back(), seq_len}, d_normed, saved.norm);
@@ -141,13 +140,7 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
     saved.head = {};
     segment_ready(spec_.layers + 1);
 
-    i64 expert_layer = spec_.expert_layers();
     for (std::size_t i = blocks_.size(); i-- > 0;) {
-        if (blocks_[i].has_experts()) {
-            --expert_layer;
-            saved.blocks[i].experts.balance.tokens = tokens;
-            if (counts) saved.blocks[i].experts.balance.global_counts = counts.slice_rows(expert_layer, 1);
-        }
         const LayerInput in{saved.inputs[i], seq_len, saved.batch.first_key};
         if (spec_.recompute) {
             StepContext again = context;

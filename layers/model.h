@@ -27,21 +27,16 @@ struct Batch {
 struct GlobalBatch {
     i64 tokens = 0;   ///< N
     i64 targets = 0;  ///< not masked
-    /// [expert layers * E] (token, choice) pairs of the whole batch; scope global only. The sum of
-    /// RouterStatistics::counts over a forward-only pass.
+    /// [expert layers * E] choices of the whole batch that the balance loss counts; scope global only. The
+    /// sum of RouterStatistics::balance_counts over a forward-only pass.
     std::vector<i64> expert_counts;
 };
 
 struct RouterStatistics {
-    std::vector<i64> counts;  ///< [E] (token, choice) pairs of this micro-batch
-    double weight_sum = 0;    ///< of all chosen weights
-    i64 choices = 0;          ///< T*K
-};
-
-/// A micro-batch's share of the two balance losses, without their coefficients: the sum over all
-/// micro-batches is the loss of the global batch.
-struct BalanceTerms {
-    double aux = 0, z = 0;
+    std::vector<i64> counts;          ///< [E] (token, choice) pairs of this micro-batch
+    std::vector<i64> balance_counts;  ///< [E] those that the balance loss counts
+    double weight_sum = 0;            ///< of all chosen weights
+    i64 choices = 0;                  ///< T*K
 };
 
 struct ForwardResult {
@@ -60,9 +55,8 @@ struct ModelSaved {
     OutputHead::Saved head;
 };
 
-/// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z, with
-///  loss_aux = sum over layers and balance objects o of T_o/N * E/(K T_o) * sum_e count_e * mean_p_e,
-///  loss_z = sum over layers of the mean over tokens of logsumexp(router logits)^2.
+/// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z, the
+/// latter two as in layers/balance.h.
 /// Segments of the store, in forward order: embedding, each block, final norm with the head.
 class Model {
   public:
@@ -87,10 +81,10 @@ class Model {
 
   private:
     [[nodiscard]] Tensor run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
-    [[nodiscard]] double balance_tokens(const ModelSaved& saved, const GlobalBatch& global) const;
-    [[nodiscard]] BalanceTerms balance_of(const RouterTotals& totals, double tokens,
-                                          std::span<const i64> global_counts) const;
-    [[nodiscard]] Tensor upload_counts(StepContext& context, const GlobalBatch& global);
+    [[nodiscard]] GlobalBalance global_balance(const ModelSaved& saved, const GlobalBatch& global) const;
+    [[nodiscard]] std::vector<const RouterTotals*> router_totals(const ModelSaved& saved) const;
+    /// Sets the balance targets of all layers; returns the memory of their factors.
+    [[nodiscard]] Tensor upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global);
 
     ModelSpec spec_;
     int world_;
@@ -100,7 +94,7 @@ class Model {
     std::unique_ptr<EmbeddingLayer> embedding_;
     std::unique_ptr<RmsNormLayer> norm_;
     std::unique_ptr<OutputHead> head_;
-    std::vector<i64> host_counts_;  // what upload_counts copies from
+    BalanceFactors host_factors_;  // what upload_factors copies from
 };
 
 }  // namespace moesaic

@@ -26,10 +26,17 @@ struct RouterSpec {
     bool normalize = true;  ///< weights divided by their sum (score softmax only)
 };
 
+/// Whose definition of the load-balance loss; formulas in layers/balance.h.
+enum class BalanceConvention : std::uint8_t { megatron, gshard, hf, switch_transformer };
+
+/// Coefficients of the losses that keep experts evenly used.
 struct BalanceSpec {
-    double aux = 0.01;  ///< coefficient of the load-balance loss, convention megatron: 1 at perfect balance
-    double z = 0.001;   ///< coefficient of the mean squared logsumexp of the router's logits
+    double aux = 0.01;  ///< of the load-balance loss
+    double z = 0.001;   ///< of the mean squared logsumexp of the router's logits
     BalanceScope scope = BalanceScope::micro;
+    BalanceConvention convention = BalanceConvention::megatron;
+    double importance = 0;  ///< of the squared coefficient of variation of the experts' weights
+    double load = 0;        ///< of that of the experts' expected loads, routers with noise
 };
 
 struct ModelSpec {

@@ -17,7 +17,8 @@ i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
 }  // namespace
 
 MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store)
-    : layer_(layer),
+    : spec_(spec),
+      layer_(layer),
       router_(make_router(spec, layer, store)),
       dispatcher_(capacity_of(spec, mesh), spec.width, layer),
       experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), dispatcher_.capacity_rows(), store) {}
@@ -26,6 +27,9 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
     Backend& backend = context.backend;
     if (context.phase != Phase::recompute) {
         saved.routing = router_->route(context, in, saved.router);
+        const RouterOutput output{saved.router.probability, saved.router.log_sum_exp,
+                                  saved.router.load_probability};
+        saved.router.totals = sum_router(context, spec_, in.seq_len, output, saved.routing);
         saved.plan = make_plan(context, saved.routing, dispatcher_.capacity_rows(), layer_);
     }
     saved.slots = backend.allocate({saved.plan.tokens * saved.plan.choices, in.x.cols()}, in.x.dtype);

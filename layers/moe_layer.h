@@ -38,6 +38,7 @@ class MoELayer {
     void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
                         TensorView d_slots) const;
 
+    ModelSpec spec_;
     int layer_;
     std::unique_ptr<Router> router_;
     Dispatcher dispatcher_;

@@ -8,35 +8,22 @@
 #include <vector>
 
 #include "comm/routing.h"
+#include "layers/balance.h"
 #include "layers/layer.h"
 #include "layers/model_spec.h"
 #include "runtime/parameter_store.h"
 
 namespace moesaic {
 
-/// Sums over a micro-batch by balance object (a sequence, or all of it), on the device and on the host. The
-/// host's are valid after the next synchronisation of the compute stream; moving keeps them valid.
-struct RouterTotals {
-    i64 tokens = 0, choices = 0;
-    i64 rows_per_object = 1;  ///< T_o; objects O = tokens / rows_per_object
-    Tensor counts;            ///< i64 [O,E] (token, choice) pairs
-    std::vector<i64> host_counts;
-    std::vector<double> probability_sum;  ///< [O,E]
-    std::vector<double> z_sum;            ///< [O] of logsumexp(logits)^2
-    std::vector<double> weight_sum;       ///< [O]
-};
-
-/// What the two balance losses of a micro-batch are measured against.
-struct BalanceTarget {
-    double tokens = 1;              ///< N, of the global batch
-    ConstTensorView global_counts;  ///< i64 [1,E] of the global batch, on the device; scope global only
-};
-
-/// What a router keeps from route to backward, besides the Routing itself.
+/// What a router keeps from route to backward, besides the Routing itself. A router that has no probabilities
+/// (hash, uniform) leaves the tensors empty.
 struct RouterSaved {
-    Tensor probability;  // [T,E]
-    Tensor log_sum_exp;  // [T]
-    RouterTotals totals;
+    Tensor probability;  ///< real [T,E] the p of the load-balance losses; a row sums to 1
+    Tensor log_sum_exp;  ///< real [T] of the logits, for the z-loss
+    /// real [T,E] P(x,e) of Shazeer et al. 2017, eq. 8: the probability that e is among the chosen of t under
+    /// another draw of e's noise. Routers with noise alone; the `load` loss is measured by it.
+    Tensor load_probability;
+    RouterTotals totals;  ///< set by the layer after route, see sum_router
 };
 
 class Router {
@@ -45,8 +32,8 @@ class Router {
     /// in.x [T,H] -> experts and weights [T,K].
     [[nodiscard]] virtual Routing route(StepContext& context, const LayerInput& in,
                                         RouterSaved& saved) const = 0;
-    /// d_weight [T,K] and both balance losses, times their coefficients, are added onto dx [T,H] and the
-    /// router's gradients.
+    /// The derivatives that d_weight [T,K] and `target` give are added onto dx [T,H] and the router's
+    /// gradients.
     virtual void backward(StepContext& context, const LayerInput& in, const Routing& routing,
                           ConstTensorView d_weight, const BalanceTarget& target, RouterSaved& saved,
                           TensorView dx) const = 0;

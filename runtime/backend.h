@@ -161,24 +161,33 @@ struct RowSoftmax {
     TensorView probability, log_sum_exp;
 };
 
-/// What a softmax router's choices add up to over each balance object: `rows_per_object` consecutive tokens,
-/// O objects in all, the last may be short. probability real [T,E], log_sum_exp real [T], index i32 [T,K]
-/// (-1: dropped), weight real [T,K]. counts i64 [O,E] of choices; in f64, in ascending t: probability_sum
-/// [O,E], z_sum [O] of log_sum_exp^2, weight_sum [O].
+/// Which of a token's choices a balance loss counts.
+enum class CountedChoices : std::uint8_t {
+    all,            ///< all K
+    first,          ///< the first of the K
+    most_probable,  ///< the expert with the largest probability, ties to the lower index, chosen or not
+};
+/// What a router's choices add up to over each balance object: `rows_per_object` consecutive tokens, O
+/// objects in all, the last may be short. index i32 [T,K] (-1: none), weight real [T,K]; probability real
+/// [T,E], log_sum_exp real [T] and load_probability real [T,E], each empty where a router has none: its sums
+/// are then 0. counts i64 [O,E] of choices, balance_counts i64 [O,E] of those that `counted` says; in f64, in
+/// ascending t: probability_sum [O,E], weight_sum [O,E] over the choices of an expert, load_sum [O,E], z_sum
+/// [O] of log_sum_exp^2.
 struct RouterSums {
-    ConstTensorView probability, log_sum_exp, index, weight;
+    ConstTensorView probability, log_sum_exp, load_probability, index, weight;
     i64 rows_per_object = 1;
-    TensorView counts, probability_sum, z_sum, weight_sum;
+    CountedChoices counted = CountedChoices::all;
+    TensorView counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
 };
 /// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object:
-///   p * (g - <g, p>) + 2 * z_scale * l * p, where g[e] = balance_scale * counts[o,e] with o = 0 where counts
-/// has one row, plus what d_weight [T,K] adds: with `over_choices` (w a softmax over the chosen logits) w_k *
+///   p * (g - <g, p>) + 2 * z_scale * l * p, where g[e] = balance_factor[o,e] (f64 [O,E], or one row for all
+/// objects; empty: 0), plus what d_weight [T,K] adds: with `over_choices` (w a softmax over the chosen logits) w_k *
 /// (d_k - <d, w>) onto the chosen logits, otherwise (w_k is p of the choice) d_k onto g of the choice.
 struct RouterGrad {
-    ConstTensorView probability, log_sum_exp, index, weight, d_weight, counts;
+    ConstTensorView probability, log_sum_exp, index, weight, d_weight, balance_factor;
     i64 rows_per_object = 1;
     bool over_choices = false;
-    double balance_scale = 0, z_scale = 0;
+    double z_scale = 0;
     TensorView d_logits;
 };
 

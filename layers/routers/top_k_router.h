@@ -20,12 +20,9 @@ class TopKRouter final : public Router {
                   TensorView dx) const override;
 
   private:
-    void sum_up(StepContext& context, i64 seq_len, const Routing& routing, RouterSaved& saved) const;
-
     i64 experts_, top_k_;
     bool over_choices_;  // weights are a softmax over the chosen logits
-    BalanceSpec balance_;
-    Weight gate_;  // [E,H]
+    Weight gate_;        // [E,H]
 };
 
 }  // namespace moesaic

@@ -43,20 +43,26 @@ void CpuBackend::top_k(Stream& stream, const TopK& operation) {
 }
 
 void CpuBackend::router_sums(Stream& stream, const RouterSums& operation) {
-    const i64 tokens = operation.probability.rows(), experts = operation.probability.cols();
+    const i64 tokens = operation.index.rows(), experts = operation.counts.cols();
     const i64 choices = operation.index.cols(), size = operation.rows_per_object;
-    const DType real = operation.probability.dtype;
+    const DType real = operation.weight.dtype;
     expect_real(real, "router_sums");
     MOESAIC_ASSERT(size >= 1, "balance objects of {} rows", size);
     const i64 objects = (tokens + size - 1) / size;
-    expect(operation.probability, real, "router_sums probability");
-    expect(operation.log_sum_exp, tokens, 1, real, "router_sums log_sum_exp");
+    const auto expect_unless_empty = [&](ConstTensorView view, i64 columns, std::string_view name) {
+        if (view.elements() > 0) expect(view, tokens, columns, real, name);
+    };
     expect(operation.index, tokens, choices, DType::int32, "router_sums index");
     expect(operation.weight, tokens, choices, real, "router_sums weight");
+    expect_unless_empty(operation.probability, experts, "router_sums probability");
+    expect_unless_empty(operation.load_probability, experts, "router_sums load_probability");
+    expect_unless_empty(operation.log_sum_exp, 1, "router_sums log_sum_exp");
     expect(operation.counts, objects, experts, DType::int64, "router_sums counts");
+    expect(operation.balance_counts, objects, experts, DType::int64, "router_sums balance_counts");
     expect(operation.probability_sum, objects, experts, DType::f64, "router_sums probability_sum");
+    expect(operation.weight_sum, objects, experts, DType::f64, "router_sums weight_sum");
+    expect(operation.load_sum, objects, experts, DType::f64, "router_sums load_sum");
     expect(operation.z_sum, objects, 1, DType::f64, "router_sums z_sum");
-    expect(operation.weight_sum, objects, 1, DType::f64, "router_sums weight_sum");
     run_on_host(stream, [this, operation, objects, size, experts] {
         share(objects, size * experts, [&](Range part) { cpu::router_sums(operation, part); });
     });
@@ -65,6 +71,7 @@ void CpuBackend::router_sums(Stream& stream, const RouterSums& operation) {
 void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
     const i64 tokens = operation.probability.rows(), experts = operation.probability.cols();
     const i64 choices = operation.index.cols(), size = operation.rows_per_object;
+    const i64 objects = operation.balance_factor.rows();
     const DType real = operation.probability.dtype;
     expect_real(real, "router_backward");
     expect(operation.probability, real, "router_backward probability");
@@ -72,10 +79,13 @@ void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
     expect(operation.index, tokens, choices, DType::int32, "router_backward index");
     expect(operation.weight, tokens, choices, real, "router_backward weight");
     expect(operation.d_weight, tokens, choices, real, "router_backward d_weight");
-    expect(operation.counts, operation.counts.rows(), experts, DType::int64, "router_backward counts");
     expect(operation.d_logits, tokens, experts, real, "router_backward d_logits");
-    MOESAIC_ASSERT(size >= 1 && (operation.counts.rows() == 1 || operation.counts.rows() * size >= tokens),
-                   "counts {} for {} rows in objects of {}", operation.counts.shape.text(), tokens, size);
+    MOESAIC_ASSERT(size >= 1, "balance objects of {} rows", size);
+    if (operation.balance_factor.elements() > 0) {
+        expect(operation.balance_factor, objects, experts, DType::f64, "router_backward balance_factor");
+        MOESAIC_ASSERT(objects == 1 || objects * size >= tokens, "balance factors {} for {} rows by {}",
+                       operation.balance_factor.shape.text(), tokens, size);
+    }
     run_on_host(stream, [this, operation, tokens, experts] {
         share(tokens, experts, [&](Range part) { cpu::router_grad(operation, part); });
     });

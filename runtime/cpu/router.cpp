@@ -6,31 +6,62 @@ namespace moesaic::cpu {
 
 namespace {
 
+/// Adds row `from` onto `to`; an empty operand adds nothing.
+template <class Real>
+void add_row(ConstTensorView from, i64 row, double* to) {
+    if (from.elements() == 0) return;
+    const i64 experts = from.cols();
+    const Real* values = from.as<Real>() + row * experts;
+    for (i64 e = 0; e < experts; ++e) to[e] += static_cast<double>(values[e]);
+}
+
+/// Counts what a balance loss counts of a token's choices, where that is not all of them.
+template <class Real>
+void count_one(const RouterSums& operation, i64 row, i64* counts) {
+    if (operation.counted == CountedChoices::first) {
+        const i32 expert = operation.index.as<i32>()[row * operation.index.cols()];
+        if (expert >= 0) ++counts[expert];
+    } else if (operation.probability.elements() > 0) {
+        const i64 experts = operation.probability.cols();
+        const Real* probability = operation.probability.as<Real>() + row * experts;
+        ++counts[std::max_element(probability, probability + experts) - probability];
+    }
+}
+
 template <class Real>
 void sum_object(const RouterSums& operation, i64 object) {
-    const i64 experts = operation.probability.cols(), choices = operation.index.cols();
+    const i64 experts = operation.counts.cols(), choices = operation.index.cols();
     const i64 first = object * operation.rows_per_object;
-    const i64 last = std::min(first + operation.rows_per_object, operation.probability.rows());
-    i64* counts = operation.counts.as<i64>() + object * experts;
-    double* probability_sum = operation.probability_sum.as<double>() + object * experts;
-    double z_sum = 0, weight_sum = 0;
-    std::fill_n(counts, experts, i64{0});
-    std::fill_n(probability_sum, experts, 0.0);
+    const i64 last = std::min(first + operation.rows_per_object, operation.index.rows());
+    const auto row_of = [&]<class T>(TensorView sums, T zero) {
+        T* const values = sums.as<T>() + object * experts;
+        std::fill_n(values, experts, zero);
+        return values;
+    };
+    i64* const counts = row_of(operation.counts, i64{0});
+    i64* const balance_counts = row_of(operation.balance_counts, i64{0});
+    double* const probability_sum = row_of(operation.probability_sum, 0.0);
+    double* const weight_sum = row_of(operation.weight_sum, 0.0);
+    double* const load_sum = row_of(operation.load_sum, 0.0);
+    double z_sum = 0;
     for (i64 row = first; row < last; ++row) {
-        const Real* probability = operation.probability.as<Real>() + row * experts;
-        for (i64 e = 0; e < experts; ++e) probability_sum[e] += static_cast<double>(probability[e]);
-        const auto log_sum_exp = static_cast<double>(operation.log_sum_exp.as<Real>()[row]);
-        z_sum += log_sum_exp * log_sum_exp;
+        add_row<Real>(operation.probability, row, probability_sum);
+        add_row<Real>(operation.load_probability, row, load_sum);
+        if (operation.log_sum_exp.elements() > 0) {
+            const auto log_sum_exp = static_cast<double>(operation.log_sum_exp.as<Real>()[row]);
+            z_sum += log_sum_exp * log_sum_exp;
+        }
         for (i64 choice = row * choices; choice < (row + 1) * choices; ++choice) {
             const i32 expert = operation.index.as<i32>()[choice];
             MOESAIC_ASSERT(expert >= -1 && expert < experts, "expert {} of {}", expert, experts);
             if (expert < 0) continue;
             ++counts[expert];
-            weight_sum += static_cast<double>(operation.weight.as<Real>()[choice]);
+            weight_sum[expert] += static_cast<double>(operation.weight.as<Real>()[choice]);
         }
+        if (operation.counted != CountedChoices::all) count_one<Real>(operation, row, balance_counts);
     }
+    if (operation.counted == CountedChoices::all) std::copy_n(counts, experts, balance_counts);
     operation.z_sum.as<double>()[object] = z_sum;
-    operation.weight_sum.as<double>()[object] = weight_sum;
 }
 
 template <class Real>
@@ -40,12 +71,14 @@ void row_grad(const RouterGrad& operation, i64 row) {
     const i32* index = operation.index.as<i32>() + row * choices;
     const Real* weight = operation.weight.as<Real>() + row * choices;
     const Real* d_weight = operation.d_weight.as<Real>() + row * choices;
-    const i64 object = operation.counts.rows() == 1 ? 0 : row / operation.rows_per_object;
-    const i64* counts = operation.counts.as<i64>() + object * experts;
+    const bool balanced = operation.balance_factor.elements() > 0;
+    const i64 object = operation.balance_factor.rows() == 1 ? 0 : row / operation.rows_per_object;
     Real* d_logits = operation.d_logits.as<Real>() + row * experts;  // first g of the formula in backend.h
 
-    for (i64 e = 0; e < experts; ++e) {
-        d_logits[e] = static_cast<Real>(operation.balance_scale * static_cast<double>(counts[e]));
+    std::fill_n(d_logits, experts, Real{0});
+    if (balanced) {
+        const double* factor = operation.balance_factor.as<double>() + object * experts;
+        for (i64 e = 0; e < experts; ++e) d_logits[e] = static_cast<Real>(factor[e]);
     }
     Real mean_over_choices = 0;  // <d, w>
     for (i64 k = 0; k < choices; ++k) {
@@ -67,7 +100,7 @@ void row_grad(const RouterGrad& operation, i64 row) {
 
 void router_sums(const RouterSums& operation, Range objects) {
     for (i64 object = objects.first; object < objects.last; ++object) {
-        if (operation.probability.dtype == DType::f32) {
+        if (operation.weight.dtype == DType::f32) {
             sum_object<float>(operation, object);
         } else {
             sum_object<double>(operation, object);

@@ -66,6 +66,8 @@ struct GradCheck {
     i64 seq_len = 1;
     /// Sets what a layer's owner puts into Saved; called before every forward.
     std::function<void(typename L::Saved&)> prepare = [](typename L::Saved&) {};
+    /// Sets what depends on the forward's results; called before the backward.
+    std::function<void(typename L::Saved&)> before_backward = [](typename L::Saved&) {};
     /// What the layer adds to the objective besides the projection, e.g. balance losses.
     std::function<double(const typename L::Saved&)> extra = [](const typename L::Saved&) { return 0.0; };
     double constant_projection = 0;  ///< instead of a random one; what OutputHead is given as scale
@@ -82,6 +84,7 @@ struct GradCheck {
         const Tensor y = forward(saved);
         const std::vector<double> weights = projection(y.elements());
         const Tensor dy = upload(rank, weights, y.shape());
+        before_backward(saved);
         const Tensor dx = layer.backward(rank.context, {x, seq_len}, dy, saved);
         rank.drain();
         std::vector<CheckedValues> checked = checked_parameters(*rank.compute, store);

@@ -70,7 +70,7 @@ inline MicroBatch load_micro_batch(RankSetup& rank, const ModelStep& step, i64 i
 
 /// A forward-only pass: logits, and the counts that scope global needs.
 inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, ModelStepResult& result,
-                       std::vector<i64>& counts, std::mutex& mutex) {
+                       std::vector<i64>& balance_counts, std::mutex& mutex) {
     const Communicator& world = rank.mesh.world();
     rank.context.phase = Phase::evaluate;
     for (i64 index = world.rank(); index < rounded_micro_batches(step); index += world.size()) {
@@ -83,8 +83,10 @@ inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, Mod
         const std::lock_guard lock(mutex);
         std::copy(wrong.begin(), wrong.end(), result.token_wrong.begin() + one.first * step.spec.seq_len);
         for (std::size_t layer = 0; layer < forward.routers.size(); ++layer) {
-            for (std::size_t e = 0; e < forward.routers[layer].counts.size(); ++e) {
-                counts[layer * forward.routers[layer].counts.size() + e] += forward.routers[layer].counts[e];
+            const RouterStatistics& router = forward.routers[layer];
+            for (std::size_t e = 0; e < router.counts.size(); ++e) {
+                result.counts[layer * router.counts.size() + e] += router.counts[e];
+                balance_counts[layer * router.counts.size() + e] += router.balance_counts[e];
             }
         }
         std::copy(logits.begin(), logits.end(),
@@ -95,7 +97,7 @@ inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, Mod
 
 /// One rank's part of the step.
 inline void model_step_rank(const ModelStep& step, Communicator& world, ModelStepResult& result,
-                            std::vector<i64>& counts, std::mutex& mutex) {
+                            std::vector<i64>& balance_counts, std::mutex& mutex) {
     RankSetup rank(world, step.expert_parallel, static_cast<int>(step.spec.experts), {step.mode, 7});
     ParameterStore store(*rank.backend, DType::f64);
     Model model(step.spec, rank.mesh, store, step.defects);
@@ -109,9 +111,9 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
     global.tokens = static_cast<i64>(step.tokens.size());
     for (const i32 target : step.targets) global.targets += target >= 0 ? 1 : 0;
 
-    count_rank(step, rank, model, result, counts, mutex);
+    count_rank(step, rank, model, result, balance_counts, mutex);
     world.barrier({"test: counts"});
-    global.expert_counts = counts;
+    global.expert_counts = balance_counts;
     for (i64 index = world.rank(); index < rounded_micro_batches(step); index += world.size()) {
         const MicroBatch one = load_micro_batch(rank, step, index);
         ModelSaved saved;
@@ -146,15 +148,16 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
     result.token_loss.resize(step.tokens.size());
     result.token_wrong.resize(step.tokens.size());
     result.logits.resize(step.tokens.size() * static_cast<std::size_t>(step.spec.vocabulary));
-    std::vector<i64> counts(static_cast<std::size_t>(step.spec.expert_layers() * step.spec.experts));
+    std::vector<i64> balance_counts(static_cast<std::size_t>(step.spec.expert_layers() * step.spec.experts));
+    result.counts.resize(balance_counts.size());
     std::mutex mutex;
     run_ranks(
-        step.ranks, [&](Communicator& world) { detail::model_step_rank(step, world, result, counts, mutex); },
+        step.ranks,
+        [&](Communicator& world) { detail::model_step_rank(step, world, result, balance_counts, mutex); },
         60);
     i64 targets = 0;
     for (const i32 target : step.targets) targets += target >= 0 ? 1 : 0;
     for (const double loss : result.token_loss) result.loss += loss / static_cast<double>(targets);
-    result.counts = counts;
     return result;
 }
 

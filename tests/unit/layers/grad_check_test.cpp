@@ -9,6 +9,7 @@
 #include "layers/moe_layer.h"
 #include "layers/output_head.h"
 #include "layers/rms_norm_layer.h"
+#include "tests/support/balance_target.h"
 
 namespace moesaic {
 namespace {
@@ -113,9 +114,13 @@ struct RouterAsLayer {
         BalanceTarget target;
     };
     const Router& router;
+    const ModelSpec& spec;
 
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const {
         saved.routing = router.route(context, in, saved.router);
+        const RouterOutput output{saved.router.probability, saved.router.log_sum_exp,
+                                  saved.router.load_probability};
+        saved.router.totals = sum_router(context, spec, in.seq_len, output, saved.routing);
         Tensor y = context.backend.allocate(saved.routing.weight.shape(), in.x.dtype);
         context.backend.copy(context.compute, saved.routing.weight, y);
         return y;
@@ -132,6 +137,10 @@ static_assert(Layer<RouterAsLayer>);
 
 constexpr double kGlobalTokens = 40;  // of which the tokens here are a part
 const std::vector<i64> kGlobalCounts = {9, 31, 0, 40};
+
+GlobalBalance global_balance() {
+    return {.tokens = kGlobalTokens, .counts = kGlobalCounts, .weight = {}, .load = {}};
+}
 
 /// aux * loss_aux + z * loss_z of one layer by their definitions.
 double balance_objective(const ModelSpec& spec, const RouterTotals& totals) {
@@ -178,11 +187,14 @@ TEST(GradCheck, EveryRouter) {
             spec.router.kind = entry.name;
             Bench bench(spec);
             const std::unique_ptr<Router> router = make_router(spec, 0, bench.store);
-            const RouterAsLayer layer{*router};
+            const RouterAsLayer layer{*router, spec};
             Tensor x = bench.input(spec.width);
-            const Tensor counts = upload(bench.rank, kGlobalCounts, {1, spec.experts});
             GradCheck<RouterAsLayer> check{bench.rank, bench.store, layer, std::move(x), spec.seq_len};
-            check.prepare = [&](RouterAsLayer::Saved& saved) { saved.target = {kGlobalTokens, counts}; };
+            LayerBalanceTarget target;
+            check.before_backward = [&](RouterAsLayer::Saved& saved) {
+                target = make_balance_target(bench.rank, spec, saved.router.totals, global_balance());
+                saved.target = target.target;
+            };
             check.extra = [&](const RouterAsLayer::Saved& saved) {
                 return balance_objective(spec, saved.router.totals);
             };
@@ -224,9 +236,12 @@ void check_moe_layer(const ModelSpec& spec) {
     Bench bench(spec);
     const MoELayer layer(spec, 0, bench.rank.mesh, bench.store);
     Tensor x = bench.input(spec.width);
-    const Tensor counts = upload(bench.rank, kGlobalCounts, {1, spec.experts});
     GradCheck<MoELayer> check{bench.rank, bench.store, layer, std::move(x), spec.seq_len};
-    check.prepare = [&](MoELayer::Saved& saved) { saved.balance = {kGlobalTokens, counts}; };
+    LayerBalanceTarget target;
+    check.before_backward = [&](MoELayer::Saved& saved) {
+        target = make_balance_target(bench.rank, spec, saved.router.totals, global_balance());
+        saved.balance = target.target;
+    };
     check.extra = [&](const MoELayer::Saved& saved) { return balance_objective(spec, saved.router.totals); };
     check.most_entries = 12;
     check.run();

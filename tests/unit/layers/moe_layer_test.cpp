@@ -5,6 +5,7 @@
 
 #include <mutex>
 
+#include "tests/support/balance_target.h"
 #include "tests/support/layer_inputs.h"
 #include "tests/support/reference_moe.h"
 
@@ -72,8 +73,11 @@ void run_rank(const Work& work, Communicator& world, Outcome& outcome, std::mute
         const Tensor x = upload(rank, input_of(work, i), shape);
         const Tensor dy = upload(rank, normal_values("dy" + std::to_string(i), shape.elements()), shape);
         MoELayer::Saved saved;
-        saved.balance.tokens = 42;
         const Tensor y = layer.forward(rank.context, {x, 1}, saved);
+        rank.compute->synchronize();
+        const LayerBalanceTarget target =
+            make_balance_target(rank, work.spec, saved.router.totals, {42, {}, {}, {}});
+        saved.balance = target.target;
         const Tensor dx = layer.backward(rank.context, {x, 1}, dy, saved);
         store.fold_segment(*rank.compute, 0);
         const std::vector<double> y_values = rank.read<double>(y), dx_values = rank.read<double>(dx);

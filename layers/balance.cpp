@@ -1,0 +1,180 @@
+#include "layers/balance.h"
+
+#include <algorithm>
+
+namespace moesaic {
+
+namespace {
+
+CountedChoices counted_by(BalanceConvention convention) {
+    switch (convention) {
+        case BalanceConvention::gshard:
+            return CountedChoices::first;
+        case BalanceConvention::switch_transformer:
+            return CountedChoices::most_probable;
+        case BalanceConvention::megatron:
+        case BalanceConvention::hf:
+            break;
+    }
+    return CountedChoices::all;
+}
+
+bool is_global(const ModelSpec& spec) {
+    return spec.balance.scope == BalanceScope::global;
+}
+
+bool couples_layers(const ModelSpec& spec) {
+    return spec.balance.convention == BalanceConvention::hf;
+}
+
+/// loss_aux = scale * sum over layers, objects and experts of count * probability_sum, where hf sums counts
+/// over layers first. The same number is d loss_aux / d p for each count.
+double scale_per_count(const ModelSpec& spec, std::span<const RouterTotals* const> all, double tokens) {
+    if (all.empty()) return 0;
+    const double object_tokens = is_global(spec) ? tokens : static_cast<double>(all[0]->rows_per_object);
+    const auto experts = static_cast<double>(spec.experts);
+    const auto layers = static_cast<double>(all.size());
+    switch (spec.balance.convention) {
+        case BalanceConvention::megatron:
+            return experts / (static_cast<double>(spec.top_k) * tokens * object_tokens);
+        case BalanceConvention::hf:
+            return experts / (layers * layers * tokens * object_tokens);
+        case BalanceConvention::gshard:
+        case BalanceConvention::switch_transformer:
+            break;
+    }
+    return experts / (tokens * object_tokens);
+}
+
+/// The counts that a layer's tokens are measured against: rows of E for each object, or one.
+class Counts {
+  public:
+    Counts(const ModelSpec& spec, std::span<const RouterTotals* const> layers, const GlobalBalance& global)
+        : experts_(static_cast<std::size_t>(spec.experts)),
+          layers_(layers),
+          global_(is_global(spec) ? global.counts : std::span<const i64>()),
+          all_layers_(couples_layers(spec)) {
+        MOESAIC_ASSERT(!is_global(spec) || global_.size() == layers.size() * experts_,
+                       "{} counts for {} layers", global_.size(), layers.size());
+    }
+    [[nodiscard]] std::size_t rows() const {
+        if (!global_.empty()) return 1;
+        return layers_.empty() ? 0 : layers_[0]->balance_counts.size() / experts_;
+    }
+    [[nodiscard]] i64 at(std::size_t layer, std::size_t row, std::size_t expert) const {
+        if (!all_layers_) return of_layer(layer, row, expert);
+        i64 sum = 0;
+        for (std::size_t l = 0; l < layers_.size(); ++l) sum += of_layer(l, row, expert);
+        return sum;
+    }
+
+  private:
+    [[nodiscard]] i64 of_layer(std::size_t layer, std::size_t row, std::size_t expert) const {
+        if (!global_.empty()) return global_[layer * experts_ + expert];
+        return layers_[layer]->balance_counts[row * experts_ + expert];
+    }
+
+    std::size_t experts_;
+    std::span<const RouterTotals* const> layers_;
+    std::span<const i64> global_;
+    bool all_layers_;
+};
+
+}  // namespace
+
+RouterTotals sum_router(StepContext& context, const ModelSpec& spec, i64 seq_len, const RouterOutput& output,
+                        const Routing& routing) {
+    Backend& backend = context.backend;
+    RouterTotals totals;
+    totals.tokens = routing.expert.rows();
+    totals.choices = routing.expert.elements();
+    totals.rows_per_object =
+        spec.balance.scope == BalanceScope::sequence ? seq_len : std::max<i64>(totals.tokens, 1);
+    const i64 objects = totals.tokens / totals.rows_per_object;
+    const Shape by_expert{objects, spec.experts};
+    Tensor counts = backend.allocate(by_expert, DType::int64);
+    Tensor balance_counts = backend.allocate(by_expert, DType::int64);
+    Tensor probability_sum = backend.allocate(by_expert, DType::f64);
+    Tensor weight_sum = backend.allocate(by_expert, DType::f64);
+    Tensor load_sum = backend.allocate(by_expert, DType::f64);
+    Tensor z_sum = backend.allocate({objects}, DType::f64);
+    backend.router_sums(context.compute, {.probability = output.probability,
+                                          .log_sum_exp = output.log_sum_exp,
+                                          .load_probability = output.load_probability,
+                                          .index = routing.expert,
+                                          .weight = routing.weight,
+                                          .rows_per_object = totals.rows_per_object,
+                                          .counted = counted_by(spec.balance.convention),
+                                          .counts = counts,
+                                          .balance_counts = balance_counts,
+                                          .probability_sum = probability_sum,
+                                          .weight_sum = weight_sum,
+                                          .load_sum = load_sum,
+                                          .z_sum = z_sum});
+    const auto to_host = [&]<class T>(const Tensor& from, std::vector<T>& to) {
+        to.resize(static_cast<std::size_t>(from.elements()));
+        if (!to.empty()) backend.copy(context.compute, from, view_of(to.data(), from.shape()));
+    };
+    to_host(counts, totals.host_counts);
+    to_host(balance_counts, totals.balance_counts);
+    to_host(probability_sum, totals.probability_sum);
+    to_host(weight_sum, totals.weight_sum);
+    to_host(load_sum, totals.load_sum);
+    to_host(z_sum, totals.z_sum);
+    return totals;
+}
+
+BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
+                           const GlobalBalance& global) {
+    const Counts counts(spec, layers, global);
+    const auto experts = static_cast<std::size_t>(spec.experts);
+    const double scale = scale_per_count(spec, layers, global.tokens);
+    BalanceTerms sum;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        const RouterTotals& totals = *layers[layer];
+        double products = 0;
+        for (std::size_t i = 0; i < totals.probability_sum.size(); ++i) {
+            const std::size_t row = counts.rows() == 1 ? 0 : i / experts;
+            products += static_cast<double>(counts.at(layer, row, i % experts)) * totals.probability_sum[i];
+        }
+        sum.aux += products * scale;
+        double z = 0;
+        for (const double one : totals.z_sum) z += one / global.tokens;
+        sum.z += z;
+    }
+    return sum;
+}
+
+void balance_factors(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
+                     const GlobalBalance& global, BalanceFactors& to) {
+    const Counts counts(spec, layers, global);
+    const auto experts = static_cast<std::size_t>(spec.experts);
+    to.rows = static_cast<i64>(counts.rows());
+    to.factors.clear();
+    const double scale = spec.balance.aux * scale_per_count(spec, layers, global.tokens);
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        for (std::size_t i = 0; i < counts.rows() * experts; ++i) {
+            to.factors.push_back(scale * static_cast<double>(counts.at(layer, i / experts, i % experts)));
+        }
+    }
+}
+
+double perfect_balance(const ModelSpec& spec) {
+    return static_cast<double>(couples_layers(spec) ? spec.top_k : spec.expert_layers());
+}
+
+std::string_view name_of(BalanceConvention convention) {
+    switch (convention) {
+        case BalanceConvention::megatron:
+            return "megatron";
+        case BalanceConvention::gshard:
+            return "gshard";
+        case BalanceConvention::hf:
+            return "hf";
+        case BalanceConvention::switch_transformer:
+            return "switch";
+    }
+    return "";
+}
+
+}  // namespace moesaic
