@@ -61,7 +61,7 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     copy_to_host(context, order, host.order);
     copy_to_host(context, load, host.load);
     context.compute.synchronize();
-    if (!context.backend.computes()) assume_even_routing(choices, group.size(), host);
+    if (!context.backend.computes()) assume_even_routing(routing.rows(), group.size(), host);
     return host;
 }
 

@@ -100,6 +100,7 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
         "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",
         static_cast<long long>(counts.total), static_cast<long long>(counts.active),
         model_flops_per_token(spec) / 1e6);
+    if (spec.experts > 0) std::printf("router    %s\n", describe_router(spec).c_str());
     std::printf("layout    %d ranks on %d node%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
                 world, topology.nodes, topology.nodes == 1 ? "" : "s", expert_parallel,
                 world / expert_parallel, static_cast<long long>(spec.experts / expert_parallel));

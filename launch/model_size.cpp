@@ -8,7 +8,8 @@ ParameterCounts count_parameters(const ModelSpec& spec) {
     i64 attention = spec.width * (2 * query + 2 * key) + 2 * spec.width;  // and the two norms of a block
     if (spec.qk_norm == QkNorm::full) attention += query + key;
     if (spec.qk_norm == QkNorm::head) attention += 2 * spec.head_dim;
-    const i64 expert = 3 * spec.width * spec.hidden, router = spec.width * spec.experts;
+    const i64 expert = 3 * spec.width * spec.hidden,
+              router = router_traits(spec.router).matrices * spec.width * spec.experts;
     const i64 dense = 3 * spec.width * spec.dense_hidden;
     const i64 expert_layers = spec.expert_layers(), dense_layers = spec.layers - expert_layers;
     const i64 tables = spec.vocabulary * spec.width * (spec.tie_embeddings ? 1 : 2);

@@ -51,6 +51,42 @@ int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int wor
     return choose_expert_parallel(experts, world, ranks_per_node);
 }
 
+namespace {
+
+RouterSpec resolve_router(const Config& config) {
+    const RouterConfig& given = config.model.moe.router;
+    RouterSpec router;
+    router.kind = given.kind;
+    if (given.score == "sigmoid") router.score = RouterScore::sigmoid;
+    if (given.score == "softmax_over_top_k") router.score = RouterScore::softmax_over_top_k;
+    router.normalize = config.model.moe.normalized();
+    router.scale = given.scale;
+    router.groups = given.groups;
+    router.top_groups = given.top_groups;
+    router.group_score = given.group_score == "top1" ? GroupScore::top1 : GroupScore::top2_sum;
+    router.bias_rate = given.bias_rate;
+    router.bias_recentre = given.bias_recentre;
+    router.jitter = given.jitter;
+    router.sinkhorn_iterations = given.sinkhorn_iterations;
+    router.sinkhorn_per_sequence = given.sinkhorn_scope == "sequence";
+    router.learn_prototypes = given.prototypes == "learnt";
+    router.hash_seed = static_cast<u64>(given.hash_seed);
+    router.trace = given.trace;
+    router.seed = static_cast<u64>(config.run.seed);
+    return router;
+}
+
+/// Losses that a router has nothing to be trained by, or nothing to measure, count for nothing.
+void leave_out_idle_losses(ModelSpec& spec) {
+    const RouterTraits traits = router_traits(spec.router);
+    if (!traits.has_logits) spec.balance.z = 0;
+    if (traits.learns) return;
+    spec.balance.aux = spec.balance.z = 0;
+    spec.balance.importance = spec.balance.load = 0;
+}
+
+}  // namespace
+
 ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     const ModelConfig& model = config.model;
     ModelSpec spec;
@@ -73,14 +109,12 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.top_k = model.moe.top_k;
     spec.hidden = model.moe.hidden;
     spec.every = static_cast<int>(model.moe.every);
-    spec.router = {
-        model.moe.router.kind,
-        model.moe.router.score == "softmax" ? RouterScore::softmax : RouterScore::softmax_over_top_k,
-        model.moe.router.normalize.value_or(model.moe.top_k > 1)};
+    spec.router = resolve_router(config);
     spec.balance = {model.moe.balance.aux, model.moe.balance.z,
                     model.moe.balance.scope == "sequence" ? BalanceScope::sequence
                     : model.moe.balance.scope == "global" ? BalanceScope::global
                                                           : BalanceScope::micro};
+    leave_out_idle_losses(spec);
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;

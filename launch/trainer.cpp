@@ -73,6 +73,8 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       start_(Clock::now()) {
     if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
     begin();
+    if (config_.metrics.record_routing != "none" && run.spec.experts > 0)
+        training_.record_routing(config_.metrics.record_routing);
 }
 
 bool Trainer::due(i64 step, i64 every) const {

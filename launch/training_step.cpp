@@ -53,9 +53,31 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dat
                                               config.train.batch_sequences, first, count, windows);
                    }) {}
 
+void TrainingStep::record_routing(const std::string& file) {
+    const ModelSpec& spec = runtime_.model.spec();
+    trace_.emplace(file,
+                   RoutingTraceShape{config_.train.steps, spec.expert_layers(),
+                                     config_.train.batch_sequences * config_.task.data.seq_len,
+                                     router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k});
+}
+
+void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved) {
+    std::vector<i32> experts;
+    i64 layer = 0;
+    for (const Block::Saved& block : saved.blocks) {
+        const ConstTensorView chosen = block.experts.routing.expert;
+        if (!block.experts.routing.expert) continue;  // no experts in this block
+        experts.resize(static_cast<std::size_t>(chosen.elements()));
+        if (!experts.empty())
+            context.backend.copy(context.compute, chosen, view_of(experts.data(), chosen.shape));
+        context.compute.synchronize();
+        trace_->write(context.step, layer++, part.first * config_.task.data.seq_len, experts);
+    }
+}
+
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
     batches_(step, part.first, part.count, windows_.host());
-    return windows_.load(part.count);
+    return windows_.load(part.count, part.first);
 }
 
 i64 TrainingStep::count_targets(i64 step) {
@@ -81,7 +103,7 @@ void TrainingStep::sum_counts(std::vector<i64>& counts) {
 }
 
 void TrainingStep::count_experts(i64 step, GlobalBatch& global) {
-    StepContext context = runtime_.context(Phase::evaluate, step);
+    StepContext context = runtime_.context(Phase::preview, step);
     const int rank = runtime_.mesh->world().rank();
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         ModelSaved unused;
@@ -113,7 +135,8 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     record.back() = stop_here ? 1.0 : 0.0;
     sum_counts(counts);
     StepResult result = gather_results(record);
-    result.expert_counts = std::move(counts);
+    result.expert_counts = counts;
+    expert_counts_ = std::move(counts);
     result.targets = global.targets;
     result.loss = std::accumulate(result.sequence_loss.begin(), result.sequence_loss.end(), 0.0) /
                   static_cast<double>(std::max<i64>(global.targets, 1));
@@ -129,6 +152,7 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
     StepContext context = runtime_.context(Phase::train, step);
     ModelSaved saved;
     const ForwardResult result = runtime_.model.forward(context, load_batch(step, part), saved);
+    if (trace_) write_trace(context, part, saved);
     runtime_.compute->synchronize();
     double* const mine = record.data() + index * layout.stride;
     const BalanceTerms balance = runtime_.model.balance(saved, global);
@@ -196,6 +220,7 @@ double TrainingStep::update(i64 step, double grad_norm) {
     const double factor = clip ? std::min(1.0, *clip / (grad_norm + 1e-6)) : 1.0;
     StepContext context = runtime_.context(Phase::train, step);
     runtime_.optimizer->step(context, lr, factor, step);
+    runtime_.model.update_routers(context, expert_counts_);
     return lr;
 }
 

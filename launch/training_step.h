@@ -2,7 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
+#include "comm/routing_trace.h"
 #include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
@@ -35,8 +37,10 @@ class TrainingStep {
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
     /// `step` (from 1).
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
-    /// Collective over the world. Clips and updates; returns the learning rate. Needs forward_backward of the
-    /// same step.
+    /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
+    void record_routing(const std::string& file);
+    /// Collective over the world. Clips and updates weights and routers; returns the learning rate. Needs
+    /// forward_backward of the same step.
     double update(i64 step, double grad_norm);
 
     [[nodiscard]] const MicroBatches& micro_batches() const { return micro_batches_; }
@@ -52,6 +56,7 @@ class TrainingStep {
     /// and `counts`.
     void micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record,
                     std::vector<i64>& counts);
+    void write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved);
     /// Collective over the world.
     void sum_counts(std::vector<i64>& counts);
     /// Collective over the world: every rank's record becomes the step's numbers.
@@ -62,6 +67,8 @@ class TrainingStep {
     BatchSource batches_;
     MicroBatches micro_batches_;
     BatchWindows windows_;
+    std::vector<i64> expert_counts_;  // of the last batch
+    std::optional<RoutingTraceWriter> trace_;
 };
 
 }  // namespace moesaic

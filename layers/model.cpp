@@ -1,6 +1,7 @@
 #include "layers/model.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace moesaic {
 
@@ -32,6 +33,12 @@ Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, Pla
     store.end_segment();
 }
 
+LayerInput Model::input_of(const ModelSaved& saved, std::size_t index) {
+    const Batch& batch = saved.batch;
+    return {saved.inputs[index], batch.seq_len, batch.first_key, batch.tokens,
+            batch.first_sequence * batch.seq_len};
+}
+
 /// Collective over mesh.experts(). Returns what the head reads [T,H].
 Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved) {
     MOESAIC_ASSERT(batch.tokens.elements() == batch.sequences * batch.seq_len,
@@ -47,8 +54,7 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
     EmbeddingLayer::Saved nothing;
     saved.inputs[0] = embedding_->forward(context, {batch.tokens, seq_len}, nothing);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        saved.inputs[i + 1] =
-            blocks_[i].forward(context, {saved.inputs[i], seq_len, batch.first_key}, saved.blocks[i]);
+        saved.inputs[i + 1] = blocks_[i].forward(context, input_of(saved, i), saved.blocks[i]);
         if (keep && spec_.recompute) saved.blocks[i] = Block::keep_decisions(std::move(saved.blocks[i]));
         if (keep) continue;
         saved.inputs[i].reset();
@@ -60,7 +66,7 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
 }
 
 ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSaved& saved) {
-    const bool keep = context.phase != Phase::evaluate;
+    const bool keep = context.phase != Phase::evaluate && context.phase != Phase::preview;
     ForwardResult result;
     saved.normed = run_blocks(context, batch, keep, saved);
     saved.head.target = batch.targets;
@@ -74,7 +80,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
         statistics.counts = sum_over_objects(totals.host_counts, spec_.experts);
         statistics.balance_counts = sum_over_objects(totals.balance_counts, spec_.experts);
         for (const double weight : totals.weight_sum) statistics.weight_sum += weight;
-        statistics.choices = totals.choices;
+        statistics.choices = std::accumulate(statistics.counts.begin(), statistics.counts.end(), i64{0});
     }
     if (!keep) saved = {};
     return result;
@@ -141,7 +147,7 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
     segment_ready(spec_.layers + 1);
 
     for (std::size_t i = blocks_.size(); i-- > 0;) {
-        const LayerInput in{saved.inputs[i], seq_len, saved.batch.first_key};
+        const LayerInput in = input_of(saved, i);
         if (spec_.recompute) {
             StepContext again = context;
             again.phase = Phase::recompute;
@@ -156,6 +162,14 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
     embedding_->backward(context, {saved.batch.tokens, seq_len}, dx, nothing);
     saved = {};
     segment_ready(0);
+}
+
+void Model::update_routers(StepContext& context, std::span<const i64> counts) const {
+    const auto experts = static_cast<std::size_t>(spec_.experts);
+    for (std::size_t i = 0, layer = 0; i < blocks_.size(); ++i) {
+        if (blocks_[i].has_experts())
+            blocks_[i].update_router(context, counts.subspan(experts * layer++, experts));
+    }
 }
 
 }  // namespace moesaic

@@ -21,6 +21,7 @@ struct Batch {
     /// i32 [T] on the device: the first row (of this batch) that row t may attend to, in t's own sequence;
     /// empty: the sequence's first. Documents packed into one sequence are kept apart so.
     ConstTensorView first_key{};
+    i64 first_sequence = 0;  ///< number of its first sequence in the global batch
 };
 
 /// What a micro-batch has to know of the global batch.
@@ -36,7 +37,7 @@ struct RouterStatistics {
     std::vector<i64> counts;          ///< [E] (token, choice) pairs of this micro-batch
     std::vector<i64> balance_counts;  ///< [E] those that the balance loss counts
     double weight_sum = 0;            ///< of all chosen weights
-    i64 choices = 0;                  ///< T*K
+    i64 choices = 0;                  ///< the sum of counts
 };
 
 struct ForwardResult {
@@ -65,7 +66,8 @@ class Model {
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    /// Collective over mesh.experts(). Synchronises with compute; phase evaluate leaves `saved` empty.
+    /// Collective over mesh.experts(). Synchronises with compute; phases evaluate and preview leave `saved`
+    /// empty.
     [[nodiscard]] ForwardResult forward(StepContext& context, const Batch& batch, ModelSaved& saved);
     /// Between a forward and its backward.
     [[nodiscard]] BalanceTerms balance(const ModelSaved& saved, const GlobalBatch& global) const;
@@ -73,6 +75,8 @@ class Model {
     /// all work on the gradients of a segment is enqueued on compute, from the last segment to the first.
     void backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                   const std::function<void(int segment)>& segment_ready);
+    /// After an optimizer step over a batch with these choices [expert layers * E]: Router::update.
+    void update_routers(StepContext& context, std::span<const i64> counts) const;
     /// Collective over mesh.experts(). Logits [T,V]; keeps nothing. Targets are not read.
     [[nodiscard]] Tensor logits(StepContext& context, const Batch& batch);
 
@@ -80,6 +84,8 @@ class Model {
     [[nodiscard]] int segments() const { return spec_.layers + 2; }
 
   private:
+    /// What block `index` reads.
+    [[nodiscard]] static LayerInput input_of(const ModelSaved& saved, std::size_t index);
     [[nodiscard]] Tensor run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
     [[nodiscard]] GlobalBalance global_balance(const ModelSaved& saved, const GlobalBatch& global) const;
     [[nodiscard]] std::vector<const RouterTotals*> router_totals(const ModelSaved& saved) const;

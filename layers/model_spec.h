@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "runtime/base/types.h"
+#include "runtime/router_operations.h"
 
 namespace moesaic {
 
@@ -14,8 +14,9 @@ enum class QkNorm : std::uint8_t {
     head,  ///< RMSNorm over each head (Qwen3)
 };
 
-/// What a router's weights are: a softmax over all experts, or one over the chosen experts' logits.
-enum class RouterScore : std::uint8_t { softmax, softmax_over_top_k };
+/// What a router's weights come from: a softmax over all experts, one over the chosen experts' logits, or
+/// each expert's sigmoid.
+enum class RouterScore : std::uint8_t { softmax, softmax_over_top_k, sigmoid };
 
 /// The tokens whose balance one auxiliary loss measures.
 enum class BalanceScope : std::uint8_t { sequence, micro, global };
@@ -23,7 +24,19 @@ enum class BalanceScope : std::uint8_t { sequence, micro, global };
 struct RouterSpec {
     std::string kind = "top_k";  ///< a name of the table in layers/routers/table.cpp
     RouterScore score = RouterScore::softmax;
-    bool normalize = true;  ///< weights divided by their sum (score softmax only)
+    bool normalize = true;           ///< weights divided by their sum
+    double scale = 1;                ///< of all weights
+    i64 groups = 1, top_groups = 1;  ///< a token uses experts of the best `top_groups` of `groups` groups
+    GroupScore group_score = GroupScore::top1;
+    double bias_rate = 0.001;  ///< sigmoid_bias: how far a bias moves after a step
+    bool bias_recentre = false;
+    double jitter = 0;  ///< switch: of the router's input
+    i64 sinkhorn_iterations = 8;
+    bool sinkhorn_per_sequence = true;  ///< else over the micro-batch
+    bool learn_prototypes = true;
+    u64 hash_seed = 0;
+    std::string trace;  ///< replay: the file
+    u64 seed = 1;       ///< run.seed, of noise and jitter
 };
 
 /// Whose definition of the load-balance loss; formulas in layers/balance.h.

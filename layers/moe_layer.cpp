@@ -8,8 +8,9 @@ namespace {
 
 /// C: the receive budget, or all that the group can send to one rank where that is less.
 i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
+    const i64 choices = router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k;
     const i64 everything =
-        mesh.expert_parallel() * spec.micro_tokens() * std::min<i64>(spec.top_k, mesh.local_experts());
+        mesh.expert_parallel() * spec.micro_tokens() * std::min<i64>(choices, mesh.local_experts());
     return std::min(receive_capacity(spec.micro_tokens(), spec.top_k, spec.receive_budget),
                     std::max<i64>(everything, 1));
 }
@@ -32,7 +33,7 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
         saved.router.totals = sum_router(context, spec_, in.seq_len, output, saved.routing);
         saved.plan = make_plan(context, saved.routing, dispatcher_.capacity_rows(), layer_);
     }
-    saved.slots = backend.allocate({saved.plan.tokens * saved.plan.choices, in.x.cols()}, in.x.dtype);
+    saved.slots = backend.allocate({saved.routing.rows(), in.x.cols()}, in.x.dtype);
     for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
         round_forward(context, in, round, saved);
     }

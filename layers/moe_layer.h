@@ -19,7 +19,7 @@ class MoELayer {
         DispatchPlan plan;
         Tensor rows;                 // [C,H] received in round 0; later rounds are received again
         ExpertGroup::Saved experts;  // of round 0
-        Tensor slots;                // [T*K,H] the experts' results, by slot
+        Tensor slots;                // [Routing::rows(),H] the experts' results, by slot
         BalanceTarget balance;       // set before the backward
     };
 
@@ -30,6 +30,11 @@ class MoELayer {
     /// Collective over mesh.experts(). Includes the gradients of the balance losses.
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
+
+    /// Router::update.
+    void update_router(StepContext& context, std::span<const i64> counts) const {
+        router_->update(context, counts);
+    }
 
     [[nodiscard]] i64 capacity_rows() const { return dispatcher_.capacity_rows(); }
 

@@ -179,15 +179,21 @@ struct RouterSums {
     CountedChoices counted = CountedChoices::all;
     TensorView counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
 };
-/// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object:
+/// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object, c is
+/// weight_scale. For softmax scores (w is c p of the choice, or with `over_choices` c times a softmax over
+/// the chosen logits):
 ///   p * (g - <g, p>) + 2 * z_scale * l * p, where g[e] = balance_factor[o,e] (f64 [O,E], or one row for all
-/// objects; empty: 0), plus what d_weight [T,K] adds: with `over_choices` (w a softmax over the chosen logits) w_k *
-/// (d_k - <d, w>) onto the chosen logits, otherwise (w_k is p of the choice) d_k onto g of the choice.
+/// objects; empty: 0), plus what d_weight [T,K] adds: c d_k onto g of the choice, or with `over_choices`
+/// w_k * (d_k - <d, w> / c) onto the chosen logits.
+/// For sigmoid scores s (w is c s of the choice, or with `over_choices` c s divided by the sum of the chosen
+/// s; p is s divided by its sum), where sigmoid_logits are the logits, real [T,E]:
+///   (1 - s) * p * (g - <g, p>) + 2 * z_scale * l * softmax(logits), plus onto the chosen logits
+/// (1 - s) * w_k * d_k, or with `over_choices` (1 - s) * w_k * (d_k - <d, w> / c).
 struct RouterGrad {
-    ConstTensorView probability, log_sum_exp, index, weight, d_weight, balance_factor;
+    ConstTensorView probability, log_sum_exp, sigmoid_logits = {}, index, weight, d_weight, balance_factor;
     i64 rows_per_object = 1;
     bool over_choices = false;
-    double z_scale = 0;
+    double weight_scale = 1, z_scale = 0;
     TensorView d_logits;
 };
 
@@ -280,7 +286,7 @@ class Backend {
     virtual void choose_tokens(Stream&, const ChooseTokens&) = 0;
     virtual void sinkhorn(Stream&, const Sinkhorn&) = 0;
     virtual void random_fill(Stream&, const RandomFill&) = 0;
-    virtual void multiply(Stream&, const Multiply&) = 0;
+    virtual void multiply_elements(Stream&, const MultiplyElements&) = 0;
     virtual void noisy_logits(Stream&, const NoisyLogits&) = 0;
     virtual void noisy_logits_backward(Stream&, const NoisyLogitsGrad&) = 0;
     virtual void noisy_load(Stream&, const NoisyLoad&) = 0;

@@ -76,7 +76,7 @@ struct RandomFill {
 };
 
 /// y (+)= x * factor, element by element. x and y stored alike, factor real; y may be x's memory.
-struct Multiply {
+struct MultiplyElements {
     ConstTensorView x, factor;
     TensorView y;
     bool accumulate = false;

@@ -37,7 +37,8 @@ std::map<std::string, Shape> declared_buffers(const ModelSpec& spec) {
 double count_declared(const ModelSpec& spec) {
     const double norms = spec.qk_norm == QkNorm::none ? 0 : 2;
     const double sparse = spec.expert_layers(), layers = spec.layers;
-    return 3 + layers * (6 + norms) + sparse * (1 + 3 * static_cast<double>(spec.experts)) +
+    return 3 + layers * (6 + norms) +
+           sparse * (router_traits(spec.router).matrices + 3 * static_cast<double>(spec.experts)) +
            (layers - sparse) * 3;
 }
 

@@ -1,28 +1,13 @@
 // The complete configuration of a run: plain structs, each listing its fields once.
 #pragma once
 
-#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "runtime/base/types.h"
+#include "runtime/config/router_config.h"
 
 namespace moesaic {
-
-/// Inclusive limits of a number.
-struct Limits {
-    double low = -std::numeric_limits<double>::infinity();
-    double high = std::numeric_limits<double>::infinity();
-};
-inline constexpr Limits kPositive{1, 1e15};
-inline constexpr Limits kNotNegative{0, 1e15};
-inline constexpr Limits kShare{0, 1};
-/// Of a width, a batch, a sequence: far above all use, far below overflow.
-inline constexpr Limits kSize{1, 16777216};
-
-/// The words that a text field may hold.
-using Choices = std::vector<std::string>;
 
 // A visitor is called per field: section(name, struct), value(name, field, limits, help) for numbers,
 // value(name, field, help) for texts, switches and lists, choice(name, text, choices, help), and value(name,
@@ -142,23 +127,6 @@ struct TaskConfig {
     }
 };
 
-struct RouterConfig {
-    std::string kind = "top_k", score = "softmax";
-    std::optional<bool> normalize;
-    bool operator==(const RouterConfig&) const = default;
-    template <class Visitor>
-    void fields(Visitor& v) {
-        v.choice("kind", kind,
-                 {"top_k", "noisy_top_k", "switch", "sigmoid_bias", "group_limited", "sinkhorn",
-                  "expert_choice", "hash", "uniform", "nearest_prototype", "replay"},
-                 "How tokens choose experts");
-        v.choice("score", score, {"softmax", "softmax_over_top_k", "sigmoid"},
-                 "Softmax over all experts, or over the chosen ones");
-        v.value("normalize", normalize, "auto",
-                "Weights of the chosen experts sum to 1; auto: for top_k > 1");
-    }
-};
-
 struct BalanceConfig {
     double aux = 0.01;
     std::string convention = "megatron", scope = "micro";
@@ -186,6 +154,7 @@ struct CapacityConfig {
     }
 };
 
+/// A layer's experts and what chooses among them.
 struct MoeConfig {
     i64 experts = 8, top_k = 2, hidden = 256;
     std::string activation = "swiglu";
@@ -193,6 +162,10 @@ struct MoeConfig {
     RouterConfig router;
     BalanceConfig balance;
     CapacityConfig capacity;
+    /// Weights of the chosen are divided by their sum. Experts that choose tokens have no such sum.
+    [[nodiscard]] bool normalized() const {
+        return router.normalize.value_or(top_k > 1 && router.kind != "expert_choice");
+    }
     bool operator==(const MoeConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -318,11 +291,14 @@ struct GeneralizationConfig {
 
 struct MetricsConfig {
     std::vector<std::string> sinks{"console", "jsonl", "csv"};
+    std::string record_routing = "none";
     bool operator==(const MetricsConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.choices("sinks", sinks, {"console", "jsonl", "csv", "tensorboard", "prometheus"},
                   "Where numbers go");
+        v.value("record_routing", record_routing,
+                "File for every training step's routing (.npy [steps, layers, tokens, k]), or none");
     }
 };
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "runtime/config/load.h"
+#include "runtime/config/validate_router.h"
 
 namespace moesaic {
 
@@ -32,8 +33,6 @@ const std::vector<Limitation>& limitations() {
         {"model.kind", {"transformer"}},
         {"model.moe.activation", {"swiglu"}},
         {"model.moe.shared_experts", {"0"}},
-        {"model.moe.router.kind", {"top_k"}},
-        {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
         {"model.moe.balance.convention", {"megatron"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
@@ -95,15 +94,7 @@ void check_experts(LoadedConfig& loaded, Purpose purpose) {
                         fmt::format("a token cannot visit {} of {} experts", moe.top_k, moe.experts),
                         fmt::format("at most model.moe.experts = {}", moe.experts));
     }
-    const bool normalized =
-        moe.router.score == "softmax_over_top_k" || moe.router.normalize.value_or(moe.top_k > 1);
-    if (moe.top_k == 1 && normalized && purpose == Purpose::training) {
-        loaded.complain(moe.router.score == "softmax_over_top_k" ? "model.moe.router.score"
-                                                                 : "model.moe.router.normalize",
-                        "with top_k 1 a normalised weight is always 1 and the router's gradient is zero: it "
-                        "cannot be trained",
-                        "score: softmax with normalize: false, or top_k 2");
-    }
+    check_router(loaded, purpose);
     if (moe.every > model.layers) {
         loaded.complain("model.moe.every", fmt::format("no layer of {} would have experts", model.layers),
                         "at most model.layers");

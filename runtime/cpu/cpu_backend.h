@@ -58,7 +58,7 @@ class CpuBackend final : public Backend {
     void choose_tokens(Stream& stream, const ChooseTokens& operation) override;
     void sinkhorn(Stream& stream, const Sinkhorn& operation) override;
     void random_fill(Stream& stream, const RandomFill& operation) override;
-    void multiply(Stream& stream, const Multiply& operation) override;
+    void multiply_elements(Stream& stream, const MultiplyElements& operation) override;
     void noisy_logits(Stream& stream, const NoisyLogits& operation) override;
     void noisy_logits_backward(Stream& stream, const NoisyLogitsGrad& operation) override;
     void noisy_load(Stream& stream, const NoisyLoad& operation) override;

@@ -102,13 +102,13 @@ void CpuBackend::random_fill(Stream& stream, const RandomFill& operation) {
     });
 }
 
-void CpuBackend::multiply(Stream& stream, const Multiply& operation) {
+void CpuBackend::multiply_elements(Stream& stream, const MultiplyElements& operation) {
     const i64 rows = operation.y.rows(), columns = operation.y.cols();
-    expect_stored(operation.y.dtype, "multiply");
-    expect(operation.x, rows, columns, operation.y.dtype, "multiply x");
-    expect(operation.factor, rows, columns, accumulation_type(operation.y.dtype), "multiply factor");
+    expect_stored(operation.y.dtype, "multiply_elements");
+    expect(operation.x, rows, columns, operation.y.dtype, "multiply_elements x");
+    expect(operation.factor, rows, columns, accumulation_type(operation.y.dtype), "multiply_elements factor");
     run_on_host(stream, [this, operation] {
-        share(operation.y.elements(), 1, [&](Range part) { cpu::multiply(operation, part); });
+        share(operation.y.elements(), 1, [&](Range part) { cpu::multiply_elements(operation, part); });
     });
 }
 

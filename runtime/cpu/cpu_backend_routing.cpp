@@ -76,6 +76,8 @@ void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
     expect_real(real, "router_backward");
     expect(operation.probability, real, "router_backward probability");
     expect(operation.log_sum_exp, tokens, 1, real, "router_backward log_sum_exp");
+    if (operation.sigmoid_logits.elements() > 0)
+        expect(operation.sigmoid_logits, tokens, experts, real, "router_backward sigmoid_logits");
     expect(operation.index, tokens, choices, DType::int32, "router_backward index");
     expect(operation.weight, tokens, choices, real, "router_backward weight");
     expect(operation.d_weight, tokens, choices, real, "router_backward d_weight");

@@ -63,7 +63,7 @@ void random_fill(const RandomFill& operation, Range elements) {
     });
 }
 
-void multiply(const Multiply& operation, Range elements) {
+void multiply_elements(const MultiplyElements& operation, Range elements) {
     with_stored(operation.y.dtype, [&](auto stored) {
         using Stored = decltype(stored);
         using Real = RealType<Stored>;

@@ -7,7 +7,7 @@
 namespace moesaic::cpu {
 
 void random_fill(const RandomFill& operation, Range elements);
-void multiply(const Multiply& operation, Range elements);
+void multiply_elements(const MultiplyElements& operation, Range elements);
 void noisy_logits(const NoisyLogits& operation, Range rows);
 void noisy_logits_grad(const NoisyLogitsGrad& operation, Range rows);
 void noisy_load(const NoisyLoad& operation, Range rows);

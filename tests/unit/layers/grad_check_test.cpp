@@ -10,6 +10,7 @@
 #include "layers/output_head.h"
 #include "layers/rms_norm_layer.h"
 #include "tests/support/balance_target.h"
+#include "tests/support/router_variants.h"
 
 namespace moesaic {
 namespace {
@@ -162,43 +163,66 @@ double balance_objective(const ModelSpec& spec, const RouterTotals& totals) {
     return spec.balance.aux * aux + spec.balance.z * z;
 }
 
-/// Calls check(spec) for every score, normalisation and scope.
-template <class Check>
-void for_each_router(Check check) {
-    for (const RouterScore score : {RouterScore::softmax, RouterScore::softmax_over_top_k}) {
-        for (const bool normalize : {false, true}) {
-            for (const BalanceScope scope :
-                 {BalanceScope::sequence, BalanceScope::micro, BalanceScope::global}) {
-                SCOPED_TRACE(fmt::format("score {} normalize {} scope {}", static_cast<int>(score), normalize,
-                                         static_cast<int>(scope)));
+constexpr BalanceScope kScopes[] = {BalanceScope::sequence, BalanceScope::micro, BalanceScope::global};
+
+/// Checks a router by itself; `change` may adapt the check and the balance target.
+void check_router(const ModelSpec& spec,
+                  const std::function<void(Bench&, GradCheck<RouterAsLayer>&)>& change) {
+    Bench bench(spec);
+    const std::unique_ptr<Router> router = make_router(spec, 0, bench.store);
+    const RouterAsLayer layer{*router, spec};
+    Tensor x = bench.input(spec.width);
+    const Tensor ids = upload(bench.rank, whole_values("ids", kTokens, spec.vocabulary), {kTokens});
+    GradCheck<RouterAsLayer> check{bench.rank, bench.store, layer, std::move(x), spec.seq_len, ids};
+    LayerBalanceTarget target;
+    check.before_backward = [&](RouterAsLayer::Saved& saved) {
+        target = make_balance_target(bench.rank, spec, saved.router.totals, global_balance());
+        saved.target = target.target;
+    };
+    check.extra = [&](const RouterAsLayer::Saved& saved) {
+        return balance_objective(spec, saved.router.totals);
+    };
+    change(bench, check);
+    check.run();
+}
+
+TEST(GradCheck, EveryRouter) {
+    const SmallTrace trace(2, 2, 4);
+    for (const RouterEntry& entry : router_table()) {
+        const std::vector<RouterVariant> variants = router_variants(entry.name, trace.path());
+        EXPECT_FALSE(variants.empty()) << entry.name << " has no line in tests/support/router_variants.h";
+        for (const RouterVariant& variant : variants) {
+            for (const BalanceScope scope : kScopes) {
+                SCOPED_TRACE(fmt::format("{} scope {}", variant.name(), static_cast<int>(scope)));
                 ModelSpec spec = tiny_spec();
-                spec.router.score = score;
-                spec.router.normalize = normalize;
                 spec.balance.scope = scope;
-                check(spec);
+                use_variant(variant, spec);
+                check_router(spec, [](Bench&, GradCheck<RouterAsLayer>&) {});
             }
         }
     }
 }
 
-TEST(GradCheck, EveryRouter) {
-    for (const RouterEntry& entry : router_table()) {
-        for_each_router([&](ModelSpec spec) {
-            spec.router.kind = entry.name;
-            Bench bench(spec);
-            const std::unique_ptr<Router> router = make_router(spec, 0, bench.store);
-            const RouterAsLayer layer{*router, spec};
-            Tensor x = bench.input(spec.width);
-            GradCheck<RouterAsLayer> check{bench.rank, bench.store, layer, std::move(x), spec.seq_len};
-            LayerBalanceTarget target;
-            check.before_backward = [&](RouterAsLayer::Saved& saved) {
-                target = make_balance_target(bench.rank, spec, saved.router.totals, global_balance());
-                saved.target = target.target;
+/// The load loss reaches the clean logits, the noise's size and the thresholds (Shazeer et al. 2017, eq. 9).
+TEST(GradCheck, LoadProbabilitiesOfNoise) {
+    for (const i64 top_k : {1, 2, 3}) {
+        SCOPED_TRACE(top_k);
+        ModelSpec spec = tiny_spec();
+        use_variant({"noisy_top_k", top_k, {"normalize=false"}}, spec);
+        spec.balance.load = 1;
+        const std::vector<double> factors = normal_values("load factors", spec.experts);
+        check_router(spec, [&](Bench& bench, GradCheck<RouterAsLayer>& check) {
+            const auto on_device = std::make_shared<Tensor>(upload(bench.rank, factors, {1, spec.experts}));
+            check.before_backward = [on_device](RouterAsLayer::Saved& saved) {
+                saved.target.load_factor = *on_device;
+                saved.target.rows_per_object = saved.router.totals.rows_per_object;
             };
             check.extra = [&](const RouterAsLayer::Saved& saved) {
-                return balance_objective(spec, saved.router.totals);
+                double sum = 0;
+                for (std::size_t e = 0; e < factors.size(); ++e)
+                    sum += factors[e] * saved.router.totals.load_sum[e];
+                return sum;
             };
-            check.run();
         });
     }
 }
@@ -248,7 +272,15 @@ void check_moe_layer(const ModelSpec& spec) {
 }
 
 TEST(GradCheck, MoELayer) {
-    for_each_router(check_moe_layer);
+    for (const RouterVariant& variant : router_variants("top_k", "")) {
+        for (const BalanceScope scope : kScopes) {
+            SCOPED_TRACE(fmt::format("{} scope {}", variant.name(), static_cast<int>(scope)));
+            ModelSpec spec = tiny_spec();
+            spec.balance.scope = scope;
+            use_variant(variant, spec);
+            check_moe_layer(spec);
+        }
+    }
 }
 
 TEST(GradCheck, MoELayerInSeveralRounds) {
@@ -311,6 +343,20 @@ void check_model(const ModelSpec& spec) {
 
 TEST(GradCheck, Model) {
     check_model(tiny_spec());
+}
+
+/// What needs the model around it: ids of tokens, noise, experts that choose, scores that are sigmoids.
+TEST(GradCheck, ModelWithOtherRouters) {
+    for (const RouterVariant& variant :
+         {RouterVariant{"hash", 2, {}}, RouterVariant{"noisy_top_k", 2, {}},
+          RouterVariant{"expert_choice", 2, {"allow_noncausal=true"}},
+          RouterVariant{"sigmoid_bias", 2, {"scale=2.5"}}, RouterVariant{"nearest_prototype", 1, {}}}) {
+        SCOPED_TRACE(variant.name());
+        ModelSpec spec = tiny_spec();
+        use_variant(variant, spec);
+        if (!router_traits(spec.router).learns) spec.balance.aux = spec.balance.z = 0;
+        check_model(spec);
+    }
 }
 
 TEST(GradCheck, ModelTiedWithDenseLayers) {

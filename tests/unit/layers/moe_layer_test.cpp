@@ -221,7 +221,10 @@ TEST(MakeRouter, NamesTheKnownRouters) {
         (void)make_router(spec, 0, store);
         FAIL() << "no error";
     } catch (const UserError& error) {
-        EXPECT_STREQ(error.what(), "model.moe.router.kind: there is no router 'psychic'; known are: top_k");
+        EXPECT_STREQ(error.what(),
+                     "model.moe.router.kind: there is no router 'psychic'; known are: top_k, noisy_top_k, "
+                     "switch, sigmoid_bias, group_limited, sinkhorn, expert_choice, hash, uniform, "
+                     "nearest_prototype, replay");
     }
 }
 

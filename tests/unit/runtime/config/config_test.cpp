@@ -284,8 +284,6 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
                              "model.kind=mlp",
                              "model.moe.activation=gelu",
                              "model.moe.shared_experts=1",
-                             "model.moe.router.kind=switch",
-                             "model.moe.router.score=sigmoid",
                              "model.moe.balance.convention=hf",
                              "train.determinism=elastic",
                              "metrics.sinks=[jsonl, tensorboard]",
