@@ -12,6 +12,7 @@ enum class Phase : std::uint8_t {
     train,      ///< keep what the backward needs
     recompute,  ///< forward again inside a backward: same plan, statistics not counted a second time
     evaluate,   ///< keep nothing, count nothing
+    count_only, ///< a look ahead at what train will choose, routers' noise included; keep nothing
 };
 
 struct StepContext {

@@ -65,6 +65,7 @@ const std::vector<OpCase>& all_cases() {
         append_layer_cases(all);
         append_loss_cases(all);
         append_routing_cases(all);
+        append_balance_cases(all);
         append_product_cases(all);
         append_attention_cases(all);
         return all;

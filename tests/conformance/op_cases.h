@@ -58,6 +58,7 @@ void append_elementwise_cases(std::vector<OpCase>& cases);
 void append_layer_cases(std::vector<OpCase>& cases);
 void append_loss_cases(std::vector<OpCase>& cases);
 void append_routing_cases(std::vector<OpCase>& cases);
+void append_balance_cases(std::vector<OpCase>& cases);
 void append_product_cases(std::vector<OpCase>& cases);
 void append_attention_cases(std::vector<OpCase>& cases);
 
