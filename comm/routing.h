@@ -1,6 +1,7 @@
 // What a router decided, as plain data.
 #pragma once
 
+#include <limits>
 #include <optional>
 
 #include "runtime/tensor.h"
@@ -10,10 +11,11 @@ namespace moesaic {
 struct Routing {
     Tensor expert;  ///< i32 [T,K] global expert numbers, distinct within a token; -1: dropped
     Tensor weight;  ///< real [T,K]
-    /// Choices that are not -1, at most, where the configuration says: so that memory needs no room for more.
-    std::optional<i64> most_rows = {};
+    i64 most_rows = std::numeric_limits<i64>::max();  ///< of one expert, where a capacity limits them
+    /// Choices that are not -1, at most, where the configuration says so: memory needs room for no more.
+    std::optional<i64> most_choices = {};
 
-    [[nodiscard]] i64 rows() const { return most_rows.value_or(expert.elements()); }
+    [[nodiscard]] i64 slots() const { return most_choices.value_or(expert.elements()); }
 };
 
 }  // namespace moesaic

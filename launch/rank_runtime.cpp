@@ -3,7 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
+
+#include "layers/capacity.h"
 
 namespace moesaic {
 
@@ -23,6 +26,49 @@ int cores_of_this_process() {
     CPU_ZERO(&cores);
     if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+BalanceSpec resolve_balance(const BalanceConfig& balance) {
+    const BalanceScope scope = balance.scope == "sequence" ? BalanceScope::sequence
+                               : balance.scope == "global" ? BalanceScope::global
+                                                           : BalanceScope::micro;
+    const BalanceConvention convention = balance.convention == "gshard" ? BalanceConvention::gshard
+                                         : balance.convention == "hf"   ? BalanceConvention::hf
+                                         : balance.convention == "switch"
+                                             ? BalanceConvention::switch_transformer
+                                             : BalanceConvention::megatron;
+    return {balance.aux, balance.z, scope, convention, balance.importance, balance.load};
+}
+
+std::optional<CapacitySpec> resolve_capacity(const CapacityConfig& capacity) {
+    if (capacity.dropless) return {};
+    using Rounding = CapacityRounding;
+    const std::string& name = capacity.rounding;
+    const Rounding rounding = name == "floor"        ? Rounding::floor
+                              : name == "tutel"      ? Rounding::tutel
+                              : name == "fastmoe"    ? Rounding::fastmoe
+                              : name == "colossalai" ? Rounding::colossalai
+                              : name == "olmo"       ? Rounding::olmo
+                                                     : Rounding::ceil;
+    return CapacitySpec{capacity.factor,
+                        capacity.policy == "position" ? DropPolicy::position : DropPolicy::probability,
+                        rounding,
+                        capacity.per == "micro" ? CapacityScope::micro : CapacityScope::sequence,
+                        capacity.renormalize,
+                        capacity.pad};
+}
+
+/// Padded experts get all their rows at once; as a multiple of the mean that is the same on every layout.
+void check_padding(const ModelSpec& spec) {
+    if (spec.experts == 0 || !spec.capacity || !spec.capacity->pad) return;
+    const i64 rows = spec.experts * most_rows_of_micro_batch(spec);
+    if (rows <= receive_capacity(spec.micro_tokens(), spec.top_k, spec.receive_budget)) return;
+    const double multiple = static_cast<double>(rows) / static_cast<double>(spec.micro_tokens() * spec.top_k);
+    throw UserError(
+        fmt::format("model.moe.capacity.pad: padded experts take {:.4g} times the mean number of "
+                    "rows at once, parallel.receive_budget admits {:g} times; "
+                    "parallel.receive_budget: {:.4g}, or pad: false",
+                    multiple, spec.receive_budget, std::ceil(100 * multiple) / 100));
 }
 
 }  // namespace
@@ -110,15 +156,14 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.hidden = model.moe.hidden;
     spec.every = static_cast<int>(model.moe.every);
     spec.router = resolve_router(config);
-    spec.balance = {model.moe.balance.aux, model.moe.balance.z,
-                    model.moe.balance.scope == "sequence" ? BalanceScope::sequence
-                    : model.moe.balance.scope == "global" ? BalanceScope::global
-                                                          : BalanceScope::micro};
+    spec.balance = resolve_balance(model.moe.balance);
+    spec.capacity = resolve_capacity(model.moe.capacity);
     leave_out_idle_losses(spec);
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
     spec.recompute = config.train.recompute == "layer";
+    check_padding(spec);
     return spec;
 }
 

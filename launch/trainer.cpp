@@ -7,6 +7,8 @@
 #include <fstream>
 #include <numeric>
 
+#include "layers/balance.h"
+#include "layers/capacity.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -125,6 +127,8 @@ void Trainer::begin() {
     record.host = host_name();
     record.parameters = counts.total;
     record.active_parameters = counts.active;
+    record.balance = describe_balance(run_.spec);
+    if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
     sinks_.write(record);
 }
 
@@ -203,7 +207,13 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.exchange_ms = slowest[1] * 1e3;
     record.exchange_bytes = bytes;
     record.flops_utilization = model_flops_per_token(run_.spec) * tokens / seconds / peak_flops_;
-    record.dropped_fraction = 0.0;
+    if (run_.spec.balance.importance > 0) record.loss_importance = result.loss_importance;
+    if (run_.spec.balance.load > 0) record.loss_load = result.loss_load;
+    const auto choices =
+        static_cast<double>(std::reduce(result.expert_counts.begin(), result.expert_counts.end(), i64{0}));
+    const auto dropped =
+        static_cast<double>(std::reduce(result.dropped.begin(), result.dropped.end(), i64{0}));
+    record.dropped_fraction = choices > 0 ? dropped / choices : 0.0;
     record.memory_bytes = static_cast<i64>(slowest[2]);
     const i64 experts = run_.spec.experts;
     double worst = 1;

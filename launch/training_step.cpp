@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "launch/batch_sums.h"
 #include "runtime/schedule.h"
 
 namespace moesaic {
@@ -9,11 +10,14 @@ namespace moesaic {
 namespace {
 
 /// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
-/// carries it all: per micro-step [aux, z, {sum of weights, choices} of each MoE layer, loss of each
-/// sequence], and whether it has to stop.
+/// carries it all: per micro-step [aux, z, importance, load, {sum of weights, choices} of each MoE layer,
+/// loss of each sequence], and whether it has to stop.
 struct RecordLayout {
+    static constexpr i64 weights = 4;
     RecordLayout(const MicroBatches& batches, i64 moe_layers)
-        : losses(2 + 2 * moe_layers), stride(losses + batches.size), stop(batches.micro_steps() * stride) {}
+        : losses(weights + 2 * moe_layers),
+          stride(losses + batches.size),
+          stop(batches.micro_steps() * stride) {}
     i64 losses, stride, stop;
     [[nodiscard]] i64 size() const { return stop + 1; }
 };
@@ -26,13 +30,13 @@ Schedule schedule_of(const Config& config) {
     return {kind, config.optimizer.lr, given.warmup, given.floor, config.train.steps};
 }
 
-/// Adds `member` of each layer's statistics, one layer after the other.
-void add_counts(const ForwardResult& result, std::vector<i64> RouterStatistics::*member,
-                std::vector<i64>& counts) {
+/// Adds to `counts`: [MoE layers, E] choices, then [MoE layers] dropped ones.
+void add_counts(const std::vector<RouterStatistics>& routers, std::vector<i64>& counts) {
     auto count = counts.begin();
-    for (const RouterStatistics& router : result.routers) {
-        for (const i64 choices : router.*member) *count++ += choices;
+    for (const RouterStatistics& router : routers) {
+        for (const i64 choices : router.counts) *count++ += choices;
     }
+    for (const RouterStatistics& router : routers) *count++ += router.dropped;
 }
 
 }  // namespace
@@ -102,15 +106,19 @@ void TrainingStep::sum_counts(std::vector<i64>& counts) {
     runtime_.exchange->synchronize();
 }
 
-void TrainingStep::count_experts(i64 step, GlobalBatch& global) {
-    StepContext context = runtime_.context(Phase::preview, step);
-    const int rank = runtime_.mesh->world().rank();
+bool TrainingStep::balances_globally() const {
+    return runtime_.model.spec().balance.scope == BalanceScope::global;
+}
+
+void TrainingStep::look_ahead(i64 step, GlobalBatch& global) {
+    StepContext context = runtime_.context(Phase::count_only, step);
+    Communicator& world = runtime_.mesh->world();
+    BatchSums sums(micro_batches_, runtime_.model.spec());
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
-        ModelSaved unused;
-        add_counts(runtime_.model.forward(context, load_batch(step, micro_batches_.part(i, rank)), unused),
-                   &RouterStatistics::balance_counts, global.expert_counts);
+        const Batch batch = load_batch(step, micro_batches_.part(i, world.rank()));
+        sums.add(i, runtime_.model.count_choices(context, batch));
     }
-    sum_counts(global.expert_counts);
+    sums.gather(world, *runtime_.exchange, global);
 }
 
 StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
@@ -119,14 +127,11 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     GlobalBatch global;
     global.tokens = config_.train.batch_sequences * config_.task.data.seq_len;
     global.targets = count_targets(step);
-    if (runtime_.model.spec().balance.scope == BalanceScope::global) {
-        global.expert_counts.assign(static_cast<std::size_t>(count_slots), 0);
-        count_experts(step, global);
-    }
+    if (balances_globally() && micro_batches_.micro_steps() > 1) look_ahead(step, global);
     runtime_.store.zero_gradients(*runtime_.compute);
     const RecordLayout layout(micro_batches_, moe_layers);
     std::vector<double> record(static_cast<std::size_t>(layout.size()), 0.0);
-    std::vector<i64> counts(static_cast<std::size_t>(count_slots), 0);
+    std::vector<i64> counts(static_cast<std::size_t>(count_slots + moe_layers), 0);
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         micro_step(step, i, global, record, counts);
     }
@@ -135,6 +140,8 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     record.back() = stop_here ? 1.0 : 0.0;
     sum_counts(counts);
     StepResult result = gather_results(record);
+    result.dropped.assign(counts.begin() + count_slots, counts.end());
+    counts.resize(static_cast<std::size_t>(count_slots));
     result.expert_counts = counts;
     expert_counts_ = std::move(counts);
     result.targets = global.targets;
@@ -144,7 +151,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     return result;
 }
 
-void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record,
+void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                               std::vector<i64>& counts) {
     const i64 seq_len = config_.task.data.seq_len;
     const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers());
@@ -154,18 +161,26 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
     const ForwardResult result = runtime_.model.forward(context, load_batch(step, part), saved);
     if (trace_) write_trace(context, part, saved);
     runtime_.compute->synchronize();
+    if (balances_globally() && micro_batches_.micro_steps() == 1) {
+        BatchSums sums(micro_batches_, runtime_.model.spec());
+        sums.add(0, result.routers);
+        sums.gather(runtime_.mesh->world(), *runtime_.exchange, global);
+    }
     double* const mine = record.data() + index * layout.stride;
     const BalanceTerms balance = runtime_.model.balance(saved, global);
     mine[0] = balance.aux;
     mine[1] = balance.z;
+    mine[2] = balance.importance;
+    mine[3] = balance.load;
     for (i64 s = 0; s < part.count; ++s) {
         const double* const losses = result.token_loss.as<double>() + s * seq_len;
         mine[layout.losses + s] = std::accumulate(losses, losses + seq_len, 0.0);
     }
-    add_counts(result, &RouterStatistics::counts, counts);
-    for (std::size_t layer = 0; layer < result.routers.size(); ++layer) {
-        mine[2 + 2 * layer] = result.routers[layer].weight_sum;
-        mine[3 + 2 * layer] = static_cast<double>(result.routers[layer].choices);
+    add_counts(result.routers, counts);
+    double* weights = mine + RecordLayout::weights;
+    for (const RouterStatistics& router : result.routers) {
+        *weights++ = router.weight_sum;
+        *weights++ = static_cast<double>(router.choices);
     }
     const bool last = index + 1 == micro_batches_.micro_steps();
     runtime_.model.backward(context, saved, global, [&](int segment) {
@@ -195,12 +210,14 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
             const double* const part = all.data() + rank * layout.size() + i * layout.stride;
             result.loss_aux += part[0];
             result.loss_z += part[1];
+            result.loss_importance += part[2];
+            result.loss_load += part[3];
             const i64 count = micro_batches_.part(i, rank).count;
             result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses,
                                         part + layout.losses + count);
             for (std::size_t layer = 0; layer < choices.size(); ++layer) {
-                result.weight_mean[layer] += part[2 + 2 * layer];
-                choices[layer] += part[3 + 2 * layer];
+                result.weight_mean[layer] += part[RecordLayout::weights + 2 * layer];
+                choices[layer] += part[RecordLayout::weights + 2 * layer + 1];
             }
         }
     }

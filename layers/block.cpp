@@ -35,6 +35,7 @@ Block::Saved Block::keep_decisions(Saved saved) {
     Saved kept;
     kept.experts.router = std::move(saved.experts.router);
     kept.experts.routing = std::move(saved.experts.routing);
+    kept.experts.kept = std::move(saved.experts.kept);
     kept.experts.plan = std::move(saved.experts.plan);
     return kept;
 }

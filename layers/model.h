@@ -28,16 +28,21 @@ struct Batch {
 struct GlobalBatch {
     i64 tokens = 0;   ///< N
     i64 targets = 0;  ///< not masked
-    /// [expert layers * E] choices of the whole batch that the balance loss counts; scope global only. The
-    /// sum of RouterStatistics::balance_counts over a forward-only pass.
-    std::vector<i64> expert_counts;
+    // Sums of RouterStatistics over all micro-batches, [expert layers * E]; scope global only.
+    std::vector<i64> expert_counts;      ///< balance_counts
+    std::vector<double> expert_weights;  ///< read for balance.importance
+    std::vector<double> expert_loads;    ///< read for balance.load
 };
 
+/// What one layer's router decided for a micro-batch, before a capacity drops some of it.
 struct RouterStatistics {
-    std::vector<i64> counts;          ///< [E] (token, choice) pairs of this micro-batch
+    std::vector<i64> counts;          ///< [E] (token, choice) pairs
     std::vector<i64> balance_counts;  ///< [E] those that the balance loss counts
+    std::vector<double> weights;      ///< [E] sum of the weights of an expert's choices
+    std::vector<double> loads;        ///< [E] sum of its load probabilities; 0 without noise
     double weight_sum = 0;            ///< of all chosen weights
     i64 choices = 0;                  ///< the sum of counts
+    i64 dropped = 0;                  ///< of these, for lack of capacity
 };
 
 struct ForwardResult {
@@ -56,8 +61,8 @@ struct ModelSaved {
     OutputHead::Saved head;
 };
 
-/// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z, the
-/// latter two as in layers/balance.h.
+/// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z +
+/// importance * loss_importance + load * loss_load, the latter as in layers/balance.h.
 /// Segments of the store, in forward order: embedding, each block, final norm with the head.
 class Model {
   public:
@@ -66,9 +71,11 @@ class Model {
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    /// Collective over mesh.experts(). Synchronises with compute; phases evaluate and preview leave `saved`
-    /// empty.
+    /// Collective over mesh.experts(). Synchronises with compute; phases evaluate and count_only leave
+    /// `saved` empty.
     [[nodiscard]] ForwardResult forward(StepContext& context, const Batch& batch, ModelSaved& saved);
+    /// Collective over mesh.experts(). What the routers choose, without the head; phase count_only.
+    [[nodiscard]] std::vector<RouterStatistics> count_choices(StepContext& context, const Batch& batch);
     /// Between a forward and its backward.
     [[nodiscard]] BalanceTerms balance(const ModelSaved& saved, const GlobalBatch& global) const;
     /// Collective over mesh.experts(). Adds into the gradients, empties `saved` and calls segment_ready when
@@ -89,8 +96,13 @@ class Model {
     [[nodiscard]] Tensor run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
     [[nodiscard]] GlobalBalance global_balance(const ModelSaved& saved, const GlobalBatch& global) const;
     [[nodiscard]] std::vector<const RouterTotals*> router_totals(const ModelSaved& saved) const;
-    /// Sets the balance targets of all layers; returns the memory of their factors.
-    [[nodiscard]] Tensor upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global);
+    [[nodiscard]] std::vector<RouterStatistics> router_statistics(const ModelSaved& saved) const;
+    /// The balance losses' derivatives on the device, as BalanceFactors.
+    struct Factors {
+        Tensor probability, weight, load;
+    };
+    /// Sets the balance targets of all layers, which view what is returned.
+    [[nodiscard]] Factors upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global);
 
     ModelSpec spec_;
     int world_;

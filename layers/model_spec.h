@@ -52,6 +52,27 @@ struct BalanceSpec {
     double load = 0;        ///< of that of the experts' expected loads, routers with noise
 };
 
+/// Which choices stay when an expert is full.
+enum class DropPolicy : std::uint8_t {
+    probability,  ///< the most probable, ties to the lower token
+    position,     ///< the first come
+};
+
+/// Whose rule turns factor * K * T / E into whole rows; formulas in layers/capacity.h.
+enum class CapacityRounding : std::uint8_t { ceil, floor, tutel, fastmoe, colossalai, olmo };
+
+/// The tokens among which an expert's capacity is counted. Never those of a rank.
+enum class CapacityScope : std::uint8_t { sequence, micro };
+
+struct CapacitySpec {
+    double factor = 1.25;
+    DropPolicy policy = DropPolicy::probability;
+    CapacityRounding rounding = CapacityRounding::ceil;
+    CapacityScope per = CapacityScope::sequence;
+    bool renormalize = false;  ///< what is kept of a token weighs as much as its whole choice did
+    bool pad = false;          ///< experts compute on their full capacity, zero rows where there are fewer
+};
+
 struct ModelSpec {
     i64 vocabulary = 256;
     i64 width = 128;
@@ -71,6 +92,7 @@ struct ModelSpec {
     int every = 1;     ///< layer i has experts where (i + 1) % every == 0
     RouterSpec router;
     BalanceSpec balance;
+    std::optional<CapacitySpec> capacity;  ///< empty: dropless
 
     i64 seq_len = 256;
     i64 micro_sequences = 4;      ///< sequences of a micro-batch, at most

@@ -2,25 +2,32 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "comm/dispatcher.h"
 #include "layers/expert_group.h"
+#include "layers/expert_padding.h"
 #include "layers/router.h"
 
 namespace moesaic {
 
 /// y[t] = sum over the choices k of token t of weight[t,k] * expert[t,k](x[t]). Rows travel in as many rounds
-/// as the receive budget asks for; no bit of the result depends on their number.
+/// as the receive budget asks for; no bit of the result depends on their number. With a capacity, choices
+/// that no longer fit add nothing: a token that loses all passes through the residual alone.
 class MoELayer {
   public:
     struct Saved {
         RouterSaved router;
-        Routing routing;
+        Routing routing;  // the router's
+        Routing kept;     // what a capacity leaves of it; empty where dropless
         DispatchPlan plan;
-        Tensor rows;                 // [C,H] received in round 0; later rounds are received again
+        std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round
+        Tensor rows;                 // [C,H] received in round 0, padded; later rounds are received again
         ExpertGroup::Saved experts;  // of round 0
-        Tensor slots;                // [Routing::rows(),H] the experts' results, by slot
+        Tensor slots;                // [Routing::slots(),H] the experts' results, by slot
         BalanceTarget balance;       // set before the backward
+
+        [[nodiscard]] const Routing& followed() const { return kept.expert ? kept : routing; }
     };
 
     MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store);
@@ -39,12 +46,14 @@ class MoELayer {
     [[nodiscard]] i64 capacity_rows() const { return dispatcher_.capacity_rows(); }
 
   private:
+    void decide(StepContext& context, const LayerInput& in, Saved& saved) const;
     void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
     void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
                         TensorView d_slots) const;
 
     ModelSpec spec_;
     int layer_;
+    i64 padded_rows_;  // of an expert, with capacity.pad; else 0
     std::unique_ptr<Router> router_;
     Dispatcher dispatcher_;
     ExpertGroup experts_;

@@ -197,6 +197,36 @@ struct RouterGrad {
     TensorView d_logits;
 };
 
+/// d_weight real [T,K] += factor f64 [O,E] (or one row for all objects) at (t's object, index[t,k]); nothing
+/// where index i32 [T,K] is -1.
+struct AddByChoice {
+    ConstTensorView factor, index;
+    i64 rows_per_object = 1;
+    TensorView d_weight;
+};
+
+/// Of an expert's choices among the tokens of an object (`rows_per_object` consecutive tokens, the last may
+/// be short) at most `capacity` stay: those with the largest priority[t,e] (real [T,E]), ties to the lower
+/// token; the first come where priority is empty. index i32 [T,K]; kept i32 [T,K] is index where a choice
+/// stays, else -1.
+struct LimitChoices {
+    ConstTensorView index, priority;
+    i64 rows_per_object = 1, capacity = 1;
+    TensorView kept;
+};
+/// out[t,k] = weight[t,k] * s_t / r_t where kept[t,k] >= 0, else 0: r_t sums the weights of t's kept choices,
+/// s_t of all its choices (index >= 0), so that what remains weighs as much as the whole. 0 where r_t is.
+/// index and kept i32 [T,K], weight and out real [T,K].
+struct RescaleKept {
+    ConstTensorView weight, index, kept;
+    TensorView out;
+};
+/// d_weight real [T,K] is written, from d_out [T,K]; it may be the same memory.
+struct RescaleKeptGrad {
+    ConstTensorView weight, index, kept, d_out;
+    TensorView d_weight;
+};
+
 /// Stable counting sort of `key` i32 [S] with values in [0, groups) or -1 (left out): order i32 [S] lists the
 /// positions of key in group order (only the first sum(counts) entries are written), counts i64 [groups].
 struct GroupByKey {
@@ -296,6 +326,10 @@ class Backend {
     virtual void balance_bias(Stream&, const BalanceBias&) = 0;
     virtual void router_sums(Stream&, const RouterSums&) = 0;
     virtual void router_backward(Stream&, const RouterGrad&) = 0;
+    virtual void add_by_choice(Stream&, const AddByChoice&) = 0;
+    virtual void limit_choices(Stream&, const LimitChoices&) = 0;
+    virtual void rescale_kept(Stream&, const RescaleKept&) = 0;
+    virtual void rescale_kept_backward(Stream&, const RescaleKeptGrad&) = 0;
     virtual void group_by_key(Stream&, const GroupByKey&) = 0;
     virtual void gather_rows(Stream&, const GatherRows&) = 0;
     virtual void combine_rows(Stream&, const CombineRows&) = 0;

@@ -18,7 +18,7 @@ Routing ExpertChoiceRouter::route(StepContext& context, const LayerInput& in, Ro
         context.compute,
         {.scores = saved.probability, .index = expert, .rows_per_object = in.seq_len, .take = take});
     Routing routing = scoring_.weigh(context, std::move(expert), saved);
-    routing.most_rows = in.x.rows() / in.seq_len * experts_ * take;
+    routing.most_choices = in.x.rows() / in.seq_len * experts_ * take;
     return routing;
 }
 

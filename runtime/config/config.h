@@ -130,7 +130,7 @@ struct TaskConfig {
 struct BalanceConfig {
     double aux = 0.01;
     std::string convention = "megatron", scope = "micro";
-    double z = 0.001;
+    double z = 0.001, importance = 0, load = 0;
     bool operator==(const BalanceConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -139,18 +139,29 @@ struct BalanceConfig {
                  "Definition of the load-balance loss");
         v.choice("scope", scope, {"sequence", "micro", "global"}, "Tokens over which balance is measured");
         v.value("z", z, kNotNegative, "Coefficient of the router z-loss");
+        v.value("importance", importance, kNotNegative,
+                "Coefficient of the squared variation of the experts' summed weights");
+        v.value("load", load, kNotNegative,
+                "Coefficient of the squared variation of the experts' expected loads");
     }
 };
 
 struct CapacityConfig {
     bool dropless = true;
     double factor = 1.25;
-    std::string policy = "probability";
+    std::string policy = "probability", rounding = "ceil", per = "sequence";
+    bool renormalize = false, pad = false;
     bool operator==(const CapacityConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.value("factor", factor, {0.01, 1e6}, "Rows that an expert takes, as a multiple of the mean");
         v.choice("policy", policy, {"probability", "position"}, "Which choices stay when an expert is full");
+        v.choice("rounding", rounding, {"ceil", "floor", "tutel", "fastmoe", "colossalai", "olmo"},
+                 "Whose rule makes whole rows of it");
+        v.choice("per", per, {"sequence", "micro"}, "Tokens among which rows are counted and dropped");
+        v.value("renormalize", renormalize,
+                "Weights of a token's kept choices sum to what all its choices' did");
+        v.value("pad", pad, "Experts compute on zero rows up to their capacity; changes no result");
     }
 };
 

@@ -33,7 +33,6 @@ const std::vector<Limitation>& limitations() {
         {"model.kind", {"transformer"}},
         {"model.moe.activation", {"swiglu"}},
         {"model.moe.shared_experts", {"0"}},
-        {"model.moe.balance.convention", {"megatron"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},
@@ -48,9 +47,6 @@ void check_limitations(LoadedConfig& loaded) {
         if (std::find(one.has.begin(), one.has.end(), value) != one.has.end()) continue;
         loaded.complain(one.key, fmt::format("'{}' is not in this version", value),
                         fmt::format("it has {}", fmt::join(one.has, ", ")));
-    }
-    if (!loaded.config.model.moe.capacity.dropless) {
-        loaded.complain("model.moe.capacity", "a capacity factor is not in this version", "it has dropless");
     }
     for (const std::string& sink : loaded.config.metrics.sinks) {
         if (sink == "tensorboard" || sink == "prometheus") {
@@ -95,6 +91,15 @@ void check_experts(LoadedConfig& loaded, Purpose purpose) {
                         fmt::format("at most model.moe.experts = {}", moe.experts));
     }
     check_router(loaded, purpose);
+    if (moe.balance.load > 0 && moe.router.kind != "noisy_top_k") {
+        loaded.complain(
+            "model.moe.balance.load",
+            fmt::format("expected loads come from a router's noise, and '{}' has none", moe.router.kind),
+            "0, or router.kind: noisy_top_k; balance.importance needs no noise");
+    } else if (moe.balance.load > 0 && moe.top_k >= moe.experts && purpose == Purpose::training) {
+        loaded.complain("model.moe.balance.load", "a token visits every expert: there is no load to balance",
+                        "0, or a smaller model.moe.top_k");
+    }
     if (moe.every > model.layers) {
         loaded.complain("model.moe.every", fmt::format("no layer of {} would have experts", model.layers),
                         "at most model.layers");
@@ -209,7 +214,7 @@ std::string version_limits() {
     for (const Limitation& one : limitations()) {
         text += fmt::format("| `{}` | {} |\n", one.key, fmt::join(one.has, ", "));
     }
-    return text + "| `model.moe.capacity` | dropless |\n| `metrics.sinks` | console, jsonl, csv |\n";
+    return text + "| `metrics.sinks` | console, jsonl, csv |\n";
 }
 
 void validate(LoadedConfig& loaded, Purpose purpose) {

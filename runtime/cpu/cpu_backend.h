@@ -68,6 +68,10 @@ class CpuBackend final : public Backend {
     void balance_bias(Stream& stream, const BalanceBias& operation) override;
     void router_sums(Stream& stream, const RouterSums& operation) override;
     void router_backward(Stream& stream, const RouterGrad& operation) override;
+    void add_by_choice(Stream& stream, const AddByChoice& operation) override;
+    void limit_choices(Stream& stream, const LimitChoices& operation) override;
+    void rescale_kept(Stream& stream, const RescaleKept& operation) override;
+    void rescale_kept_backward(Stream& stream, const RescaleKeptGrad& operation) override;
     void group_by_key(Stream& stream, const GroupByKey& operation) override;
     void gather_rows(Stream& stream, const GatherRows& operation) override;
     void combine_rows(Stream& stream, const CombineRows& operation) override;

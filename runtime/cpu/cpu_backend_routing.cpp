@@ -1,3 +1,4 @@
+#include "runtime/cpu/capacity.h"
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/loss.h"
@@ -90,6 +91,64 @@ void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
     }
     run_on_host(stream, [this, operation, tokens, experts] {
         share(tokens, experts, [&](Range part) { cpu::router_grad(operation, part); });
+    });
+}
+
+void CpuBackend::add_by_choice(Stream& stream, const AddByChoice& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const i64 objects = operation.factor.rows(), size = operation.rows_per_object;
+    expect_real(operation.d_weight.dtype, "add_by_choice");
+    expect(operation.factor, DType::f64, "add_by_choice factor");
+    expect(operation.index, DType::int32, "add_by_choice index");
+    expect(operation.d_weight, tokens, choices, operation.d_weight.dtype, "add_by_choice d_weight");
+    MOESAIC_ASSERT(size >= 1 && (objects == 1 || objects * size >= tokens), "factors {} for {} rows by {}",
+                   operation.factor.shape.text(), tokens, size);
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices, [&](Range part) { cpu::add_by_choice(operation, part); });
+    });
+}
+
+void CpuBackend::limit_choices(Stream& stream, const LimitChoices& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const i64 size = operation.rows_per_object;
+    expect(operation.index, DType::int32, "limit_choices index");
+    expect(operation.kept, tokens, choices, DType::int32, "limit_choices kept");
+    if (operation.priority.elements() > 0) {
+        expect_real(operation.priority.dtype, "limit_choices");
+        expect(operation.priority, tokens, operation.priority.cols(), operation.priority.dtype,
+               "limit_choices priority");
+    }
+    MOESAIC_ASSERT(size >= 1 && operation.capacity >= 1, "capacity {} of {} rows", operation.capacity, size);
+    const i64 objects = (tokens + size - 1) / size;
+    run_on_host(stream, [this, operation, objects, size, choices] {
+        share(objects, 4 * size * choices, [&](Range part) { cpu::limit_choices(operation, part); });
+    });
+}
+
+void CpuBackend::rescale_kept(Stream& stream, const RescaleKept& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const DType real = operation.weight.dtype;
+    expect_real(real, "rescale_kept");
+    expect(operation.weight, tokens, choices, real, "rescale_kept weight");
+    expect(operation.index, DType::int32, "rescale_kept index");
+    expect(operation.kept, tokens, choices, DType::int32, "rescale_kept kept");
+    expect(operation.out, tokens, choices, real, "rescale_kept out");
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices, [&](Range part) { cpu::rescale_kept(operation, part); });
+    });
+}
+
+void CpuBackend::rescale_kept_backward(Stream& stream, const RescaleKeptGrad& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const DType real = operation.weight.dtype;
+    expect_real(real, "rescale_kept_backward");
+    expect(operation.weight, tokens, choices, real, "rescale_kept_backward weight");
+    expect(operation.index, DType::int32, "rescale_kept_backward index");
+    expect(operation.kept, tokens, choices, DType::int32, "rescale_kept_backward kept");
+    expect(operation.d_out, tokens, choices, real, "rescale_kept_backward d_out");
+    expect(operation.d_weight, tokens, choices, real, "rescale_kept_backward d_weight");
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices, [&](Range part) { cpu::rescale_kept_grad(operation, part); });
     });
 }
 

@@ -83,6 +83,7 @@ const std::vector<OpCase>& all_cases() {
         append_routing_cases(all);
         append_router_cases(all);
         append_router_noise_cases(all);
+        append_balance_cases(all);
         append_product_cases(all);
         append_attention_cases(all);
         return all;

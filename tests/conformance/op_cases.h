@@ -60,6 +60,7 @@ void append_loss_cases(std::vector<OpCase>& cases);
 void append_routing_cases(std::vector<OpCase>& cases);
 void append_router_cases(std::vector<OpCase>& cases);
 void append_router_noise_cases(std::vector<OpCase>& cases);
+void append_balance_cases(std::vector<OpCase>& cases);
 void append_product_cases(std::vector<OpCase>& cases);
 void append_attention_cases(std::vector<OpCase>& cases);
 

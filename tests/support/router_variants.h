@@ -20,13 +20,13 @@ class SmallTrace {
   public:
     SmallTrace(i64 layers, i64 choices, i64 experts)
         : path_(fmt::format("{}/moesaic-trace-{}-{}-{}.npy", testing_folder(), getpid(), layers, choices)) {
-        constexpr i64 kSteps = 2, kTokens = 40;
-        RoutingTraceWriter writer(path_, {kSteps, layers, kTokens, choices});
+        constexpr i64 steps = 2, tokens = 40;
+        RoutingTraceWriter writer(path_, {steps, layers, tokens, choices});
         std::vector<i32> row(static_cast<std::size_t>(choices));
-        for (i64 i = 0; i < kSteps * layers * kTokens; ++i) {
+        for (i64 i = 0; i < steps * layers * tokens; ++i) {
             for (i64 k = 0; k < choices; ++k)
                 row[static_cast<std::size_t>(k)] = static_cast<i32>((i * i + k) % experts);
-            writer.write(i / (layers * kTokens) + 1, i / kTokens % layers, i % kTokens, row);
+            writer.write(i / (layers * tokens) + 1, i / tokens % layers, i % tokens, row);
         }
     }
     SmallTrace(const SmallTrace&) = delete;

@@ -32,7 +32,7 @@ TEST_P(DrawingRouters, DrawByStepAndTokenOfTheGlobalBatch) {
     EXPECT_NE(bench.route(x, 101).probability, whole.probability);
     bench.rank.context.step = 4;
     EXPECT_NE(bench.route(x, 100).probability, whole.probability);
-    bench.rank.context.phase = Phase::preview;
+    bench.rank.context.phase = Phase::count_only;
     bench.rank.context.step = 3;
     EXPECT_EQ(bench.route(x, 100).probability, whole.probability);
 }

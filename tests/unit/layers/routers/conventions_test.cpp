@@ -129,7 +129,7 @@ TEST(RouterConventions, ExpertsChooseTokens) {
     RouterBench bench({"expert_choice", 2, {"allow_noncausal=true"}}, 4, 4);
     const auto outcome = bench.route(kLogits);
     ASSERT_EQ(outcome.expert.size(), 16U);
-    EXPECT_EQ(outcome.routing.rows(), 8);
+    EXPECT_EQ(outcome.routing.slots(), 8);
     for (std::size_t e = 0; e < 4; ++e) {
         std::vector<std::pair<double, std::size_t>> column;
         for (std::size_t t = 0; t < 4; ++t) column.emplace_back(-outcome.probability[4 * t + e], t);
