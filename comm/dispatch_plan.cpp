@@ -27,12 +27,12 @@ void copy_to_host(StepContext& context, const Tensor& from, std::vector<T>& to) 
 }
 
 /// In a dry run nobody has chosen: every rank then sends every expert as many rows, or one more.
-void assume_even_routing(i64 choices, i64 ranks, HostView& host) {
+void assume_even_routing(i64 choices, i64 most_rows, i64 ranks, HostView& host) {
     std::iota(host.order.begin(), host.order.end(), 0);
     const auto experts = std::ssize(host.load) / ranks;
     for (i64 i = 0; i < std::ssize(host.load); ++i) {
         host.load[static_cast<std::size_t>(i)] =
-            choices / experts + (i % experts < choices % experts ? 1 : 0);
+            std::min(choices / experts + (i % experts < choices % experts ? 1 : 0), most_rows);
     }
 }
 
@@ -61,7 +61,8 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     copy_to_host(context, order, host.order);
     copy_to_host(context, load, host.load);
     context.compute.synchronize();
-    if (!context.backend.computes()) assume_even_routing(choices, group.size(), host);
+    if (!context.backend.computes())
+        assume_even_routing(routing.slots(), routing.most_rows, group.size(), host);
     return host;
 }
 
@@ -141,6 +142,7 @@ DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacit
     plan.layer = layer;
     plan.tokens = routing.expert.rows();
     plan.choices = routing.expert.cols();
+    plan.most_slots = routing.slots();
     HostView host = sort_and_gather(context, routing, layer);
     const LoadTable table{host.load, mesh.experts().size(), mesh.local_experts()};
     const i64 rank = mesh.experts().rank();

@@ -33,6 +33,7 @@ struct DispatchChunk {
 struct DispatchPlan {
     int layer = -1;  ///< names the collectives
     i64 tokens = 0, choices = 0, slots = 0;
+    i64 most_slots = 0;                 ///< slots() of the routing: what memory has room for, whatever is chosen
     i64 dropped = 0;                    ///< choices of -1 on this rank
     Tensor slot_of_choice;              ///< i32 [T,K]; -1: dropped
     std::vector<i64> load;              ///< [W,E] rows that rank w of the expert group sends to expert e

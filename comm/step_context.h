@@ -10,9 +10,10 @@ class Mesh;
 class RoutingObserver;
 
 enum class Phase : std::uint8_t {
-    train,      ///< keep what the backward needs
-    recompute,  ///< forward again inside a backward: same plan, statistics not counted a second time
-    evaluate,   ///< keep nothing, count nothing
+    train,       ///< keep what the backward needs
+    recompute,   ///< forward again inside a backward: same plan, statistics not counted a second time
+    evaluate,    ///< keep nothing, count nothing; nothing is drawn at random
+    count_only,  ///< a look ahead at what train will choose, routers' noise included; keep nothing
 };
 
 struct StepContext {

@@ -37,8 +37,9 @@ class BatchWindows {
         return count;
     }
 
-    /// The first `count` windows as a batch: token t of a window predicts token t+1.
-    [[nodiscard]] Batch load(i64 count) {
+    /// The first `count` windows as a batch: token t of a window predicts token t+1. `first_sequence` is the
+    /// first one's number in the global batch.
+    [[nodiscard]] Batch load(i64 count, i64 first_sequence) {
         for (i64 s = 0; s < count; ++s) {
             const i32* const window = windows_.data() + s * (seq_len_ + 1);
             std::copy_n(window, seq_len_, tokens_.as<i32>() + s * seq_len_);
@@ -48,6 +49,7 @@ class BatchWindows {
         const i64 rows = count * seq_len_;
         Batch batch{tokens_.slice_rows(0, rows), targets_.slice_rows(0, rows), count, seq_len_};
         if (!documents_.empty()) batch.first_key = first_key_.slice_rows(0, rows);
+        batch.first_sequence = first_sequence;
         return batch;
     }
 

@@ -6,6 +6,8 @@
 #include "launch/memory_estimate.h"
 #include "launch/micro_batches.h"
 #include "launch/trainer.h"
+#include "layers/balance.h"
+#include "layers/capacity.h"
 
 namespace moesaic {
 
@@ -111,6 +113,7 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
                     static_cast<long long>(spec.experts), static_cast<long long>(spec.hidden),
                     spec.expert_layers(), static_cast<long long>(spec.top_k), shared.c_str());
     }
+    if (spec.experts > 0) std::printf("router    %s\n", describe_router(spec).c_str());
     std::printf("layout    %d ranks on %d node%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
                 world, topology.nodes, topology.nodes == 1 ? "" : "s", expert_parallel,
                 world / expert_parallel, static_cast<long long>(spec.experts / expert_parallel));
@@ -125,9 +128,9 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
     std::printf(
         "traffic   per step over all ranks: exchange %s (at even routing), gradients and parameters %s\n",
         shown_bytes(traffic.exchange).c_str(), shown_bytes(traffic.gradients).c_str());
-    std::printf(
-        "balance   convention megatron: the auxiliary loss is 1 per layer at perfect balance (%d in all)\n",
-        spec.expert_layers());
+    if (spec.expert_layers() == 0) return;
+    std::printf("balance   %s\n", describe_balance(spec).c_str());
+    std::printf("capacity  %s\n", describe_capacity(spec).c_str());
 }
 
 }  // namespace moesaic

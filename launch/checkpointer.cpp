@@ -63,6 +63,11 @@ SafetensorsWriter::Summary write_shard(RankRuntime& runtime, const std::string& 
         writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.real(), parameter.shape);
         values[parameter.name] = parameter.value;
     }
+    for (const Buffer& buffer : runtime.store.buffers()) {
+        if (runtime.mesh->world().rank() != 0) break;
+        writer.declare(buffer.name, runtime.store.real(), buffer.shape);
+        values[buffer.name] = buffer.value;
+    }
     for (const std::string& name : std::vector<std::string>(writer.order())) {
         if (const auto bytes = state.find(name); bytes != state.end()) {
             writer.append(name, bytes->second.data(), static_cast<i64>(bytes->second.size()));
@@ -216,6 +221,8 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
             const Tensor first = moment(kFirstMomentSuffix), second = moment(kSecondMomentSuffix);
             runtime.optimizer->load_state(context, parameter, {value, first, second});
         }
+        for (Buffer& buffer : runtime.store.buffers())
+            reader.read(buffer.name, buffer.value, Conversion::floating);
         runtime.store.pack(*runtime.compute);
     });
     return position;

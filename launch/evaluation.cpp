@@ -69,7 +69,7 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
         const MicroBatches::Part part = batches.part(i, world.rank());
         source(part.first, part.count, windows.host());
-        const Batch batch = windows.load(part.count);
+        const Batch batch = windows.load(part.count, part.first);
         ModelSaved unused;
         const ForwardResult result = runtime.model.forward(context, batch, unused);
         runtime.compute->synchronize();

@@ -61,6 +61,14 @@ double relative_difference(double value, double reference) {
     return std::abs(value - reference) / std::max(std::abs(reference), 1e-300);
 }
 
+/// The worst of the four balance losses.
+double balance_difference(const StepResult& mine, const StepResult& single) {
+    return std::max({relative_difference(mine.loss_aux, single.loss_aux),
+                     relative_difference(mine.loss_z, single.loss_z),
+                     relative_difference(mine.loss_importance, single.loss_importance),
+                     relative_difference(mine.loss_load, single.loss_load)});
+}
+
 double relative_l2(const std::vector<double>& value, const std::vector<double>& reference) {
     if (value.size() != reference.size()) return std::numeric_limits<double>::infinity();
     double difference = 0, norm = 0;
@@ -145,12 +153,12 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     result.grad_norm = mine.first.grad_norm;
     result.loss_bits =
         mine.first.sequence_loss == single.first.sequence_loss && mine.first.loss == single.first.loss;
-    result.routing_equal = mine.first.expert_counts == single.first.expert_counts;
+    result.routing_equal =
+        mine.first.expert_counts == single.first.expert_counts && mine.first.dropped == single.first.dropped;
     result.routing_as_reference = mine.first.expert_counts == reference.first.expert_counts;
     result.norm_same_on_ranks = std::all_of(mine.rank_norms.begin(), mine.rank_norms.end(),
                                             [&](double norm) { return norm == mine.rank_norms[0]; });
-    result.balance_difference = std::max(relative_difference(mine.first.loss_aux, single.first.loss_aux),
-                                         relative_difference(mine.first.loss_z, single.first.loss_z));
+    result.balance_difference = balance_difference(mine.first, single.first);
     // Where a near tie fell the other way in f64, gradients are only comparable with the one-rank run; in
     // bf16 some always do, and the tolerance has room for them.
     const Outcome& truth = result.routing_as_reference || tolerances.whole ? reference : single;

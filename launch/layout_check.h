@@ -26,7 +26,7 @@ struct LayoutResult {
     bool norm_same_on_ranks = false;  ///< the clip norm is one number on all ranks, to the last bit
     /// Expert gradients are the one-rank run's bits; only asked where experts have no replicas.
     bool expert_bits = true;
-    double balance_difference = 0;  ///< relative, auxiliary and z loss, the worse
+    double balance_difference = 0;  ///< relative, the worst of the balance losses
     double norm_difference = 0;     ///< relative to f64
     /// Relative L2 of the worst tensor against f64, or of all tensors (LayoutTolerances::whole).
     double gradient_difference = 0;

@@ -10,7 +10,7 @@ ParameterCounts count_parameters(const ModelSpec& spec) {
     if (spec.qk_norm == QkNorm::head) attention += 2 * spec.head_dim;
     const i64 expert = spec.feed_forward_parameters(spec.hidden);
     const i64 dense = spec.feed_forward_parameters(spec.dense_hidden);
-    const i64 router = spec.width * spec.experts;
+    const i64 router = router_traits(spec.router).matrices * spec.width * spec.experts;
     const i64 expert_layers = spec.expert_layers(), dense_layers = spec.layers - expert_layers;
     const i64 tables = spec.vocabulary * spec.width * (spec.tie_embeddings ? 1 : 2);
     // Every token visits them.

@@ -3,7 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
+
+#include "layers/capacity.h"
 
 namespace moesaic {
 
@@ -23,6 +26,49 @@ int cores_of_this_process() {
     CPU_ZERO(&cores);
     if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+BalanceSpec resolve_balance(const BalanceConfig& balance) {
+    const BalanceScope scope = balance.scope == "sequence" ? BalanceScope::sequence
+                               : balance.scope == "global" ? BalanceScope::global
+                                                           : BalanceScope::micro;
+    const BalanceConvention convention = balance.convention == "gshard" ? BalanceConvention::gshard
+                                         : balance.convention == "hf"   ? BalanceConvention::hf
+                                         : balance.convention == "switch"
+                                             ? BalanceConvention::switch_transformer
+                                             : BalanceConvention::megatron;
+    return {balance.aux, balance.z, scope, convention, balance.importance, balance.load};
+}
+
+std::optional<CapacitySpec> resolve_capacity(const CapacityConfig& capacity) {
+    if (capacity.dropless) return {};
+    using Rounding = CapacityRounding;
+    const std::string& name = capacity.rounding;
+    const Rounding rounding = name == "floor"        ? Rounding::floor
+                              : name == "tutel"      ? Rounding::tutel
+                              : name == "fastmoe"    ? Rounding::fastmoe
+                              : name == "colossalai" ? Rounding::colossalai
+                              : name == "olmo"       ? Rounding::olmo
+                                                     : Rounding::ceil;
+    return CapacitySpec{capacity.factor,
+                        capacity.policy == "position" ? DropPolicy::position : DropPolicy::probability,
+                        rounding,
+                        capacity.per == "micro" ? CapacityScope::micro : CapacityScope::sequence,
+                        capacity.renormalize,
+                        capacity.pad};
+}
+
+/// Padded experts get all their rows at once; as a multiple of the mean that is the same on every layout.
+void check_padding(const ModelSpec& spec) {
+    if (spec.experts == 0 || !spec.capacity || !spec.capacity->pad) return;
+    const i64 rows = spec.experts * most_rows_of_micro_batch(spec);
+    if (rows <= receive_capacity(spec.micro_tokens(), spec.top_k, spec.receive_budget)) return;
+    const double multiple = static_cast<double>(rows) / static_cast<double>(spec.micro_tokens() * spec.top_k);
+    throw UserError(
+        fmt::format("model.moe.capacity.pad: padded experts take {:.4g} times the mean number of "
+                    "rows at once, parallel.receive_budget admits {:g} times; "
+                    "parallel.receive_budget: {:.4g}, or pad: false",
+                    multiple, spec.receive_budget, std::ceil(100 * multiple) / 100));
 }
 
 }  // namespace
@@ -51,6 +97,42 @@ int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int wor
     return choose_expert_parallel(experts, world, ranks_per_node);
 }
 
+namespace {
+
+RouterSpec resolve_router(const Config& config) {
+    const RouterConfig& given = config.model.moe.router;
+    RouterSpec router;
+    router.kind = given.kind;
+    if (given.score == "sigmoid") router.score = RouterScore::sigmoid;
+    if (given.score == "softmax_over_top_k") router.score = RouterScore::softmax_over_top_k;
+    router.normalize = config.model.moe.normalized();
+    router.scale = given.scale;
+    router.groups = given.groups;
+    router.top_groups = given.top_groups;
+    router.group_score = given.group_score == "top1" ? GroupScore::top1 : GroupScore::top2_sum;
+    router.bias_rate = given.bias_rate;
+    router.bias_recentre = given.bias_recentre;
+    router.jitter = given.jitter;
+    router.sinkhorn_iterations = given.sinkhorn_iterations;
+    router.sinkhorn_per_sequence = given.sinkhorn_scope == "sequence";
+    router.learn_prototypes = given.prototypes == "learnt";
+    router.hash_seed = static_cast<u64>(given.hash_seed);
+    router.trace = given.trace;
+    router.seed = static_cast<u64>(config.run.seed);
+    return router;
+}
+
+/// Losses that a router has nothing to be trained by, or nothing to measure, count for nothing.
+void leave_out_idle_losses(ModelSpec& spec) {
+    const RouterTraits traits = router_traits(spec.router);
+    if (!traits.has_logits) spec.balance.z = 0;
+    if (traits.learns) return;
+    spec.balance.aux = spec.balance.z = 0;
+    spec.balance.importance = spec.balance.load = 0;
+}
+
+}  // namespace
+
 ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     const ModelConfig& model = config.model;
     ModelSpec spec;
@@ -76,18 +158,15 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.every = static_cast<int>(model.moe.every);
     spec.shared_experts = model.moe.shared_experts;
     spec.shared_gate = model.moe.shared_gate;
-    spec.router = {
-        model.moe.router.kind,
-        model.moe.router.score == "softmax" ? RouterScore::softmax : RouterScore::softmax_over_top_k,
-        model.moe.router.normalize.value_or(model.moe.top_k > 1)};
-    spec.balance = {model.moe.balance.aux, model.moe.balance.z,
-                    model.moe.balance.scope == "sequence" ? BalanceScope::sequence
-                    : model.moe.balance.scope == "global" ? BalanceScope::global
-                                                          : BalanceScope::micro};
+    spec.router = resolve_router(config);
+    spec.balance = resolve_balance(model.moe.balance);
+    spec.capacity = resolve_capacity(model.moe.capacity);
+    leave_out_idle_losses(spec);
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
     spec.recompute = config.train.recompute == "layer";
+    check_padding(spec);
     return spec;
 }
 

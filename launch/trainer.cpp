@@ -6,6 +6,8 @@
 #include <csignal>
 #include <fstream>
 
+#include "layers/balance.h"
+#include "layers/capacity.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -65,6 +67,8 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       start_(Clock::now()) {
     if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
     begin();
+    if (config_.metrics.record_routing != "none" && run.spec.experts > 0)
+        training_.record_routing(config_.metrics.record_routing);
 }
 
 bool Trainer::due(i64 step, i64 every) const {
@@ -115,6 +119,8 @@ void Trainer::begin() {
     record.host = host_name();
     record.parameters = counts.total;
     record.active_parameters = counts.active;
+    record.balance = describe_balance(run_.spec);
+    if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
     sinks_.write(record);
 }
 
@@ -199,6 +205,8 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.exchange_ms = slowest[1] * 1e3;
     record.exchange_bytes = bytes;
     record.flops_utilization = model_flops_per_token(run_.spec) * tokens / seconds / peak_flops_;
+    if (run_.spec.balance.importance > 0) record.loss_importance = result.loss_importance;
+    if (run_.spec.balance.load > 0) record.loss_load = result.loss_load;
     record.dropped_fraction = watch_.dropped_fraction();
     record.memory_bytes = static_cast<i64>(slowest[2]);
     record.load_max_over_mean = watch_.worst_max_over_mean();

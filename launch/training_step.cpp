@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "launch/batch_sums.h"
 #include "runtime/schedule.h"
 
 namespace moesaic {
@@ -9,14 +10,15 @@ namespace moesaic {
 namespace {
 
 /// What a record holds of one MoE layer's router: sums over a micro-batch.
-enum RouterSum : i64 { kWeights, kChoices, kDropped, kFirstWeights, kEntropies, kTokens, kRouterSums };
+enum RouterSum : i64 { kWeights, kChoices, kFirstWeights, kEntropies, kTokens, kRouterSums };
 
 /// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
-/// carries it all: per micro-step [aux, z, the sums of each MoE layer's router, loss of each sequence], and
-/// whether it has to stop.
+/// carries it all: per micro-step [aux, z, importance, load, the sums of each MoE layer's router, loss of each
+/// sequence], and whether it has to stop.
 struct RecordLayout {
+    static constexpr i64 routers = 4;
     RecordLayout(const MicroBatches& batches, i64 moe_layers)
-        : losses(2 + kRouterSums * moe_layers),
+        : losses(routers + kRouterSums * moe_layers),
           stride(losses + batches.size),
           stop(batches.micro_steps() * stride) {}
     i64 losses, stride, stop;
@@ -31,19 +33,18 @@ Schedule schedule_of(const Config& config) {
     return {kind, config.optimizer.lr, given.warmup, given.floor, config.train.steps};
 }
 
-/// Adds `member` of each layer's statistics, one layer after the other.
-void add_counts(const ForwardResult& result, std::vector<i64> RouterStatistics::*member,
-                std::vector<i64>& counts) {
+/// Adds to `counts`: [MoE layers, E] choices, then [MoE layers] dropped ones.
+void add_counts(const std::vector<RouterStatistics>& routers, std::vector<i64>& counts) {
     auto count = counts.begin();
-    for (const RouterStatistics& router : result.routers) {
-        for (const i64 choices : router.*member) *count++ += choices;
+    for (const RouterStatistics& router : routers) {
+        for (const i64 choices : router.counts) *count++ += choices;
     }
+    for (const RouterStatistics& router : routers) *count++ += router.dropped;
 }
 
 void write_router(const RouterStatistics& router, double* sums) {
     sums[kWeights] = router.weight_sum;
     sums[kChoices] = static_cast<double>(router.choices);
-    sums[kDropped] = static_cast<double>(router.dropped);
     if (!router.entropy_sum) return;
     sums[kFirstWeights] = *router.first_weight_sum;
     sums[kEntropies] = *router.entropy_sum;
@@ -52,15 +53,26 @@ void write_router(const RouterStatistics& router, double* sums) {
 
 RouterMeans means_of(const double* sums) {
     RouterMeans means;
-    if (sums[kChoices] > 0) {
-        means.weight = sums[kWeights] / sums[kChoices];
-        means.dropped = sums[kDropped] / sums[kChoices];
-    }
+    if (sums[kChoices] > 0) means.weight = sums[kWeights] / sums[kChoices];
     if (sums[kTokens] > 0) {
         means.first_weight = sums[kFirstWeights] / sums[kTokens];
         means.entropy = sums[kEntropies] / sums[kTokens];
     }
     return means;
+}
+
+void set_dropped_shares(StepResult& result) {
+    if (result.routers.empty()) return;
+    const std::size_t experts = result.expert_counts.size() / result.routers.size();
+    auto first = result.expert_counts.begin();
+    for (std::size_t layer = 0; layer < result.routers.size(); ++layer) {
+        const auto last = first + static_cast<std::ptrdiff_t>(experts);
+        const i64 choices = std::reduce(first, last, i64{0});
+        if (choices > 0)
+            result.routers[layer].dropped =
+                static_cast<double>(result.dropped[layer]) / static_cast<double>(choices);
+        first = last;
+    }
 }
 
 }  // namespace
@@ -81,9 +93,31 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dat
                                               config.train.batch_sequences, first, count, windows);
                    }) {}
 
+void TrainingStep::record_routing(const std::string& file) {
+    const ModelSpec& spec = runtime_.model.spec();
+    trace_.emplace(file,
+                   RoutingTraceShape{config_.train.steps, spec.expert_layers(),
+                                     config_.train.batch_sequences * config_.task.data.seq_len,
+                                     router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k});
+}
+
+void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved) {
+    std::vector<i32> experts;
+    i64 layer = 0;
+    for (const Block::Saved& block : saved.blocks) {
+        const ConstTensorView chosen = block.experts.routing.expert;
+        if (!block.experts.routing.expert) continue;  // no experts in this block
+        experts.resize(static_cast<std::size_t>(chosen.elements()));
+        if (!experts.empty())
+            context.backend.copy(context.compute, chosen, view_of(experts.data(), chosen.shape));
+        context.compute.synchronize();
+        trace_->write(context.step, layer++, part.first * config_.task.data.seq_len, experts);
+    }
+}
+
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
     batches_(step, part.first, part.count, windows_.host());
-    return windows_.load(part.count);
+    return windows_.load(part.count, part.first);
 }
 
 i64 TrainingStep::count_targets(i64 step) {
@@ -108,15 +142,19 @@ void TrainingStep::sum_counts(std::vector<i64>& counts) {
     runtime_.exchange->synchronize();
 }
 
-void TrainingStep::count_experts(i64 step, GlobalBatch& global) {
-    StepContext context = runtime_.context(Phase::evaluate, step);
-    const int rank = runtime_.mesh->world().rank();
+bool TrainingStep::balances_globally() const {
+    return runtime_.model.spec().balance.scope == BalanceScope::global;
+}
+
+void TrainingStep::look_ahead(i64 step, GlobalBatch& global) {
+    StepContext context = runtime_.context(Phase::count_only, step);
+    Communicator& world = runtime_.mesh->world();
+    BatchSums sums(micro_batches_, runtime_.model.spec());
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
-        ModelSaved unused;
-        add_counts(runtime_.model.forward(context, load_batch(step, micro_batches_.part(i, rank)), unused),
-                   &RouterStatistics::balance_counts, global.expert_counts);
+        const Batch batch = load_batch(step, micro_batches_.part(i, world.rank()));
+        sums.add(i, runtime_.model.count_choices(context, batch));
     }
-    sum_counts(global.expert_counts);
+    sums.gather(world, *runtime_.exchange, global);
 }
 
 StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
@@ -125,14 +163,11 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     GlobalBatch global;
     global.tokens = config_.train.batch_sequences * config_.task.data.seq_len;
     global.targets = count_targets(step);
-    if (runtime_.model.spec().balance.scope == BalanceScope::global) {
-        global.expert_counts.assign(static_cast<std::size_t>(count_slots), 0);
-        count_experts(step, global);
-    }
+    if (balances_globally() && micro_batches_.micro_steps() > 1) look_ahead(step, global);
     runtime_.store.zero_gradients(*runtime_.compute);
     const RecordLayout layout(micro_batches_, moe_layers);
     std::vector<double> record(static_cast<std::size_t>(layout.size()), 0.0);
-    std::vector<i64> counts(static_cast<std::size_t>(count_slots), 0);
+    std::vector<i64> counts(static_cast<std::size_t>(count_slots + moe_layers), 0);
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         micro_step(step, i, global, record, counts);
     }
@@ -141,7 +176,11 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     record.back() = stop_here ? 1.0 : 0.0;
     sum_counts(counts);
     StepResult result = gather_results(record);
-    result.expert_counts = std::move(counts);
+    result.dropped.assign(counts.begin() + count_slots, counts.end());
+    counts.resize(static_cast<std::size_t>(count_slots));
+    result.expert_counts = counts;
+    set_dropped_shares(result);
+    expert_counts_ = std::move(counts);
     result.targets = global.targets;
     result.loss = std::accumulate(result.sequence_loss.begin(), result.sequence_loss.end(), 0.0) /
                   static_cast<double>(std::max<i64>(global.targets, 1));
@@ -149,7 +188,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     return result;
 }
 
-void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record,
+void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                               std::vector<i64>& counts) {
     const i64 seq_len = config_.task.data.seq_len;
     const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers());
@@ -157,17 +196,25 @@ void TrainingStep::micro_step(i64 step, i64 index, const GlobalBatch& global, st
     StepContext context = runtime_.context(Phase::train, step);
     ModelSaved saved;
     const ForwardResult result = runtime_.model.forward(context, load_batch(step, part), saved);
+    if (trace_) write_trace(context, part, saved);
     runtime_.compute->synchronize();
+    if (balances_globally() && micro_batches_.micro_steps() == 1) {
+        BatchSums sums(micro_batches_, runtime_.model.spec());
+        sums.add(0, result.routers);
+        sums.gather(runtime_.mesh->world(), *runtime_.exchange, global);
+    }
     double* const mine = record.data() + index * layout.stride;
     const BalanceTerms balance = runtime_.model.balance(saved, global);
     mine[0] = balance.aux;
     mine[1] = balance.z;
+    mine[2] = balance.importance;
+    mine[3] = balance.load;
     for (i64 s = 0; s < part.count; ++s) {
         const double* const losses = result.token_loss.as<double>() + s * seq_len;
         mine[layout.losses + s] = std::accumulate(losses, losses + seq_len, 0.0);
     }
-    add_counts(result, &RouterStatistics::counts, counts);
-    double* sums = mine + 2;
+    add_counts(result.routers, counts);
+    double* sums = mine + RecordLayout::routers;
     for (const RouterStatistics& router : result.routers) {
         write_router(router, sums);
         sums += kRouterSums;
@@ -192,17 +239,19 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
     runtime_.exchange->synchronize();
     StepResult result;
     result.sequence_loss.reserve(static_cast<std::size_t>(micro_batches_.sequences));
-    std::vector<double> routers(static_cast<std::size_t>(layout.losses - 2), 0.0);
+    std::vector<double> routers(static_cast<std::size_t>(layout.losses - RecordLayout::routers), 0.0);
     // Micro-batch order, not rank order: these sums are the same bits on every layout.
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         for (int rank = 0; rank < world.size(); ++rank) {
             const double* const part = all.data() + rank * layout.size() + i * layout.stride;
             result.loss_aux += part[0];
             result.loss_z += part[1];
+            result.loss_importance += part[2];
+            result.loss_load += part[3];
             const i64 count = micro_batches_.part(i, rank).count;
             result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses,
                                         part + layout.losses + count);
-            for (std::size_t j = 0; j < routers.size(); ++j) routers[j] += part[2 + j];
+            for (std::size_t j = 0; j < routers.size(); ++j) routers[j] += part[RecordLayout::routers + j];
         }
     }
     for (std::size_t first = 0; first < routers.size(); first += kRouterSums) {
@@ -221,6 +270,7 @@ double TrainingStep::update(i64 step, double grad_norm) {
     const double factor = clip ? std::min(1.0, *clip / (grad_norm + 1e-6)) : 1.0;
     StepContext context = runtime_.context(Phase::train, step);
     runtime_.optimizer->step(context, lr, factor, step);
+    runtime_.model.update_routers(context, expert_counts_);
     return lr;
 }
 

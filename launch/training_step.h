@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "comm/routing_trace.h"
 #include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
@@ -26,10 +27,12 @@ struct StepResult {
     double loss = 0;      ///< cross-entropy, nats per unmasked target of the global batch
     double loss_aux = 0;  ///< balance loss without its coefficient, summed over layers
     double loss_z = 0;
+    double loss_importance = 0, loss_load = 0;  ///< 0 where they have no coefficient
     double grad_norm = 0;
     i64 targets = 0;
     std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets, nats
     std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
+    std::vector<i64> dropped;           ///< [MoE layers] of those choices, for lack of capacity
     std::vector<RouterMeans> routers;   ///< [MoE layers]
     bool stop_requested = false;        ///< some rank was told to stop
 };
@@ -46,23 +49,27 @@ class TrainingStep {
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
     /// `step` (from 1).
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
-    /// Collective over the world. Clips and updates; returns the learning rate. Needs forward_backward of the
-    /// same step.
+    /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
+    void record_routing(const std::string& file);
+    /// Collective over the world. Clips and updates weights and routers; returns the learning rate. Needs
+    /// forward_backward of the same step.
     double update(i64 step, double grad_norm);
 
     [[nodiscard]] const MicroBatches& micro_batches() const { return micro_batches_; }
 
   private:
+    [[nodiscard]] bool balances_globally() const;
     [[nodiscard]] Batch load_batch(i64 step, MicroBatches::Part part);
     /// Collective over the world where task.data.document_mask is set: targets of the global batch that are
     /// not masked.
     [[nodiscard]] i64 count_targets(i64 step);
-    /// Collective over the world: forward passes alone, for exact counts of the whole batch (scope `global`).
-    void count_experts(i64 step, GlobalBatch& global);
+    /// Collective over the world: forward passes alone, for exact sums over the whole batch (scope `global`).
+    void look_ahead(i64 step, GlobalBatch& global);
     /// Collective over the world. Forward and backward of this rank's micro-batch `index`; adds to `record`
-    /// and `counts`.
-    void micro_step(i64 step, i64 index, const GlobalBatch& global, std::vector<double>& record,
+    /// and `counts`. A step's only micro-step completes `global` itself.
+    void micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                     std::vector<i64>& counts);
+    void write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved);
     /// Collective over the world.
     void sum_counts(std::vector<i64>& counts);
     /// Collective over the world: every rank's record becomes the step's numbers.
@@ -73,6 +80,8 @@ class TrainingStep {
     BatchSource batches_;
     MicroBatches micro_batches_;
     BatchWindows windows_;
+    std::vector<i64> expert_counts_;  // of the last batch
+    std::optional<RoutingTraceWriter> trace_;
 };
 
 }  // namespace moesaic

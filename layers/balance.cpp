@@ -1,6 +1,7 @@
 #include "layers/balance.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace moesaic {
 
@@ -80,7 +81,73 @@ class Counts {
     bool all_layers_;
 };
 
+/// A sum by expert whose evenness is measured: rows of E for each object, or one of the whole batch.
+struct Sums {
+    const ModelSpec& spec;
+    std::span<const RouterTotals* const> layers;
+    std::vector<double> RouterTotals::*local;
+    std::span<const double> global;
+
+    [[nodiscard]] std::span<const double> row(std::size_t layer, std::size_t object) const {
+        const auto experts = static_cast<std::size_t>(spec.experts);
+        if (is_global(spec)) return global.subspan(layer * experts, experts);
+        return std::span<const double>(layers[layer]->*local).subspan(object * experts, experts);
+    }
+    [[nodiscard]] double object_tokens(std::size_t layer, double tokens) const {
+        return is_global(spec) ? tokens : static_cast<double>(layers[layer]->rows_per_object);
+    }
+};
+
+struct Variation {
+    double mean = 0, variance = 0;
+};
+
+Variation variation_of(std::span<const double> values) {
+    const auto count = static_cast<double>(values.size());
+    Variation result;
+    for (const double value : values) result.mean += value / count;
+    for (const double value : values)
+        result.variance += (value - result.mean) * (value - result.mean) / count;
+    return result;
+}
+
+/// Squared coefficient of variation. The variance, never its root: the root has no derivative where all is
+/// even.
+double squared_variation(std::span<const double> values) {
+    const Variation of = variation_of(values);
+    return of.mean == 0 ? 0 : of.variance / (of.mean * of.mean);
+}
+
+/// Appends coefficient * d (variance / mean^2) / d value of each expert.
+void append_variation_slopes(std::span<const double> values, double coefficient,
+                             std::vector<double>& slopes) {
+    const auto count = static_cast<double>(values.size());
+    const Variation of = variation_of(values);
+    for (const double value : values) {
+        const double slope =
+            of.mean == 0 ? 0 : 2 / (count * of.mean * of.mean) * (value - of.mean - of.variance / of.mean);
+        slopes.push_back(coefficient * slope);
+    }
+}
+
+/// A micro-batch's share of one layer's loss.
+double variation_share(const Sums& sums, std::size_t layer, double tokens) {
+    const RouterTotals& totals = *sums.layers[layer];
+    if (is_global(sums.spec))
+        return static_cast<double>(totals.tokens) / tokens * squared_variation(sums.row(layer, 0));
+    double share = 0;
+    for (i64 object = 0; object < totals.tokens / totals.rows_per_object; ++object) {
+        share += sums.object_tokens(layer, tokens) / tokens *
+                 squared_variation(sums.row(layer, static_cast<std::size_t>(object)));
+    }
+    return share;
+}
+
 }  // namespace
+
+i64 RouterTotals::chosen() const {
+    return std::accumulate(host_counts.begin(), host_counts.end(), i64{0});
+}
 
 RouterTotals sum_router(StepContext& context, const ModelSpec& spec, i64 seq_len, const RouterOutput& output,
                         const Routing& routing) {
@@ -127,6 +194,8 @@ RouterTotals sum_router(StepContext& context, const ModelSpec& spec, i64 seq_len
 BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
                            const GlobalBalance& global) {
     const Counts counts(spec, layers, global);
+    const Sums weight{spec, layers, &RouterTotals::weight_sum, global.weight};
+    const Sums load{spec, layers, &RouterTotals::load_sum, global.load};
     const auto experts = static_cast<std::size_t>(spec.experts);
     const double scale = scale_per_count(spec, layers, global.tokens);
     BalanceTerms sum;
@@ -141,6 +210,8 @@ BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* 
         double z = 0;
         for (const double one : totals.z_sum) z += one / global.tokens;
         sum.z += z;
+        if (spec.balance.importance > 0) sum.importance += variation_share(weight, layer, global.tokens);
+        if (spec.balance.load > 0) sum.load += variation_share(load, layer, global.tokens);
     }
     return sum;
 }
@@ -150,13 +221,25 @@ void balance_factors(const ModelSpec& spec, std::span<const RouterTotals* const>
     const Counts counts(spec, layers, global);
     const auto experts = static_cast<std::size_t>(spec.experts);
     to.rows = static_cast<i64>(counts.rows());
-    to.factors.clear();
+    to.probability.clear();
+    to.weight.clear();
+    to.load.clear();
     const double scale = spec.balance.aux * scale_per_count(spec, layers, global.tokens);
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    for (std::size_t layer = 0; layer < layers.size() && spec.balance.aux > 0; ++layer) {
         for (std::size_t i = 0; i < counts.rows() * experts; ++i) {
-            to.factors.push_back(scale * static_cast<double>(counts.at(layer, i / experts, i % experts)));
+            to.probability.push_back(scale * static_cast<double>(counts.at(layer, i / experts, i % experts)));
         }
     }
+    const auto append = [&](const Sums& sums, double coefficient, std::vector<double>& factors) {
+        for (std::size_t layer = 0; layer < layers.size() && coefficient > 0; ++layer) {
+            for (std::size_t row = 0; row < counts.rows(); ++row) {
+                const double share = sums.object_tokens(layer, global.tokens) / global.tokens;
+                append_variation_slopes(sums.row(layer, row), coefficient * share, factors);
+            }
+        }
+    };
+    append({spec, layers, &RouterTotals::weight_sum, global.weight}, spec.balance.importance, to.weight);
+    append({spec, layers, &RouterTotals::load_sum, global.load}, spec.balance.load, to.load);
 }
 
 double perfect_balance(const ModelSpec& spec) {
@@ -175,6 +258,13 @@ std::string_view name_of(BalanceConvention convention) {
             return "switch";
     }
     return "";
+}
+
+std::string describe_balance(const ModelSpec& spec) {
+    if (spec.expert_layers() == 0) return "";
+    return fmt::format("convention {}, {} at perfect balance{}", name_of(spec.balance.convention),
+                       perfect_balance(spec),
+                       couples_layers(spec) ? "" : fmt::format(" ({} layers)", spec.expert_layers()));
 }
 
 }  // namespace moesaic

@@ -16,6 +16,7 @@ namespace moesaic {
 /// them, before any capacity drops some.
 struct RouterTotals {
     i64 tokens = 0, choices = 0;
+    i64 dropped = 0;                      ///< choices that a capacity dropped; set by the layer
     i64 rows_per_object = 1;              ///< T_o; objects O = tokens / rows_per_object
     std::vector<i64> host_counts;         ///< [O,E] (token, choice) pairs
     std::vector<i64> balance_counts;      ///< [O,E] those that the convention counts
@@ -23,12 +24,14 @@ struct RouterTotals {
     std::vector<double> weight_sum;       ///< [O,E] weights of an expert's choices: its importance
     std::vector<double> load_sum;         ///< [O,E] of RouterSaved::load_probability
     std::vector<double> z_sum;            ///< [O] of logsumexp(logits)^2
+
+    [[nodiscard]] i64 chosen() const;  ///< of `choices` those that name an expert
 };
 
 /// Derivatives of the balance losses, coefficients and every other scale included, with respect to what a
 /// router computed for a token t of object o. Each f64 [O,E], or one row for all objects.
 struct BalanceTarget {
-    ConstTensorView factor;         ///< d loss / d probability[t,e]
+    ConstTensorView factor;         ///< d loss / d probability[t,e]; empty: none
     ConstTensorView weight_factor;  ///< d loss / d weight of a choice of e; the layer adds it; empty: none
     ConstTensorView load_factor;    ///< d loss / d load_probability[t,e]; empty: none
     i64 rows_per_object = 1;
@@ -69,14 +72,18 @@ struct RouterOutput {
 /// GShard, algorithm 1, with DeepSpeed's factor of E^2; Fedus et al. 2021, eq. 4; Hugging Face's
 /// load_balancing_loss_func. At scope global the batch is one object.
 /// `z` is the mean over tokens of logsumexp(logits)^2, summed over layers (Zoph et al. 2022, eq. 5).
+/// `importance` and `load` are the squared coefficient of variation, variance / mean^2 over the experts, of
+/// the sums of weights and of load probabilities (Shazeer et al. 2017, eq. 7 and 11), T_o/N of each object,
+/// summed over layers; 0 at perfect balance.
 /// `layers`: the totals of each layer with experts, in order; as many objects in each.
 [[nodiscard]] BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
                                          const GlobalBalance& global);
 
-/// Derivatives of the losses times their coefficients, for all layers.
+/// Derivatives of the losses times their coefficients, for all layers: each [expert layers * rows, E], empty
+/// where the coefficient is 0.
 struct BalanceFactors {
-    i64 rows = 0;                 ///< of each layer: O, or 1 at scope global
-    std::vector<double> factors;  ///< [expert layers * rows, E]
+    i64 rows = 0;  ///< of each layer: O, or 1 at scope global
+    std::vector<double> probability, weight, load;
 };
 /// Overwrites `to`, keeping its memory.
 void balance_factors(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
@@ -85,5 +92,7 @@ void balance_factors(const ModelSpec& spec, std::span<const RouterTotals* const>
 /// Value of `aux` summed over layers where every expert is chosen as often and is as probable as any other.
 [[nodiscard]] double perfect_balance(const ModelSpec& spec);
 [[nodiscard]] std::string_view name_of(BalanceConvention convention);
+/// In words, e.g. "convention hf, 2 at perfect balance"; empty for a dense model.
+[[nodiscard]] std::string describe_balance(const ModelSpec& spec);
 
 }  // namespace moesaic

@@ -18,13 +18,13 @@ Block::Block(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange* excha
 
 Tensor Block::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     saved.attention_in = input_norm_.forward(context, in, saved.input_norm);
-    const LayerInput attention_in{saved.attention_in, in.seq_len, in.first_key};
+    const LayerInput attention_in = in.with(saved.attention_in);
     saved.middle = attention_.forward(context, attention_in, saved.attention);
     context.backend.add(context.compute, in.x, saved.middle);
 
-    const LayerInput middle{saved.middle, in.seq_len};
+    const LayerInput middle = in.with(saved.middle);
     saved.feed_forward_in = post_norm_.forward(context, middle, saved.post_norm);
-    const LayerInput feed_forward_in{saved.feed_forward_in, in.seq_len};
+    const LayerInput feed_forward_in = in.with(saved.feed_forward_in);
     Tensor y = experts_ ? experts_->forward(context, feed_forward_in, saved.experts)
                         : dense_->forward(context, feed_forward_in, saved.dense);
     context.backend.add(context.compute, saved.middle, y);
@@ -35,14 +35,15 @@ Block::Saved Block::keep_decisions(Saved saved) {
     Saved kept;
     kept.experts.router = std::move(saved.experts.router);
     kept.experts.routing = std::move(saved.experts.routing);
+    kept.experts.kept = std::move(saved.experts.kept);
     kept.experts.plan = std::move(saved.experts.plan);
     return kept;
 }
 
 Tensor Block::backward(StepContext& context, const LayerInput& in, ConstTensorView dy, Saved& saved) const {
-    const LayerInput feed_forward_in{saved.feed_forward_in, in.seq_len};
-    const LayerInput middle{saved.middle, in.seq_len};
-    const LayerInput attention_in{saved.attention_in, in.seq_len, in.first_key};
+    const LayerInput feed_forward_in = in.with(saved.feed_forward_in);
+    const LayerInput middle = in.with(saved.middle);
+    const LayerInput attention_in = in.with(saved.attention_in);
     Tensor d_feed_forward_in = experts_ ? experts_->backward(context, feed_forward_in, dy, saved.experts)
                                         : dense_->backward(context, feed_forward_in, dy, saved.dense);
     Tensor d_middle = post_norm_.backward(context, middle, d_feed_forward_in, saved.post_norm);

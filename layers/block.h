@@ -38,6 +38,11 @@ class Block {
     /// What phase `recompute` cannot bring back: the router's decision and its statistics.
     [[nodiscard]] static Saved keep_decisions(Saved saved);
 
+    /// Router::update; the block has experts.
+    void update_router(StepContext& context, std::span<const i64> counts) const {
+        experts_->update_router(context, counts);
+    }
+
     [[nodiscard]] bool has_experts() const { return experts_.has_value(); }
     /// Only where the block has experts.
     [[nodiscard]] const Router& router() const { return experts_->router(); }

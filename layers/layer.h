@@ -17,6 +17,15 @@ struct LayerInput {
     i64 seq_len = 1;    ///< rows of one sequence; T is a multiple
     /// i32 [T] the first row that attention of row t may read; empty: the sequence's first.
     ConstTensorView first_key{};
+    ConstTensorView token_ids{};  ///< i32 [T] what each row was embedded from
+    i64 first_token = 0;          ///< number of row 0 in the global batch, whatever the layout
+
+    /// The same tokens with another [T,H].
+    [[nodiscard]] LayerInput with(ConstTensorView other) const {
+        LayerInput in = *this;
+        in.x = other;
+        return in;
+    }
 };
 
 /// Parameters are declared in the constructor, so that their order is the order of construction. `saved`

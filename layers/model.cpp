@@ -8,9 +8,10 @@ namespace moesaic {
 namespace {
 
 /// [O,E] -> [E]; zeros where there is no object.
-std::vector<i64> sum_over_objects(const std::vector<i64>& counts, i64 experts) {
-    std::vector<i64> sums(static_cast<std::size_t>(experts), 0);
-    for (std::size_t i = 0; i < counts.size(); ++i) sums[i % sums.size()] += counts[i];
+template <class Number>
+std::vector<Number> sum_over_objects(const std::vector<Number>& values, i64 experts) {
+    std::vector<Number> sums(static_cast<std::size_t>(experts), Number{0});
+    for (std::size_t i = 0; i < values.size(); ++i) sums[i % sums.size()] += values[i];
     return sums;
 }
 
@@ -34,6 +35,12 @@ Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, Pla
     store.end_segment();
 }
 
+LayerInput Model::input_of(const ModelSaved& saved, std::size_t index) {
+    const Batch& batch = saved.batch;
+    return {saved.inputs[index], batch.seq_len, batch.first_key, batch.tokens,
+            batch.first_sequence * batch.seq_len};
+}
+
 /// Collective over mesh.experts(). Returns what the head reads [T,H].
 Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved) {
     MOESAIC_ASSERT(batch.tokens.elements() == batch.sequences * batch.seq_len,
@@ -49,8 +56,7 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
     EmbeddingLayer::Saved nothing;
     saved.inputs[0] = embedding_->forward(context, {batch.tokens, seq_len}, nothing);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        saved.inputs[i + 1] =
-            blocks_[i].forward(context, {saved.inputs[i], seq_len, batch.first_key}, saved.blocks[i]);
+        saved.inputs[i + 1] = blocks_[i].forward(context, input_of(saved, i), saved.blocks[i]);
         if (keep && spec_.recompute) saved.blocks[i] = Block::keep_decisions(std::move(saved.blocks[i]));
         if (keep) continue;
         saved.inputs[i].reset();
@@ -62,34 +68,48 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
 }
 
 ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSaved& saved) {
-    const bool keep = context.phase != Phase::evaluate;
+    const bool keep = context.phase == Phase::train;
     ForwardResult result;
     saved.normed = run_blocks(context, batch, keep, saved);
     saved.head.target = batch.targets;
     result.token_loss = head_->forward(context, {saved.normed, saved.batch.seq_len}, saved.head);
     result.token_wrong = std::move(saved.head.wrong);
     context.compute.synchronize();  // the routers' totals
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        if (!blocks_[i].has_experts()) continue;
-        const RouterTotals& totals = saved.blocks[i].experts.router.totals;
-        RouterStatistics& statistics = result.routers.emplace_back();
-        statistics.counts = sum_over_objects(totals.host_counts, spec_.experts);
-        statistics.balance_counts = sum_over_objects(totals.balance_counts, spec_.experts);
-        for (const double weight : totals.weight_sum) statistics.weight_sum += weight;
-        statistics.choices = totals.choices;
-        statistics.tokens = totals.tokens;
-        if (context.phase != Phase::train) continue;
-        statistics.dropped = saved.blocks[i].experts.plan.dropped;
-        const RouterConfidenceSums& confidence = saved.blocks[i].experts.router.confidence;
-        if (confidence.entropy.empty()) continue;
-        const auto sum = [](const std::vector<double>& parts) {
-            return std::accumulate(parts.begin(), parts.end(), 0.0);
-        };
-        statistics.entropy_sum = sum(confidence.entropy);
-        statistics.first_weight_sum = sum(confidence.first_weight);
-    }
+    result.routers = router_statistics(saved);
     if (!keep) saved = {};
     return result;
+}
+
+std::vector<RouterStatistics> Model::count_choices(StepContext& context, const Batch& batch) {
+    ModelSaved saved;
+    const Tensor unread = run_blocks(context, batch, false, saved);
+    context.compute.synchronize();  // the routers' totals
+    return router_statistics(saved);
+}
+
+std::vector<RouterStatistics> Model::router_statistics(const ModelSaved& saved) const {
+    const auto sum = [](const std::vector<double>& parts) {
+        return std::accumulate(parts.begin(), parts.end(), 0.0);
+    };
+    std::vector<RouterStatistics> all;
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+        if (!blocks_[i].has_experts()) continue;
+        const RouterSaved& router = saved.blocks[i].experts.router;
+        const RouterTotals& totals = router.totals;
+        RouterStatistics& statistics = all.emplace_back();
+        statistics.counts = sum_over_objects(totals.host_counts, spec_.experts);
+        statistics.balance_counts = sum_over_objects(totals.balance_counts, spec_.experts);
+        statistics.weights = sum_over_objects(totals.weight_sum, spec_.experts);
+        statistics.loads = sum_over_objects(totals.load_sum, spec_.experts);
+        statistics.weight_sum = sum(statistics.weights);
+        statistics.choices = totals.chosen();
+        statistics.dropped = totals.dropped;
+        statistics.tokens = totals.tokens;
+        if (router.confidence.entropy.empty()) continue;
+        statistics.entropy_sum = sum(router.confidence.entropy);
+        statistics.first_weight_sum = sum(router.confidence.first_weight);
+    }
+    return all;
 }
 
 Tensor Model::logits(StepContext& context, const Batch& batch) {
@@ -113,7 +133,11 @@ GlobalBalance Model::global_balance(const ModelSaved& saved, const GlobalBatch& 
     GlobalBalance balance;
     balance.tokens =
         static_cast<double>(std::max<i64>(defects_.local_balance_loss ? local : global.tokens, 1));
-    if (spec_.balance.scope == BalanceScope::global) balance.counts = global.expert_counts;
+    if (spec_.balance.scope == BalanceScope::global) {
+        balance.counts = global.expert_counts;
+        balance.weight = global.expert_weights;
+        balance.load = global.expert_loads;
+    }
     return balance;
 }
 
@@ -129,22 +153,30 @@ BalanceTerms Model::balance(const ModelSaved& saved, const GlobalBatch& global) 
     return balance_terms(spec_, router_totals(saved), global_balance(saved, global));
 }
 
-/// The forward of every micro-batch synchronises, so that the copy of the last one has run before
+/// The forward of every micro-batch synchronises, so that the copies of the last one have run before
 /// host_factors_ changes.
-Tensor Model::upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global) {
+Model::Factors Model::upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global) {
     const GlobalBalance balance = global_balance(saved, global);
     balance_factors(spec_, router_totals(saved), balance, host_factors_);
     const i64 rows = host_factors_.rows;
-    Tensor factors = context.backend.allocate({rows * spec_.expert_layers(), spec_.experts}, DType::f64);
-    if (!host_factors_.factors.empty())
-        context.backend.copy(context.compute, view_of(host_factors_.factors.data(), factors.shape()),
-                             factors);
-    for (std::size_t i = 0, layer = 0; i < blocks_.size(); ++i) {
+    const auto upload = [&](const std::vector<double>& values) {
+        if (values.empty()) return Tensor();
+        Tensor tensor = context.backend.allocate({rows * spec_.expert_layers(), spec_.experts}, DType::f64);
+        context.backend.copy(context.compute, view_of(values.data(), tensor.shape()), tensor);
+        return tensor;
+    };
+    Factors factors{upload(host_factors_.probability), upload(host_factors_.weight),
+                    upload(host_factors_.load)};
+    i64 first = 0;
+    const auto of_layer = [&](const Tensor& all) {
+        return all ? all.slice_rows(first, rows) : ConstTensorView();
+    };
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
         if (!blocks_[i].has_experts()) continue;
-        BalanceTarget& target = saved.blocks[i].experts.balance;
-        target.factor = factors.slice_rows(rows * static_cast<i64>(layer++), rows);
-        target.rows_per_object = saved.blocks[i].experts.router.totals.rows_per_object;
-        target.z_scale = spec_.balance.z / balance.tokens;
+        MoELayer::Saved& layer = saved.blocks[i].experts;
+        layer.balance = {of_layer(factors.probability), of_layer(factors.weight), of_layer(factors.load),
+                         layer.router.totals.rows_per_object, spec_.balance.z / balance.tokens};
+        first += rows;
     }
     return factors;
 }
@@ -152,7 +184,7 @@ Tensor Model::upload_factors(StepContext& context, ModelSaved& saved, const Glob
 void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                      const std::function<void(int segment)>& segment_ready) {
     const i64 seq_len = saved.batch.seq_len;
-    const Tensor factors = upload_factors(context, saved, global);  // the layers' balance targets view it
+    const Factors factors = upload_factors(context, saved, global);  // the layers' balance targets view it
     saved.head.scale = 1.0 / static_cast<double>(std::max<i64>(global.targets, 1));
     Tensor d_normed = head_->backward(context, {saved.normed, seq_len}, {}, saved.head);
     Tensor dx = norm_->backward(context, {saved.inputs.back(), seq_len}, d_normed, saved.norm);
@@ -161,7 +193,7 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
     segment_ready(spec_.layers + 1);
 
     for (std::size_t i = blocks_.size(); i-- > 0;) {
-        const LayerInput in{saved.inputs[i], seq_len, saved.batch.first_key};
+        const LayerInput in = input_of(saved, i);
         if (spec_.recompute) {
             StepContext again = context;
             again.phase = Phase::recompute;
@@ -176,6 +208,14 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
     embedding_->backward(context, {saved.batch.tokens, seq_len}, dx, nothing);
     saved = {};
     segment_ready(0);
+}
+
+void Model::update_routers(StepContext& context, std::span<const i64> counts) const {
+    const auto experts = static_cast<std::size_t>(spec_.experts);
+    for (std::size_t i = 0, layer = 0; i < blocks_.size(); ++i) {
+        if (blocks_[i].has_experts())
+            blocks_[i].update_router(context, counts.subspan(experts * layer++, experts));
+    }
 }
 
 }  // namespace moesaic

@@ -22,24 +22,29 @@ struct Batch {
     /// i32 [T] on the device: the first row (of this batch) that row t may attend to, in t's own sequence;
     /// empty: the sequence's first. Documents packed into one sequence are kept apart so.
     ConstTensorView first_key{};
+    i64 first_sequence = 0;  ///< number of its first sequence in the global batch
 };
 
 /// What a micro-batch has to know of the global batch.
 struct GlobalBatch {
     i64 tokens = 0;   ///< N
     i64 targets = 0;  ///< not masked
-    /// [expert layers * E] choices of the whole batch that the balance loss counts; scope global only. The
-    /// sum of RouterStatistics::balance_counts over a forward-only pass.
-    std::vector<i64> expert_counts;
+    // Sums of RouterStatistics over all micro-batches, [expert layers * E]; scope global only.
+    std::vector<i64> expert_counts;      ///< balance_counts
+    std::vector<double> expert_weights;  ///< read for balance.importance
+    std::vector<double> expert_loads;    ///< read for balance.load
 };
 
+/// What one layer's router decided for a micro-batch, before a capacity drops some of it.
 struct RouterStatistics {
-    std::vector<i64> counts;          ///< [E] (token, choice) pairs of this micro-batch
+    std::vector<i64> counts;          ///< [E] (token, choice) pairs
     std::vector<i64> balance_counts;  ///< [E] those that the balance loss counts
+    std::vector<double> weights;      ///< [E] sum of the weights of an expert's choices
+    std::vector<double> loads;        ///< [E] sum of its load probabilities; 0 without noise
     double weight_sum = 0;            ///< of all chosen weights
-    i64 choices = 0;                  ///< T*K
+    i64 choices = 0;                  ///< the sum of counts
+    i64 dropped = 0;                  ///< of these, for lack of capacity
     i64 tokens = 0;                   ///< T
-    i64 dropped = 0;                  ///< of the choices; phase train
     /// Phase train: sums over tokens of the entropy of the router's distribution, in nats, and of the first
     /// choice's weight; absent where the router has no distribution.
     std::optional<double> entropy_sum, first_weight_sum;
@@ -61,8 +66,8 @@ struct ModelSaved {
     OutputHead::Saved head;
 };
 
-/// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z, the
-/// latter two as in layers/balance.h.
+/// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z +
+/// importance * loss_importance + load * loss_load, the latter as in layers/balance.h.
 /// Segments of the store, in forward order: embedding, each block, final norm with the head.
 class Model {
   public:
@@ -71,14 +76,19 @@ class Model {
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    /// Collective over mesh.experts(). Synchronises with compute; phase evaluate leaves `saved` empty.
+    /// Collective over mesh.experts(). Synchronises with compute; phases evaluate and count_only leave
+    /// `saved` empty.
     [[nodiscard]] ForwardResult forward(StepContext& context, const Batch& batch, ModelSaved& saved);
+    /// Collective over mesh.experts(). What the routers choose, without the head; phase count_only.
+    [[nodiscard]] std::vector<RouterStatistics> count_choices(StepContext& context, const Batch& batch);
     /// Between a forward and its backward.
     [[nodiscard]] BalanceTerms balance(const ModelSaved& saved, const GlobalBatch& global) const;
     /// Collective over mesh.experts(). Adds into the gradients, empties `saved` and calls segment_ready when
     /// all work on the gradients of a segment is enqueued on compute, from the last segment to the first.
     void backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                   const std::function<void(int segment)>& segment_ready);
+    /// After an optimizer step over a batch with these choices [expert layers * E]: Router::update.
+    void update_routers(StepContext& context, std::span<const i64> counts) const;
     /// Collective over mesh.experts(). Logits [T,V]; keeps nothing. Targets are not read.
     [[nodiscard]] Tensor logits(StepContext& context, const Batch& batch);
 
@@ -88,11 +98,18 @@ class Model {
     [[nodiscard]] int segments() const { return spec_.layers + 2; }
 
   private:
+    /// What block `index` reads.
+    [[nodiscard]] static LayerInput input_of(const ModelSaved& saved, std::size_t index);
     [[nodiscard]] Tensor run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
     [[nodiscard]] GlobalBalance global_balance(const ModelSaved& saved, const GlobalBatch& global) const;
     [[nodiscard]] std::vector<const RouterTotals*> router_totals(const ModelSaved& saved) const;
-    /// Sets the balance targets of all layers; returns the memory of their factors.
-    [[nodiscard]] Tensor upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global);
+    [[nodiscard]] std::vector<RouterStatistics> router_statistics(const ModelSaved& saved) const;
+    /// The balance losses' derivatives on the device, as BalanceFactors.
+    struct Factors {
+        Tensor probability, weight, load;
+    };
+    /// Sets the balance targets of all layers, which view what is returned.
+    [[nodiscard]] Factors upload_factors(StepContext& context, ModelSaved& saved, const GlobalBatch& global);
 
     ModelSpec spec_;
     int world_;

@@ -6,7 +6,7 @@
 
 #include "comm/exchange/exchange_settings.h"
 #include "runtime/activation.h"
-#include "runtime/base/types.h"
+#include "runtime/router_operations.h"
 
 namespace moesaic {
 
@@ -16,8 +16,9 @@ enum class QkNorm : std::uint8_t {
     head,  ///< RMSNorm over each head (Qwen3)
 };
 
-/// What a router's weights are: a softmax over all experts, or one over the chosen experts' logits.
-enum class RouterScore : std::uint8_t { softmax, softmax_over_top_k };
+/// What a router's weights come from: a softmax over all experts, one over the chosen experts' logits, or
+/// each expert's sigmoid.
+enum class RouterScore : std::uint8_t { softmax, softmax_over_top_k, sigmoid };
 
 /// The tokens whose balance one auxiliary loss measures.
 enum class BalanceScope : std::uint8_t { sequence, micro, global };
@@ -25,7 +26,19 @@ enum class BalanceScope : std::uint8_t { sequence, micro, global };
 struct RouterSpec {
     std::string kind = "top_k";  ///< a name of the table in layers/routers/table.cpp
     RouterScore score = RouterScore::softmax;
-    bool normalize = true;  ///< weights divided by their sum (score softmax only)
+    bool normalize = true;           ///< weights divided by their sum
+    double scale = 1;                ///< of all weights
+    i64 groups = 1, top_groups = 1;  ///< a token uses experts of the best `top_groups` of `groups` groups
+    GroupScore group_score = GroupScore::top1;
+    double bias_rate = 0.001;  ///< sigmoid_bias: how far a bias moves after a step
+    bool bias_recentre = false;
+    double jitter = 0;  ///< switch: of the router's input
+    i64 sinkhorn_iterations = 8;
+    bool sinkhorn_per_sequence = true;  ///< else over the micro-batch
+    bool learn_prototypes = true;
+    u64 hash_seed = 0;
+    std::string trace;  ///< replay: the file
+    u64 seed = 1;       ///< run.seed, of noise and jitter
 };
 
 /// Whose definition of the load-balance loss; formulas in layers/balance.h.
@@ -39,6 +52,27 @@ struct BalanceSpec {
     BalanceConvention convention = BalanceConvention::megatron;
     double importance = 0;  ///< of the squared coefficient of variation of the experts' weights
     double load = 0;        ///< of that of the experts' expected loads, routers with noise
+};
+
+/// Which choices stay when an expert is full.
+enum class DropPolicy : std::uint8_t {
+    probability,  ///< the most probable, ties to the lower token
+    position,     ///< the first come
+};
+
+/// Whose rule turns factor * K * T / E into whole rows; formulas in layers/capacity.h.
+enum class CapacityRounding : std::uint8_t { ceil, floor, tutel, fastmoe, colossalai, olmo };
+
+/// The tokens among which an expert's capacity is counted. Never those of a rank.
+enum class CapacityScope : std::uint8_t { sequence, micro };
+
+struct CapacitySpec {
+    double factor = 1.25;
+    DropPolicy policy = DropPolicy::probability;
+    CapacityRounding rounding = CapacityRounding::ceil;
+    CapacityScope per = CapacityScope::sequence;
+    bool renormalize = false;  ///< what is kept of a token weighs as much as its whole choice did
+    bool pad = false;          ///< experts compute on their full capacity, zero rows where there are fewer
 };
 
 struct ModelSpec {
@@ -63,6 +97,7 @@ struct ModelSpec {
     bool shared_gate = false;  ///< its result is multiplied by sigmoid(x · w)
     RouterSpec router;
     BalanceSpec balance;
+    std::optional<CapacitySpec> capacity;  ///< empty: dropless
 
     i64 seq_len = 256;
     i64 micro_sequences = 4;      ///< sequences of a micro-batch, at most

@@ -6,25 +6,31 @@
 
 #include "comm/exchange/exchange.h"
 #include "layers/expert_group.h"
+#include "layers/expert_padding.h"
 #include "layers/router.h"
 #include "layers/shared_expert.h"
 
 namespace moesaic {
 
 /// y[t] = sum over the choices k of token t of weight[t,k] * expert[t,k](x[t]), plus shared(x[t]) where there
-/// are shared experts. Rows travel in as many rounds
-/// as the receive budget asks for; no bit of the result depends on their number.
+/// are shared experts. Rows travel in as many rounds as the receive budget asks for; no bit of the result
+/// depends on their number. With a capacity, choices that no longer fit add nothing: a token that loses all
+/// passes through the residual alone.
 class MoELayer {
   public:
     struct Saved {
         RouterSaved router;
-        Routing routing;
+        Routing routing;  // the router's
+        Routing kept;     // what a capacity leaves of it; empty where dropless
         DispatchPlan plan;
-        ExpertRows rows;             // [C,H] received in round 0; later rounds are received again
+        std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round
+        ExpertRows rows;             // [C,H] received in round 0, padded; later rounds are received again
         ExpertGroup::Saved experts;  // of round 0
         ExchangeSaved exchange;
         SharedExpert::Saved shared;
         BalanceTarget balance;  // set before the backward
+
+        [[nodiscard]] const Routing& followed() const { return kept.expert ? kept : routing; }
     };
 
     /// `exchange`, of make_exchange(spec, ...), outlives the layer and may be that of all layers.
@@ -36,10 +42,15 @@ class MoELayer {
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
 
+    /// Router::update.
+    void update_router(StepContext& context, std::span<const i64> counts) const {
+        router_->update(context, counts);
+    }
     [[nodiscard]] const Router& router() const { return *router_; }
     [[nodiscard]] i64 capacity_rows() const { return exchange_.capacity_rows(); }
 
   private:
+    void decide(StepContext& context, const LayerInput& in, Saved& saved) const;
     [[nodiscard]] ExpertRows dispatch(StepContext& context, const LayerInput& in, std::size_t round,
                                       const DispatchPlan& plan) const;
     void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
@@ -48,6 +59,7 @@ class MoELayer {
 
     ModelSpec spec_;
     int layer_;
+    i64 padded_rows_;  // of an expert, with capacity.pad; else 0
     std::unique_ptr<Router> router_;
     Exchange& exchange_;
     ExpertGroup experts_;

@@ -31,6 +31,17 @@ struct RouterSaved {
     Tensor load_probability;
     RouterTotals totals;  ///< set by the layer after route, see sum_router
     RouterConfidenceSums confidence;
+
+    // What single routers keep; the others leave it empty.
+    Tensor logits;   ///< real [T,E] where scores are sigmoids
+    Tensor sigmoid;  ///< real [T,E]; only within route
+    struct {
+        Tensor clean, spread, normal, logits, ranked;  // as in NoisyLogits and NoisyLoad
+    } noise;
+    struct {
+        Tensor input, factor;  // [T,H] what the gate read, and what the layer's input was multiplied by
+    } jitter;
+    std::vector<i32> host_choices;  ///< of a forced routing: what is copied to the device
 };
 
 class Router {
@@ -44,20 +55,35 @@ class Router {
     virtual void backward(StepContext& context, const LayerInput& in, const Routing& routing,
                           ConstTensorView d_weight, const BalanceTarget& target, RouterSaved& saved,
                           TensorView dx) const = 0;
+    /// After an optimizer step whose whole batch made these `counts` [E] of choices, which live until compute
+    /// has been synchronised: the same on every rank.
+    virtual void update(StepContext&, std::span<const i64> /*counts*/) {}
     /// What is added to each expert's score for the selection alone [E], the same on every rank; empty where
     /// a router has none.
     [[nodiscard]] virtual std::vector<double> selection_bias() const { return {}; }
+};
+
+struct RouterTraits {
+    int matrices = 1;             ///< [E,H] among its parameters
+    bool learns = true;           ///< has a gradient, so that balance losses apply
+    bool has_logits = true;       ///< whose size the z-loss may limit
+    bool chooses_tokens = false;  ///< experts choose: K = E
 };
 
 /// A router by its name in the configuration. `make` declares its parameters for block `layer`.
 struct RouterEntry {
     std::string_view name;
     std::unique_ptr<Router> (*make)(const ModelSpec& spec, int layer, ParameterStore& store);
+    RouterTraits traits;
 };
 
 /// All routers there are; names for error messages.
 [[nodiscard]] std::span<const RouterEntry> router_table();
-/// Throws UserError naming the known routers where spec.router.kind is none of them.
+/// Throw UserError naming the known routers where the kind is none of them.
+[[nodiscard]] const RouterEntry& router_entry(std::string_view kind);
+[[nodiscard]] RouterTraits router_traits(const RouterSpec& router);
+/// One line for people, e.g. "top_k, 2 of 8 experts, softmax weights that sum to 1".
+[[nodiscard]] std::string describe_router(const ModelSpec& spec);
 [[nodiscard]] std::unique_ptr<Router> make_router(const ModelSpec& spec, int layer, ParameterStore& store);
 
 }  // namespace moesaic

@@ -7,6 +7,7 @@
 
 #include "runtime/activation.h"
 #include "runtime/memory_pool.h"
+#include "runtime/router_operations.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -175,12 +176,6 @@ struct RowSoftmax {
     ConstTensorView logits;
     TensorView probability, log_sum_exp;
 };
-/// The K largest of each row in descending order, ties to the lower index. scores real [T,E]; index i32
-/// [T,K], value real [T,K].
-struct TopK {
-    ConstTensorView scores;
-    TensorView index, value;
-};
 
 /// Which of a token's choices a balance loss counts.
 enum class CountedChoices : std::uint8_t {
@@ -200,15 +195,21 @@ struct RouterSums {
     CountedChoices counted = CountedChoices::all;
     TensorView counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
 };
-/// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object:
+/// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object, c is
+/// weight_scale. For softmax scores (w is c p of the choice, or with `over_choices` c times a softmax over
+/// the chosen logits):
 ///   p * (g - <g, p>) + 2 * z_scale * l * p, where g[e] = balance_factor[o,e] (f64 [O,E], or one row for all
-/// objects; empty: 0), plus what d_weight [T,K] adds: with `over_choices` (w a softmax over the chosen logits) w_k *
-/// (d_k - <d, w>) onto the chosen logits, otherwise (w_k is p of the choice) d_k onto g of the choice.
+/// objects; empty: 0), plus what d_weight [T,K] adds: c d_k onto g of the choice, or with `over_choices`
+/// w_k * (d_k - <d, w> / c) onto the chosen logits.
+/// For sigmoid scores s (w is c s of the choice, or with `over_choices` c s divided by the sum of the chosen
+/// s; p is s divided by its sum), where sigmoid_logits are the logits, real [T,E]:
+///   (1 - s) * p * (g - <g, p>) + 2 * z_scale * l * softmax(logits), plus onto the chosen logits
+/// (1 - s) * w_k * d_k, or with `over_choices` (1 - s) * w_k * (d_k - <d, w> / c).
 struct RouterGrad {
-    ConstTensorView probability, log_sum_exp, index, weight, d_weight, balance_factor;
+    ConstTensorView probability, log_sum_exp, sigmoid_logits = {}, index, weight, d_weight, balance_factor;
     i64 rows_per_object = 1;
     bool over_choices = false;
-    double z_scale = 0;
+    double weight_scale = 1, z_scale = 0;
     TensorView d_logits;
 };
 
@@ -231,6 +232,36 @@ struct SigmoidGate {
 struct SigmoidGateGrad {
     ConstTensorView logit, rows, dy;
     TensorView d_rows, d_logit;
+};
+
+/// d_weight real [T,K] += factor f64 [O,E] (or one row for all objects) at (t's object, index[t,k]); nothing
+/// where index i32 [T,K] is -1.
+struct AddByChoice {
+    ConstTensorView factor, index;
+    i64 rows_per_object = 1;
+    TensorView d_weight;
+};
+
+/// Of an expert's choices among the tokens of an object (`rows_per_object` consecutive tokens, the last may
+/// be short) at most `capacity` stay: those with the largest priority[t,e] (real [T,E]), ties to the lower
+/// token; the first come where priority is empty. index i32 [T,K]; kept i32 [T,K] is index where a choice
+/// stays, else -1.
+struct LimitChoices {
+    ConstTensorView index, priority;
+    i64 rows_per_object = 1, capacity = 1;
+    TensorView kept;
+};
+/// out[t,k] = weight[t,k] * s_t / r_t where kept[t,k] >= 0, else 0: r_t sums the weights of t's kept choices,
+/// s_t of all its choices (index >= 0), so that what remains weighs as much as the whole. 0 where r_t is.
+/// index and kept i32 [T,K], weight and out real [T,K].
+struct RescaleKept {
+    ConstTensorView weight, index, kept;
+    TensorView out;
+};
+/// d_weight real [T,K] is written, from d_out [T,K]; it may be the same memory.
+struct RescaleKeptGrad {
+    ConstTensorView weight, index, kept, d_out;
+    TensorView d_weight;
 };
 
 /// Stable counting sort of `key` i32 [S] with values in [0, groups) or -1 (left out): order i32 [S] lists the
@@ -284,6 +315,7 @@ class Backend {
 
     virtual void copy(Stream&, ConstTensorView from, TensorView to) = 0;  ///< same dtype and element count
     virtual void zero(Stream&, TensorView) = 0;
+    virtual void fill(Stream&, double value, TensorView y) = 0;      ///< y = value, real
     virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x
     /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all.
     virtual void fold(Stream&, TensorView part, TensorView sum) = 0;
@@ -323,11 +355,29 @@ class Backend {
 
     virtual void row_softmax(Stream&, const RowSoftmax&) = 0;
     virtual void top_k(Stream&, const TopK&) = 0;
+    virtual void gather_choices(Stream&, const GatherChoices&) = 0;
+    virtual void normalize_rows(Stream&, const NormalizeRows&) = 0;
+    virtual void sigmoid_scores(Stream&, const SigmoidScores&) = 0;
+    virtual void choose_tokens(Stream&, const ChooseTokens&) = 0;
+    virtual void sinkhorn(Stream&, const Sinkhorn&) = 0;
+    virtual void random_fill(Stream&, const RandomFill&) = 0;
+    virtual void multiply_elements(Stream&, const MultiplyElements&) = 0;
+    virtual void noisy_logits(Stream&, const NoisyLogits&) = 0;
+    virtual void noisy_logits_backward(Stream&, const NoisyLogitsGrad&) = 0;
+    virtual void noisy_load(Stream&, const NoisyLoad&) = 0;
+    virtual void noisy_load_backward(Stream&, const NoisyLoadGrad&) = 0;
+    virtual void prototype_logits(Stream&, const PrototypeLogits&) = 0;
+    virtual void prototype_logits_backward(Stream&, const PrototypeLogitsGrad&) = 0;
+    virtual void balance_bias(Stream&, const BalanceBias&) = 0;
     virtual void router_sums(Stream&, const RouterSums&) = 0;
     virtual void router_backward(Stream&, const RouterGrad&) = 0;
     virtual void router_confidence(Stream&, const RouterConfidence&) = 0;
     virtual void sigmoid_gate(Stream&, const SigmoidGate&) = 0;
     virtual void sigmoid_gate_backward(Stream&, const SigmoidGateGrad&) = 0;
+    virtual void add_by_choice(Stream&, const AddByChoice&) = 0;
+    virtual void limit_choices(Stream&, const LimitChoices&) = 0;
+    virtual void rescale_kept(Stream&, const RescaleKept&) = 0;
+    virtual void rescale_kept_backward(Stream&, const RescaleKeptGrad&) = 0;
     virtual void group_by_key(Stream&, const GroupByKey&) = 0;
     virtual void gather_rows(Stream&, const GatherRows&) = 0;
     virtual void combine_rows(Stream&, const CombineRows&) = 0;

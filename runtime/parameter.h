@@ -27,7 +27,9 @@ struct Parameter {
     TensorView grad;
     /// Its layer's backward adds to the sum (ParameterStore::sums) and leaves grad 0.
     bool folds_itself = false;
-    [[nodiscard]] bool decays() const { return shape.rank() >= 2; }
+    /// Never has a gradient and never decays, so that no optimizer changes it.
+    bool frozen = false;
+    [[nodiscard]] bool decays() const { return shape.rank() >= 2 && !frozen; }
     /// The name of the same tensor of another expert: "….experts.3.…" with 3 replaced.
     [[nodiscard]] std::string name_for_expert(i64 other) const;
 };

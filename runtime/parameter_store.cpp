@@ -88,6 +88,10 @@ Weight ParameterStore::declare(Parameter parameter) {
     return declare(std::move(one), shape);
 }
 
+Buffer& ParameterStore::declare_buffer(std::string name, Shape shape) {
+    return buffers_.emplace_back(Buffer{std::move(name), shape, {}});
+}
+
 void ParameterStore::used_in_products(Weight& weight, i64 halves) {
     weight.packed_ = static_cast<std::ptrdiff_t>(packed_.size());
     packed_.push_back({weight, halves, {}, {}});
@@ -123,6 +127,11 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
         parameter.grad =
             owner.grad.view().flat(offsets_[i], parameter.shape.elements()).reshaped(parameter.shape);
         if (backend_.computes()) fill_initial(parameter, seed, 0, parameter.value);
+    }
+    for (Buffer& buffer : buffers_) {
+        const MemoryUseScope scope(backend_.pool(), MemoryUse::weights);
+        buffer.value = backend_.allocate(buffer.shape, real());
+        backend_.zero(stream, buffer.value);
     }
     // bf16 weights are widened for every product instead: packed in f32 they would take four times their
     // size.

@@ -1,6 +1,7 @@
 // All parameters of a model on one rank in two flat arenas, so that gradient buckets are plain slices.
 #pragma once
 
+#include <deque>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,6 +47,14 @@ struct ArenaRange {
     [[nodiscard]] i64 size() const { return end - begin; }
 };
 
+/// A tensor that belongs to the model and is no parameter: no gradient, no optimizer; its layer alone changes
+/// it, to the same bits on every rank. Of type ParameterStore::real(), zero at first, saved in checkpoints.
+struct Buffer {
+    std::string name;
+    Shape shape;
+    Tensor value;  ///< set by ParameterStore::allocate
+};
+
 /// Declares parameters in forward order, then holds their values and gradients. Parameters of one segment
 /// (embedding, each block, head) become ready together in the backward.
 class ParameterStore {
@@ -56,6 +65,10 @@ class ParameterStore {
     /// sizes add up to it).
     Weight declare(std::vector<Parameter> parameters, Shape shape);
     Weight declare(Parameter parameter);
+    /// A buffer of the model; the reference stays valid as long as the store.
+    Buffer& declare_buffer(std::string name, Shape shape);
+    [[nodiscard]] const std::deque<Buffer>& buffers() const { return buffers_; }
+    [[nodiscard]] std::deque<Buffer>& buffers() { return buffers_; }
     /// Says that products read `weight`, a matrix or one per group, so that packed copies pay; `halves` as in
     /// PackWeight.
     void used_in_products(Weight& weight, i64 halves = 1);
@@ -135,6 +148,7 @@ class ParameterStore {
     Arena arenas_[2];
     std::vector<Parameter> parameters_;
     std::vector<i64> offsets_;
+    std::deque<Buffer> buffers_;
     bool keeps_packed_ = false, packed_are_fresh_ = false;
     std::vector<Packed> packed_;
 };

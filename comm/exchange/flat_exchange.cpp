@@ -46,7 +46,7 @@ ArrivingRows FlatExchange::start_dispatch(StepContext& context, const DispatchPl
             context.compute, {.in = x, .index = tokens, .out = arriving.grouped.rows.slice_rows(0, sent)});
         return arriving;
     }
-    Tensor send = travel_buffer(context, {plan.tokens * plan.choices, sizes().width}, x.dtype);
+    Tensor send = travel_buffer(context, {plan.most_slots, sizes().width}, x.dtype);
     const TensorView used = send.slice_rows(0, sent);
     context.backend.gather_rows(context.compute, {.in = x, .index = tokens, .out = used});
     return start_travel(context, chunk, used, std::move(send), {"dispatch", plan.layer});
@@ -65,7 +65,7 @@ ArrivingRows FlatExchange::start_combine_backward(StepContext& context, const Di
     if (alone(context)) {
         arriving.grouped = result_rows(context);
     } else {
-        send = travel_buffer(context, {plan.tokens * plan.choices, sizes().width}, d_slots.dtype);
+        send = travel_buffer(context, {plan.most_slots, sizes().width}, d_slots.dtype);
     }
     const TensorView target = alone(context) ? arriving.grouped.rows : send.view();
     for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
@@ -131,7 +131,7 @@ void FlatExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan,
     } else if (plan.chunks.size() == 1) {  // this round's rows are all slots, in slot order
         reverse_rows(context, chunk, rows, slots.slice_rows(0, sent), label);
     } else {
-        Tensor back = travel_buffer(context, {plan.tokens * plan.choices, rows.cols()}, rows.dtype);
+        Tensor back = travel_buffer(context, {plan.most_slots, rows.cols()}, rows.dtype);
         reverse_rows(context, chunk, rows, back.slice_rows(0, sent), label);
         for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
             backend.copy(context.compute, back.slice_rows(row, count), slots.slice_rows(slot, count));
@@ -142,7 +142,7 @@ void FlatExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan,
 void FlatExchange::combine(StepContext& context, const DispatchPlan& plan, std::size_t round,
                            ExpertRows results, ConstTensorView, ExchangeSaved& saved) {
     if (round == 0)
-        saved.results = context.backend.allocate({plan.tokens * plan.choices, sizes().width}, sizes().dtype);
+        saved.results = context.backend.allocate({plan.most_slots, sizes().width}, sizes().dtype);
     rows_to_slots(context, plan, plan.chunks[round], results.rows, saved.results, {"combine", plan.layer});
 }
 

@@ -81,6 +81,7 @@ void audit_tensors(CheckpointReader& reader, Audit& audit) {
         for (const std::string_view suffix : {kFirstMomentSuffix, kSecondMomentSuffix})
             expected[parameter.name + std::string(suffix)] = extents_of(parameter.shape);
     }
+    for (const auto& [name, shape] : declared_buffers(spec)) expected[name] = extents_of(shape);
     for (const auto& [name, shape] : expected) {
         const auto found = manifest.tensors.find(name);
         if (found == manifest.tensors.end()) {

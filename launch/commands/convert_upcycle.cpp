@@ -1,5 +1,6 @@
 // moesaic convert upcycle: a dense model becomes a mixture whose experts are copies of its feed-forward
 // (Komatsuzaki et al. 2022, "Sparse Upcycling", arXiv 2212.05055).
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -28,8 +29,12 @@ std::string dense_name(const Parameter& parameter) {
     return name;
 }
 
+/// What the dense model has no counterpart of.
 bool is_router(const Parameter& parameter) {
-    return parameter.name.ends_with(".mlp.gate.weight");
+    for (const char* part : {".mlp.gate.weight", ".mlp.gate.noise.weight", ".mlp.prototypes.weight"}) {
+        if (parameter.name.ends_with(part)) return true;
+    }
+    return false;
 }
 
 /// Asked for with --set model.moe.shared_experts: a dense model has nothing to start it from.
@@ -64,8 +69,8 @@ PlannedTensor plan(const ConvertUpcycleOptions& options, const WeightSource& sou
     tensor.name = parameter.name;
     tensor.shape = extents_of(parameter.shape);
     if (is_router(parameter)) {
-        tensor.make = normal_numbers(options.seed, parameter.name,
-                                     options.zero_router ? 0 : source.config.model.init_std, false);
+        tensor.make =
+            normal_numbers(options.seed, parameter.name, options.zero_router ? 0 : parameter.init_std, false);
         return tensor;
     }
     if (is_shared(parameter) && parameter.shape.rank() > 1) {
@@ -117,6 +122,12 @@ int convert_upcycle_command(const ConvertUpcycleOptions& options) {
     std::map<std::string, double> sizes;
     for (const Parameter& parameter : declared_parameters(spec))
         tensors.push_back(plan(options, source, parameter, sizes));
+    for (const auto& [name, shape] : declared_buffers(spec)) {
+        PlannedTensor& tensor = tensors.emplace_back();
+        tensor.name = name;
+        tensor.shape = extents_of(shape);
+        tensor.make = [](i64, std::span<float> values) { std::fill(values.begin(), values.end(), 0.0F); };
+    }
     const bool same_tokenizer = config.task.data.tokenizer == tokenizer.name;  // --set may say another
     write_run_folder(options.out, config, same_tokenizer ? tokenizer.fingerprint : "", tensors,
                      companions(source));

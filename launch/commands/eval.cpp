@@ -63,8 +63,7 @@ Config evaluated_config(const EvalOptions& options, const std::string& checkpoin
         const MoeConfig trained = checkpoint_config(checkpoint, {}).model.moe;
         if (trained.experts == 0)
             throw UserError("--top-k: the model is dense: no expert can be chosen; evaluate it without");
-        const bool normalize = trained.router.normalize.value_or(trained.top_k > 1);
-        overrides.push_back(fmt::format("model.moe.router.normalize={}", normalize));
+        overrides.push_back(fmt::format("model.moe.router.normalize={}", trained.normalized()));
         overrides.push_back(fmt::format("model.moe.top_k={}", *options.top_k));
     }
     overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());

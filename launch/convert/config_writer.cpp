@@ -118,9 +118,7 @@ std::vector<std::string> obstacles(Family family, const Config& config, const Mo
         check(spec.expert_layers() == spec.layers || has.dense_layers, "model.moe.every", spec.every, "1");
         const bool normalized = spec.router.normalize || spec.router.score == RouterScore::softmax_over_top_k;
         check(normalized || has.unnormalized, "model.moe.router.normalize", normalized, "true");
-        const std::string& score = model.moe.router.score;
-        check(score == "softmax" || score == "softmax_over_top_k", "model.moe.router.score", score,
-              "softmax");
+        check(spec.router.score != RouterScore::sigmoid, "model.moe.router.score", "sigmoid", "softmax");
     }
     add_unknown(config, list);
     return list;

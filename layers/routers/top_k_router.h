@@ -1,14 +1,13 @@
-// The k experts with the largest logits, weighted by a softmax (Shazeer et al. 2017; Fedus et al. 2021, eq.
-// 1).
+// The k experts with the best scores (Shazeer et al. 2017; Fedus et al. 2021, eq. 1), of all experts or of
+// the best groups (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
 #pragma once
 
-#include "layers/router.h"
+#include "layers/routers/gate.h"
+#include "layers/routers/scoring.h"
 
 namespace moesaic {
 
-/// Declares mlp.gate.weight [E,H]. p = softmax of the logits over all experts; the weights of the chosen are
-///  * p_k (score softmax, not normalised), or
-///  * p_k / sum of the chosen p, which is the softmax over the chosen logits, and is computed as that.
+/// Declares mlp.gate.weight [E,H]. Kinds `top_k` and `group_limited`.
 class TopKRouter final : public Router {
   public:
     TopKRouter(const ModelSpec& spec, int layer, ParameterStore& store);
@@ -20,9 +19,8 @@ class TopKRouter final : public Router {
                   TensorView dx) const override;
 
   private:
-    i64 experts_, top_k_;
-    bool over_choices_;  // weights are a softmax over the chosen logits
-    Weight gate_;        // [E,H]
+    Gate gate_;
+    Scoring scoring_;
 };
 
 }  // namespace moesaic

@@ -5,6 +5,7 @@
 
 #include "runtime/activation.h"
 #include "runtime/config/alarm_config.h"
+#include "runtime/config/router_config.h"
 
 namespace moesaic {
 
@@ -126,27 +127,10 @@ struct TaskConfig {
     }
 };
 
-struct RouterConfig {
-    std::string kind = "top_k", score = "softmax";
-    std::optional<bool> normalize;
-    bool operator==(const RouterConfig&) const = default;
-    template <class Visitor>
-    void fields(Visitor& v) {
-        v.choice("kind", kind,
-                 {"top_k", "noisy_top_k", "switch", "sigmoid_bias", "group_limited", "sinkhorn",
-                  "expert_choice", "hash", "uniform", "nearest_prototype", "replay"},
-                 "How tokens choose experts");
-        v.choice("score", score, {"softmax", "softmax_over_top_k", "sigmoid"},
-                 "Softmax over all experts, or over the chosen ones");
-        v.value("normalize", normalize, "auto",
-                "Weights of the chosen experts sum to 1; auto: for top_k > 1");
-    }
-};
-
 struct BalanceConfig {
     double aux = 0.01;
     std::string convention = "megatron", scope = "micro";
-    double z = 0.001;
+    double z = 0.001, importance = 0, load = 0;
     bool operator==(const BalanceConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -155,18 +139,29 @@ struct BalanceConfig {
                  "Definition of the load-balance loss");
         v.choice("scope", scope, {"sequence", "micro", "global"}, "Tokens over which balance is measured");
         v.value("z", z, kNotNegative, "Coefficient of the router z-loss");
+        v.value("importance", importance, kNotNegative,
+                "Coefficient of the squared variation of the experts' summed weights");
+        v.value("load", load, kNotNegative,
+                "Coefficient of the squared variation of the experts' expected loads");
     }
 };
 
 struct CapacityConfig {
     bool dropless = true;
     double factor = 1.25;
-    std::string policy = "probability";
+    std::string policy = "probability", rounding = "ceil", per = "sequence";
+    bool renormalize = false, pad = false;
     bool operator==(const CapacityConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.value("factor", factor, {0.01, 1e6}, "Rows that an expert takes, as a multiple of the mean");
         v.choice("policy", policy, {"probability", "position"}, "Which choices stay when an expert is full");
+        v.choice("rounding", rounding, {"ceil", "floor", "tutel", "fastmoe", "colossalai", "olmo"},
+                 "Whose rule makes whole rows of it");
+        v.choice("per", per, {"sequence", "micro"}, "Tokens among which rows are counted and dropped");
+        v.value("renormalize", renormalize,
+                "Weights of a token's kept choices sum to what all its choices' did");
+        v.value("pad", pad, "Experts compute on zero rows up to their capacity; changes no result");
     }
 };
 
@@ -176,6 +171,7 @@ inline Choices activation_names() {
     return names;
 }
 
+/// A layer's experts and what chooses among them.
 struct MoeConfig {
     i64 experts = 8, top_k = 2, hidden = 256;
     std::string activation = "swiglu";
@@ -184,6 +180,10 @@ struct MoeConfig {
     RouterConfig router;
     BalanceConfig balance;
     CapacityConfig capacity;
+    /// Weights of the chosen are divided by their sum. Experts that choose tokens have no such sum.
+    [[nodiscard]] bool normalized() const {
+        return router.normalize.value_or(top_k > 1 && router.kind != "expert_choice");
+    }
     bool operator==(const MoeConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -316,12 +316,15 @@ struct GeneralizationConfig {
 struct MetricsConfig {
     std::vector<std::string> sinks{"console", "jsonl", "csv"};
     AlarmsConfig alarms;
+    std::string record_routing = "none";
     bool operator==(const MetricsConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.choices("sinks", sinks, {"console", "jsonl", "csv", "tensorboard", "prometheus"},
                   "Where numbers go");
         v.section_or_word("alarms", alarms, alarms.off, "off", "What the run speaks up about; off: nothing");
+        v.value("record_routing", record_routing,
+                "File for every training step's routing (.npy [steps, layers, tokens, k]), or none");
     }
 };
 

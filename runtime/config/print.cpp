@@ -38,7 +38,7 @@ std::string quoted(const std::string& text) {
 
 /// Calls `entry(dotted key, value, allowed, help)` per field and `open(dotted key)` per section; a visitor of
 /// config.h. A list of sections is one entry, its value in YAML's flow style; with `describe_lists` the
-/// fields of its sections follow, with their defaults.
+/// fields of its sections follow, with their defaults, and so do those of a section that a word replaces.
 template <class Entry, class Open>
 class Walker {
   public:
@@ -58,6 +58,7 @@ class Walker {
                          const char* help) {
         if (is_word) {
             entry_(prefix_ + name, word, std::string(word) + " or a mapping", help);
+            if (describe_lists_) describe<Section>(std::string(name) + ".");
         } else {
             section(name, inner);
         }
@@ -77,12 +78,7 @@ class Walker {
             list += fmt::format("{}{{{}}}", list.empty() ? "" : ", ", fields);
         }
         entry_(prefix_ + name, "[" + list + "]", "list of mappings", help);
-        if (!describe_lists_) return;
-        Section defaults;
-        const std::string outer = prefix_;
-        prefix_ += std::string(name) + ".N.";
-        defaults.fields(*this);
-        prefix_ = outer;
+        if (describe_lists_) describe<Section>(std::string(name) + ".N.");
     }
     void value_unless(bool absent, const char* name, const std::string& field, const char* help) {
         if (!absent) value(name, field, help);
@@ -122,6 +118,15 @@ class Walker {
     }
 
   private:
+    /// The fields of a section that is not there, with their defaults.
+    template <class Section>
+    void describe(const std::string& below) {
+        Section defaults;
+        const std::string outer = prefix_;
+        prefix_ += below;
+        defaults.fields(*this);
+        prefix_ = outer;
+    }
     static std::string range(const Limits& limits) {
         if (limits.high >= 1e15) return fmt::format(">= {}", limits.low);
         return fmt::format("{} to {}", limits.low, limits.high);

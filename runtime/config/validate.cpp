@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "runtime/config/load.h"
+#include "runtime/config/validate_router.h"
 
 namespace moesaic {
 
@@ -30,9 +31,6 @@ const std::vector<Limitation>& limitations() {
         {"task.kind", {"lm"}},
         {"task.data.format", {"auto", "text", "jsonl", "bin", "megatron", "npy"}},
         {"model.kind", {"transformer"}},
-        {"model.moe.router.kind", {"top_k"}},
-        {"model.moe.router.score", {"softmax", "softmax_over_top_k"}},
-        {"model.moe.balance.convention", {"megatron"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},
@@ -47,9 +45,6 @@ void check_limitations(LoadedConfig& loaded) {
         if (std::find(one.has.begin(), one.has.end(), value) != one.has.end()) continue;
         loaded.complain(one.key, fmt::format("'{}' is not in this version", value),
                         fmt::format("it has {}", fmt::join(one.has, ", ")));
-    }
-    if (!loaded.config.model.moe.capacity.dropless) {
-        loaded.complain("model.moe.capacity", "a capacity factor is not in this version", "it has dropless");
     }
     for (const std::string& sink : loaded.config.metrics.sinks) {
         if (sink == "tensorboard" || sink == "prometheus") {
@@ -93,14 +88,15 @@ void check_experts(LoadedConfig& loaded, Purpose purpose) {
                         fmt::format("a token cannot visit {} of {} experts", moe.top_k, moe.experts),
                         fmt::format("at most model.moe.experts = {}", moe.experts));
     }
-    const bool normalized =
-        moe.router.score == "softmax_over_top_k" || moe.router.normalize.value_or(moe.top_k > 1);
-    if (moe.top_k == 1 && normalized && purpose == Purpose::training) {
-        loaded.complain(moe.router.score == "softmax_over_top_k" ? "model.moe.router.score"
-                                                                 : "model.moe.router.normalize",
-                        "with top_k 1 a normalised weight is always 1 and the router's gradient is zero: it "
-                        "cannot be trained",
-                        "score: softmax with normalize: false, or top_k 2");
+    check_router(loaded, purpose);
+    if (moe.balance.load > 0 && moe.router.kind != "noisy_top_k") {
+        loaded.complain(
+            "model.moe.balance.load",
+            fmt::format("expected loads come from a router's noise, and '{}' has none", moe.router.kind),
+            "0, or router.kind: noisy_top_k; balance.importance needs no noise");
+    } else if (moe.balance.load > 0 && moe.top_k >= moe.experts && purpose == Purpose::training) {
+        loaded.complain("model.moe.balance.load", "a token visits every expert: there is no load to balance",
+                        "0, or a smaller model.moe.top_k");
     }
     if (moe.every > model.layers) {
         loaded.complain("model.moe.every", fmt::format("no layer of {} would have experts", model.layers),
@@ -221,7 +217,7 @@ std::string version_limits() {
     for (const Limitation& one : limitations()) {
         text += fmt::format("| `{}` | {} |\n", one.key, fmt::join(one.has, ", "));
     }
-    return text + "| `model.moe.capacity` | dropless |\n| `metrics.sinks` | console, jsonl, csv |\n";
+    return text + "| `metrics.sinks` | console, jsonl, csv |\n";
 }
 
 void validate(LoadedConfig& loaded, Purpose purpose) {

@@ -24,6 +24,7 @@ class CpuBackend final : public Backend {
 
     void copy(Stream& stream, ConstTensorView from, TensorView to) override;
     void zero(Stream& stream, TensorView y) override;
+    void fill(Stream& stream, double value, TensorView y) override;
     void add(Stream& stream, ConstTensorView x, TensorView y) override;
     void fold(Stream& stream, TensorView part, TensorView sum) override;
     void convert(Stream& stream, ConstTensorView from, TensorView to) override;
@@ -55,11 +56,29 @@ class CpuBackend final : public Backend {
 
     void row_softmax(Stream& stream, const RowSoftmax& operation) override;
     void top_k(Stream& stream, const TopK& operation) override;
+    void gather_choices(Stream& stream, const GatherChoices& operation) override;
+    void normalize_rows(Stream& stream, const NormalizeRows& operation) override;
+    void sigmoid_scores(Stream& stream, const SigmoidScores& operation) override;
+    void choose_tokens(Stream& stream, const ChooseTokens& operation) override;
+    void sinkhorn(Stream& stream, const Sinkhorn& operation) override;
+    void random_fill(Stream& stream, const RandomFill& operation) override;
+    void multiply_elements(Stream& stream, const MultiplyElements& operation) override;
+    void noisy_logits(Stream& stream, const NoisyLogits& operation) override;
+    void noisy_logits_backward(Stream& stream, const NoisyLogitsGrad& operation) override;
+    void noisy_load(Stream& stream, const NoisyLoad& operation) override;
+    void noisy_load_backward(Stream& stream, const NoisyLoadGrad& operation) override;
+    void prototype_logits(Stream& stream, const PrototypeLogits& operation) override;
+    void prototype_logits_backward(Stream& stream, const PrototypeLogitsGrad& operation) override;
+    void balance_bias(Stream& stream, const BalanceBias& operation) override;
     void router_sums(Stream& stream, const RouterSums& operation) override;
     void router_backward(Stream& stream, const RouterGrad& operation) override;
     void router_confidence(Stream& stream, const RouterConfidence& operation) override;
     void sigmoid_gate(Stream& stream, const SigmoidGate& operation) override;
     void sigmoid_gate_backward(Stream& stream, const SigmoidGateGrad& operation) override;
+    void add_by_choice(Stream& stream, const AddByChoice& operation) override;
+    void limit_choices(Stream& stream, const LimitChoices& operation) override;
+    void rescale_kept(Stream& stream, const RescaleKept& operation) override;
+    void rescale_kept_backward(Stream& stream, const RescaleKeptGrad& operation) override;
     void group_by_key(Stream& stream, const GroupByKey& operation) override;
     void gather_rows(Stream& stream, const GatherRows& operation) override;
     void combine_rows(Stream& stream, const CombineRows& operation) override;

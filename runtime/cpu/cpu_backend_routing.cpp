@@ -1,3 +1,4 @@
+#include "runtime/cpu/capacity.h"
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/loss.h"
@@ -33,6 +34,11 @@ void CpuBackend::top_k(Stream& stream, const TopK& operation) {
     expect(operation.value, rows, choices, real, "top_k value");
     MOESAIC_ASSERT(choices >= 1 && choices <= operation.scores.cols(), "{} of {} scores", choices,
                    operation.scores.cols());
+    const i64 columns = operation.scores.cols(), groups = operation.groups;
+    MOESAIC_ASSERT(groups >= 1 && columns % groups == 0 && operation.top_groups >= 1 &&
+                       operation.top_groups <= groups && operation.top_groups * (columns / groups) >= choices,
+                   "{} of {} groups for {} of {} scores", operation.top_groups, groups, choices, columns);
+    if (operation.bias.elements() > 0) expect(operation.bias, columns, 1, real, "top_k bias");
     run_on_host(stream, [this, operation, rows] {
         share(rows, operation.scores.cols(), [&](Range part) { cpu::top_k(operation, part); });
     });
@@ -72,6 +78,8 @@ void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
     expect_real(real, "router_backward");
     expect(operation.probability, real, "router_backward probability");
     expect(operation.log_sum_exp, tokens, 1, real, "router_backward log_sum_exp");
+    if (operation.sigmoid_logits.elements() > 0)
+        expect(operation.sigmoid_logits, tokens, experts, real, "router_backward sigmoid_logits");
     expect(operation.index, tokens, choices, DType::int32, "router_backward index");
     expect(operation.weight, tokens, choices, real, "router_backward weight");
     expect(operation.d_weight, tokens, choices, real, "router_backward d_weight");
@@ -125,6 +133,64 @@ void CpuBackend::sigmoid_gate_backward(Stream& stream, const SigmoidGateGrad& op
     expect(operation.d_logit, rows, 1, accumulation_type(stored), "sigmoid_gate_backward d_logit");
     run_on_host(stream, [this, operation, rows, width] {
         share(rows, width, [&](Range part) { cpu::sigmoid_gate_grad(operation, part); });
+    });
+}
+
+void CpuBackend::add_by_choice(Stream& stream, const AddByChoice& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const i64 objects = operation.factor.rows(), size = operation.rows_per_object;
+    expect_real(operation.d_weight.dtype, "add_by_choice");
+    expect(operation.factor, DType::f64, "add_by_choice factor");
+    expect(operation.index, DType::int32, "add_by_choice index");
+    expect(operation.d_weight, tokens, choices, operation.d_weight.dtype, "add_by_choice d_weight");
+    MOESAIC_ASSERT(size >= 1 && (objects == 1 || objects * size >= tokens), "factors {} for {} rows by {}",
+                   operation.factor.shape.text(), tokens, size);
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices, [&](Range part) { cpu::add_by_choice(operation, part); });
+    });
+}
+
+void CpuBackend::limit_choices(Stream& stream, const LimitChoices& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const i64 size = operation.rows_per_object;
+    expect(operation.index, DType::int32, "limit_choices index");
+    expect(operation.kept, tokens, choices, DType::int32, "limit_choices kept");
+    if (operation.priority.elements() > 0) {
+        expect_real(operation.priority.dtype, "limit_choices");
+        expect(operation.priority, tokens, operation.priority.cols(), operation.priority.dtype,
+               "limit_choices priority");
+    }
+    MOESAIC_ASSERT(size >= 1 && operation.capacity >= 1, "capacity {} of {} rows", operation.capacity, size);
+    const i64 objects = (tokens + size - 1) / size;
+    run_on_host(stream, [this, operation, objects, size, choices] {
+        share(objects, 4 * size * choices, [&](Range part) { cpu::limit_choices(operation, part); });
+    });
+}
+
+void CpuBackend::rescale_kept(Stream& stream, const RescaleKept& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const DType real = operation.weight.dtype;
+    expect_real(real, "rescale_kept");
+    expect(operation.weight, tokens, choices, real, "rescale_kept weight");
+    expect(operation.index, DType::int32, "rescale_kept index");
+    expect(operation.kept, tokens, choices, DType::int32, "rescale_kept kept");
+    expect(operation.out, tokens, choices, real, "rescale_kept out");
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices, [&](Range part) { cpu::rescale_kept(operation, part); });
+    });
+}
+
+void CpuBackend::rescale_kept_backward(Stream& stream, const RescaleKeptGrad& operation) {
+    const i64 tokens = operation.index.rows(), choices = operation.index.cols();
+    const DType real = operation.weight.dtype;
+    expect_real(real, "rescale_kept_backward");
+    expect(operation.weight, tokens, choices, real, "rescale_kept_backward weight");
+    expect(operation.index, DType::int32, "rescale_kept_backward index");
+    expect(operation.kept, tokens, choices, DType::int32, "rescale_kept_backward kept");
+    expect(operation.d_out, tokens, choices, real, "rescale_kept_backward d_out");
+    expect(operation.d_weight, tokens, choices, real, "rescale_kept_backward d_weight");
+    run_on_host(stream, [this, operation, tokens, choices] {
+        share(tokens, choices, [&](Range part) { cpu::rescale_kept_grad(operation, part); });
     });
 }
 

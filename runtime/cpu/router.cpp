@@ -65,6 +65,37 @@ void sum_object(const RouterSums& operation, i64 object) {
     operation.z_sum.as<double>()[object] = z_sum;
 }
 
+/// The balance losses' derivatives by p, first of what becomes d_logits.
+template <class Real>
+void load_factors(const RouterGrad& operation, i64 row, Real* g) {
+    const i64 experts = operation.probability.cols();
+    std::fill_n(g, experts, Real{0});
+    if (operation.balance_factor.elements() == 0) return;
+    const i64 object = operation.balance_factor.rows() == 1 ? 0 : row / operation.rows_per_object;
+    const double* const factor = operation.balance_factor.as<double>() + object * experts;
+    for (i64 e = 0; e < experts; ++e) g[e] = static_cast<Real>(factor[e]);
+}
+
+/// g becomes the derivative by the logits of what depends on them through p and l.
+template <class Real>
+void through_probability(const RouterGrad& operation, i64 row, Real* g) {
+    const i64 experts = operation.probability.cols();
+    const Real* const probability = operation.probability.as<Real>() + row * experts;
+    const Real log_sum_exp = operation.log_sum_exp.as<Real>()[row];
+    Real mean = 0;  // <g, p>
+    for (i64 e = 0; e < experts; ++e) mean += g[e] * probability[e];
+    const Real z = static_cast<Real>(2 * operation.z_scale) * log_sum_exp;
+    if (operation.sigmoid_logits.elements() == 0) {
+        for (i64 e = 0; e < experts; ++e) g[e] = probability[e] * (g[e] - mean + z);
+        return;
+    }
+    const Real* const logits = operation.sigmoid_logits.as<Real>() + row * experts;
+    for (i64 e = 0; e < experts; ++e) {
+        g[e] = probability[e] * (g[e] - mean) / (1 + std::exp(logits[e])) +
+               z * std::exp(logits[e] - log_sum_exp);
+    }
+}
+
 template <class Real>
 void confidence_of_part(const RouterConfidence& operation, i64 part) {
     const i64 experts = operation.probability.cols(), choices = operation.weight.cols();
@@ -86,32 +117,28 @@ void confidence_of_part(const RouterConfidence& operation, i64 part) {
 template <class Real>
 void row_grad(const RouterGrad& operation, i64 row) {
     const i64 experts = operation.probability.cols(), choices = operation.index.cols();
-    const Real* probability = operation.probability.as<Real>() + row * experts;
     const i32* index = operation.index.as<i32>() + row * choices;
     const Real* weight = operation.weight.as<Real>() + row * choices;
     const Real* d_weight = operation.d_weight.as<Real>() + row * choices;
-    const bool balanced = operation.balance_factor.elements() > 0;
-    const i64 object = operation.balance_factor.rows() == 1 ? 0 : row / operation.rows_per_object;
+    const bool sigmoid = operation.sigmoid_logits.elements() > 0;
+    const Real* logits = sigmoid ? operation.sigmoid_logits.as<Real>() + row * experts : nullptr;
+    const Real scale = static_cast<Real>(operation.weight_scale);
     Real* d_logits = operation.d_logits.as<Real>() + row * experts;  // first g of the formula in backend.h
 
-    std::fill_n(d_logits, experts, Real{0});
-    if (balanced) {
-        const double* factor = operation.balance_factor.as<double>() + object * experts;
-        for (i64 e = 0; e < experts; ++e) d_logits[e] = static_cast<Real>(factor[e]);
-    }
-    Real mean_over_choices = 0;  // <d, w>
+    load_factors(operation, row, d_logits);
+    Real mean_over_choices = 0;  // <d, w> / c
     for (i64 k = 0; k < choices; ++k) {
         if (index[k] < 0) continue;
-        if (!operation.over_choices) d_logits[index[k]] += d_weight[k];
+        if (!operation.over_choices && !sigmoid) d_logits[index[k]] += scale * d_weight[k];
         mean_over_choices += weight[k] * d_weight[k];
     }
-    Real mean = 0;  // <g, p>
-    for (i64 e = 0; e < experts; ++e) mean += d_logits[e] * probability[e];
-    const Real z = static_cast<Real>(2 * operation.z_scale) * operation.log_sum_exp.as<Real>()[row];
-    for (i64 e = 0; e < experts; ++e) d_logits[e] = probability[e] * (d_logits[e] - mean + z);
-    if (!operation.over_choices) return;
+    mean_over_choices = operation.over_choices ? mean_over_choices / scale : Real{0};
+    through_probability(operation, row, d_logits);
+    if (!operation.over_choices && !sigmoid) return;
     for (i64 k = 0; k < choices; ++k) {
-        if (index[k] >= 0) d_logits[index[k]] += weight[k] * (d_weight[k] - mean_over_choices);
+        if (index[k] < 0) continue;
+        const Real slope = weight[k] * (d_weight[k] - mean_over_choices);
+        d_logits[index[k]] += sigmoid ? slope / (1 + std::exp(logits[index[k]])) : slope;
     }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "runtime/cpu/routing.h"
@@ -143,13 +144,64 @@ void top_k_row(const Real* scores, i64 columns, i32* index, Real* value, i64 cho
     }
 }
 
+/// Working memory of a thread's rows.
+template <class Real>
+struct TopKScratch {
+    std::vector<Real> scores, group_scores, best;
+    std::vector<i32> kept;
+};
+
+/// Columns outside of the best groups count as -infinity: enough others are left.
+template <class Real>
+void exclude_groups(const TopK& operation, TopKScratch<Real>& scratch) {
+    const i64 size = operation.scores.cols() / operation.groups;
+    const bool both = operation.group_score == GroupScore::top2_sum && size > 1;
+    scratch.group_scores.resize(static_cast<std::size_t>(operation.groups));
+    scratch.best.resize(static_cast<std::size_t>(operation.top_groups));
+    scratch.kept.resize(scratch.best.size());
+    Real* const scores = scratch.scores.data();
+    for (i64 group = 0; group < operation.groups; ++group) {
+        Real two[2] = {};
+        i32 index[2] = {};
+        top_k_row(scores + group * size, size, index, two, both ? 2 : 1);
+        scratch.group_scores[static_cast<std::size_t>(group)] = both ? two[0] + two[1] : two[0];
+    }
+    const auto kept = scratch.kept.begin();
+    top_k_row(scratch.group_scores.data(), operation.groups, &*kept, scratch.best.data(),
+              operation.top_groups);
+    for (i64 group = 0; group < operation.groups; ++group) {
+        if (std::find(kept, scratch.kept.end(), static_cast<i32>(group)) != scratch.kept.end()) continue;
+        std::fill_n(scores + group * size, size, -std::numeric_limits<Real>::infinity());
+    }
+}
+
+/// By biased scores and limited to groups; `value` is the score without the bias.
+template <class Real>
+void top_k_changed_row(const TopK& operation, const Real* scores, i32* index, Real* value,
+                       TopKScratch<Real>& scratch) {
+    const i64 columns = operation.scores.cols(), choices = operation.index.cols();
+    scratch.scores.assign(scores, scores + columns);
+    for (i64 i = 0; i < operation.bias.elements(); ++i)
+        scratch.scores[static_cast<std::size_t>(i)] += operation.bias.as<Real>()[i];
+    if (operation.top_groups < operation.groups) exclude_groups(operation, scratch);
+    top_k_row(scratch.scores.data(), columns, index, value, choices);
+    for (i64 k = 0; k < choices; ++k) value[k] = scores[index[k]];
+}
+
 template <class Real>
 void top_k_rows(const TopK& operation, Range rows) {
     const i64 columns = operation.scores.cols(), choices = operation.index.cols();
+    const bool plain = operation.bias.elements() == 0 && operation.top_groups == operation.groups;
+    TopKScratch<Real> scratch;
     for (i64 row = rows.first; row < rows.last; ++row) {
-        top_k_row(operation.scores.as<Real>() + row * columns, columns,
-                  operation.index.as<i32>() + row * choices, operation.value.as<Real>() + row * choices,
-                  choices);
+        const Real* const scores = operation.scores.as<Real>() + row * columns;
+        i32* const index = operation.index.as<i32>() + row * choices;
+        Real* const value = operation.value.as<Real>() + row * choices;
+        if (plain) {
+            top_k_row(scores, columns, index, value, choices);
+        } else {
+            top_k_changed_row(operation, scores, index, value, scratch);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ enum class ScratchSlot : std::uint8_t {
     products,
     slices,
     attention,
+    choices,
     count
 };
 

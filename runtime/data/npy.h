@@ -32,14 +32,15 @@ class NpyWriter {
     void append_bytes(const void* data, std::size_t elements, bool real);
 };
 
-/// Token ids of one dimension, or of two: a row is a document or a sequence.
+/// Token ids of one dimension, or of two: a row is a document or a sequence. Other numbers in as many as
+/// asked for.
 struct NpyIds {
     IdArray ids;
     std::vector<i64> shape;
 };
 /// Maps an array of little-endian integers of any width. UserError with the byte where it is anything else or
-/// damaged, and as IdArray has it.
-[[nodiscard]] NpyIds map_npy_ids(const std::string& path, i64 vocabulary);
+/// damaged or has more dimensions, and as IdArray has it.
+[[nodiscard]] NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions = 2);
 
 /// Token ids, one sequence a row.
 struct TokenRows {

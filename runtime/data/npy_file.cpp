@@ -84,8 +84,8 @@ IdType type_of(const std::string& path, std::string_view text) {
          "convert them first, e.g. with .astype('<u2') or .astype('<i4')");
 }
 
-/// "(3, 4)" or "(12,)": one or two extents.
-std::vector<i64> shape_of(const std::string& path, std::string_view text) {
+/// "(3, 4)" or "(12,)".
+std::vector<i64> shape_of(const std::string& path, std::string_view text, std::size_t most_dimensions) {
     std::vector<i64> shape;
     const std::size_t close = text.find(')');
     if (text.empty() || text[0] != '(' || close == std::string_view::npos)
@@ -102,9 +102,10 @@ std::vector<i64> shape_of(const std::string& path, std::string_view text) {
         shape.push_back(extent);
         at = static_cast<std::size_t>(end - text.data());
     }
-    if (shape.empty() || shape.size() > 2)
+    if (shape.empty() || shape.size() > most_dimensions)
         fail(path, 10, fmt::format("an array of {} dimensions", shape.size()),
-             "token ids have one dimension, or two with a document in each row");
+             most_dimensions > 2 ? "too many"
+                                 : "token ids have one dimension, or two with a document in each row");
     return shape;
 }
 
@@ -133,13 +134,13 @@ class IdRows final : public TokenFile {
 
 }  // namespace
 
-NpyIds map_npy_ids(const std::string& path, i64 vocabulary) {
+NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions) {
     MappedFile file(path);
     const Header header = read_header(file);
     const IdType type = type_of(path, value_of(path, header, "descr"));
     const bool row_major = value_of(path, header, "fortran_order").starts_with("False");
-    const std::vector<i64> shape = shape_of(path, value_of(path, header, "shape"));
-    if (!row_major && shape.size() == 2)
+    const std::vector<i64> shape = shape_of(path, value_of(path, header, "shape"), most_dimensions);
+    if (!row_major && shape.size() > 1)
         fail(path, 10, "the array lies in Fortran's order", "save numpy.ascontiguousarray of it");
     const i64 room = (static_cast<i64>(file.size()) - header.data_at) / size_of(type);
     i64 count = 1;

@@ -141,6 +141,8 @@ void ConsoleSink::write(const RunRecord& record) {
                       options_.name.empty() ? "" : options_.name + ": ",
                       detail::compact_text(static_cast<double>(record.parameters)),
                       detail::compact_text(static_cast<double>(record.active_parameters)), options_.steps));
+    if (!record.balance.empty()) print("balance: " + record.balance);
+    if (!record.capacity.empty()) print("capacity: " + record.capacity);
 }
 
 void ConsoleSink::write(const StepRecord& record) {

@@ -19,6 +19,8 @@ struct RunRecord {
     i64 world_size = 1, expert_parallel = 1, data_parallel = 1;
     std::string device, host;
     i64 parameters = 0, active_parameters = 0;
+    std::string balance;   ///< convention of the load-balance loss, and its value at perfect balance
+    std::string capacity;  ///< rows of an expert, and what is dropped
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -32,6 +34,8 @@ struct RunRecord {
         visit("host", host);
         visit("parameters", parameters);
         visit("active_parameters", active_parameters);
+        visit("balance", balance);
+        visit("capacity", capacity);
     }
 };
 
@@ -50,6 +54,7 @@ struct StepRecord {
     std::optional<double> load_max_over_mean;  ///< of the experts; 1 is even
     std::optional<double> dropped_fraction;    ///< of the (token, choice) pairs
     std::optional<i64> memory_bytes;
+    std::optional<double> loss_importance, loss_load;  ///< where they have a coefficient
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -68,6 +73,8 @@ struct StepRecord {
         visit("load_max_over_mean", load_max_over_mean);
         visit("dropped_fraction", dropped_fraction);
         visit("memory_bytes", memory_bytes);
+        visit("loss_importance", loss_importance);
+        visit("loss_load", loss_load);
     }
 };
 

@@ -1,5 +1,8 @@
 #include "tests/conformance/op_cases.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "runtime/base/philox.h"
 
 namespace moesaic::conformance {
@@ -58,6 +61,19 @@ double dot(Stream& stream, ConstTensorView a, ConstTensorView b) {
     return sum;
 }
 
+std::vector<i64> best_of(const std::vector<double>& scores, i64 count) {
+    std::vector<i64> order(scores.size());
+    std::iota(order.begin(), order.end(), i64{0});
+    std::stable_sort(order.begin(), order.end(), [&](i64 a, i64 b) { return scores[at(a)] > scores[at(b)]; });
+    order.resize(at(count));
+    return order;
+}
+
+std::vector<double> row_of(const std::vector<double>& values, i64 row, i64 columns) {
+    const auto first = values.begin() + row * columns;
+    return {first, first + columns};
+}
+
 const std::vector<OpCase>& all_cases() {
     static const std::vector<OpCase> cases = [] {
         std::vector<OpCase> all;
@@ -67,6 +83,9 @@ const std::vector<OpCase>& all_cases() {
         append_routing_cases(all);
         append_activation_cases(all);
         append_row_index_cases(all);
+        append_router_cases(all);
+        append_router_noise_cases(all);
+        append_balance_cases(all);
         append_product_cases(all);
         append_attention_cases(all);
         return all;

@@ -62,6 +62,9 @@ void append_loss_cases(std::vector<OpCase>& cases);
 void append_routing_cases(std::vector<OpCase>& cases);
 void append_activation_cases(std::vector<OpCase>& cases);
 void append_row_index_cases(std::vector<OpCase>& cases);
+void append_router_cases(std::vector<OpCase>& cases);
+void append_router_noise_cases(std::vector<OpCase>& cases);
+void append_balance_cases(std::vector<OpCase>& cases);
 void append_product_cases(std::vector<OpCase>& cases);
 void append_attention_cases(std::vector<OpCase>& cases);
 
@@ -84,6 +87,9 @@ void append_attention_cases(std::vector<OpCase>& cases);
 
 /// <a, b> of f64 operands, after the stream has run.
 [[nodiscard]] double dot(Stream& stream, ConstTensorView a, ConstTensorView b);
+/// Positions of the `count` largest, ties to the lower.
+[[nodiscard]] std::vector<i64> best_of(const std::vector<double>& scores, i64 count);
+[[nodiscard]] std::vector<double> row_of(const std::vector<double>& values, i64 row, i64 columns);
 /// An index into a vector from a signed count.
 [[nodiscard]] constexpr std::size_t at(i64 index) {
     return static_cast<std::size_t>(index);

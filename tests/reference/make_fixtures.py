@@ -40,6 +40,8 @@ BASE = {
     "train": {"steps": STEPS, "batch_sequences": SEQUENCES, "micro_sequences": 2, "precision": "fp64"},
 }  # fmt: skip
 
+SMALL = {"model.width": 8, "model.head_dim": 2, "model.moe.hidden": 6}
+
 VARIANTS = {
     "mixtral": {},
     "olmoe": {
@@ -50,6 +52,30 @@ VARIANTS = {
     "tied_every2": {
         "model.tie_embeddings": True, "model.moe.every": 2, "model.moe.top_k": 1, "model.moe.router.normalize": False,
         "optimizer.clip": 3.0,  # some steps are clipped, some are not; the other variants clip every step
+    },
+    "gshard_drop": {
+        **SMALL,
+        "model.moe.balance": {"aux": 0.05, "convention": "gshard", "scope": "sequence", "z": 0.001, "importance": 0.02},
+        "model.moe.capacity": {
+            "factor": 1.0, "policy": "probability", "rounding": "ceil", "per": "sequence", "renormalize": True,
+            "pad": False,
+        },
+    },
+    "hf_position": {
+        **SMALL, "model.moe.router.normalize": False,
+        "model.moe.balance": {"aux": 0.05, "convention": "hf", "scope": "micro", "z": 0.001, "importance": 0.02},
+        "model.moe.capacity": {
+            "factor": 0.9, "policy": "position", "rounding": "colossalai", "per": "micro", "renormalize": False,
+            "pad": False,
+        },
+    },
+    "switch_global": {
+        **SMALL, "model.moe.top_k": 1, "model.moe.router.normalize": False,
+        "model.moe.balance": {"aux": 0.05, "convention": "switch", "scope": "global", "z": 0.001, "importance": 0.02},
+        "model.moe.capacity": {
+            "factor": 1.25, "policy": "probability", "rounding": "floor", "per": "sequence", "renormalize": False,
+            "pad": False,
+        },
     },
 }  # fmt: skip
 
@@ -82,9 +108,13 @@ def write_safetensors(path, tensors, metadata):
 
 def same_branches(a, b):
     """Whether two forward passes chose the same experts and clipped the same entries: between them all is smooth."""
-    return all(torch.equal(x.index, y.index) for x, y in zip(a.routings, b.routings)) and all(
-        torch.equal(x, y) for x, y in zip(a.clipped, b.clipped)
+    same_choices = all(
+        torch.equal(x.index, y.index)
+        and torch.equal(x.kept, y.kept)
+        and torch.equal(x.probabilities.argmax(dim=-1), y.probabilities.argmax(dim=-1))
+        for x, y in zip(a.routings, b.routings)
     )
+    return same_choices and all(torch.equal(x, y) for x, y in zip(a.clipped, b.clipped))
 
 
 def check_gradients(initial, options, tokens, gradients, seed):
@@ -153,7 +183,8 @@ def build(variant, first_seed):
             if number == 1:
                 first, first_gradients = step, gradients
             counts = stack_routing(step, lambda r: torch.bincount(r.index.reshape(-1), minlength=experts))
-            history.append((step, norm, lr, counts))
+            dropped = stack_routing(step, lambda r: (~r.kept).sum())
+            history.append((step, norm, lr, counts, dropped))
         router_margin = min(step.router_margin for step, *_ in history)
         clip_margin = min(step.clip_margin for step, *_ in history)
         moved = sensitivity(initial, options, torch.from_numpy(tokens[0]), first_gradients, seed + 2000)
@@ -167,18 +198,24 @@ def build(variant, first_seed):
     doubles = {f"weight.{name}": value for name, value in initial.items()}
     doubles.update({f"grad.{name}": value for name, value in first_gradients.items()})
     doubles.update({f"after.{name}": value for name, value in weights.items()})
-    for name in ("loss", "loss_aux", "loss_z"):
+    names = ["loss", "loss_aux", "loss_z"]
+    if options["model"]["moe"]["balance"].get("importance", 0) > 0:
+        names.append("loss_importance")
+    for name in names:
         doubles[name] = torch.stack([getattr(step, name) for step, *_ in history])
-    doubles["grad_norm"] = torch.tensor([norm for _, norm, _, _ in history], dtype=torch.float64)
-    doubles["lr"] = torch.tensor([lr for _, _, lr, _ in history], dtype=torch.float64)
+    doubles["grad_norm"] = torch.tensor([norm for _, norm, *_ in history], dtype=torch.float64)
+    doubles["lr"] = torch.tensor([lr for _, _, lr, *_ in history], dtype=torch.float64)
     doubles["token_losses"] = first.token_losses
     doubles["logits"] = first.logits
     doubles["expert_weight"] = stack_routing(first, lambda r: r.weight)
     integers = {
         "tokens": torch.from_numpy(tokens),
         "expert_index": stack_routing(first, lambda r: r.index),
-        "expert_count": torch.stack([counts for *_, counts in history]),
+        "expert_count": torch.stack([counts for *_, counts, _ in history]),
     }
+    if options["model"]["moe"]["capacity"] != "dropless":
+        integers["dropped"] = torch.stack([dropped for *_, dropped in history])
+        assert integers["dropped"].min() > 0  # on every step and layer
     tensors = {name: value.detach().numpy().astype("<f8") for name, value in doubles.items()}
     tensors.update({name: value.numpy().astype("<i4") for name, value in integers.items()})
     assert all(numpy.isfinite(array).all() for array in tensors.values())

@@ -76,7 +76,8 @@ class Routing:
     logits: torch.Tensor  # [T, E]
     probabilities: torch.Tensor  # [T, E], softmax over all experts
     index: torch.Tensor  # [T, k], chosen experts, best first
-    weight: torch.Tensor  # [T, k]
+    weight: torch.Tensor  # [T, k], before any choice is dropped
+    kept: torch.Tensor  # [T, k], false where an expert's capacity drops the choice
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Step:
     loss: torch.Tensor = None
     loss_aux: torch.Tensor = None  # without its coefficient
     loss_z: torch.Tensor = None  # without its coefficient
+    loss_importance: torch.Tensor = None  # without its coefficient
     total: torch.Tensor = None
     routings: list = field(default_factory=list)  # one per MoE layer
     clipped: list = field(default_factory=list)  # masks of the q, k, v entries that clip_qkv changed
@@ -144,9 +146,45 @@ def attention(x, weights, prefix, model, step):
     return mixed.transpose(1, 2).reshape(batch, seq_len, heads * head_dim) @ weights[f"{prefix}.o_proj.weight"].T
 
 
-def mixture_of_experts(x, weights, prefix, moe, step):
+def rows_of_capacity(capacity, tokens, top_k, experts):
+    """How many of `tokens` tokens' choices one expert takes, by the rule of the program that `rounding` names."""
+    factor, share = capacity["factor"], capacity["factor"] * top_k * tokens / experts
+    rows = {
+        "ceil": lambda: math.ceil(share),
+        "floor": lambda: math.floor(share),
+        "tutel": lambda: top_k * int(factor * math.ceil(tokens / experts)),
+        "fastmoe": lambda: math.ceil(factor * tokens) * top_k // experts,
+        "colossalai": lambda: math.floor(share) + math.floor(share) % 2,
+        "olmo": lambda: -(-math.floor(share) // 8) * 8,
+    }[capacity["rounding"]]()
+    return min(max(rows, 1), tokens)
+
+
+def kept_choices(index, probabilities, capacity, objects, step):
+    """Expert by expert and object by object: which of the choices find room."""
+    top_k, experts = index.shape[1], probabilities.shape[1]
+    kept = torch.ones_like(index, dtype=torch.bool)
+    for first, last in objects:
+        room = rows_of_capacity(capacity, last - first, top_k, experts)
+        for expert in range(experts):
+            token, choice = torch.where(index[first:last] == expert)  # in the order of tokens
+            token = token + first
+            if len(token) <= room:
+                continue
+            if capacity["policy"] == "position":
+                dropped = torch.arange(room, len(token))
+            else:
+                ranked, order = torch.sort(probabilities[token, expert].detach(), descending=True, stable=True)
+                step.router_margin = min(step.router_margin, (ranked[room - 1] - ranked[room]).item())
+                dropped = order[room:]
+            kept[token[dropped], choice[dropped]] = False
+    return kept
+
+
+def mixture_of_experts(x, weights, prefix, options, step):
     """Each of the T rows of x [T, width] goes to its top_k experts; their outputs are summed by router weight."""
-    top_k = moe["top_k"]
+    moe = options["model"]["moe"]
+    top_k, capacity = moe["top_k"], moe["capacity"]
     logits = x @ weights[f"{prefix}.gate.weight"].T
     probabilities = torch.softmax(logits, dim=-1)
     ranked, order = torch.sort(logits.detach(), dim=-1, descending=True, stable=True)  # ties: lower expert first
@@ -156,33 +194,77 @@ def mixture_of_experts(x, weights, prefix, moe, step):
     weight = probabilities.gather(1, index)
     if moe["router"]["normalize"]:
         weight = weight / weight.sum(dim=-1, keepdim=True)
+    kept = torch.ones_like(index, dtype=torch.bool)
+    used = weight
+    if capacity != "dropless":
+        objects = token_ranges(options, capacity["per"], len(x) // options["task"]["data"]["seq_len"])
+        kept = kept_choices(index, probabilities, capacity, objects, step)
+        used = weight * kept
+        if capacity["renormalize"]:
+            rest = used.sum(dim=-1, keepdim=True)
+            used = torch.where(rest > 0, used * weight.sum(dim=-1, keepdim=True) / rest.clamp(min=1e-300), used)
     y = torch.zeros_like(x)
     for expert in range(moe["experts"]):
-        token, choice = torch.where(index == expert)
+        token, choice = torch.where((index == expert) & kept)
         output = swiglu(x[token], weights, f"{prefix}.experts.{expert}")
-        y = y.index_add(0, token, weight[token, choice][:, None] * output)
-    step.routings.append(Routing(logits, probabilities, index, weight))
+        y = y.index_add(0, token, used[token, choice][:, None] * output)
+    step.routings.append(Routing(logits, probabilities, index, weight, kept))
     return y
 
 
-def balance_objects(options, sequences):
-    """The token ranges over which balance is measured: [(first, last + 1), ...] in tokens of the batch."""
-    scope = options["model"]["moe"]["balance"]["scope"]
+def token_ranges(options, scope, sequences):
+    """The token ranges that `scope` means: [(first, last + 1), ...] in tokens of the batch."""
     size = {"sequence": 1, "micro": options["train"]["micro_sequences"], "global": sequences}[scope]
     seq_len = options["task"]["data"]["seq_len"]
     return [(s * seq_len, min(s + size, sequences) * seq_len) for s in range(0, sequences, size)]
 
 
-def balance_loss(routing, objects):
-    """Sum over objects of T_o/N * E/(k T_o) * sum_e count_e * mean_p_e; 1 at perfect balance."""
-    tokens, experts = routing.probabilities.shape
-    top_k = routing.index.shape[1]
+def counted(routing, convention):
+    """The choices whose number a convention counts [T, any]."""
+    if convention == "gshard":
+        return routing.index[:, :1]
+    if convention == "switch":
+        return routing.probabilities.argmax(dim=-1, keepdim=True)
+    return routing.index
+
+
+def object_balance(routings, convention):
+    """The balance loss of one object, whose tokens are all that `routings`, one for each layer, hold."""
+    if convention == "hf":  # one product over all layers, as if they were more tokens of one layer
+        probabilities = torch.cat([routing.probabilities for routing in routings])
+        index = torch.cat([routing.index for routing in routings])
+        tokens, experts = probabilities.shape
+        fraction = torch.bincount(index.reshape(-1), minlength=experts) / tokens
+        return experts * (fraction * probabilities.mean(dim=0)).sum()
     value = 0.0
+    for routing in routings:
+        tokens, experts = routing.probabilities.shape
+        index = counted(routing, convention)
+        fraction = torch.bincount(index.reshape(-1), minlength=experts) / (tokens * index.shape[1])
+        value = value + experts * (fraction * routing.probabilities.mean(dim=0)).sum()
+    return value
+
+
+def object_importance(routings):
+    """Squared coefficient of variation of the summed weights of each expert, over layers."""
+    value = 0.0
+    for routing in routings:
+        experts = routing.probabilities.shape[1]
+        importance = torch.zeros(experts, dtype=routing.weight.dtype)
+        importance = importance.index_add(0, routing.index.reshape(-1), routing.weight.reshape(-1))
+        value = value + importance.var(unbiased=False) / importance.mean() ** 2
+    return value
+
+
+def over_objects(loss, routings, objects):
+    """Sum over objects of T_o/N * loss of the object."""
+    tokens, value = len(routings[0].index), 0.0
     for first, last in objects:
-        count = torch.bincount(routing.index[first:last].reshape(-1), minlength=experts)
-        mean_p = routing.probabilities[first:last].mean(dim=0)
-        object_loss = experts / (top_k * (last - first)) * (count * mean_p).sum()
-        value = value + (last - first) / tokens * object_loss
+        parts = [
+            Routing(*(getattr(routing, name)[first:last] for name in Routing.__dataclass_fields__))
+            for routing in routings
+        ]
+        value = value + (last - first) / tokens * loss(parts)
     return value
 
 
@@ -201,7 +283,7 @@ def forward(weights, options, tokens):
         x = x + attention(normed, weights, f"{prefix}.self_attn", model, step)
         normed = rms_norm(x, weights[f"{prefix}.post_attention_layernorm.weight"], eps).view(batch * seq_len, -1)
         if is_moe_layer(model, layer):
-            update = mixture_of_experts(normed, weights, f"{prefix}.mlp", moe, step)
+            update = mixture_of_experts(normed, weights, f"{prefix}.mlp", options, step)
         else:
             update = swiglu(normed, weights, f"{prefix}.mlp")
         x = x + update.view_as(x)
@@ -212,10 +294,16 @@ def forward(weights, options, tokens):
     log_p = step.logits - torch.logsumexp(step.logits, dim=-1, keepdim=True)
     step.token_losses = -log_p.gather(1, targets.reshape(-1, 1)).view(batch, seq_len)
     step.loss = step.token_losses.sum() / (batch * seq_len)
-    objects = balance_objects(options, batch)
-    step.loss_aux = sum(balance_loss(routing, objects) for routing in step.routings)
+    balance = moe["balance"]
+    objects = token_ranges(options, balance["scope"], batch)
+    step.loss_aux = over_objects(
+        lambda parts: object_balance(parts, balance["convention"]), step.routings, objects
+    )
+    step.loss_importance = over_objects(object_importance, step.routings, objects)
     step.loss_z = sum(torch.logsumexp(routing.logits, dim=-1).pow(2).mean() for routing in step.routings)
-    step.total = step.loss + moe["balance"]["aux"] * step.loss_aux + moe["balance"]["z"] * step.loss_z
+    step.total = step.loss + balance["aux"] * step.loss_aux + balance["z"] * step.loss_z
+    if balance.get("importance", 0) > 0:
+        step.total = step.total + balance["importance"] * step.loss_importance
     return step
 
 

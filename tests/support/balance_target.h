@@ -8,8 +8,7 @@ namespace moesaic {
 
 /// Derivatives of the balance losses for one layer alone; lives as long as the target is used.
 struct LayerBalanceTarget {
-    BalanceFactors host;
-    Tensor factors;
+    Tensor factor, weight_factor, load_factor;
     BalanceTarget target;
 };
 
@@ -17,11 +16,15 @@ struct LayerBalanceTarget {
 [[nodiscard]] inline LayerBalanceTarget make_balance_target(RankSetup& rank, const ModelSpec& spec,
                                                             const RouterTotals& totals,
                                                             const GlobalBalance& global) {
-    LayerBalanceTarget made;
     const RouterTotals* const layers[] = {&totals};
-    balance_factors(spec, layers, global, made.host);
-    made.factors = upload(rank, made.host.factors, {made.host.rows, spec.experts});
-    made.target = {made.factors, {}, {}, totals.rows_per_object, spec.balance.z / global.tokens};
+    BalanceFactors host;
+    balance_factors(spec, layers, global, host);
+    const auto uploaded = [&](const std::vector<double>& values) {
+        return values.empty() ? Tensor() : upload(rank, values, {host.rows, spec.experts});
+    };
+    LayerBalanceTarget made{uploaded(host.probability), uploaded(host.weight), uploaded(host.load), {}};
+    made.target = {made.factor, made.weight_factor, made.load_factor, totals.rows_per_object,
+                   spec.balance.z / global.tokens};
     return made;
 }
 

@@ -64,6 +64,7 @@ struct GradCheck {
     const L& layer;
     Tensor x;  ///< f64 [T,H], or i32 [T] for the embedding
     i64 seq_len = 1;
+    ConstTensorView token_ids{};  ///< LayerInput::token_ids
     /// Sets what a layer's owner puts into Saved; called before every forward.
     std::function<void(typename L::Saved&)> prepare = [](typename L::Saved&) {};
     /// Sets what depends on the forward's results; called before the backward.
@@ -85,7 +86,7 @@ struct GradCheck {
         const std::vector<double> weights = projection(y.elements());
         const Tensor dy = upload(rank, weights, y.shape());
         before_backward(saved);
-        const Tensor dx = layer.backward(rank.context, {x, seq_len}, dy, saved);
+        const Tensor dx = layer.backward(rank.context, input(), dy, saved);
         rank.drain();
         std::vector<CheckedValues> checked = checked_parameters(*rank.compute, store);
         if (dx) checked.push_back({"dx", x.as<double>(), rank.read<double>(dx)});
@@ -95,9 +96,10 @@ struct GradCheck {
     }
 
   private:
+    [[nodiscard]] LayerInput input() const { return {x, seq_len, {}, token_ids}; }
     [[nodiscard]] Tensor forward(typename L::Saved& saved) {
         prepare(saved);
-        Tensor y = layer.forward(rank.context, {x, seq_len}, saved);
+        Tensor y = layer.forward(rank.context, input(), saved);
         rank.drain();
         return y;
     }

@@ -30,8 +30,10 @@ struct ModelStep {
 struct ModelStepResult {
     std::vector<double> token_loss;  ///< [sequences * seq_len]
     std::vector<i32> token_wrong;    ///< [sequences * seq_len]
-    double loss = 0, aux = 0, z = 0;
+    double loss = 0;
+    BalanceTerms balance;
     std::vector<i64> counts;     ///< [expert layers * E]
+    i64 dropped = 0;             ///< choices, of all layers
     NamedValues gradients;       ///< by name, summed over ranks in rank order
     std::vector<double> logits;  ///< [sequences * seq_len, V]
 };
@@ -68,9 +70,30 @@ inline MicroBatch load_micro_batch(RankSetup& rank, const ModelStep& step, i64 i
     return one;
 }
 
-/// A forward-only pass: logits, and the counts that scope global needs.
+/// What the routers of each micro-batch chose, summed in the order of micro-batches.
+inline void sum_routers(const std::vector<std::vector<RouterStatistics>>& routers, ModelStepResult& result,
+                        GlobalBatch& global) {
+    for (std::vector<i64>* const counts : {&result.counts, &global.expert_counts}) counts->clear();
+    for (std::vector<double>* const sums : {&global.expert_weights, &global.expert_loads}) sums->clear();
+    const auto add = [](const auto& values, std::size_t first, auto& sums) {
+        sums.resize(std::max(sums.size(), first + values.size()));
+        for (std::size_t e = 0; e < values.size(); ++e) sums[first + e] += values[e];
+    };
+    for (const std::vector<RouterStatistics>& layers : routers) {
+        for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+            const RouterStatistics& router = layers[layer];
+            const std::size_t first = layer * router.counts.size();
+            add(router.counts, first, result.counts);
+            add(router.balance_counts, first, global.expert_counts);
+            add(router.weights, first, global.expert_weights);
+            add(router.loads, first, global.expert_loads);
+        }
+    }
+}
+
+/// A forward-only pass: logits, and what scope global needs.
 inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, ModelStepResult& result,
-                       std::vector<i64>& balance_counts, std::mutex& mutex) {
+                       std::vector<std::vector<RouterStatistics>>& routers, std::mutex& mutex) {
     const Communicator& world = rank.mesh.world();
     rank.context.phase = Phase::evaluate;
     for (i64 index = world.rank(); index < rounded_micro_batches(step); index += world.size()) {
@@ -82,13 +105,7 @@ inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, Mod
         const std::vector<i32> wrong = rank.read<i32>(forward.token_wrong);
         const std::lock_guard lock(mutex);
         std::copy(wrong.begin(), wrong.end(), result.token_wrong.begin() + one.first * step.spec.seq_len);
-        for (std::size_t layer = 0; layer < forward.routers.size(); ++layer) {
-            const RouterStatistics& router = forward.routers[layer];
-            for (std::size_t e = 0; e < router.counts.size(); ++e) {
-                result.counts[layer * router.counts.size() + e] += router.counts[e];
-                balance_counts[layer * router.counts.size() + e] += router.balance_counts[e];
-            }
-        }
+        routers[static_cast<std::size_t>(index)] = forward.routers;
         std::copy(logits.begin(), logits.end(),
                   result.logits.begin() + one.first * step.spec.seq_len * step.spec.vocabulary);
     }
@@ -97,7 +114,7 @@ inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, Mod
 
 /// One rank's part of the step.
 inline void model_step_rank(const ModelStep& step, Communicator& world, ModelStepResult& result,
-                            std::vector<i64>& balance_counts, std::mutex& mutex) {
+                            std::vector<std::vector<RouterStatistics>>& routers, std::mutex& mutex) {
     RankSetup rank(world, step.expert_parallel, static_cast<int>(step.spec.experts), {step.mode, 7});
     ParameterStore store(*rank.backend, DType::f64);
     Model model(step.spec, rank.mesh, store, step.defects);
@@ -111,9 +128,13 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
     global.tokens = static_cast<i64>(step.tokens.size());
     for (const i32 target : step.targets) global.targets += target >= 0 ? 1 : 0;
 
-    count_rank(step, rank, model, result, balance_counts, mutex);
+    count_rank(step, rank, model, result, routers, mutex);
     world.barrier({"test: counts"});
-    global.expert_counts = balance_counts;
+    {
+        const std::lock_guard lock(mutex);
+        sum_routers(routers, result, global);
+    }
+    if (step.spec.balance.scope != BalanceScope::global) global.expert_counts.clear();
     for (i64 index = world.rank(); index < rounded_micro_batches(step); index += world.size()) {
         const MicroBatch one = load_micro_batch(rank, step, index);
         ModelSaved saved;
@@ -124,8 +145,10 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
         const std::vector<double> loss = rank.read<double>(forward.token_loss);
         const std::lock_guard lock(mutex);
         std::copy(loss.begin(), loss.end(), result.token_loss.begin() + one.first * step.spec.seq_len);
-        result.aux += terms.aux;
-        result.z += terms.z;
+        result.balance.aux += terms.aux;
+        result.balance.z += terms.z;
+        result.balance.importance += terms.importance;
+        for (const RouterStatistics& router : forward.routers) result.dropped += router.dropped;
     }
     store.complete_gradients(*rank.compute);
     rank.drain();
@@ -148,13 +171,12 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
     result.token_loss.resize(step.tokens.size());
     result.token_wrong.resize(step.tokens.size());
     result.logits.resize(step.tokens.size() * static_cast<std::size_t>(step.spec.vocabulary));
-    std::vector<i64> balance_counts(static_cast<std::size_t>(step.spec.expert_layers() * step.spec.experts));
-    result.counts.resize(balance_counts.size());
+    std::vector<std::vector<RouterStatistics>> routers(
+        static_cast<std::size_t>(detail::rounded_micro_batches(step)));
     std::mutex mutex;
     run_ranks(
         step.ranks,
-        [&](Communicator& world) { detail::model_step_rank(step, world, result, balance_counts, mutex); },
-        60);
+        [&](Communicator& world) { detail::model_step_rank(step, world, result, routers, mutex); }, 60);
     i64 targets = 0;
     for (const i32 target : step.targets) targets += target >= 0 ? 1 : 0;
     for (const double loss : result.token_loss) result.loss += loss / static_cast<double>(targets);

@@ -82,6 +82,8 @@ inline void add_state(RankRuntime& runtime, TrainingOutcome& outcome, std::mutex
         for (const Parameter& parameter : runtime.store.parameters()) {
             add_tensor(outcome.weights, parameter.name, parameter.value);
         }
+        for (const Buffer& buffer : runtime.store.buffers())
+            add_tensor(outcome.weights, buffer.name, buffer.value);
     }
     runtime.optimizer->visit_state(context, [&](const Parameter& parameter, const ParameterState& state) {
         const std::lock_guard lock(mutex);

@@ -103,6 +103,7 @@ void compare(const TrainingOutcome& outcome, const SafetensorsFile& file, const 
         return std::abs(value - want) / std::abs(want);
     };
     const std::vector<i32> counts = values_of<i32>(file, "expert_count");
+    const bool importance = file.find("loss_importance") != nullptr, drops = file.find("dropped") != nullptr;
     ASSERT_EQ(outcome.steps.size(), values_of<double>(file, "loss").size());
     for (std::size_t i = 0; i < outcome.steps.size(); ++i) {
         const StepResult& step = outcome.steps[i];
@@ -111,6 +112,15 @@ void compare(const TrainingOutcome& outcome, const SafetensorsFile& file, const 
         report.losses.see(relative(step.loss, "loss", i), tolerance.losses, "loss, " + at);
         report.losses.see(relative(step.loss_aux, "loss_aux", i), tolerance.losses, "loss_aux, " + at);
         report.losses.see(relative(step.loss_z, "loss_z", i), tolerance.losses, "loss_z, " + at);
+        if (importance) {
+            report.losses.see(relative(step.loss_importance, "loss_importance", i), tolerance.losses,
+                              "loss_importance, " + at);
+        }
+        for (std::size_t layer = 0; layer < step.dropped.size(); ++layer) {
+            EXPECT_EQ(step.dropped[layer],
+                      drops ? values_of<i32>(file, "dropped")[i * step.dropped.size() + layer] : 0)
+                << at;
+        }
         report.norms.see(relative(step.grad_norm, "grad_norm", i), tolerance.norms, at);
         for (std::size_t e = 0; e < step.expert_counts.size(); ++e) {
             EXPECT_EQ(step.expert_counts[e], counts[i * step.expert_counts.size() + e]) << at;
@@ -151,7 +161,8 @@ TEST_P(GoldenTraining, SinglePrecisionFollowsPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, GoldenTraining,
-                         testing::Values("mixtral", "olmoe", "qwen3_moe", "tied_every2"),
+                         testing::Values("mixtral", "olmoe", "qwen3_moe", "tied_every2", "gshard_drop",
+                                         "hf_position", "switch_global"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -84,6 +84,34 @@ TEST_P(LayoutCheckScope, LocalBalanceLossIsSeen) {
 INSTANTIATE_TEST_SUITE_P(Scopes, LayoutCheckScope, testing::Values("sequence", "micro", "global"),
                          [](const auto& test) { return std::string(test.param); });
 
+/// Convention, scope and importance; capacities that drop, per sequence and per micro-batch.
+class LayoutCheckBalance : public testing::TestWithParam<Overrides> {};
+
+TEST_P(LayoutCheckBalance, IsIndependentOfTheLayout) {
+    Overrides overrides = GetParam();
+    overrides.insert(overrides.end(), {"train.batch_sequences=7", "train.micro_sequences=2",
+                                       "model.moe.balance.importance=0.02"});
+    expect_all_ok(overrides, check_of({1, 2, 4}, 3), 6);
+}
+
+std::vector<Overrides> balance_cases() {
+    std::vector<Overrides> cases;
+    for (const char* convention : {"megatron", "gshard", "hf", "switch"}) {
+        for (const char* scope : {"sequence", "micro", "global"}) {
+            cases.push_back({std::string("model.moe.balance.convention=") + convention,
+                             std::string("model.moe.balance.scope=") + scope});
+        }
+    }
+    for (const char* capacity : {"{factor: 1.0}", "{factor: 0.8, policy: position, renormalize: true}",
+                                 "{factor: 0.7, per: micro, rounding: floor, renormalize: true}",
+                                 "{factor: 1.0, per: micro, pad: true}"}) {
+        cases.push_back({std::string("model.moe.capacity=") + capacity, "model.moe.balance.scope=global"});
+    }
+    return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, LayoutCheckBalance, testing::ValuesIn(balance_cases()));
+
 TEST(LayoutCheck, UnshardedOptimizerState) {
     expect_all_ok({"parallel.zero=0"}, check_of({1, 2, 4}, 2), 6);
 }

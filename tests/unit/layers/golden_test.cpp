@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 
+#include "launch/rank_runtime.h"
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/config/load.h"
 #include "tests/support/model_step.h"
 
 namespace moesaic {
@@ -40,12 +43,12 @@ ModelSpec spec_of(const json& options) {
     spec.hidden = moe.at("hidden");
     spec.every = moe.at("every");
     spec.router.normalize = moe.at("router").at("normalize");
-    const json& balance = moe.at("balance");
-    const std::string scope = balance.at("scope");
-    spec.balance = {balance.at("aux"), balance.at("z"),
-                    scope == "sequence" ? BalanceScope::sequence
-                    : scope == "micro"  ? BalanceScope::micro
-                                        : BalanceScope::global};
+    const LoadedConfig loaded =
+        parse_config(json{{"model", {{"moe", moe}}}}.dump(), "options of the fixture");
+    loaded.diagnostics.throw_if_any();
+    const ModelSpec resolved = resolve_model(loaded.config, 1);
+    spec.balance = resolved.balance;
+    spec.capacity = resolved.capacity;
     spec.seq_len = options.at("task").at("data").at("seq_len");
     spec.micro_sequences = options.at("train").at("micro_sequences");
     return spec;
@@ -81,6 +84,13 @@ void expect_close(const std::vector<double>& got, const std::vector<double>& wan
     EXPECT_LE(std::sqrt(difference), 1e-10 * std::sqrt(norm)) << name;
 }
 
+/// Choices that capacity drops in step 1, over all layers.
+i64 dropped_in(const SafetensorsFile& file, const ModelSpec& spec) {
+    if (!spec.capacity) return 0;
+    const std::vector<i32> dropped = values_of<i32>(file, "dropped");  // [steps, layers]
+    return std::reduce(dropped.begin(), dropped.begin() + spec.expert_layers(), i64{0});
+}
+
 class Golden : public testing::TestWithParam<const char*> {};
 
 TEST_P(Golden, EqualsPyTorch) {
@@ -96,8 +106,13 @@ TEST_P(Golden, EqualsPyTorch) {
         expect_close(result.token_loss, values_of<double>(file, "token_losses"), "token_losses");
         expect_close(result.logits, values_of<double>(file, "logits"), "logits");
         expect_close({result.loss}, {values_of<double>(file, "loss")[0]}, "loss");
-        expect_close({result.aux}, {values_of<double>(file, "loss_aux")[0]}, "loss_aux");
-        expect_close({result.z}, {values_of<double>(file, "loss_z")[0]}, "loss_z");
+        expect_close({result.balance.aux}, {values_of<double>(file, "loss_aux")[0]}, "loss_aux");
+        expect_close({result.balance.z}, {values_of<double>(file, "loss_z")[0]}, "loss_z");
+        if (step.spec.balance.importance > 0) {
+            expect_close({result.balance.importance}, {values_of<double>(file, "loss_importance")[0]},
+                         "loss_importance");
+        }
+        EXPECT_EQ(result.dropped, dropped_in(file, step.spec));
         for (std::size_t i = 0; i < result.counts.size(); ++i) EXPECT_EQ(result.counts[i], counts[i]);
         EXPECT_EQ(result.gradients.size(), step.weights.size());
         for (const auto& [name, gradient] : result.gradients) {
@@ -106,7 +121,9 @@ TEST_P(Golden, EqualsPyTorch) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, Golden, testing::Values("mixtral", "olmoe", "qwen3_moe", "tied_every2"),
+INSTANTIATE_TEST_SUITE_P(Fixtures, Golden,
+                         testing::Values("mixtral", "olmoe", "qwen3_moe", "tied_every2", "gshard_drop",
+                                         "hf_position", "switch_global"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -68,8 +68,8 @@ TEST(Model, HasTheSameLossesOnEveryLayout) {
             EXPECT_EQ(one.token_loss, other.token_loss);
             EXPECT_EQ(one.logits, other.logits);
             EXPECT_EQ(one.counts, other.counts);
-            EXPECT_NEAR(one.aux, other.aux, 1e-13);
-            EXPECT_NEAR(one.z, other.z, 1e-13);
+            EXPECT_NEAR(one.balance.aux, other.balance.aux, 1e-13);
+            EXPECT_NEAR(one.balance.z, other.balance.z, 1e-13);
             expect_close(one.gradients, other.gradients, 1e-12);
             if (ranks != expert_parallel) continue;
             for (const auto& [name, gradient] : one.gradients) {
@@ -100,8 +100,8 @@ TEST(Model, BalanceLossIsOneAtLeast) {
     ModelStep step = usual_step();
     step.spec.balance.scope = BalanceScope::global;
     const ModelStepResult result = run_model_step(step);
-    EXPECT_GT(result.aux, 0.9 * step.spec.expert_layers());
-    EXPECT_LT(result.aux, 2.0 * step.spec.expert_layers());
+    EXPECT_GT(result.balance.aux, 0.9 * step.spec.expert_layers());
+    EXPECT_LT(result.balance.aux, 2.0 * step.spec.expert_layers());
     EXPECT_EQ(std::accumulate(result.counts.begin(), result.counts.end(), i64{0}),
               step.spec.expert_layers() * step.spec.top_k * static_cast<i64>(step.tokens.size()));
 }

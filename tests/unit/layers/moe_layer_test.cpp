@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <mutex>
+#include <numeric>
 
 #include "tests/support/balance_target.h"
 #include "tests/support/layer_inputs.h"
@@ -16,13 +19,15 @@ namespace {
 struct Work {
     ModelSpec spec;
     std::vector<i64> tokens;  ///< per micro-batch, may be 0; their number is a multiple of W
-    double gate_offset = 0;   ///< added to x and to the gate's rows in proportion to 1 - e
+    i64 seq_len = 1;
+    double gate_offset = 0;  ///< added to x and to the gate's rows in proportion to 1 - e
     StreamMode mode = StreamMode::inline_execution;
 };
 
 struct Outcome {
     std::vector<std::vector<double>> y, dx;  ///< by micro-batch
     std::vector<std::size_t> rounds;
+    std::vector<i64> received, dropped;     ///< by micro-batch: most rows at once on its rank; choices
     NamedValues weights, expert_gradients;  ///< by global name
     NamedValues replicated_gradients;       ///< by name, summed over ranks
 };
@@ -74,18 +79,22 @@ void run_rank(const Work& work, Communicator& world, Outcome& outcome, std::mute
         const Tensor x = upload(rank, input_of(work, i), shape);
         const Tensor dy = upload(rank, normal_values("dy" + std::to_string(i), shape.elements()), shape);
         MoELayer::Saved saved;
-        const Tensor y = layer.forward(rank.context, {x, 1}, saved);
+        const Tensor y = layer.forward(rank.context, {x, work.seq_len}, saved);
         rank.compute->synchronize();
         const LayerBalanceTarget target =
             make_balance_target(rank, work.spec, saved.router.totals, {42, {}, {}, {}});
         saved.balance = target.target;
-        const Tensor dx = layer.backward(rank.context, {x, 1}, dy, saved);
+        const Tensor dx = layer.backward(rank.context, {x, work.seq_len}, dy, saved);
         store.fold_segment(*rank.compute, 0);
         const std::vector<double> y_values = rank.read<double>(y), dx_values = rank.read<double>(dx);
         const std::lock_guard lock(mutex);
         outcome.y[i] = y_values;
         outcome.dx[i] = dx_values;
         outcome.rounds[i] = saved.plan.chunks.size();
+        outcome.dropped[i] = saved.router.totals.dropped;
+        for (const DispatchChunk& chunk : saved.plan.chunks) {
+            outcome.received[i] = std::max(outcome.received[i], chunk.received());
+        }
     }
     store.complete_gradients(*rank.compute);
     rank.drain();
@@ -108,6 +117,8 @@ Outcome run(const Work& work, int ranks) {
     outcome.y.resize(work.tokens.size());
     outcome.dx.resize(work.tokens.size());
     outcome.rounds.resize(work.tokens.size());
+    outcome.received.resize(work.tokens.size());
+    outcome.dropped.resize(work.tokens.size());
     std::mutex mutex;
     run_ranks(
         ranks, [&](Communicator& world) { run_rank(work, world, outcome, mutex); }, 60);
@@ -260,6 +271,88 @@ TEST(MoELayer, BearsAllTokensOnOneExpert) {
     }
 }
 
+TEST(MoELayer, DropsTheSameOnEveryLayout) {
+    for (const DropPolicy policy : {DropPolicy::probability, DropPolicy::position}) {
+        for (const CapacityScope per : {CapacityScope::sequence, CapacityScope::micro}) {
+            Work work = usual_work();
+            work.seq_len = per == CapacityScope::sequence ? 3 : 1;
+            if (per == CapacityScope::sequence) work.tokens = {9, 3, 0, 6, 3, 9, 9, 3};
+            work.spec.capacity =
+                CapacitySpec{.factor = 0.5, .policy = policy, .per = per, .renormalize = true};
+            const Outcome one = run(work, 1);
+            EXPECT_GT(std::reduce(one.dropped.begin(), one.dropped.end(), i64{0}), 20);
+            for (const int ranks : {2, 4, 8}) {
+                SCOPED_TRACE(ranks);
+                const Outcome other = run(work, ranks);
+                expect_same_bits(one, other);
+                EXPECT_EQ(one.dropped, other.dropped);
+            }
+        }
+    }
+}
+
+TEST(MoELayer, PaddingChangesNothing) {
+    Work work = usual_work();
+    work.spec.capacity = CapacitySpec{.factor = 0.7, .per = CapacityScope::micro};
+    work.spec.receive_budget = 100;
+    const Outcome plain = run(work, 1);
+    work.spec.capacity->pad = true;
+    for (const StreamMode mode : {StreamMode::inline_execution, StreamMode::deferred_shuffled}) {
+        work.mode = mode;
+        for (const int ranks : {1, 2, 4, 8}) {
+            SCOPED_TRACE(ranks);
+            expect_same_bits(plain, run(work, ranks));
+        }
+    }
+}
+
+/// One row an expert: of the tokens that all go to expert 0, one stays, and what is lost gives 0.
+TEST(MoELayer, ATokenThatLosesAllAddsNothing) {
+    Work work = usual_work();
+    work.gate_offset = 3;
+    work.spec.top_k = 1;
+    work.spec.router.normalize = false;
+    work.spec.balance = {.aux = 0, .z = 0};
+    work.spec.capacity =
+        CapacitySpec{.factor = 0.01, .policy = DropPolicy::position, .per = CapacityScope::micro};
+    const Outcome outcome = run(work, 2);
+    for (std::size_t i = 0; i < work.tokens.size(); ++i) {
+        const auto kept = std::min<i64>(work.tokens[i], 1) * work.spec.width;
+        for (const std::vector<double>* const values : {&outcome.y[i], &outcome.dx[i]}) {
+            EXPECT_TRUE(
+                std::all_of(values->begin(), values->begin() + kept, [](double v) { return v != 0; }));
+            EXPECT_TRUE(std::all_of(values->begin() + kept, values->end(), [](double v) { return v == 0; }));
+        }
+        EXPECT_EQ(outcome.dropped[i], std::max<i64>(work.tokens[i] - 1, 0));
+    }
+}
+
+/// Planted skew: every token of every micro-batch goes to the two experts of rank 0. No rank ever receives
+/// more rows at once than the budget allows, and no bit changes.
+TEST(MoELayer, ASkewedWorkloadStaysWithinTheReceiveBudget) {
+    Work work = usual_work();
+    work.gate_offset = 3;
+    work.spec.top_k = 2;
+    work.spec.receive_budget = 100;
+    const Outcome unlimited = run(work, 1);
+    for (const int ranks : {1, 2, 4, 8}) {
+        for (const double budget : {0.2, 1.0, 1.5}) {
+            SCOPED_TRACE(fmt::format("{} ranks, budget {}", ranks, budget));
+            work.spec.receive_budget = budget;
+            const Outcome outcome = run(work, ranks);
+            // Of the mean: a full micro-batch's choices, whatever this one holds.
+            const i64 most = static_cast<i64>(std::ceil(budget * 9 * 2));
+            EXPECT_LE(*std::max_element(outcome.received.begin(), outcome.received.end()), most);
+            if (budget == 1.0 && ranks > 1) {
+                EXPECT_EQ(*std::max_element(outcome.received.begin(), outcome.received.end()), most)
+                    << "the skew fills the budget";
+                EXPECT_GT(*std::max_element(outcome.rounds.begin(), outcome.rounds.end()), 1U);
+            }
+            expect_same_bits(unlimited, outcome);
+        }
+    }
+}
+
 TEST(MakeRouter, NamesTheKnownRouters) {
     ModelSpec spec;
     spec.router.kind = "psychic";
@@ -269,7 +362,10 @@ TEST(MakeRouter, NamesTheKnownRouters) {
         (void)make_router(spec, 0, store);
         FAIL() << "no error";
     } catch (const UserError& error) {
-        EXPECT_STREQ(error.what(), "model.moe.router.kind: there is no router 'psychic'; known are: top_k");
+        EXPECT_STREQ(error.what(),
+                     "model.moe.router.kind: there is no router 'psychic'; known are: top_k, noisy_top_k, "
+                     "switch, sigmoid_bias, group_limited, sinkhorn, expert_choice, hash, uniform, "
+                     "nearest_prototype, replay");
     }
 }
 

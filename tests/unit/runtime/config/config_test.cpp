@@ -276,13 +276,32 @@ TEST(Config, WhatThisVersionLacksIsRefused) {
     for (const char* text :
          {"run.device=cuda", "parallel.comm=nccl", "parallel.exchange=hierarchical",
           "parallel.expert_tensor=2", "parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
-          "task.kind=regression", "task.data.format=csv", "model.kind=mlp", "model.moe.router.kind=switch",
-          "model.moe.router.score=sigmoid", "model.moe.balance.convention=hf", "train.determinism=elastic",
-          "metrics.sinks=[jsonl, tensorboard]", "model.moe.capacity={factor: 1.5}"}) {
+          "task.kind=regression", "task.data.format=csv", "model.kind=mlp", "train.determinism=elastic",
+          "metrics.sinks=[jsonl, tensorboard]"}) {
         const std::string key = std::string(text).substr(0, std::string(text).find('='));
         SCOPED_TRACE(text);
         expect_one(parse("", {text}), std::string("--set ") + text, key, "not in this version", "it has ");
     }
+}
+
+TEST(Config, ACapacityIsAMappingOrAWord) {
+    const LoadedConfig given =
+        parse("model: {moe: {capacity: {factor: 1.5, policy: position, rounding: olmo, per: micro}}}\n",
+              {"model.moe.capacity.pad=true"});
+    EXPECT_EQ(given.diagnostics.text(), "");
+    const CapacityConfig& capacity = given.config.model.moe.capacity;
+    EXPECT_FALSE(capacity.dropless);
+    EXPECT_EQ(capacity.factor, 1.5);
+    EXPECT_EQ(capacity.rounding, "olmo");
+    EXPECT_TRUE(capacity.pad);
+    EXPECT_EQ(parse_config(to_yaml(given.config), "again").config, given.config);
+    EXPECT_FALSE(parse("", {"model.moe.capacity.factor=2"}).config.model.moe.capacity.dropless);
+    EXPECT_TRUE(parse("model: {moe: {capacity: {factor: 2}}}\n", {"model.moe.capacity=dropless"})
+                    .config.model.moe.capacity.dropless);
+    expect_one(parse("", {"model.moe.capacity.rounding=round"}), "--set model.moe.capacity.rounding=round",
+               "model.moe.capacity.rounding", "round");
+    expect_one(parse("", {"model.moe.balance.load=0.1"}), "--set model.moe.balance.load=0.1",
+               "model.moe.balance.load", "'top_k' has none");
 }
 
 TEST(Config, DuplicateAndUnknownKeys) {

@@ -68,13 +68,15 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 TEST(Records, HaveTheFieldsOfTheContract) {
-    EXPECT_THAT(names_in(json_of(RunRecord())),
-                ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel",
-                            "data_parallel", "device", "host", "parameters", "active_parameters"));
+    EXPECT_THAT(
+        names_in(json_of(RunRecord())),
+        ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel", "data_parallel",
+                    "device", "host", "parameters", "active_parameters", "balance", "capacity"));
     EXPECT_THAT(names_in(json_of(StepRecord())),
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
-                            "load_max_over_mean", "dropped_fraction", "memory_bytes"));
+                            "load_max_over_mean", "dropped_fraction", "memory_bytes", "loss_importance",
+                            "loss_load"));
     EXPECT_THAT(names_in(json_of(ExpertsRecord())),
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
                             "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
@@ -136,7 +138,7 @@ TEST(Sinks, JsonlHoldsEveryEvent) {
               R"({"event":"step","step":1,"tokens":8192,"loss":3.412,"loss_aux":0.0101,"loss_z":null,)"
               R"("grad_norm":0.82,"lr":0.0029,"tokens_per_s":41234,"step_ms":200,"exchange_ms":36,)"
               R"("exchange_bytes":1048576,"flops_utilization":null,"load_max_over_mean":1.31,)"
-              R"("dropped_fraction":0,"memory_bytes":null})");
+              R"("dropped_fraction":0,"memory_bytes":null,"loss_importance":null,"loss_load":null})");
     EXPECT_THAT(lines_of(text)[2], HasSubstr(R"("loss":"nan")"));
 }
 
@@ -173,12 +175,12 @@ TEST(Sinks, CsvHasOneRowPerStepWithTheEvaluationAfterIt) {
     { const auto sink = make_sink("csv", options); }
     EXPECT_EQ(read_text(run / "metrics.csv"),
               "step,tokens,loss,loss_aux,loss_z,grad_norm,lr,tokens_per_s,step_ms,exchange_ms,exchange_bytes,"
-              "flops_utilization,load_max_over_mean,dropped_fraction,memory_bytes,heldout_loss,"
-              "train_probe_loss,gap\n"
-              "0,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
-              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,3.498,3.412,0.086\n"
-              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,\n"
-              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,\n");
+              "flops_utilization,load_max_over_mean,dropped_fraction,memory_bytes,loss_importance,"
+              "loss_load,heldout_loss,train_probe_loss,gap\n"
+              "0,,,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
+              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,3.498,3.412,0.086\n"
+              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,\n"
+              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,\n");
 }
 
 TEST(Sinks, AppendingCutsATornLine) {
@@ -202,7 +204,8 @@ TEST(Sinks, ConsoleLinesAreForReading) {
     options.console = std::fopen(path.c_str(), "w");
     options.seconds = [&now] { return now; };
     ConsoleSink sink(options);
-    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 2, "cpu", "node1", 1234567, 523456});
+    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 2, "cpu", "node1", 1234567, 523456,
+                         "convention hf, 2 at perfect balance", "80 rows an expert"});
     now += 4;
     sink.write(step_record(10));
     now += 36;
@@ -222,6 +225,8 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         read_text(path),
         "Moesaic 0.1.0 (c9799f0)  4 ranks (expert parallel 2 x data parallel 2)  cpu on node1\n"
         "quad: 1.23M parameters, 523k of them active per token  300 steps\n"
+        "balance: convention hf, 2 at perfect balance\n"
+        "capacity: 80 rows an expert\n"
         "step  10/300    3%  eta  1:56  loss  3.412  41.2k tok/s  exchange 18%  load 1.31x  dropped "
         "0.0%  |g| 0.82  lr 2.9e-03\n"
         "step 100/300   33%  eta  1:20  loss  3.412  41.2k tok/s  exchange 18%  load 1.31x  dropped "

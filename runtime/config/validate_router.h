@@ -1,0 +1,11 @@
+// Checks of the section model.moe.router.
+#pragma once
+
+#include "runtime/config/load.h"
+
+namespace moesaic {
+
+/// A part of validate(), for models with experts.
+void check_router(LoadedConfig& loaded, Purpose purpose);
+
+}  // namespace moesaic
