@@ -13,8 +13,8 @@ namespace {
 enum RouterSum : i64 { kWeights, kChoices, kFirstWeights, kEntropies, kTokens, kRouterSums };
 
 /// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
-/// carries it all: per micro-step [aux, z, importance, load, the sums of each MoE layer's router, loss of each
-/// sequence], and whether it has to stop.
+/// carries it all: per micro-step [aux, z, importance, load, the sums of each MoE layer's router, loss of
+/// each sequence], and whether it has to stop.
 struct RecordLayout {
     static constexpr i64 routers = 4;
     RecordLayout(const MicroBatches& batches, i64 moe_layers)

@@ -38,7 +38,8 @@ double count_declared(const ModelSpec& spec) {
     const double norms = spec.qk_norm == QkNorm::none ? 0 : 2;
     const double sparse = spec.expert_layers(), layers = spec.layers;
     const double shared = (spec.shared_experts > 0 ? 3 : 0) + (spec.shared_gate ? 1 : 0);
-    return 3 + layers * (6 + norms) + sparse * (router_traits(spec.router).matrices + shared + 3 * static_cast<double>(spec.experts)) +
+    return 3 + layers * (6 + norms) +
+           sparse * (router_traits(spec.router).matrices + shared + 3 * static_cast<double>(spec.experts)) +
            (layers - sparse) * 3;
 }
 

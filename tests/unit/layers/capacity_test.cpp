@@ -9,7 +9,7 @@
 #include <numeric>
 #include <tuple>
 
-#include "comm/dispatcher.h"
+#include "comm/exchange/exchange.h"
 #include "comm/self_communicator.h"
 #include "tests/support/layer_inputs.h"
 
@@ -248,34 +248,26 @@ Moved through_identity_experts(RankSetup& rank, const ModelSpec& spec, i64 micro
     }
     const Routing kept = keep_within_capacity(rank.context, spec, std::max<i64>(tokens, 1), p, routing);
     constexpr i64 kBudget = 7;
-    const DispatchPlan plan = make_plan(rank.context, kept, kBudget, 0);
-    const Dispatcher dispatcher(kBudget, kWidth, 0);
-    Tensor slots = rank.backend->allocate({tokens * spec.top_k, kWidth}, DType::f64);
-    Tensor d_slots = rank.backend->allocate({tokens * spec.top_k, kWidth}, DType::f64);
-    Tensor d_weight = rank.backend->allocate({tokens, spec.top_k}, DType::f64);
-    Tensor y = rank.backend->allocate({tokens, kWidth}, DType::f64);
-    Tensor d_x = rank.backend->allocate({tokens, kWidth}, DType::f64);
-    for (std::size_t chunk = 0; chunk < plan.chunks.size(); ++chunk) {
-        EXPECT_LE(plan.chunks[chunk].received(), kBudget);
-        const Tensor rows = dispatcher.dispatch(rank.context, plan, chunk, x);
-        dispatcher.combine(rank.context, plan, chunk, rows.slice_rows(0, plan.chunks[chunk].received()),
-                           slots);
+    const auto exchange = make_exchange(
+        rank.mesh,
+        {.tokens = 16, .choices = spec.top_k, .width = kWidth, .capacity_rows = kBudget, .dtype = DType::f64},
+        {.name = "flat"});
+    const DispatchPlan plan = exchange->plan(rank.context, kept, 0);
+    ExchangeSaved saved;
+    for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
+        EXPECT_LE(plan.chunks[round].received(), kBudget);
+        ExpertRows rows = exchange->finish_arrival(rank.context, plan, round,
+                                                   exchange->start_dispatch(rank.context, plan, round, x));
+        exchange->combine(rank.context, plan, round, std::move(rows), kept.weight, saved);
     }
-    rank.backend->combine_rows(*rank.compute,
-                               {.rows = slots, .slot = plan.slot_of_choice, .weight = kept.weight, .y = y});
-    rank.backend->combine_rows_backward(*rank.compute, {.rows = slots,
-                                                        .slot = plan.slot_of_choice,
-                                                        .weight = kept.weight,
-                                                        .dy = x,
-                                                        .d_rows = d_slots,
-                                                        .d_weight = d_weight});
-    for (std::size_t chunk = 0; chunk < plan.chunks.size(); ++chunk) {
-        const Tensor rows = dispatcher.combine_backward(rank.context, plan, chunk, d_slots);
-        dispatcher.dispatch_backward(rank.context, plan, chunk,
-                                     rows.slice_rows(0, plan.chunks[chunk].received()), d_slots);
+    const Tensor y = exchange->finish_combine(rank.context, plan, kept.weight, saved);
+    ExchangeBackward backward = exchange->begin_backward(rank.context, plan, x, kept.weight, saved);
+    for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
+        ExpertRows rows = exchange->finish_arrival(
+            rank.context, plan, round, exchange->start_combine_backward(rank.context, plan, round, backward));
+        exchange->dispatch_backward(rank.context, plan, round, std::move(rows), backward);
     }
-    rank.backend->combine_rows(*rank.compute,
-                               {.rows = d_slots, .slot = plan.slot_of_choice, .weight = {}, .y = d_x});
+    const Tensor d_x = exchange->finish_backward(rank.context, plan, std::move(backward)).dx;
     Moved moved{rank.read<double>(y), rank.read<double>(d_x), {}, plan.dropped};
     for (i64 t = 0; t < tokens; ++t) {
         double sum = 0;

@@ -274,7 +274,7 @@ TEST(Config, WhatCannotBeTrainedMayBeEvaluated) {
 
 TEST(Config, WhatThisVersionLacksIsRefused) {
     for (const char* text :
-         {"run.device=cuda", "parallel.comm=nccl", "parallel.exchange=hierarchical",
+         {"run.device=cuda", "parallel.comm=nccl", "parallel.exchange=shared_memory",
           "parallel.expert_tensor=2", "parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
           "task.kind=regression", "task.data.format=csv", "model.kind=mlp", "train.determinism=elastic",
           "metrics.sinks=[jsonl, tensorboard]"}) {
@@ -302,6 +302,16 @@ TEST(Config, ACapacityIsAMappingOrAWord) {
                "model.moe.capacity.rounding", "round");
     expect_one(parse("", {"model.moe.balance.load=0.1"}), "--set model.moe.balance.load=0.1",
                "model.moe.balance.load", "'top_k' has none");
+}
+
+TEST(Config, ExchangesThatDoNotFit) {
+    expect_one(parse("parallel: {dedup_reduce: node}\n"), "c.yaml:1", "parallel.dedup_reduce",
+               "the exchange is 'auto'", "parallel.exchange: dedup");
+    expect_one(parse("parallel: {wire: bf16}\ntrain: {precision: fp64}\n"), "c.yaml:1", "parallel.wire",
+               "rows of a model in fp64 do not travel as bf16");
+    expect_one(parse("parallel: {wire: fp32}\ntrain: {precision: bf16}\n"), "c.yaml:1", "parallel.wire",
+               "do not travel as fp32");
+    EXPECT_EQ(parse("parallel: {wire: bf16, exchange: dedup, dedup_reduce: node}\n").diagnostics.text(), "");
 }
 
 TEST(Config, DuplicateAndUnknownKeys) {
