@@ -129,6 +129,25 @@ TEST(RunWatch, DeadExperts) {
     EXPECT_EQ(run.raised.size(), 2U) << "again when it comes back";
 }
 
+/// What is raised for one layer, or for the run, is not raised for another layer.
+TEST(RunWatch, AnAlarmIsOfItsLayer) {
+    ModelSpec spec = small_spec();
+    spec.every = 1;  // both layers have experts
+    AlarmsConfig config;
+    config.entropy.steps = 1;
+    config.loss_spike.steps = 1;
+    RunWatch watch(config, spec);
+    StepResult result;
+    result.expert_counts = {5, 5, 5, 5, 0, 20, 0, 0};
+    result.routers.resize(2);
+    result.loss = 1;
+    EXPECT_EQ(watch.after_step(1, result, {{}, {}}).raised.size(), 1U);
+    result.loss = 2;
+    EXPECT_EQ(watch.after_step(2, result, {{}, {}}).raised.size(), 1U) << "the loss";
+    EXPECT_THAT(watch.layers()[0].alarms, IsEmpty());
+    EXPECT_THAT(watch.layers()[1].alarms, ElementsAre("entropy"));
+}
+
 TEST(RunWatch, LoadMaxOverMean) {
     AlarmsConfig config = only(&AlarmsConfig::load_max_over_mean);
     config.load_max_over_mean.threshold = 3;
@@ -215,15 +234,16 @@ TEST(RunWatch, TheHeaviestActionCounts) {
     AlarmsConfig config;
     config.dead_experts.steps = config.entropy.steps = config.load_max_over_mean.steps = 1;
     config.load_max_over_mean.threshold = 3;
-    config.dead_experts.action = "checkpoint";
-    config.entropy.action = "stop";
+    config.dead_experts.action = "stop";
+    config.entropy.action = "checkpoint";
     WatchedRun run(config);
     StepResult collapsed = run.good;
     collapsed.expert_counts = {0, 20, 0, 0};
     const AlarmVerdict verdict = run.step(collapsed);
     EXPECT_THAT(run.kinds(), ElementsAre("dead_experts", "load_max_over_mean", "entropy"));
     EXPECT_EQ(verdict.action, AlarmAction::stop);
-    EXPECT_THAT(verdict.stop_reason, HasSubstr("alarm entropy of layer 1: the load's evenness is 0.000"));
+    EXPECT_THAT(verdict.stop_reason,
+                HasSubstr("alarm dead_experts of layer 1: 3 of 4 experts (0, 2, 3) got no token"));
     EXPECT_EQ(run.step(collapsed).action, AlarmAction::none);
 }
 
