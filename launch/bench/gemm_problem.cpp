@@ -126,13 +126,14 @@ i64 GemmProblem::count_wrong() const {
             const double have = get(c_, (first_row + row) * size_.n + column);
             if (!(std::abs(have - want) <= tolerance * (1 + std::abs(want)))) ++wrong;
         };
-        const auto line = [&](i64 number, i64 lines) {
-            return every ? number : number * (lines - 1) / std::max<i64>(kCheckedLines - 1, 1);
-        };
-        for (i64 i = 0; i < (every ? rows : std::min(rows, kCheckedLines)); ++i)
-            for (i64 column = 0; column < size_.n; ++column) compare(line(i, rows), column);
-        for (i64 j = 0; !every && j < std::min(size_.n, kCheckedLines); ++j)
-            for (i64 row = 0; row < rows; ++row) compare(row, line(j, size_.n));
+        std::vector<bool> compared(at(rows), every);
+        const auto line = [](i64 number, i64 lines) { return number * (lines - 1) / (kCheckedLines - 1); };
+        for (i64 i = 0; i < std::min(rows, kCheckedLines); ++i) compared[at(line(i, rows))] = true;
+        for (i64 row = 0; row < rows; ++row)
+            for (i64 column = 0; compared[at(row)] && column < size_.n; ++column) compare(row, column);
+        for (i64 j = 0; j < std::min(size_.n, kCheckedLines); ++j)
+            for (i64 row = 0; row < rows; ++row)
+                if (!compared[at(row)]) compare(row, line(j, size_.n));
         first += own;
     }
     return wrong;

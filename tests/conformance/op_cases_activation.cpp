@@ -201,24 +201,29 @@ void append_fused(std::vector<OpCase>& cases, const Sizes& sizes, bool packed) {
          .in_turn = true});
 }
 
+GroupedGemm product_before(const Sizes& sizes, Views v, TensorView c) {
+    return {.a = v[0], .b = v[1], .c = c, .rows_per_group = sizes.counts};
+}
+
+/// <dy, activation(x)> of the operands of append_fused_grad().
+double projected_forward(const Sizes& sizes, Backend& b, Stream& s, Views v) {
+    const i64 rows = v[0].rows(), grouped = sum_of(sizes.counts);
+    Tensor dy = b.allocate({rows, sizes.width}, v[3].dtype), y = b.allocate(dy.shape(), v[3].dtype);
+    b.zero(s, dy);
+    b.zero(s, y);
+    b.grouped_gemm(s, product_before(sizes, v, dy));
+    b.activation(s, {.kind = sizes.kind,
+                     .x = v[3].slice_rows(0, grouped),
+                     .y = y.slice_rows(0, grouped),
+                     .slope = sizes.slope(v[2]),
+                     .rows_per_group = sizes.groups_of_slopes()});
+    return dot(s, y, dy);
+}
+
 void append_fused_grad(std::vector<OpCase>& cases, const Sizes& sizes) {
     const i64 rows = sum_of(sizes.counts) + 2;
     const Shape wide{rows, sizes.halves() * sizes.width};
-    const auto product = [=](Views v, TensorView c) {
-        return GroupedGemm{.a = v[0], .b = v[1], .c = c, .rows_per_group = sizes.counts};
-    };
-    const auto forward_of = [=](Backend& b, Stream& s, Views v) {
-        Tensor dy = b.allocate({rows, sizes.width}, v[3].dtype), y = b.allocate(dy.shape(), v[3].dtype);
-        b.zero(s, dy);
-        b.zero(s, y);
-        b.grouped_gemm(s, product(v, dy));
-        b.activation(s, {.kind = sizes.kind,
-                         .x = v[3].slice_rows(0, rows - 2),
-                         .y = y.slice_rows(0, rows - 2),
-                         .slope = sizes.slope(v[2]),
-                         .rows_per_group = sizes.groups_of_slopes()});
-        return dot(s, y, dy);
-    };
+    const auto product = [=](Views v, TensorView c) { return product_before(sizes, v, c); };
     std::vector<GradientPair> gradients;
     if (sizes.learnt()) gradients.push_back({2, 5, true});
     cases.push_back(
@@ -248,7 +253,7 @@ void append_fused_grad(std::vector<OpCase>& cases, const Sizes& sizes) {
              },
          .tolerance_f32 = 1e-4,
          .row_unit = 0,
-         .objective = forward_of,
+         .objective = [=](Backend& b, Stream& s, Views v) { return projected_forward(sizes, b, s, v); },
          .gradients = gradients,
          .same_bits =
              [=](Backend& b, Stream& s, Views v) {

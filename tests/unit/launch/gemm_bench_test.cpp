@@ -60,8 +60,12 @@ TEST(BenchGemm, GroupsHaveUnevenRows) {
         ASSERT_EQ(static_cast<i64>(rows.size()), groups);
         EXPECT_EQ(std::accumulate(rows.begin(), rows.end(), i64{0}), 100 * groups);
         EXPECT_TRUE(std::is_sorted(rows.rbegin(), rows.rend()));
-        if (groups > 1) EXPECT_GT(rows[0], rows[1]);
-        if (groups > 2) EXPECT_EQ(rows.back(), 0);
+        if (groups > 1) {
+            EXPECT_GT(rows[0], rows[1]);
+        }
+        if (groups > 2) {
+            EXPECT_EQ(rows.back(), 0);
+        }
     }
 }
 
@@ -94,10 +98,10 @@ TEST(BenchGemm, TellsAllMistakesAtOnce) {
         EXPECT_THAT(error.what(), testing::HasSubstr("--packed: 'maybe' is unknown; yes, no or both"));
         EXPECT_THAT(error.what(), testing::HasSubstr("--layout: 'TT' is unknown; NN, NT or TN"));
     }
-    options = {};
-    options.packed = "yes";
-    options.layouts = {"TN"};
-    EXPECT_THROW(check_gemm_options(options), UserError);
+    GemmOptions nothing_to_pack;
+    nothing_to_pack.packed = "yes";
+    nothing_to_pack.layouts = {"TN"};
+    EXPECT_THROW(check_gemm_options(nothing_to_pack), UserError);
 }
 
 }  // namespace
