@@ -4,10 +4,13 @@ namespace moesaic {
 
 namespace {
 
-Tensor upload(StepContext& context, const std::vector<i32>& values) {
+/// In memory for `rows`, so that its size does not depend on routing.
+Tensor upload(StepContext& context, const std::vector<i32>& values, i64 rows) {
     const auto count = static_cast<i64>(values.size());
-    Tensor tensor = context.backend.allocate({count}, DType::int32);
-    if (count > 0) context.backend.copy(context.compute, view_of(values.data(), {count}), tensor);
+    Tensor tensor = context.backend.allocate({rows}, DType::int32);
+    if (count > 0) {
+        context.backend.copy(context.compute, view_of(values.data(), {count}), tensor.slice_rows(0, count));
+    }
     return tensor;
 }
 
@@ -29,8 +32,9 @@ ExpertPadding::ExpertPadding(StepContext& context, i64 rows, std::span<const i64
         rows_per_source_.insert(rows_per_source_.end(), first, first + static_cast<std::ptrdiff_t>(sources));
         rows_per_source_.push_back(rows - filled);
     }
-    from_grouped_ = upload(context, host_from_grouped_);
-    from_padded_ = upload(context, host_from_padded_);
+    const auto padded = static_cast<i64>(host_from_grouped_.size());
+    from_grouped_ = upload(context, host_from_grouped_, padded);
+    from_padded_ = upload(context, host_from_padded_, padded);
 }
 
 Tensor ExpertPadding::pad(StepContext& context, ConstTensorView grouped) const {
@@ -40,7 +44,8 @@ Tensor ExpertPadding::pad(StepContext& context, ConstTensorView grouped) const {
 }
 
 void ExpertPadding::unpad(StepContext& context, ConstTensorView padded, TensorView grouped) const {
-    context.backend.gather_rows(context.compute, {.in = padded, .index = from_padded_, .out = grouped});
+    context.backend.gather_rows(
+        context.compute, {.in = padded, .index = from_padded_.slice_rows(0, grouped.rows()), .out = grouped});
 }
 
 }  // namespace moesaic

@@ -26,7 +26,7 @@ class ExpertPadding {
   private:
     std::vector<i64> rows_per_expert_, rows_per_source_;
     std::vector<i32> host_from_grouped_, host_from_padded_;  // copied to the device
-    Tensor from_grouped_, from_padded_;                      // i32 [e*rows], -1: zero; i32 [R]
+    Tensor from_grouped_, from_padded_;                      // i32 [e*rows], -1: zero; R of [e*rows]
 };
 
 }  // namespace moesaic
