@@ -138,6 +138,7 @@ RouterSpec resolve_router(const Config& config) {
 void leave_out_idle_losses(ModelSpec& spec) {
     const RouterTraits traits = router_traits(spec.router);
     if (!traits.has_logits) spec.balance.z = 0;
+    if (traits.chooses_tokens) spec.balance.aux = 0;  // every expert has as many tokens
     if (traits.learns) return;
     spec.balance.aux = spec.balance.z = 0;
     spec.balance.importance = spec.balance.load = 0;

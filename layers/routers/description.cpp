@@ -48,8 +48,11 @@ std::string describe_router(const ModelSpec& spec) {
         traits.chooses_tokens ? fmt::format("{} experts take ceil(tokens * {} / {}) tokens of each sequence",
                                             spec.experts, spec.top_k, spec.experts)
                               : fmt::format("{} of {} experts", spec.top_k, spec.experts);
+    const char* losses = !traits.learns          ? "; nothing is learnt, no balance loss"
+                         : traits.chooses_tokens ? "; no load-balance loss"
+                                                 : "";
     return fmt::format("{}, {}, {}{}{}", spec.router.kind, who, weights_of(spec), particulars(spec.router),
-                       traits.learns ? "" : "; nothing is learnt, no balance loss");
+                       losses);
 }
 
 }  // namespace moesaic
