@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/shared_window.h"
 #include "runtime/base/run_context.h"
 
 namespace moesaic {
@@ -116,6 +117,12 @@ void Communicator::all_reduce(Stream& stream, TensorView data, ReduceOp op, Labe
     const TensorView mine = flat.slice_rows(first, rows[static_cast<std::size_t>(rank_)]);
     reduce_scatter_rows(stream, flat, rows, mine, op, label);
     all_gather_rows(stream, mine, flat, rows, label);
+}
+
+std::unique_ptr<SharedWindow> Communicator::share_memory(i64 bytes, Label label) {
+    auto window = make_window(bytes, label);
+    shared_bytes_ += window->segment_bytes();
+    return window;
 }
 
 void Communicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into,

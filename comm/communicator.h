@@ -43,6 +43,8 @@ struct CommunicatorSettings {
     double timeout_seconds = 600;
 };
 
+class SharedWindow;
+
 /// A group of ranks. Rules for all verbs:
 ///  * every rank of the group calls the same verbs in the same order; collectives of one communicator go to
 ///  one
@@ -68,6 +70,8 @@ class Communicator {
     [[nodiscard]] virtual bool connected() const { return true; }
     /// Memory that reductions hold between calls, besides what the back end's pool tells.
     [[nodiscard]] i64 reserved_bytes() const { return pool_->bytes_reserved(); }
+    /// This rank's segments of the windows that share_memory has made.
+    [[nodiscard]] i64 shared_bytes() const { return shared_bytes_; }
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
     [[nodiscard]] const Traffic& traffic() const { return traffic_; }
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
@@ -111,6 +115,11 @@ class Communicator {
     /// Collective over this communicator. In place, reduced in rank order: same bits on every rank.
     void all_reduce(Stream& stream, TensorView data, ReduceOp op, Label label);
 
+    /// Collective over this communicator, on the host at once; for start-up. A window (shared_window.h) with
+    /// `bytes` of every rank, the same number everywhere, rounded up to a multiple of 64. Throws UserError
+    /// where the ranks are not all on one machine or it has no such memory left.
+    [[nodiscard]] std::unique_ptr<SharedWindow> share_memory(i64 bytes, Label label);
+
     // ------------------------------------------------------------ words for errors
 
     /// "rank 3 of 8, step 118": who speaks, by its world rank.
@@ -121,6 +130,8 @@ class Communicator {
     [[nodiscard]] std::string timeout_text(std::string_view verb, const Label& label) const;
 
   protected:
+    /// Collective over this communicator: share_memory without the accounts.
+    [[nodiscard]] virtual std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) = 0;
     /// Reduces `parts` (size() blocks as large as `into`, one after the other) in their order; keeps `parts`
     /// until done. Here for host streams; a device's communicator brings a kernel.
     virtual void reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into, ReduceOp op);
@@ -138,6 +149,7 @@ class Communicator {
     std::shared_ptr<CommunicatorSettings> settings_;
     std::shared_ptr<MemoryPool> pool_;
     Traffic traffic_;
+    i64 shared_bytes_ = 0;
 };
 
 }  // namespace moesaic

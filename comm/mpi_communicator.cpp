@@ -19,6 +19,7 @@
 
 #include "comm/host_communicator.h"
 #include "comm/mpi_environment.h"
+#include "comm/mpi_window.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 
@@ -166,6 +167,9 @@ class MpiCommunicator final : public HostCommunicator {
     }
 
   protected:
+    std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) override {
+        return make_mpi_window(*this, &group_, bytes, label, !state_->oversubscribed);
+    }
     void exchange_now(const Exchange& exchange) override;
     void gather_now(const Gather& gather) override;
     void broadcast_now(const Message& message) override;
@@ -312,10 +316,6 @@ void MpiCommunicator::compare_counts(const Exchange& exchange) {
                         speaker(), describe("all_to_all_rows", exchange.label), peer, coming[peer], rank(),
                         exchange.recv_rows[peer]));
     }
-}
-
-bool more_ranks_than_cores(int local_ranks) {
-    return local_ranks > sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 }  // namespace
