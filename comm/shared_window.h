@@ -54,15 +54,19 @@ class SharedMeeting {
     /// Collective over the group, on the host at once: returns when every rank has come as often as this one.
     /// Throws Error naming rank, step, label and who is missing after the group's time-out; AbortedError when
     /// another rank has failed. With heavy assertions ranks that meet for different reasons throw Error.
-    void meet(Label label);
+    void meet(Label label) { wait(arrive(label), label); }
+    /// The two halves of a meeting: says that this rank has come, and returns the meeting's number; waits
+    /// until every rank has come to that meeting, which may be long past.
+    [[nodiscard]] u64 arrive(Label label);
+    void wait(u64 meeting, Label label);
 
   private:
     struct Place;
     [[nodiscard]] Place& place_of(int rank) const;
-    [[nodiscard]] bool all_have_come() const;
-    [[nodiscard]] std::string missing_ranks() const;
-    void wait(const Label& label);
-    void compare_reasons(const Label& label) const;
+    [[nodiscard]] bool has_come(int rank, u64 meeting) const;
+    [[nodiscard]] bool all_have_come(u64 meeting) const;
+    [[nodiscard]] std::string missing_ranks(u64 meeting) const;
+    void compare_reasons(u64 meeting, const Label& label) const;
 
     Communicator& group_;
     std::unique_ptr<SharedWindow> window_;
