@@ -138,6 +138,7 @@ i64 receive_capacity(i64 tokens, i64 choices, double receive_budget) {
 DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows, int layer) {
     const Mesh& mesh = context.mesh;
     DispatchPlan plan;
+    plan.layer = layer;
     plan.tokens = routing.expert.rows();
     plan.choices = routing.expert.cols();
     HostView host = sort_and_gather(context, routing, layer);

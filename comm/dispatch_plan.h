@@ -31,6 +31,7 @@ struct DispatchChunk {
 /// Received rows are grouped by local expert and, within one, ordered by source rank and token, which is the
 /// order of the global micro-batch: weight gradients add rows in that order on every layout.
 struct DispatchPlan {
+    int layer = -1;  ///< names the collectives
     i64 tokens = 0, choices = 0, slots = 0;
     i64 dropped = 0;                    ///< choices of -1 on this rank
     Tensor slot_of_choice;              ///< i32 [T,K]; -1: dropped

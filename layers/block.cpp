@@ -2,15 +2,15 @@
 
 namespace moesaic {
 
-Block::Block(const ModelSpec& spec, int layer, const Mesh& mesh, const RotaryTable& rotary,
-             ParameterStore& store)
+Block::Block(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange* exchange,
+             const RotaryTable& rotary, ParameterStore& store)
     : input_norm_(block_parameter_name(layer, "input_layernorm.weight"), layer, spec.width, spec.norm_eps,
                   store),
       attention_(spec, layer, rotary, store),
       post_norm_(block_parameter_name(layer, "post_attention_layernorm.weight"), layer, spec.width,
                  spec.norm_eps, store) {
     if (spec.has_experts(layer)) {
-        experts_.emplace(spec, layer, mesh, store);
+        experts_.emplace(spec, layer, mesh, *exchange, store);
     } else {
         dense_.emplace(spec, layer, store);
     }

@@ -25,7 +25,8 @@ class Block {
         MoELayer::Saved experts;
     };
 
-    Block(const ModelSpec& spec, int layer, const Mesh& mesh, const RotaryTable& rotary,
+    /// `exchange` may be null where the block has no experts.
+    Block(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange* exchange, const RotaryTable& rotary,
           ParameterStore& store);
 
     /// Collective over mesh.experts() where the block has experts. In phase `recompute` the routing in

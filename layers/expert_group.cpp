@@ -45,17 +45,15 @@ void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::spa
     backend.swiglu(context.compute, {.x = gate_up, .y = saved.hidden.slice_rows(0, received)});
 }
 
-Tensor ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                            Saved& saved) const {
+void ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                          TensorView out, Saved& saved) const {
     recompute(context, rows, rows_per_expert, saved);
-    Tensor out = context.backend.allocate({capacity_rows_, width_}, rows.dtype);
     context.backend.grouped_gemm(context.compute, {.a = saved.hidden.slice_rows(0, rows.rows()),
                                                    .b = down_.value(),
-                                                   .c = out.slice_rows(0, rows.rows()),
+                                                   .c = out,
                                                    .rows_per_group = rows_per_expert,
                                                    .trans_b = true,
                                                    .packed_b = down_.packed_transposed()});
-    return out;
 }
 
 void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient,
@@ -97,14 +95,13 @@ void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient&
     }
 }
 
-Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                             std::span<const i64> rows_per_source, ConstTensorView d_out,
-                             Saved& saved) const {
+void ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                           std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
+                           Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
     Tensor d_hidden_buffer = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
     Tensor d_gate_up_buffer = backend.allocate({capacity_rows_, 2 * hidden_}, rows.dtype);
-    Tensor d_rows = backend.allocate({capacity_rows_, width_}, rows.dtype);
     const ConstTensorView hidden = saved.hidden.slice_rows(0, received);
     const TensorView d_hidden = d_hidden_buffer.slice_rows(0, received);    // [R,F]
     const TensorView d_gate_up = d_gate_up_buffer.slice_rows(0, received);  // [R,2F]
@@ -120,7 +117,7 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
                             {.x = saved.gate_up.slice_rows(0, received), .dy = d_hidden, .dx = d_gate_up});
     backend.grouped_gemm(context.compute, {.a = d_gate_up,
                                            .b = gate_up_.value(),
-                                           .c = d_rows.slice_rows(0, received),
+                                           .c = d_rows,
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = gate_up_.packed_plain()});
     weight_gradient(context, {gate_up_, d_gate_up, rows}, rows_per_source, saved.round, saved.open_source);
@@ -131,7 +128,6 @@ Tensor ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::sp
                 saved.open_source[expert] = static_cast<i64>(source);
         }
     }
-    return d_rows;
 }
 
 }  // namespace moesaic

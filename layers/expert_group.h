@@ -31,15 +31,15 @@ class ExpertGroup {
     ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
                 ParameterStore& store);
 
-    /// rows [R,H] grouped by local expert, rows_per_expert [e] summing to R -> [R,H] (capacity [C,H]).
-    [[nodiscard]] Tensor forward(StepContext& context, ConstTensorView rows,
-                                 std::span<const i64> rows_per_expert, Saved& saved) const;
-    /// d_out [R,H] -> d_rows [R,H] (capacity [C,H]). rows_per_source [e,W]: each source's rows are one
+    /// rows [R,H] grouped by local expert, rows_per_expert [e] summing to R -> out [R,H].
+    void forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                 TensorView out, Saved& saved) const;
+    /// d_out [R,H] -> d_rows [R,H]. rows_per_source [e,W]: each source's rows are one
     /// micro-batch, whose gradient is added row by row from zero and folded into the sum before the next
     /// source's: the same partial sums on every layout, however many rounds carry them.
-    [[nodiscard]] Tensor backward(StepContext& context, ConstTensorView rows,
-                                  std::span<const i64> rows_per_expert, std::span<const i64> rows_per_source,
-                                  ConstTensorView d_out, Saved& saved) const;
+    void backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+                  std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
+                  Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
     void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;

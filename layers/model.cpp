@@ -11,9 +11,10 @@ Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, Pla
       rotary_(spec.head_dim, spec.rope_theta, store.real()) {
     embedding_ = std::make_unique<EmbeddingLayer>(spec, store);
     store.end_segment();
+    if (spec.experts > 0) exchange_ = make_exchange(spec, mesh, store.dtype());
     blocks_.reserve(static_cast<std::size_t>(spec.layers));
     for (int layer = 0; layer < spec.layers; ++layer) {
-        blocks_.emplace_back(spec, layer, mesh, rotary_, store);
+        blocks_.emplace_back(spec, layer, mesh, exchange_.get(), rotary_, store);
         store.end_segment();
     }
     norm_ = std::make_unique<RmsNormLayer>("model.norm.weight", -1, spec.width, spec.norm_eps, store);

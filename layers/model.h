@@ -96,6 +96,7 @@ class Model {
     int world_;
     PlantedDefects defects_;
     RotaryTable rotary_;
+    std::unique_ptr<Exchange> exchange_;  // of all layers with experts
     std::vector<Block> blocks_;
     std::unique_ptr<EmbeddingLayer> embedding_;
     std::unique_ptr<RmsNormLayer> norm_;

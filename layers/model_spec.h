@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "comm/exchange/exchange_settings.h"
 #include "runtime/base/types.h"
 
 namespace moesaic {
@@ -55,7 +56,8 @@ struct ModelSpec {
     i64 seq_len = 256;
     i64 micro_sequences = 4;      ///< sequences of a micro-batch, at most
     double receive_budget = 2.0;  ///< rows received at once, as a multiple of the mean
-    bool recompute = false;       ///< blocks keep their input alone and compute forward again in the backward
+    ExchangeSettings exchange;
+    bool recompute = false;  ///< blocks keep their input alone and compute forward again in the backward
 
     [[nodiscard]] bool has_experts(int layer) const { return experts > 0 && (layer + 1) % every == 0; }
     [[nodiscard]] int expert_layers() const { return experts > 0 ? layers / every : 0; }

@@ -16,81 +16,90 @@ i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
 
 }  // namespace
 
-MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store)
+std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
+    ExchangeSizes sizes;
+    sizes.tokens = spec.micro_tokens();
+    sizes.choices = spec.top_k;
+    sizes.width = spec.width;
+    sizes.capacity_rows = capacity_of(spec, mesh);
+    sizes.dtype = dtype;
+    return make_exchange(mesh, sizes, spec.exchange);
+}
+
+MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange& exchange,
+                   ParameterStore& store)
     : layer_(layer),
       router_(make_router(spec, layer, store)),
-      dispatcher_(capacity_of(spec, mesh), spec.width, layer),
-      experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), dispatcher_.capacity_rows(), store) {}
+      exchange_(exchange),
+      experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), exchange.capacity_rows(), store) {}
 
 Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
-    Backend& backend = context.backend;
     if (context.phase != Phase::recompute) {
         saved.routing = router_->route(context, in, saved.router);
-        saved.plan = make_plan(context, saved.routing, dispatcher_.capacity_rows(), layer_);
+        saved.plan = exchange_.plan(context, saved.routing, layer_);
     }
-    saved.slots = backend.allocate({saved.plan.tokens * saved.plan.choices, in.x.cols()}, in.x.dtype);
     for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
         round_forward(context, in, round, saved);
     }
-    Tensor y = backend.allocate(in.x.shape, in.x.dtype);  // [T,H]
-    backend.combine_rows(
-        context.compute,
-        {.rows = saved.slots, .slot = saved.plan.slot_of_choice, .weight = saved.routing.weight, .y = y});
-    return y;
+    return exchange_.finish_combine(context, saved.plan, saved.routing.weight, saved.exchange);
 }
 
 Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                           Saved& saved) const {
-    Backend& backend = context.backend;
-    Tensor d_slots = backend.allocate(saved.slots.shape(), in.x.dtype);                              // [S,H]
-    Tensor d_weight = backend.allocate(saved.routing.weight.shape(), saved.routing.weight.dtype());  // [T,K]
-    backend.combine_rows_backward(context.compute, {.rows = saved.slots,
-                                                    .slot = saved.plan.slot_of_choice,
-                                                    .weight = saved.routing.weight,
-                                                    .dy = dy,
-                                                    .d_rows = d_slots,
-                                                    .d_weight = d_weight});
+    ExchangeBackward backward =
+        exchange_.begin_backward(context, saved.plan, dy, saved.routing.weight, saved.exchange);
     // Ascending rounds: the experts' gradients add rows in the order of one round.
     for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
-        round_backward(context, in, round, saved, d_slots);
+        round_backward(context, in, round, saved, backward);
     }
-    Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
-    backend.combine_rows(context.compute,
-                         {.rows = d_slots, .slot = saved.plan.slot_of_choice, .weight = {}, .y = dx});
-    router_->backward(context, in, saved.routing, d_weight, saved.balance, saved.router, dx);
-    return dx;
+    ExchangeGradients gradients = exchange_.finish_backward(context, saved.plan, std::move(backward));
+    router_->backward(context, in, saved.routing, gradients.d_weight, saved.balance, saved.router,
+                      gradients.dx);
+    return std::move(gradients.dx);
+}
+
+/// Collective over mesh.experts().
+ExpertRows MoELayer::dispatch(StepContext& context, const LayerInput& in, std::size_t round,
+                              const DispatchPlan& plan) const {
+    return exchange_.finish_arrival(context, plan, round,
+                                    exchange_.start_dispatch(context, plan, round, in.x));
 }
 
 /// Collective over mesh.experts().
 void MoELayer::round_forward(StepContext& context, const LayerInput& in, std::size_t round,
                              Saved& saved) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
-    Tensor rows = dispatcher_.dispatch(context, saved.plan, round, in.x);  // [C,H]
+    const i64 received = chunk.received();
+    ExpertRows rows = dispatch(context, in, round, saved.plan);
     ExpertGroup::Saved experts;
-    const Tensor out = experts_.forward(context, rows.slice_rows(0, chunk.received()), chunk.rows_per_expert,
-                                        experts);  // [C,H]
-    dispatcher_.combine(context, saved.plan, round, out.slice_rows(0, chunk.received()), saved.slots);
+    ExpertRows results = exchange_.result_rows(context);
+    experts_.forward(context, rows.rows.slice_rows(0, received), chunk.rows_per_expert,
+                     results.rows.slice_rows(0, received), experts);
+    exchange_.combine(context, saved.plan, round, std::move(results), saved.routing.weight, saved.exchange);
     if (round == 0) {
         saved.rows = std::move(rows);
         saved.experts = std::move(experts);
     }
 }
 
-/// Collective over mesh.experts(). This round's rows of d_slots become gradients of x instead of results.
+/// Collective over mesh.experts().
 void MoELayer::round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
-                              TensorView d_slots) const {
+                              ExchangeBackward& backward) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
     const i64 received = chunk.received();
     if (round > 0) {
-        saved.rows = dispatcher_.dispatch(context, saved.plan, round, in.x);
-        experts_.recompute(context, saved.rows.slice_rows(0, received), chunk.rows_per_expert, saved.experts);
+        saved.rows = dispatch(context, in, round, saved.plan);
+        experts_.recompute(context, saved.rows.rows.slice_rows(0, received), chunk.rows_per_expert,
+                           saved.experts);
     }
     saved.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size())};
-    const Tensor d_out = dispatcher_.combine_backward(context, saved.plan, round, d_slots);  // [C,H]
-    const Tensor d_rows =
-        experts_.backward(context, saved.rows.slice_rows(0, received), chunk.rows_per_expert,
-                          chunk.rows_per_source, d_out.slice_rows(0, received), saved.experts);  // [C,H]
-    dispatcher_.dispatch_backward(context, saved.plan, round, d_rows.slice_rows(0, received), d_slots);
+    const ExpertRows d_out = exchange_.finish_arrival(
+        context, saved.plan, round, exchange_.start_combine_backward(context, saved.plan, round, backward));
+    ExpertRows d_rows = exchange_.result_rows(context);
+    experts_.backward(context, saved.rows.rows.slice_rows(0, received), chunk.rows_per_expert,
+                      chunk.rows_per_source, d_out.rows.slice_rows(0, received),
+                      d_rows.rows.slice_rows(0, received), saved.experts);
+    exchange_.dispatch_backward(context, saved.plan, round, std::move(d_rows), backward);
 }
 
 }  // namespace moesaic

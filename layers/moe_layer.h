@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "comm/dispatcher.h"
+#include "comm/exchange/exchange.h"
 #include "layers/expert_group.h"
 #include "layers/router.h"
 
@@ -17,13 +17,14 @@ class MoELayer {
         RouterSaved router;
         Routing routing;
         DispatchPlan plan;
-        Tensor rows;                 // [C,H] received in round 0; later rounds are received again
+        ExpertRows rows;             // [C,H] received in round 0; later rounds are received again
         ExpertGroup::Saved experts;  // of round 0
-        Tensor slots;                // [T*K,H] the experts' results, by slot
-        BalanceTarget balance;       // set before the backward
+        ExchangeSaved exchange;
+        BalanceTarget balance;  // set before the backward
     };
 
-    MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, ParameterStore& store);
+    /// `exchange`, of make_exchange(spec, ...), outlives the layer and may be that of all layers.
+    MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange& exchange, ParameterStore& store);
 
     /// Collective over mesh.experts(). Phase `recompute` follows the routing and the plan that `saved` holds.
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
@@ -31,18 +32,24 @@ class MoELayer {
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
 
-    [[nodiscard]] i64 capacity_rows() const { return dispatcher_.capacity_rows(); }
+    [[nodiscard]] i64 capacity_rows() const { return exchange_.capacity_rows(); }
 
   private:
+    [[nodiscard]] ExpertRows dispatch(StepContext& context, const LayerInput& in, std::size_t round,
+                                      const DispatchPlan& plan) const;
     void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
     void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
-                        TensorView d_slots) const;
+                        ExchangeBackward& backward) const;
 
     int layer_;
     std::unique_ptr<Router> router_;
-    Dispatcher dispatcher_;
+    Exchange& exchange_;
     ExpertGroup experts_;
 };
+
+/// Collective over mesh.experts(). The exchange that the layers of such a model share; `dtype` of
+/// activations.
+[[nodiscard]] std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype);
 
 static_assert(Layer<MoELayer>);
 

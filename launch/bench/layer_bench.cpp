@@ -31,7 +31,8 @@ class LayerBench {
                 static_cast<int>(options.experts)),
           context_{*backend_, *compute_, *exchange_, mesh_, Phase::train, 1},
           store_(*backend_, bench_dtype(options)),
-          layer_(problem_.spec(), 0, mesh_, store_) {
+          row_exchange_(make_exchange(problem_.spec(), mesh_, store_.dtype())),
+          layer_(problem_.spec(), 0, mesh_, *row_exchange_, store_) {
         store_.end_segment();
         store_.keep_packed_copies();
         store_.allocate(*compute_, kBenchSeed);
@@ -112,6 +113,7 @@ class LayerBench {
     Mesh mesh_;
     StepContext context_;
     ParameterStore store_;
+    std::unique_ptr<Exchange> row_exchange_;
     MoELayer layer_;
     Tensor x_, dy_, y_, dx_;
 };

@@ -198,18 +198,15 @@ struct ExpertsAsLayer {
     std::vector<i64> rows_per_expert;
 
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const {
-        return only(context, experts.forward(context, in.x, rows_per_expert, saved), in.x);
+        Tensor out = context.backend.allocate(in.x.shape, in.x.dtype);
+        experts.forward(context, in.x, rows_per_expert, out, saved);
+        return out;
     }
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const {
-        return only(context, experts.backward(context, in.x, rows_per_expert, rows_per_expert, dy, saved),
-                    in.x);
-    }
-    /// The rows in use.
-    [[nodiscard]] static Tensor only(StepContext& context, const Tensor& buffer, ConstTensorView x) {
-        Tensor y = context.backend.allocate(x.shape, x.dtype);
-        context.backend.copy(context.compute, buffer.slice_rows(0, x.rows()), y);
-        return y;
+        Tensor dx = context.backend.allocate(in.x.shape, in.x.dtype);
+        experts.backward(context, in.x, rows_per_expert, rows_per_expert, dy, dx, saved);
+        return dx;
     }
 };
 
@@ -222,7 +219,8 @@ TEST(GradCheck, ExpertGroupWithAnEmptyExpert) {
 
 void check_moe_layer(const ModelSpec& spec) {
     Bench bench(spec);
-    const MoELayer layer(spec, 0, bench.rank.mesh, bench.store);
+    const auto exchange = make_exchange(spec, bench.rank.mesh, bench.store.dtype());
+    const MoELayer layer(spec, 0, bench.rank.mesh, *exchange, bench.store);
     Tensor x = bench.input(spec.width);
     const Tensor counts = upload(bench.rank, kGlobalCounts, {1, spec.experts});
     GradCheck<MoELayer> check{bench.rank, bench.store, layer, std::move(x), spec.seq_len};

@@ -62,7 +62,8 @@ void offset_gate(const Work& work, ParameterStore& store) {
 void run_rank(const Work& work, Communicator& world, Outcome& outcome, std::mutex& mutex) {
     RankSetup rank(world, world.size(), static_cast<int>(work.spec.experts), {work.mode, 3});
     ParameterStore store(*rank.backend, DType::f64);
-    const MoELayer layer(work.spec, 0, rank.mesh, store);
+    const auto exchange = make_exchange(work.spec, rank.mesh, store.dtype());
+    const MoELayer layer(work.spec, 0, rank.mesh, *exchange, store);
     store.end_segment();
     allocate_with_noise(rank, store);
     offset_gate(work, store);

@@ -1,0 +1,130 @@
+// How token rows reach their experts and come back: four uses of one plan, each the adjoint of another.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comm/dispatch_plan.h"
+#include "comm/exchange/exchange_settings.h"
+
+namespace moesaic {
+
+/// Sizes that no routing exceeds, known before the first step: every buffer is as large as they say, so that
+/// memory does not depend on routing. Letters as in backend.h.
+struct ExchangeSizes {
+    i64 tokens = 1;         ///< T, the most of one micro-batch
+    i64 choices = 1;        ///< K
+    i64 width = 1;          ///< H
+    i64 capacity_rows = 1;  ///< C, the most rows that this rank receives in one round
+    DType dtype = DType::f32;
+};
+
+/// Rows grouped by local expert [C,H], of which a round uses the first received(). `memory` is empty where
+/// the rows lie in memory of the exchange: they are then valid until the next round's, in the order in which
+/// the verbs were called.
+struct ExpertRows {
+    Tensor memory;
+    TensorView rows;
+
+    ExpertRows() = default;
+    explicit ExpertRows(Tensor tensor) : memory(std::move(tensor)), rows(memory.view()) {}
+};
+
+/// Rows on their way to experts.
+struct ArrivingRows {
+    ExpertRows grouped;  ///< where they end
+    Tensor arrival;      ///< where the wire puts them, if not there already
+    Tensor sent;         ///< what the wire still reads
+    Event arrived;       ///< on the exchange stream
+};
+
+/// What an exchange keeps between combine and backward; the rows are its own business.
+struct ExchangeSaved {
+    Tensor results;  ///< [T*K,H] experts' results by slot, for flat
+};
+
+/// A backward in progress.
+struct ExchangeBackward {
+    ConstTensorView dy;  ///< [T,H]
+    Tensor d_slots;      ///< [T*K,H] gradients of results, and round by round gradients of sent rows
+    Tensor d_weight;     ///< real [T,K]
+};
+
+struct ExchangeGradients {
+    Tensor dx;        ///< [T,H]
+    Tensor d_weight;  ///< real [T,K]; 0 for dropped choices
+};
+
+/// One per run and rank. y[t] = sum over k of weight[t,k] * result of choice k of token t, and the adjoint.
+/// A plan's rounds go in ascending order through each use. A forward is
+///   plan, { start_dispatch, finish_arrival, result_rows, combine } for each round, finish_combine;
+/// a backward
+///   begin_backward, { start_combine_backward, finish_arrival, result_rows, dispatch_backward } for each
+///   round, finish_backward, where rows of a round may be dispatched again.
+/// start_... of the next round may come before the experts work on this one, so that its rows travel
+/// meanwhile; on the compute stream a round's rows are there after finish_arrival.
+class Exchange {
+  public:
+    explicit Exchange(const ExchangeSizes& sizes) : sizes_(sizes) {}
+    virtual ~Exchange() = default;
+    Exchange(const Exchange&) = delete;
+    Exchange& operator=(const Exchange&) = delete;
+
+    [[nodiscard]] const ExchangeSizes& sizes() const { return sizes_; }
+    [[nodiscard]] i64 capacity_rows() const { return sizes_.capacity_rows; }
+
+    /// Collective over mesh.experts(). Where this micro-batch's rows go; `layer` names the collectives.
+    [[nodiscard]] virtual DispatchPlan plan(StepContext&, const Routing&, int layer);
+
+    /// Collective over mesh.experts(). x [T,H] -> rows by expert.
+    [[nodiscard]] virtual ArrivingRows start_dispatch(StepContext&, const DispatchPlan&, std::size_t round,
+                                                      ConstTensorView x) = 0;
+    /// Collective over mesh.experts(). The adjoint of combine: dy -> gradients of results by expert.
+    [[nodiscard]] virtual ArrivingRows start_combine_backward(StepContext&, const DispatchPlan&,
+                                                              std::size_t round, ExchangeBackward&) = 0;
+    /// The end of either: from here on compute may read the rows.
+    [[nodiscard]] virtual ExpertRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round,
+                                                    ArrivingRows) = 0;
+    /// Memory for what experts make of a round's rows: results or gradients.
+    [[nodiscard]] virtual ExpertRows result_rows(StepContext&);
+    /// Collective over mesh.experts(). Takes the experts' results of one round.
+    virtual void combine(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows results,
+                         ConstTensorView weight, ExchangeSaved&) = 0;
+    /// Collective over mesh.experts(). After the last round: y [T,H]. weight real [T,K].
+    [[nodiscard]] virtual Tensor finish_combine(StepContext&, const DispatchPlan&, ConstTensorView weight,
+                                                ExchangeSaved&) = 0;
+
+    /// Collective over mesh.experts(). `dy` lives until finish_backward.
+    [[nodiscard]] virtual ExchangeBackward begin_backward(StepContext&, const DispatchPlan&,
+                                                          ConstTensorView dy, ConstTensorView weight,
+                                                          ExchangeSaved&) = 0;
+    /// Collective over mesh.experts(). The adjoint of dispatch: takes gradients of one round's rows.
+    virtual void dispatch_backward(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows d_rows,
+                                   ExchangeBackward&) = 0;
+    /// Collective over mesh.experts(). After the last round.
+    [[nodiscard]] virtual ExchangeGradients finish_backward(StepContext&, const DispatchPlan&,
+                                                            ExchangeBackward) = 0;
+
+  protected:
+    /// Memory for rows on their way between ranks.
+    [[nodiscard]] static Tensor travel_buffer(StepContext&, Shape, DType);
+
+  private:
+    ExchangeSizes sizes_;
+};
+
+/// One row of the table of exchanges: configuration, tests and benchmarks read it.
+struct ExchangeKind {
+    std::string_view name;
+    std::string_view help;
+    std::unique_ptr<Exchange> (*make)(const Mesh&, const ExchangeSizes&, const ExchangeSettings&);
+};
+[[nodiscard]] const std::vector<ExchangeKind>& exchange_table();
+
+/// Collective over mesh.experts(). Throws UserError for a name that is not in the table.
+[[nodiscard]] std::unique_ptr<Exchange> make_exchange(const Mesh&, const ExchangeSizes&,
+                                                      const ExchangeSettings&);
+
+}  // namespace moesaic
