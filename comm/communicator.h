@@ -74,6 +74,11 @@ class Communicator {
     [[nodiscard]] i64 shared_bytes() const { return shared_bytes_; }
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
     [[nodiscard]] const Traffic& traffic() const { return traffic_; }
+    /// For rows that reach other ranks through shared memory, beside the verbs.
+    void count_traffic(i64 sent_bytes, double seconds) {
+        traffic_.sent_bytes += sent_bytes;
+        traffic_.seconds += seconds;
+    }
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
     void set_timeout_seconds(double seconds) { settings_->timeout_seconds = seconds; }  ///< splits included
 
@@ -138,10 +143,6 @@ class Communicator {
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
     [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
-    void count_traffic(i64 sent_bytes, double seconds) {
-        traffic_.sent_bytes += sent_bytes;
-        traffic_.seconds += seconds;
-    }
 
   private:
     int rank_, size_;

@@ -82,6 +82,10 @@ i64 Mesh::reserved_bytes() const {
     return world_.reserved_bytes() + experts_->reserved_bytes() + replicas_->reserved_bytes();
 }
 
+i64 Mesh::shared_bytes() const {
+    return world_.shared_bytes() + experts_->shared_bytes() + replicas_->shared_bytes();
+}
+
 int Mesh::expert_owner(int expert) const {
     MOESAIC_ASSERT(expert >= 0 && expert < total_experts_, "expert {} of {}", expert, total_experts_);
     return expert / local_experts();

@@ -45,6 +45,8 @@ class Mesh {
     [[nodiscard]] int first_expert() const { return experts_->rank() * local_experts(); }
     /// Memory that the three groups hold (Communicator::reserved_bytes).
     [[nodiscard]] i64 reserved_bytes() const;
+    /// Their memory that other ranks reach too (Communicator::shared_bytes).
+    [[nodiscard]] i64 shared_bytes() const;
     /// The rank within experts() that holds this expert.
     [[nodiscard]] int expert_owner(int expert) const;
 

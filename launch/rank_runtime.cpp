@@ -84,6 +84,7 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
+    if (config.parallel.exchange != "auto") spec.exchange.name = config.parallel.exchange;
     spec.recompute = config.train.recompute == "layer";
     return spec;
 }

@@ -22,6 +22,7 @@ std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh,
     sizes.choices = spec.top_k;
     sizes.width = spec.width;
     sizes.capacity_rows = capacity_of(spec, mesh);
+    sizes.layers = spec.recompute ? 1 : spec.expert_layers();
     sizes.dtype = dtype;
     return make_exchange(mesh, sizes, spec.exchange);
 }

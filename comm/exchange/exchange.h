@@ -18,12 +18,13 @@ struct ExchangeSizes {
     i64 choices = 1;        ///< K
     i64 width = 1;          ///< H
     i64 capacity_rows = 1;  ///< C, the most rows that this rank receives in one round
+    i64 layers = 1;         ///< whose rows wait for their backward at the same time
     DType dtype = DType::f32;
 };
 
 /// Rows grouped by local expert [C,H], of which a round uses the first received(). `memory` is empty where
-/// the rows lie in memory of the exchange: they are then valid until the next round's, in the order in which
-/// the verbs were called.
+/// the rows lie in memory of the exchange: dispatched rows of round 0 are then valid until the layer's next
+/// forward, all others until the next round's, in the order in which the verbs were called.
 struct ExpertRows {
     Tensor memory;
     TensorView rows;
@@ -38,11 +39,14 @@ struct ArrivingRows {
     Tensor arrival;      ///< where the wire puts them, if not there already
     Tensor sent;         ///< what the wire still reads
     Event arrived;       ///< on the exchange stream
+    u64 meeting = 0;     ///< at which peers have written them, where they do
+    Label label{};       ///< what that meeting is for
 };
 
 /// What an exchange keeps between combine and backward; the rows are its own business.
 struct ExchangeSaved {
-    Tensor results;  ///< [T*K,H] experts' results by slot, for flat
+    Tensor results;   ///< [T*K,H] experts' results by slot, where they are brought there
+    u64 forward = 0;  ///< number of the forward whose rows lie in the exchange's memory
 };
 
 /// A backward in progress.

@@ -1,6 +1,7 @@
 // The table of exchanges.
 #include "comm/exchange/exchange.h"
 #include "comm/exchange/flat_exchange.h"
+#include "comm/exchange/shared_memory_exchange.h"
 
 namespace moesaic {
 
@@ -16,6 +17,8 @@ std::unique_ptr<Exchange> make(const Mesh&, const ExchangeSizes& sizes, const Ex
 const std::vector<ExchangeKind>& exchange_table() {
     static const std::vector<ExchangeKind> kExchanges{
         {"flat", "one all-to-all over all expert-parallel ranks", &make<FlatExchange>},
+        {"shared_memory", "ranks of one machine write and read each other's rows in place",
+         &make_shared_memory_exchange},
     };
     return kExchanges;
 }

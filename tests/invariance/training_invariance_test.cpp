@@ -160,11 +160,36 @@ TEST_F(TrainingInvariance, ThreadsOfARankGiveTheSameBits) {
 TEST_F(TrainingInvariance, NothingIsAllocatedAfterWarmUp) {
     TrainingRun run = training_run(DType::f32, {"train.steps=30", "parallel.receive_budget=8"});
     run.last_step = 30;
-    for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}}) {
-        SCOPED_TRACE(name_of(layout));
-        for (const std::vector<i64>& rank : train_on(run, layout).allocations) {
-            EXPECT_GT(rank[2], 0);
-            for (std::size_t i = 3; i < rank.size(); ++i) EXPECT_EQ(rank[i], rank[2]) << "step " << i + 1;
+    for (const char* exchange : {"flat", "shared_memory"}) {
+        run.spec.exchange.name = exchange;
+        for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}}) {
+            SCOPED_TRACE(fmt::format("{}, {}", exchange, name_of(layout)));
+            for (const std::vector<i64>& rank : train_on(run, layout).allocations) {
+                EXPECT_GT(rank[2], 0);
+                for (std::size_t i = 3; i < rank.size(); ++i) EXPECT_EQ(rank[i], rank[2]) << "step " << i + 1;
+            }
+        }
+    }
+}
+
+/// In one round and in several, on inline and on deferred streams.
+TEST_F(TrainingInvariance, RowsInSharedMemoryChangeNoBit) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const char* budget : {"parallel.receive_budget=0.6", "parallel.receive_budget=8"}) {
+            TrainingRun run = training_run(dtype, {"model.layers=3", budget});
+            run.last_step = 4;
+            const TrainingOutcome flat = train_on(run, {1, 1});
+            run.spec.exchange.name = "shared_memory";
+            for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {4, 4}, {8, 8}}) {
+                SCOPED_TRACE(fmt::format("{}, {}, {}", name_of(dtype), budget, name_of(layout)));
+                expect_same_bits(train_on(run, layout), flat);
+            }
+            run.spec.recompute = true;
+            run.options.stream_mode = StreamMode::deferred_shuffled;
+            for (const Layout layout : {Layout{2, 2}, {4, 4}}) {
+                SCOPED_TRACE(fmt::format("{}, {}, {}, deferred", name_of(dtype), budget, name_of(layout)));
+                expect_same_bits(train_on(run, layout), flat);
+            }
         }
     }
 }
