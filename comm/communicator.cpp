@@ -134,7 +134,11 @@ void Communicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts
 
 std::shared_ptr<Tensor> Communicator::scratch(Shape shape, DType dtype) {
     // The deleter holds the pool: deferred work may outlive this communicator.
-    return {new Tensor(*pool_, shape, dtype), [pool = pool_](Tensor* tensor) { delete tensor; }};
+    const std::scoped_lock lock(*pool_mutex_);
+    return {new Tensor(*pool_, shape, dtype), [pool = pool_, mutex = pool_mutex_](Tensor* tensor) {
+                const std::scoped_lock own_lock(*mutex);
+                delete tensor;
+            }};
 }
 
 std::string Communicator::speaker() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -41,6 +42,7 @@ struct Traffic {
 /// What a communicator shares with everything split from it.
 struct CommunicatorSettings {
     double timeout_seconds = 600;
+    bool beside_compute = false;  ///< the thread that waits shares its core with one that computes
 };
 
 class SharedWindow;
@@ -81,6 +83,9 @@ class Communicator {
     }
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
     void set_timeout_seconds(double seconds) { settings_->timeout_seconds = seconds; }  ///< splits included
+
+    /// From now on verbs run beside computation (StreamMode::threads) and sleep while they wait.
+    void set_beside_compute(bool beside) { settings_->beside_compute = beside; }
 
     // ------------------------------------------------------------ what every implementation provides
 
@@ -149,6 +154,8 @@ class Communicator {
     std::string name_;
     std::shared_ptr<CommunicatorSettings> settings_;
     std::shared_ptr<MemoryPool> pool_;
+    std::shared_ptr<std::mutex> pool_mutex_ =
+        std::make_shared<std::mutex>();  // streams give back what they used
     Traffic traffic_;
     i64 shared_bytes_ = 0;
 };

@@ -198,6 +198,7 @@ void MpiCommunicator::finish(MPI_Request& request, std::string_view verb, const 
         check_mpi(MPI_Test(&request, &done, status ? status : MPI_STATUS_IGNORE), describe(verb, label));
         if (done) return;
         if (!state_->oversubscribed && poll < kSpins) continue;
+        if (settings()->beside_compute) std::this_thread::sleep_for(std::chrono::microseconds(20));
         sched_yield();
         if (std::chrono::duration<double>(Clock::now() - start).count() > timeout_seconds()) {
             state_->unfinished = true;

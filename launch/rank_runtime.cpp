@@ -18,6 +18,12 @@ MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communic
     return shape;
 }
 
+/// Rows travel beside computation on streams with threads of their own.
+StreamMode stream_mode(const ModelSpec& spec, const RuntimeOptions& options) {
+    const bool inline_execution = options.stream_mode == StreamMode::inline_execution;
+    return spec.chunks > 1 && inline_execution ? StreamMode::threads : options.stream_mode;
+}
+
 int cores_of_this_process() {
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -85,13 +91,14 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
     if (config.parallel.exchange != "auto") spec.exchange.name = config.parallel.exchange;
+    spec.chunks = config.parallel.chunks.value_or(1);
     spec.recompute = config.train.recompute == "layer";
     return spec;
 }
 
 RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                          const RuntimeOptions& options)
-    : backend(make_cpu_backend(options.threads, options.stream_mode,
+    : backend(make_cpu_backend(options.threads, stream_mode(spec, options),
                                options.shuffle_seed + static_cast<u64>(world.rank()))),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
@@ -99,6 +106,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                   static_cast<int>(spec.experts))),
       store(*backend, options.dtype.value_or(precision_of(config))),
       model(spec, *mesh, store, options.defects) {
+    if (stream_mode(spec, options) == StreamMode::threads) world.set_beside_compute(true);
     store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);

@@ -29,12 +29,16 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64
     store.used_in_products(down_);
 }
 
+void ExpertGroup::allocate(StepContext& context, DType dtype, Saved& saved) const {
+    saved.gate_up = context.backend.allocate({capacity_rows_, 2 * hidden_}, dtype);
+    saved.hidden = context.backend.allocate({capacity_rows_, hidden_}, dtype);
+}
+
 void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                             Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
-    saved.gate_up = backend.allocate({capacity_rows_, 2 * hidden_}, rows.dtype);
-    saved.hidden = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
+    allocate(context, rows.dtype, saved);
     const TensorView gate_up = saved.gate_up.slice_rows(0, received);  // [R,2F]
     backend.grouped_gemm(context.compute, {.a = rows,
                                            .b = gate_up_.value(),

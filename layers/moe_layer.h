@@ -13,12 +13,17 @@ namespace moesaic {
 /// as the receive budget asks for; no bit of the result depends on their number.
 class MoELayer {
   public:
+    struct Round {
+        ExpertRows rows;  // [C,H] received
+        ExpertGroup::Saved experts;
+    };
     struct Saved {
         RouterSaved router;
         Routing routing;
         DispatchPlan plan;
-        ExpertRows rows;             // [C,H] received in round 0; later rounds are received again
-        ExpertGroup::Saved experts;  // of round 0
+        std::vector<Round> rounds;  // those that are kept; later ones are received again
+        /// [e] the source whose rows the experts' gradients hold a part of, from round to round.
+        std::vector<i64> open_source;
         ExchangeSaved exchange;
         BalanceTarget balance;  // set before the backward
     };
@@ -35,10 +40,10 @@ class MoELayer {
     [[nodiscard]] i64 capacity_rows() const { return exchange_.capacity_rows(); }
 
   private:
-    [[nodiscard]] ExpertRows dispatch(StepContext& context, const LayerInput& in, std::size_t round,
-                                      const DispatchPlan& plan) const;
-    void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
-    void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
+    void round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const;
+    void keep_memory_of_unused_rounds(StepContext& context, Saved& saved) const;
+    void receive_again(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
+    void round_backward(StepContext& context, std::size_t round, const ExpertRows& d_out, Saved& saved,
                         ExchangeBackward& backward) const;
 
     int layer_;

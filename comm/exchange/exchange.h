@@ -14,11 +14,13 @@ namespace moesaic {
 /// Sizes that no routing exceeds, known before the first step: every buffer is as large as they say, so that
 /// memory does not depend on routing. Letters as in backend.h.
 struct ExchangeSizes {
-    i64 tokens = 1;         ///< T, the most of one micro-batch
-    i64 choices = 1;        ///< K
-    i64 width = 1;          ///< H
-    i64 capacity_rows = 1;  ///< C, the most rows that this rank receives in one round
-    i64 layers = 1;         ///< whose rows wait for their backward at the same time
+    i64 tokens = 1;           ///< T, the most of one micro-batch
+    i64 choices = 1;          ///< K
+    i64 width = 1;            ///< H
+    i64 capacity_rows = 1;    ///< C, the most rows that this rank receives in one round
+    i64 rounds_kept = 1;      ///< whose rows wait for the backward; those of later rounds are received again
+    bool look_ahead = false;  ///< rounds are to travel while the experts work on others
+    i64 layers = 1;           ///< whose rows wait for their backward at the same time
     DType dtype = DType::f32;
 };
 
@@ -35,17 +37,28 @@ struct ExpertRows {
 
 /// Rows on their way to experts.
 struct ArrivingRows {
-    ExpertRows grouped;  ///< where they end
-    Tensor arrival;      ///< where the wire puts them, if not there already
-    Tensor sent;         ///< what the wire still reads
-    Event arrived;       ///< on the exchange stream
-    u64 meeting = 0;     ///< at which peers have written them, where they do
-    Label label{};       ///< what that meeting is for
+    ExpertRows grouped;     ///< where they end
+    Tensor arrival;         ///< where the wire puts them, if not there already
+    Tensor sent;            ///< what the wire still reads
+    Event arrived;          ///< on the exchange stream
+    i64 result_region = 0;  ///< in the exchange's memory, for what experts make of them
+    u64 meeting = 0;        ///< at which peers have written them, where they do
+    Label label{};          ///< what that meeting is for
+};
+
+/// Rows on their way back to tokens, while experts work on the next round.
+struct ReturningRows {
+    Tensor back;  ///< where the wire puts them, if not there already
+    Tensor sent;  ///< what the wire still reads
+    std::size_t round = 0;
+    Event arrived;
+    bool under_way = false;
 };
 
 /// What an exchange keeps between combine and backward; the rows are its own business.
 struct ExchangeSaved {
-    Tensor results;   ///< [T*K,H] experts' results by slot, where they are brought there
+    Tensor results;  ///< [T*K,H] experts' results by slot, where they are brought there
+    ReturningRows returning;
     u64 forward = 0;  ///< number of the forward whose rows lie in the exchange's memory
 };
 
@@ -54,6 +67,7 @@ struct ExchangeBackward {
     ConstTensorView dy;  ///< [T,H]
     Tensor d_slots;      ///< [T*K,H] gradients of results, and round by round gradients of sent rows
     Tensor d_weight;     ///< real [T,K]
+    ReturningRows returning;
 };
 
 struct ExchangeGradients {
@@ -78,6 +92,8 @@ class Exchange {
 
     [[nodiscard]] const ExchangeSizes& sizes() const { return sizes_; }
     [[nodiscard]] i64 capacity_rows() const { return sizes_.capacity_rows; }
+    /// Whether rounds travel while the experts work on others: then the caller starts the next round first.
+    [[nodiscard]] virtual bool looks_ahead() const { return sizes_.look_ahead; }
 
     /// Collective over mesh.experts(). Where this micro-batch's rows go; `layer` names the collectives.
     [[nodiscard]] virtual DispatchPlan plan(StepContext&, const Routing&, int layer);

@@ -23,6 +23,13 @@ void for_each_destination(const DispatchChunk& chunk, Visit visit) {
     }
 }
 
+/// Rows in this round's order -> their slots.
+void copy_to_slots(StepContext& context, const DispatchChunk& chunk, ConstTensorView rows, TensorView slots) {
+    for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
+        context.backend.copy(context.compute, rows.slice_rows(row, count), slots.slice_rows(slot, count));
+    });
+}
+
 bool alone(const StepContext& context) {
     return context.mesh.experts().size() == 1;
 }
@@ -104,50 +111,59 @@ ExpertRows FlatExchange::finish_arrival(StepContext& context, const DispatchPlan
     return std::move(arriving.grouped);
 }
 
-void FlatExchange::reverse_rows(StepContext& context, const DispatchChunk& chunk, ConstTensorView rows,
-                                TensorView back, Label label) const {
-    const i64 received = chunk.received();
-    ConstTensorView leaving = rows.slice_rows(0, received);
-    Tensor memory;
-    if (!arrives_grouped(context)) {
-        memory = travel_buffer(context, {sizes().capacity_rows, rows.cols()}, rows.dtype);
-        context.backend.gather_rows(context.compute,
-                                    {.in = leaving,
-                                     .index = chunk.arrival_from_grouped.slice_rows(0, received),
-                                     .out = memory.slice_rows(0, received)});
-        leaving = memory.slice_rows(0, received);
+void FlatExchange::start_return(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                ExpertRows rows, TensorView slots, ReturningRows& returning,
+                                Label label) const {
+    const DispatchChunk& chunk = plan.chunks[round];
+    const i64 sent = chunk.sent(), received = chunk.received();
+    if (alone(context)) {  // sent order is grouped order
+        copy_to_slots(context, chunk, rows.rows, slots);
+        return;
     }
-    context.compute.wait(start_all_to_all(context, leaving, chunk.recv_rows, back, chunk.send_rows, label));
+    ReturningRows next;
+    next.round = round;
+    ConstTensorView leaving = rows.rows.slice_rows(0, received);
+    if (arrives_grouped(context)) {
+        next.sent = std::move(rows.memory);
+    } else {
+        next.sent = travel_buffer(context, {sizes().capacity_rows, leaving.cols()}, leaving.dtype);
+        const TensorView by_rank = next.sent.slice_rows(0, received);
+        context.backend.gather_rows(
+            context.compute,
+            {.in = leaving, .index = chunk.arrival_from_grouped.slice_rows(0, received), .out = by_rank});
+        leaving = by_rank;
+    }
+    const bool all_slots = plan.chunks.size() == 1;  // in slot order
+    if (!all_slots)
+        next.back = travel_buffer(context, {plan.tokens * plan.choices, leaving.cols()}, leaving.dtype);
+    const TensorView back = all_slots ? slots : next.back.view();
+    next.arrived =
+        start_all_to_all(context, leaving, chunk.recv_rows, back.slice_rows(0, sent), chunk.send_rows, label);
+    next.under_way = true;
+    finish_return(context, plan, slots, returning);  // of the round before
+    returning = std::move(next);
+    if (!looks_ahead()) finish_return(context, plan, slots, returning);
 }
 
-void FlatExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan, const DispatchChunk& chunk,
-                                 ConstTensorView rows, TensorView slots, Label label) const {
-    Backend& backend = context.backend;
-    const i64 sent = chunk.sent();
-    if (alone(context)) {  // sent order is grouped order
-        for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
-            backend.copy(context.compute, rows.slice_rows(row, count), slots.slice_rows(slot, count));
-        });
-    } else if (plan.chunks.size() == 1) {  // this round's rows are all slots, in slot order
-        reverse_rows(context, chunk, rows, slots.slice_rows(0, sent), label);
-    } else {
-        Tensor back = travel_buffer(context, {plan.tokens * plan.choices, rows.cols()}, rows.dtype);
-        reverse_rows(context, chunk, rows, back.slice_rows(0, sent), label);
-        for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
-            backend.copy(context.compute, back.slice_rows(row, count), slots.slice_rows(slot, count));
-        });
-    }
+void FlatExchange::finish_return(StepContext& context, const DispatchPlan& plan, TensorView slots,
+                                 ReturningRows& returning) {
+    if (!returning.under_way) return;
+    context.compute.wait(returning.arrived);
+    if (returning.back) copy_to_slots(context, plan.chunks[returning.round], returning.back, slots);
+    returning = {};
 }
 
 void FlatExchange::combine(StepContext& context, const DispatchPlan& plan, std::size_t round,
                            ExpertRows results, ConstTensorView, ExchangeSaved& saved) {
     if (round == 0)
         saved.results = context.backend.allocate({plan.tokens * plan.choices, sizes().width}, sizes().dtype);
-    rows_to_slots(context, plan, plan.chunks[round], results.rows, saved.results, {"combine", plan.layer});
+    start_return(context, plan, round, std::move(results), saved.results, saved.returning,
+                 {"combine", plan.layer});
 }
 
 Tensor FlatExchange::finish_combine(StepContext& context, const DispatchPlan& plan, ConstTensorView weight,
                                     ExchangeSaved& saved) {
+    finish_return(context, plan, saved.results, saved.returning);
     Tensor y = context.backend.allocate({plan.tokens, sizes().width}, sizes().dtype);
     context.backend.combine_rows(
         context.compute, {.rows = saved.results, .slot = plan.slot_of_choice, .weight = weight, .y = y});
@@ -172,12 +188,13 @@ ExchangeBackward FlatExchange::begin_backward(StepContext& context, const Dispat
 
 void FlatExchange::dispatch_backward(StepContext& context, const DispatchPlan& plan, std::size_t round,
                                      ExpertRows d_rows, ExchangeBackward& backward) {
-    rows_to_slots(context, plan, plan.chunks[round], d_rows.rows, backward.d_slots,
-                  {"dispatch backward", plan.layer});
+    start_return(context, plan, round, std::move(d_rows), backward.d_slots, backward.returning,
+                 {"dispatch backward", plan.layer});
 }
 
 ExchangeGradients FlatExchange::finish_backward(StepContext& context, const DispatchPlan& plan,
                                                 ExchangeBackward backward) {
+    finish_return(context, plan, backward.d_slots, backward.returning);
     ExchangeGradients gradients;
     gradients.dx = context.backend.allocate({plan.tokens, sizes().width}, sizes().dtype);
     gradients.d_weight = std::move(backward.d_weight);

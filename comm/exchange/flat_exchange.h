@@ -28,11 +28,11 @@ class FlatExchange final : public Exchange {
     /// Rows as sent [sent,H] -> experts. Collective over mesh.experts().
     [[nodiscard]] ArrivingRows start_travel(StepContext&, const DispatchChunk&, ConstTensorView send,
                                             Tensor memory_of_send, Label) const;
-    /// Rows by expert -> as they were sent, in `back` [sent,H]. Collective over mesh.experts().
-    void reverse_rows(StepContext&, const DispatchChunk&, ConstTensorView rows, TensorView back, Label) const;
-    /// Rows by expert -> this round's rows of `slots` [T*K,H]. Collective over mesh.experts().
-    void rows_to_slots(StepContext&, const DispatchPlan&, const DispatchChunk&, ConstTensorView rows,
-                       TensorView slots, Label) const;
+    /// Rows by expert -> this round's rows of `slots` [T*K,H], there after finish_return. Ends the return of
+    /// the round before. Collective over mesh.experts().
+    void start_return(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows rows, TensorView slots,
+                      ReturningRows&, Label) const;
+    static void finish_return(StepContext&, const DispatchPlan&, TensorView slots, ReturningRows&);
 };
 
 }  // namespace moesaic

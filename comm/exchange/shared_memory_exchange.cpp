@@ -57,7 +57,7 @@ SharedMemoryExchange::SharedMemoryExchange(const Mesh& mesh, const ExchangeSizes
     : Exchange(sizes),
       group_(mesh.experts()),
       meeting_(mesh.experts()),
-      segment_rows_(rows_of_segment(sizes, 2 * sizes.layers + 3)),
+      segment_rows_(rows_of_segment(sizes, 2 * sizes.layers * sizes.rounds_kept + 3)),
       cache_bytes_(last_cache_bytes()) {
     const i64 addresses = segment_rows_ * group_.size();
     if (addresses > std::numeric_limits<i32>::max())
@@ -110,7 +110,9 @@ i64 SharedMemoryExchange::place_of(int layer) {
 }
 
 SharedMemoryExchange::Region SharedMemoryExchange::rows_of(const DispatchPlan& plan, std::size_t round) {
-    return {2 * (round == 0 ? place_of(plan.layer) : sizes().layers)};
+    const auto number = static_cast<i64>(round);
+    return {2 *
+            (number < sizes().rounds_kept ? place_of(plan.layer) * sizes().rounds_kept + number : kept())};
 }
 
 SharedMemoryExchange::Region SharedMemoryExchange::results_of(const DispatchPlan& plan, std::size_t round) {
@@ -193,7 +195,7 @@ ArrivingRows SharedMemoryExchange::start_dispatch(StepContext& context, const Di
     arriving.label = label;
     end(context, chunk.sent_to_others(group_.rank()));
     arriving.grouped.rows = own(region);
-    result_rows_ = results_of(plan, round);
+    arriving.result_region = results_of(plan, round).number;
     return arriving;
 }
 
@@ -213,7 +215,7 @@ ArrivingRows SharedMemoryExchange::start_combine_backward(StepContext& context, 
     arriving.label = label;
     end(context, chunk.sent_to_others(group_.rank()));
     arriving.grouped.rows = own(region);
-    result_rows_ = gradients();
+    arriving.result_region = gradients().number;
     return arriving;
 }
 
@@ -224,6 +226,7 @@ ExpertRows SharedMemoryExchange::finish_arrival(StepContext& context, const Disp
         meeting_.wait(meeting, label);
     });
     end(context, 0);
+    result_rows_ = {arriving.result_region};
     return std::move(arriving.grouped);
 }
 

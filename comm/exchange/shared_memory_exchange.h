@@ -13,9 +13,9 @@ namespace moesaic {
 /// y is the weighted sum of rows read from peers' results. The backward mirrors it: gradients of results are
 /// written over the results, dx is the sum of rows read from peers. Nothing is packed for sending.
 ///
-/// Memory: per layer two regions of capacity_rows() rows in the window, rows and results; and three that all
-/// layers share, rows and results of rounds after the first, and gradients of rows. Where there are several
-/// rounds, results are brought to their tokens' rank round by round, as flat does.
+/// Memory: per layer and kept round two regions of capacity_rows() rows in the window, rows and results; and
+/// three that all layers share, rows and results of rounds that are not kept, and gradients of rows. Where
+/// there are several rounds, results are brought to their tokens' rank round by round, as flat does.
 ///
 /// Order: every use is enclosed in meetings of the ranks. A rank comes to a meeting after all its work so
 /// far; so what peers write or read in between is theirs alone. The results of a layer are read once in the
@@ -40,16 +40,20 @@ class SharedMemoryExchange final : public Exchange {
     void dispatch_backward(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows d_rows,
                            ExchangeBackward&) override;
     ExchangeGradients finish_backward(StepContext&, const DispatchPlan&, ExchangeBackward) override;
+    /// Copying is work of the same cores.
+    [[nodiscard]] bool looks_ahead() const override { return false; }
 
   private:
     /// A piece of every rank's segment, numbered alike everywhere.
     struct Region {
         i64 number = 0;
     };
+    /// Regions of rows that wait for a backward, and as many of results.
+    [[nodiscard]] i64 kept() const { return sizes().layers * sizes().rounds_kept; }
     [[nodiscard]] i64 place_of(int layer);
     [[nodiscard]] Region rows_of(const DispatchPlan&, std::size_t round);
     [[nodiscard]] Region results_of(const DispatchPlan&, std::size_t round);
-    [[nodiscard]] Region gradients() const { return {2 * sizes().layers + 2}; }
+    [[nodiscard]] Region gradients() const { return {2 * kept() + 2}; }
     /// This rank's rows of a region [C,H].
     [[nodiscard]] TensorView own(Region region) const;
     /// All ranks' rows of a region, by address [.,H].

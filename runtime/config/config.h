@@ -50,6 +50,7 @@ struct ParallelConfig {
     std::optional<i64> expert;
     i64 zero = 1;
     std::string comm = "auto", exchange = "auto";
+    std::optional<i64> chunks;
     double receive_budget = 2.0;
     i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
     double timeout_seconds = 600;
@@ -64,6 +65,8 @@ struct ParallelConfig {
         v.choice("comm", comm, {"auto", "mpi", "nccl"}, "Transport between processes");
         v.choice("exchange", exchange, {"auto", "flat", "hierarchical", "dedup", "shared_memory"},
                  "How rows cross the wire");
+        v.value("chunks", chunks, "auto", {1, 64},
+                "Parts in which rows travel while experts compute on others; auto: 1");
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");
         v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");

@@ -194,6 +194,29 @@ TEST_F(TrainingInvariance, RowsInSharedMemoryChangeNoBit) {
     }
 }
 
+/// Rows travel in parts while experts compute on others; some rounds are received again in the backward.
+TEST_F(TrainingInvariance, ChunksThatOverlapChangeNoBit) {
+    for (const char* exchange : {"flat", "shared_memory"}) {
+        TrainingRun run = training_run(DType::f32, {"model.layers=3", "parallel.receive_budget=1.3"});
+        run.last_step = 3;
+        const TrainingOutcome one = train_on(run, {1, 1});
+        run.spec.exchange.name = exchange;
+        for (const i64 chunks : {2, 5}) {
+            run.spec.chunks = chunks;
+            for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {8, 8}}) {
+                SCOPED_TRACE(fmt::format("{}, {} chunks, {}", exchange, chunks, name_of(layout)));
+                expect_same_bits(train_on(run, layout), one);
+            }
+            run.spec.recompute = true;
+            run.options.stream_mode = StreamMode::deferred_shuffled;
+            SCOPED_TRACE(fmt::format("{}, {} chunks, deferred", exchange, chunks));
+            expect_same_bits(train_on(run, {4, 2}), one);
+            run.options.stream_mode = StreamMode::inline_execution;
+            run.spec.recompute = false;
+        }
+    }
+}
+
 /// One block with experts, one without; exchanges in chunks. What is kept instead is less memory.
 TEST_F(TrainingInvariance, RecomputationChangesNoBit) {
     for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -45,7 +45,8 @@ int run_suite(Communicator& world) {
     check_surroundings(world, surroundings);
     failed += report(world, "surroundings", surroundings);
     for (const auto& check : conformance::communicator_checks()) {
-        for (const StreamMode mode : {StreamMode::inline_execution, StreamMode::deferred_shuffled}) {
+        for (const StreamMode mode :
+             {StreamMode::inline_execution, StreamMode::threads, StreamMode::deferred_shuffled}) {
             conformance::Failures failures;
             check.run(world, mode, failures);
             failed += report(world, check.name, failures);

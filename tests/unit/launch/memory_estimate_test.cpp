@@ -100,6 +100,11 @@ TEST(MemoryEstimate, HoldsForRowsInSharedMemory) {
     expect_foretold({exchange, "train.recompute=layer", "train.precision=bf16"}, {{1, 1}, {4, 4}});
 }
 
+TEST(MemoryEstimate, HoldsForChunks) {
+    for (const char* exchange : {"parallel.exchange=flat", "parallel.exchange=shared_memory"})
+        expect_foretold({"parallel.chunks=3", exchange}, {{2, 2}, {4, 4}});
+}
+
 TEST(MemoryEstimate, HoldsForOtherShapes) {
     const std::vector<Layout> layouts{{1, 1}, {2, 2}, {4, 2}};
     expect_foretold({"model.heads=8", "model.kv_heads=2", "model.qk_norm=head"}, layouts);
