@@ -16,7 +16,7 @@ i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
 
 }  // namespace
 
-std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
+ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
     const i64 whole = capacity_of(spec, mesh), mean = spec.micro_tokens() * spec.top_k;
     ExchangeSizes sizes;
     sizes.tokens = spec.micro_tokens();
@@ -27,7 +27,11 @@ std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh,
     sizes.look_ahead = spec.chunks > 1;
     sizes.layers = spec.recompute ? 1 : spec.expert_layers();
     sizes.dtype = dtype;
-    return make_exchange(mesh, sizes, spec.exchange);
+    return sizes;
+}
+
+std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
+    return make_exchange(mesh, exchange_sizes(spec, mesh, dtype), spec.exchange);
 }
 
 MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange& exchange,

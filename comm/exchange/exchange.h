@@ -8,6 +8,8 @@
 
 #include "comm/dispatch_plan.h"
 #include "comm/exchange/exchange_settings.h"
+#include "comm/exchange/expected_traffic.h"
+#include "comm/exchange/wire.h"
 
 namespace moesaic {
 
@@ -35,39 +37,32 @@ struct ExpertRows {
     explicit ExpertRows(Tensor tensor) : memory(std::move(tensor)), rows(memory.view()) {}
 };
 
+/// A backward in progress; tensors that a kind has no use for are empty.
+struct ExchangeBackward {
+    ConstTensorView dy;       ///< [T,H]
+    ConstTensorView weight;   ///< real [T,K]
+    ConstTensorView results;  ///< of ExchangeSaved
+    Tensor d_slots;           ///< [T*K,H] gradients of results, and round by round gradients of sent rows
+    Tensor dx;                ///< [T,H]
+    Tensor d_weight;          ///< real [T,K]
+};
+
 /// Rows on their way to experts.
 struct ArrivingRows {
-    ExpertRows grouped;     ///< where they end
-    Tensor arrival;         ///< where the wire puts them, if not there already
-    Tensor sent;            ///< what the wire still reads
-    Event arrived;          ///< on the exchange stream
-    i64 result_region = 0;  ///< in the exchange's memory, for what experts make of them
-    u64 meeting = 0;        ///< at which peers have written them, where they do
-    Label label{};          ///< what that meeting is for
+    ExpertRows grouped;  ///< where they end
+    Tensor arrival;      ///< where the wire puts them, if not there already
+    Transfer transfer;
+    ExchangeBackward* backward = nullptr;  ///< of a combine's backward
+    i64 result_region = 0;                 ///< in the exchange's memory, for what experts make of them
+    u64 meeting = 0;                       ///< at which peers have written them, where they do
+    Label label{};                         ///< what that meeting is for
 };
 
-/// Rows on their way back to tokens, while experts work on the next round.
-struct ReturningRows {
-    Tensor back;  ///< where the wire puts them, if not there already
-    Tensor sent;  ///< what the wire still reads
-    std::size_t round = 0;
-    Event arrived;
-    bool under_way = false;
-};
-
-/// What an exchange keeps between combine and backward; the rows are its own business.
+/// What an exchange keeps between forward and backward; it alone knows which rows these are.
 struct ExchangeSaved {
-    Tensor results;  ///< [T*K,H] experts' results by slot, where they are brought there
-    ReturningRows returning;
+    Tensor results;   ///< [.,H] of experts
+    Tensor y;         ///< [T,H] until finish_combine
     u64 forward = 0;  ///< number of the forward whose rows lie in the exchange's memory
-};
-
-/// A backward in progress.
-struct ExchangeBackward {
-    ConstTensorView dy;  ///< [T,H]
-    Tensor d_slots;      ///< [T*K,H] gradients of results, and round by round gradients of sent rows
-    Tensor d_weight;     ///< real [T,K]
-    ReturningRows returning;
 };
 
 struct ExchangeGradients {
@@ -116,7 +111,7 @@ class Exchange {
     [[nodiscard]] virtual Tensor finish_combine(StepContext&, const DispatchPlan&, ConstTensorView weight,
                                                 ExchangeSaved&) = 0;
 
-    /// Collective over mesh.experts(). `dy` lives until finish_backward.
+    /// Collective over mesh.experts(). `dy`, `weight` and `saved` live until finish_backward.
     [[nodiscard]] virtual ExchangeBackward begin_backward(StepContext&, const DispatchPlan&,
                                                           ConstTensorView dy, ConstTensorView weight,
                                                           ExchangeSaved&) = 0;
@@ -127,10 +122,6 @@ class Exchange {
     [[nodiscard]] virtual ExchangeGradients finish_backward(StepContext&, const DispatchPlan&,
                                                             ExchangeBackward) = 0;
 
-  protected:
-    /// Memory for rows on their way between ranks.
-    [[nodiscard]] static Tensor travel_buffer(StepContext&, Shape, DType);
-
   private:
     ExchangeSizes sizes_;
 };
@@ -139,7 +130,9 @@ class Exchange {
 struct ExchangeKind {
     std::string_view name;
     std::string_view help;
+    bool needs_even_nodes;  ///< NodeGrid::even()
     std::unique_ptr<Exchange> (*make)(const Mesh&, const ExchangeSizes&, const ExchangeSettings&);
+    std::vector<ExpectedBytes> (*expected)(const ExchangeSettings&, const TrafficShape&);
 };
 [[nodiscard]] const std::vector<ExchangeKind>& exchange_table();
 

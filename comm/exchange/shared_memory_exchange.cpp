@@ -49,7 +49,9 @@ std::vector<i32> slots_of(const DispatchChunk& chunk) {
 }  // namespace
 
 std::unique_ptr<Exchange> make_shared_memory_exchange(const Mesh& mesh, const ExchangeSizes& sizes,
-                                                      const ExchangeSettings&) {
+                                                      const ExchangeSettings& settings) {
+    if (settings.wire && *settings.wire != sizes.dtype)
+        throw UserError("parallel.wire: shared_memory copies rows as they are; use auto");
     return std::make_unique<SharedMemoryExchange>(mesh, sizes);
 }
 
@@ -150,11 +152,18 @@ u64 SharedMemoryExchange::arrive(StepContext& context, Label label) {
     return ++meetings_;
 }
 
-void SharedMemoryExchange::end(StepContext& context, i64 sent_rows) {
-    run_on_host(context.exchange, [this, bytes = sent_rows * row_bytes_of(sizes())] {
-        group_.count_traffic(bytes, std::chrono::duration<double>(Clock::now() - began_).count());
+void SharedMemoryExchange::end(StepContext& context) {
+    run_on_host(context.exchange, [this] {
+        group_.count_seconds(std::chrono::duration<double>(Clock::now() - began_).count());
     });
     context.compute.wait(context.exchange.record());
+}
+
+void SharedMemoryExchange::end(StepContext& context, Label label, Counts sent_rows) {
+    end(context);
+    run_on_host(context.exchange, [this, label, rows = std::vector<i64>(sent_rows.begin(), sent_rows.end())] {
+        group_.count_rows(label, rows, row_bytes_of(sizes()));
+    });
 }
 
 // ---------------------------------------------------------------- rows
@@ -184,7 +193,7 @@ void SharedMemoryExchange::read_into_slots(StepContext& context, const DispatchC
 
 ArrivingRows SharedMemoryExchange::start_dispatch(StepContext& context, const DispatchPlan& plan,
                                                   std::size_t round, ConstTensorView x) {
-    const Label label{"dispatch", plan.layer};
+    const Label label{kDispatchPhase, plan.layer};
     const DispatchChunk& chunk = plan.chunks[round];
     ArrivingRows arriving;
     const Region region = rows_of(plan, round);
@@ -193,7 +202,7 @@ ArrivingRows SharedMemoryExchange::start_dispatch(StepContext& context, const Di
     write_rows(context, chunk, x, chunk.token_of_send, region);
     arriving.meeting = arrive(context, label);
     arriving.label = label;
-    end(context, chunk.sent_to_others(group_.rank()));
+    end(context, label, chunk.send_rows);
     arriving.grouped.rows = own(region);
     arriving.result_region = results_of(plan, round).number;
     return arriving;
@@ -201,7 +210,7 @@ ArrivingRows SharedMemoryExchange::start_dispatch(StepContext& context, const Di
 
 ArrivingRows SharedMemoryExchange::start_combine_backward(StepContext& context, const DispatchPlan& plan,
                                                           std::size_t round, ExchangeBackward& backward) {
-    const Label label{"combine backward", plan.layer};
+    const Label label{kCombineBackwardPhase, plan.layer};
     const DispatchChunk& chunk = plan.chunks[round];
     const Region region = results_of(plan, round);
     if (plan.chunks.size() > 1) {
@@ -213,7 +222,7 @@ ArrivingRows SharedMemoryExchange::start_combine_backward(StepContext& context, 
     ArrivingRows arriving;
     arriving.meeting = arrive(context, label);
     arriving.label = label;
-    end(context, chunk.sent_to_others(group_.rank()));
+    end(context, label, chunk.send_rows);
     arriving.grouped.rows = own(region);
     arriving.result_region = gradients().number;
     return arriving;
@@ -225,7 +234,7 @@ ExpertRows SharedMemoryExchange::finish_arrival(StepContext& context, const Disp
     run_on_host(context.exchange, [this, meeting = arriving.meeting, label = arriving.label] {
         meeting_.wait(meeting, label);
     });
-    end(context, 0);
+    end(context);
     result_rows_ = {arriving.result_region};
     return std::move(arriving.grouped);
 }
@@ -242,9 +251,10 @@ void SharedMemoryExchange::combine(StepContext& context, const DispatchPlan& pla
     saved.forward = forwards_[static_cast<std::size_t>(place_of(plan.layer))];
     if (plan.chunks.size() > 1 && round == 0)
         saved.results = context.backend.allocate({plan.tokens * plan.choices, sizes().width}, sizes().dtype);
-    begin_together(context, {"combine", plan.layer});
+    const Label label{kCombinePhase, plan.layer};
+    begin_together(context, label);
     if (plan.chunks.size() > 1) read_into_slots(context, chunk, results_of(plan, round), saved.results);
-    end(context, chunk.received_from_others(group_.rank()));
+    end(context, label, chunk.recv_rows);
 }
 
 Tensor SharedMemoryExchange::finish_combine(StepContext& context, const DispatchPlan& plan,
@@ -258,7 +268,7 @@ Tensor SharedMemoryExchange::finish_combine(StepContext& context, const Dispatch
          .slot = one_round ? plan.address_of_choice : plan.slot_of_choice,
          .weight = weight,
          .y = y});
-    end(context, 0);
+    end(context);
     return y;
 }
 
@@ -283,16 +293,17 @@ ExchangeBackward SharedMemoryExchange::begin_backward(StepContext& context, cons
                            .dy = dy,
                            .d_rows = one_round ? peers : backward.d_slots.view(),
                            .d_weight = backward.d_weight});
-    end(context, 0);
+    end(context);
     return backward;
 }
 
 void SharedMemoryExchange::dispatch_backward(StepContext& context, const DispatchPlan& plan,
                                              std::size_t round, ExpertRows, ExchangeBackward& backward) {
     const DispatchChunk& chunk = plan.chunks[round];
-    begin_together(context, {"dispatch backward", plan.layer});
+    const Label label{kDispatchBackwardPhase, plan.layer};
+    begin_together(context, label);
     if (plan.chunks.size() > 1) read_into_slots(context, chunk, gradients(), backward.d_slots);
-    end(context, chunk.received_from_others(group_.rank()));
+    end(context, label, chunk.recv_rows);
 }
 
 ExchangeGradients SharedMemoryExchange::finish_backward(StepContext& context, const DispatchPlan& plan,
@@ -308,7 +319,7 @@ ExchangeGradients SharedMemoryExchange::finish_backward(StepContext& context, co
          .slot = one_round ? plan.address_of_choice : plan.slot_of_choice,
          .weight = {},
          .y = gradients_of_inputs.dx});
-    end(context, 0);
+    end(context);
     return gradients_of_inputs;
 }
 

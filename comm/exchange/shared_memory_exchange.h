@@ -64,8 +64,10 @@ class SharedMemoryExchange final : public Exchange {
     void begin(StepContext&);
     /// Collective over mesh.experts(): begin, and no rank goes on before all of them have come.
     void begin_together(StepContext&, Label);
-    /// Compute goes on after the exchange stream; `sent_rows` went to other ranks since `begin`.
-    void end(StepContext&, i64 sent_rows);
+    /// Compute goes on after the exchange stream.
+    void end(StepContext&);
+    /// The same, and the ledger counts `sent_rows` to each rank, whoever of the two copied them.
+    void end(StepContext&, Label, Counts sent_rows);
     [[nodiscard]] u64 arrive(StepContext&, Label);
     [[nodiscard]] bool past_caches(i64 rows) const;
     void write_rows(StepContext&, const DispatchChunk&, ConstTensorView from, ConstTensorView index,
