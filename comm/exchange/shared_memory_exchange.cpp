@@ -160,10 +160,10 @@ void SharedMemoryExchange::end(StepContext& context) {
 }
 
 void SharedMemoryExchange::end(StepContext& context, Label label, Counts sent_rows) {
-    end(context);
     run_on_host(context.exchange, [this, label, rows = std::vector<i64>(sent_rows.begin(), sent_rows.end())] {
         group_.count_rows(label, rows, row_bytes_of(sizes()));
     });
+    end(context);
 }
 
 // ---------------------------------------------------------------- rows
