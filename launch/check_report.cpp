@@ -85,7 +85,7 @@ void print_traffic(const RunSetup& run, const CheckedLayout& layout) {
         "traffic   per step over all ranks: exchange %s to others at uniform routing, gradients and "
         "parameters %s\n",
         shown_bytes(traffic.rows_to_others()).c_str(), shown_bytes(traffic.gradients).c_str());
-    if (run.spec.experts == 0) return;
+    if (layout.expert_parallel == 1) return;
     std::printf("          %s\n", layout.exchange.text().c_str());
     std::printf("          %-20s %12s %12s %12s\n", "", "to itself", "same node", "cross node");
     for (const ExpectedBytes& line : traffic.exchange)
@@ -120,7 +120,7 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
     const ModelSpec& spec = run.spec;
     const DType stored = precision_of(run.config);
     TrafficEstimate traffic;
-    if (spec.experts > 0) {
+    if (expert_parallel > 1) {  // else every rank holds all experts, and no row travels
         TrafficShape shape;
         shape.tokens = static_cast<double>(run.config.train.batch_sequences * spec.seq_len);
         shape.choices = spec.top_k;
@@ -136,10 +136,12 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
                               static_cast<double>(batches.micro_steps() * world * expert_parallel *
                                                   spec.experts * size_of(DType::int64))));
         for (ExpectedBytes& line : expected_traffic(settings, shape)) traffic.exchange.push_back(line);
+        const bool pass_before = spec.balance.scope == BalanceScope::global && batches.micro_steps() > 1;
         for (ExpectedBytes& line : traffic.exchange) {
-            const bool again =
-                spec.recompute && (line.phase == kDispatchPhase || line.phase == kCombinePhase);
-            const double times = spec.expert_layers() * (again ? 2 : 1);
+            const bool rows = line.phase == kDispatchPhase || line.phase == kCombinePhase;
+            const bool plan = line.phase == kCountsPhase || line.phase == kPlacesPhase;
+            const double times =
+                spec.expert_layers() * (1 + (rows && spec.recompute) + ((rows || plan) && pass_before));
             line = {line.phase, line.self * times, line.same_node * times, line.cross_node * times};
         }
     }

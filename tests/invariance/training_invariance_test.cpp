@@ -205,18 +205,24 @@ TEST_F(TrainingInvariance, ThreadsOfARankGiveTheSameBits) {
 
 /// Tokens choose experts unevenly, and differently at every step; all rows fit into one round.
 TEST_F(TrainingInvariance, NothingIsAllocatedAfterWarmUp) {
-    TrainingRun run = training_run(DType::f32, {"train.steps=30", "parallel.receive_budget=8"});
-    run.last_step = 30;
-    for (const char* exchange : {"flat", "shared_memory"}) {
-        run.spec.exchange.name = exchange;
-        for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}}) {
-            SCOPED_TRACE(fmt::format("{}, {}", exchange, name_of(layout)));
-            for (const std::vector<i64>& rank : train_on(run, layout).allocations) {
-                EXPECT_GT(rank[2], 0);
-                for (std::size_t i = 3; i < rank.size(); ++i) EXPECT_EQ(rank[i], rank[2]) << "step " << i + 1;
-            }
+    const auto expect_none = [&](const std::vector<std::string>& overrides, Layout layout) {
+        SCOPED_TRACE(name_of(layout) + ", " + testing::PrintToString(overrides));
+        std::vector<std::string> all{"train.steps=30", "parallel.receive_budget=8"};
+        all.insert(all.end(), overrides.begin(), overrides.end());
+        TrainingRun run = training_run(DType::f32, all);
+        run.last_step = 30;
+        for (const std::vector<i64>& rank : train_on(run, layout).allocations) {
+            EXPECT_GT(rank[2], 0);
+            for (std::size_t i = 3; i < rank.size(); ++i) EXPECT_EQ(rank[i], rank[2]) << "step " << i + 1;
         }
-    }
+    };
+    for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}}) expect_none({}, layout);
+    for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}})
+        expect_none({"parallel.exchange=shared_memory"}, layout);
+    const std::string nodes = "parallel.ranks_per_node=2";
+    expect_none({nodes, "parallel.exchange=hierarchical"}, {4, 4});
+    expect_none({nodes, "parallel.exchange=dedup", "parallel.wire=bf16"}, {4, 4});
+    expect_none({nodes, "parallel.exchange=dedup", "parallel.dedup_reduce=node"}, {4, 4});
 }
 
 /// In one round and in several, on inline and on deferred streams.
