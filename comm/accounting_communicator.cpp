@@ -1,5 +1,7 @@
 #include "comm/accounting_communicator.h"
 
+#include "comm/process_window.h"
+
 namespace moesaic {
 
 AccountingCommunicator::AccountingCommunicator(int rank, int size, AccountingGroups groups, std::string name,
@@ -26,6 +28,12 @@ int AccountingCommunicator::group_size(const std::string& name) const {
 std::unique_ptr<Communicator> AccountingCommunicator::split(int, int key, std::string name) {
     const int size = group_size(name);
     return std::make_unique<AccountingCommunicator>(key, size, groups_, std::move(name), settings());
+}
+
+std::unique_ptr<SharedWindow> AccountingCommunicator::make_window(i64 bytes, Label) {
+    const i64 segment = SharedWindow::rounded(bytes);
+    return std::make_unique<ProcessWindow>(ProcessWindow::address_space(segment * size()), segment,
+                                           ProcessWindow::Waiting{});
 }
 
 }  // namespace moesaic

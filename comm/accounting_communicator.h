@@ -26,6 +26,8 @@ class AccountingCommunicator final : public HostCommunicator {
     void abort(std::string_view) noexcept override {}
 
   protected:
+    /// Address space for the whole group, counted as this rank's share.
+    [[nodiscard]] std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) override;
     void exchange_now(const Exchange&) override {}
     void gather_now(const Gather&) override {}
     void broadcast_now(const Message&) override {}

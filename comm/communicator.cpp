@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/shared_window.h"
 #include "runtime/base/run_context.h"
 
 namespace moesaic {
@@ -143,6 +144,12 @@ void Communicator::all_reduce(Stream& stream, TensorView data, ReduceOp op, Labe
     all_gather_rows(stream, mine, flat, rows, label);
 }
 
+std::unique_ptr<SharedWindow> Communicator::share_memory(i64 bytes, Label label) {
+    auto window = make_window(bytes, label);
+    shared_bytes_ += window->segment_bytes();
+    return window;
+}
+
 void Communicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into,
                                    ReduceOp op) {
     run_on_host(stream, [parts = std::move(parts), into, op, count = size_] {
@@ -152,7 +159,11 @@ void Communicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts
 
 std::shared_ptr<Tensor> Communicator::scratch(Shape shape, DType dtype) {
     // The deleter holds the pool: deferred work may outlive this communicator.
-    return {new Tensor(*pool_, shape, dtype), [pool = pool_](Tensor* tensor) { delete tensor; }};
+    const std::scoped_lock lock(*pool_mutex_);
+    return {new Tensor(*pool_, shape, dtype), [pool = pool_, mutex = pool_mutex_](Tensor* tensor) {
+                const std::scoped_lock own_lock(*mutex);
+                delete tensor;
+            }};
 }
 
 std::string Communicator::speaker() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,8 +39,11 @@ struct Topology {
 /// What a communicator shares with everything split from it.
 struct CommunicatorSettings {
     double timeout_seconds = 600;
-    TrafficLedger ledger;  ///< of this rank
+    bool beside_compute = false;  ///< the thread that waits shares its core with one that computes
+    TrafficLedger ledger;         ///< of this rank
 };
+
+class SharedWindow;
 
 /// A group of ranks. Rules for all verbs:
 ///  * every rank of the group calls the same verbs in the same order; collectives of one communicator go to
@@ -66,6 +70,8 @@ class Communicator {
     [[nodiscard]] virtual bool connected() const { return true; }
     /// Memory that reductions hold between calls, besides what the back end's pool tells.
     [[nodiscard]] i64 reserved_bytes() const { return pool_->bytes_reserved(); }
+    /// This rank's segments of the windows that share_memory has made.
+    [[nodiscard]] i64 shared_bytes() const { return shared_bytes_; }
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
     /// Inside of all-to-alls and gathers of this communicator, waiting included.
     [[nodiscard]] double seconds() const { return seconds_; }
@@ -73,8 +79,15 @@ class Communicator {
     [[nodiscard]] const TrafficLedger& ledger() const { return settings_->ledger; }
     /// By rank of this communicator, equal numbers share a node. Without, all ranks do.
     void set_peer_nodes(std::vector<int> node_of_peer);
+    /// For rows that reach other ranks through shared memory, beside the verbs.
+    void count_seconds(double seconds) { seconds_ += seconds; }
+    /// Rows sent to each peer.
+    void count_rows(const Label& label, Counts rows, i64 row_bytes);
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
     void set_timeout_seconds(double seconds) { settings_->timeout_seconds = seconds; }  ///< splits included
+
+    /// From now on verbs run beside computation (StreamMode::threads) and sleep while they wait.
+    void set_beside_compute(bool beside) { settings_->beside_compute = beside; }
 
     // ------------------------------------------------------------ what every implementation provides
 
@@ -114,6 +127,11 @@ class Communicator {
     /// Collective over this communicator. In place, reduced in rank order: same bits on every rank.
     void all_reduce(Stream& stream, TensorView data, ReduceOp op, Label label);
 
+    /// Collective over this communicator, on the host at once; for start-up. A window (shared_window.h) with
+    /// `bytes` of every rank, the same number everywhere, rounded up to a multiple of 64. Throws UserError
+    /// where the ranks are not all on one machine or it has no such memory left.
+    [[nodiscard]] std::unique_ptr<SharedWindow> share_memory(i64 bytes, Label label);
+
     // ------------------------------------------------------------ words for errors
 
     /// "rank 3 of 8, step 118": who speaks, by its world rank.
@@ -124,15 +142,14 @@ class Communicator {
     [[nodiscard]] std::string timeout_text(std::string_view verb, const Label& label) const;
 
   protected:
+    /// Collective over this communicator: share_memory without the accounts.
+    [[nodiscard]] virtual std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) = 0;
     /// Reduces `parts` (size() blocks as large as `into`, one after the other) in their order; keeps `parts`
     /// until done. Here for host streams; a device's communicator brings a kernel.
     virtual void reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into, ReduceOp op);
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
     [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
-    void count_seconds(double seconds) { seconds_ += seconds; }
-    /// Rows sent to each peer.
-    void count_rows(const Label& label, Counts rows, i64 row_bytes);
     /// `bytes` sent to every rank.
     void count_gathered(const Label& label, i64 bytes);
 
@@ -141,6 +158,8 @@ class Communicator {
     std::string name_;
     std::shared_ptr<CommunicatorSettings> settings_;
     std::shared_ptr<MemoryPool> pool_;
+    std::shared_ptr<std::mutex> pool_mutex_ = std::make_shared<std::mutex>();
+    i64 shared_bytes_ = 0;
     [[nodiscard]] i64& place_for(SentBytes& bytes, int peer) const;
 
     double seconds_ = 0;

@@ -131,4 +131,19 @@ ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capaci
     return chunk;
 }
 
+std::vector<i32> addresses_at_receivers(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows,
+                                        i64 stride) {
+    const i64 begin = round * capacity_rows, end = begin + capacity_rows;
+    std::vector<i32> addresses;
+    for (i64 receiver = 0; receiver < table.ranks; ++receiver) {
+        i64 address = receiver * stride;
+        for_each_block(table, receiver, begin, end, [&](const Block& block) {
+            for (i64 row = 0; block.source == rank && row < block.rows; ++row)
+                addresses.push_back(static_cast<i32>(address + row));
+            address += block.rows;
+        });
+    }
+    return addresses;
+}
+
 }  // namespace moesaic

@@ -43,4 +43,9 @@ struct ChunkLayout {
 [[nodiscard]] ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows,
                                        std::span<const int> sources = {});
 
+/// Where the rows that `rank` sends in a round lie with their receivers, in send order (receiver, local
+/// expert, token): at receiver * stride + the place in the receiver's grouped order of that round.
+[[nodiscard]] std::vector<i32> addresses_at_receivers(const LoadTable& table, i64 rank, i64 round,
+                                                      i64 capacity_rows, i64 stride);
+
 }  // namespace moesaic

@@ -24,6 +24,9 @@ struct DispatchChunk {
     Tensor token_of_send;         ///< i32 [T*K] source token of each row as it is sent, see WireOrder
     Tensor grouped_from_arrival;  ///< i32 [C] row i by expert is arrival row grouped_from_arrival[i]
     Tensor arrival_from_grouped;  ///< i32 [C] the inverse
+    // For exchanges that reach into peers' memory; otherwise empty.
+    Tensor address_of_send;  ///< i32 [T*K] row among all ranks' rows where each row that is sent lies
+    Tensor slot_of_send;     ///< i32 [T*K] its slot; where there are several rounds
     [[nodiscard]] i64 sent() const;
     [[nodiscard]] i64 received() const;
 };
@@ -39,10 +42,11 @@ struct WireOrder {
 struct DispatchPlan {
     int layer = -1;  ///< names the collectives
     i64 tokens = 0, choices = 0, slots = 0;
-    i64 most_slots = 0;     ///< slots() of the routing: what memory has room for, whatever is chosen
-    i64 dropped = 0;        ///< choices of -1 on this rank
-    Tensor slot_of_choice;  ///< i32 [T,K]; -1: dropped
-    std::vector<i64> load;  ///< [W,E] rows that rank w of the expert group sends to expert e
+    i64 most_slots = 0;        ///< slots() of the routing: what memory has room for, whatever is chosen
+    i64 dropped = 0;           ///< choices of -1 on this rank
+    Tensor slot_of_choice;     ///< i32 [T,K]; -1: dropped
+    Tensor address_of_choice;  ///< i32 [T,K] as DispatchChunk::address_of_send, of the only round
+    std::vector<i64> load;     ///< [W,E] rows that rank w of the expert group sends to expert e
     std::vector<DispatchChunk> chunks;  ///< at least one
     std::vector<i32> choice_of_slot;    ///< [S] t*K + k
     NodePlan nodes;

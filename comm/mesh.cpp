@@ -144,6 +144,12 @@ double Mesh::exchange_seconds() const {
     return sum;
 }
 
+i64 Mesh::shared_bytes() const {
+    i64 sum = 0;
+    for (const Communicator* group : groups()) sum += group->shared_bytes();
+    return sum;
+}
+
 int Mesh::expert_owner(int expert) const {
     MOESAIC_ASSERT(expert >= 0 && expert < total_experts_, "expert {} of {}", expert, total_experts_);
     return expert / local_experts();

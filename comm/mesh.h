@@ -57,6 +57,8 @@ class Mesh {
     [[nodiscard]] int first_expert() const { return experts_->rank() * local_experts(); }
     /// Memory that all groups hold (Communicator::reserved_bytes).
     [[nodiscard]] i64 reserved_bytes() const;
+    /// Their memory that other ranks reach too (Communicator::shared_bytes).
+    [[nodiscard]] i64 shared_bytes() const;
     /// Inside of all-to-alls and gathers of expert-parallel groups, waiting included.
     [[nodiscard]] double exchange_seconds() const;
     /// The rank within experts() that holds this expert.

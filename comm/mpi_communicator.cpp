@@ -19,6 +19,7 @@
 
 #include "comm/host_communicator.h"
 #include "comm/mpi_environment.h"
+#include "comm/mpi_window.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 
@@ -169,6 +170,9 @@ class MpiCommunicator final : public HostCommunicator {
     }
 
   protected:
+    std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) override {
+        return make_mpi_window(*this, &group_, bytes, label, !state_->oversubscribed);
+    }
     void exchange_now(const Exchange& exchange) override;
     void gather_now(const Gather& gather) override;
     void broadcast_now(const Message& message) override;
@@ -197,6 +201,7 @@ void MpiCommunicator::finish(MPI_Request& request, std::string_view verb, const 
         check_mpi(MPI_Test(&request, &done, status ? status : MPI_STATUS_IGNORE), describe(verb, label));
         if (done) return;
         if (!state_->oversubscribed && poll < kSpins) continue;
+        if (settings()->beside_compute) std::this_thread::sleep_for(std::chrono::microseconds(20));
         sched_yield();
         if (std::chrono::duration<double>(Clock::now() - start).count() > timeout_seconds()) {
             state_->unfinished = true;
@@ -315,10 +320,6 @@ void MpiCommunicator::compare_counts(const Exchange& exchange) {
                         speaker(), describe("all_to_all_rows", exchange.label), peer, coming[peer], rank(),
                         exchange.recv_rows[peer]));
     }
-}
-
-bool more_ranks_than_cores(int local_ranks) {
-    return local_ranks > sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "comm/mpi_environment.h"
 
+#include <unistd.h>
+
 #include <array>
 #include <cstdlib>
 
@@ -33,6 +35,10 @@ int mpi_local_ranks() {
     return number_in_environment(
                std::array{"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"})
         .value_or(1);
+}
+
+bool more_ranks_than_cores(int local_ranks) {
+    return local_ranks > sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 MpiLaunch mpi_launch() {

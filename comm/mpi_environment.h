@@ -8,6 +8,8 @@ namespace moesaic {
 
 /// Ranks that the launcher started on this node; 1 where it does not say.
 [[nodiscard]] int mpi_local_ranks();
+/// Whether so many ranks share this machine's cores.
+[[nodiscard]] bool more_ranks_than_cores(int local_ranks);
 
 /// What started this process, from the environment alone. To be asked before MPI is initialised, which may
 /// change it.

@@ -2,10 +2,18 @@
 
 #include <cstring>
 
+#include "comm/process_window.h"
+
 namespace moesaic {
 
 std::unique_ptr<Communicator> SelfCommunicator::split(int, int, std::string name) {
     return std::make_unique<SelfCommunicator>(std::move(name), settings());
+}
+
+std::unique_ptr<SharedWindow> SelfCommunicator::make_window(i64 bytes, Label) {
+    const i64 segment = SharedWindow::rounded(bytes);
+    return std::make_unique<ProcessWindow>(ProcessWindow::allocate(segment), segment,
+                                           ProcessWindow::Waiting{});
 }
 
 void SelfCommunicator::exchange_now(const Exchange& exchange) {

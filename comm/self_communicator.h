@@ -16,6 +16,7 @@ class SelfCommunicator final : public HostCommunicator {
     void abort(std::string_view) noexcept override {}  // there is no other rank to stop
 
   protected:
+    [[nodiscard]] std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) override;
     void exchange_now(const Exchange& exchange) override;
     void gather_now(const Gather& gather) override;
     void broadcast_now(const Message&) override {}

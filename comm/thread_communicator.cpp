@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comm/host_communicator.h"
+#include "comm/process_window.h"
 #include "comm/thread_meeting.h"
 #include "runtime/base/run_context.h"
 
@@ -77,6 +78,7 @@ class ThreadCommunicator final : public HostCommunicator {
     }
 
   protected:
+    std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) override;
     void exchange_now(const Exchange& exchange) override;
     void gather_now(const Gather& gather) override;
     void broadcast_now(const Message& message) override;
@@ -102,6 +104,26 @@ class ThreadCommunicator final : public HostCommunicator {
     std::shared_ptr<ThreadWorldState> world_;
     std::shared_ptr<ThreadGroup> group_;
 };
+
+std::unique_ptr<SharedWindow> ThreadCommunicator::make_window(i64 bytes, Label label) {
+    const i64 segment = SharedWindow::rounded(bytes);
+    meet({.verb = "share_memory", .label = label, .row_bytes = segment}, [&](ThreadGroup& group) {
+        compare(group);
+        if (group.disagreement.empty()) group.shared = ProcessWindow::allocate(segment * size());
+    });
+    auto memory = group_->shared;  // until the second meeting nobody changes it
+    std::memset(memory.get() + rank() * segment, 0, static_cast<std::size_t>(segment));
+    detail::meet_after_copying(*world_, *group_, rank());
+    if (rank() == 0) group_->shared.reset();
+    ProcessWindow::Waiting waiting;
+    waiting.may_spin = world_->spin;
+    waiting.poll = [world = world_] {
+        if (!world->failed) return;
+        const std::scoped_lock lock(world->mutex);
+        throw AbortedError(world->failure);
+    };
+    return std::make_unique<ProcessWindow>(std::move(memory), segment, std::move(waiting));
+}
 
 void ThreadCommunicator::exchange_now(const Exchange& exchange) {
     meet({.verb = "all_to_all_rows",

@@ -46,6 +46,7 @@ struct ThreadGroup {
     std::atomic<u64> round{0};
     std::string disagreement;  ///< not empty: the group is unusable, and why
     std::condition_variable changed;
+    std::shared_ptr<std::byte> shared;  ///< of the window that is being made
     std::map<std::pair<int, int>, std::deque<std::pair<std::string, std::vector<std::byte>>>> mail;
 };
 

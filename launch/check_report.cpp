@@ -47,6 +47,7 @@ void print_memory(const MemoryEstimate& memory, int ranks_in_process) {
         row(name_of(static_cast<MemoryUse>(use)), memory.by_use[use]);
     }
     row("sums between ranks", memory.reductions);
+    row("rows in memory that ranks share", memory.shared);
     row("kept for reuse", memory.kept);
     const i64 base = resident_bytes();
     const std::string ranks = ranks_in_process > 1 ? fmt::format(" of {} ranks", ranks_in_process) : "";

@@ -54,6 +54,7 @@ MemoryEstimate estimate_rank(const RunSetup& run, const Config& config, int rank
     memory.by_use = pool.peak_by_use();
     memory.kept = pool.bytes_reserved() - pool.peak_bytes_in_use();
     memory.reductions = runtime.mesh->reserved_bytes();
+    memory.shared = runtime.mesh->shared_bytes();
     memory.checkpoint = checkpoint_copy_bytes(runtime);
     return memory;
 }
@@ -61,7 +62,7 @@ MemoryEstimate estimate_rank(const RunSetup& run, const Config& config, int rank
 }  // namespace
 
 i64 MemoryEstimate::pool_bytes() const {
-    return std::accumulate(by_use.begin(), by_use.end(), kept + reductions);
+    return std::accumulate(by_use.begin(), by_use.end(), kept + reductions + shared);
 }
 
 MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel, int ranks_per_node) {

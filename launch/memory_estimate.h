@@ -13,6 +13,7 @@ struct MemoryEstimate {
     i64 kept = 0;  ///< what the pool holds beyond that, for reuse
     /// Of reductions between ranks, which every group of ranks holds for itself.
     i64 reductions = 0;
+    i64 shared = 0;      ///< that other ranks of the machine reach too, for parallel.exchange: shared_memory
     i64 checkpoint = 0;  ///< host copies while a checkpoint is written
     /// `memory_bytes` of metrics.jsonl.
     [[nodiscard]] i64 pool_bytes() const;

@@ -22,6 +22,12 @@ MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communic
     return shape;
 }
 
+/// Rows travel beside computation on streams with threads of their own.
+StreamMode stream_mode(const ModelSpec& spec, const RuntimeOptions& options) {
+    const bool inline_execution = options.stream_mode == StreamMode::inline_execution;
+    return spec.chunks > 1 && inline_execution ? StreamMode::threads : options.stream_mode;
+}
+
 ExchangeSettings exchange_settings(const Config& config) {
     const ParallelConfig& parallel = config.parallel;
     ExchangeSettings settings;
@@ -178,6 +184,7 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
+    spec.chunks = config.parallel.chunks.value_or(1);
     spec.exchange = exchange_settings(config);
     spec.recompute = config.train.recompute == "layer";
     check_padding(spec);
@@ -195,7 +202,7 @@ ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
 
 RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                          const RuntimeOptions& options)
-    : backend(make_cpu_backend(options.threads, options.stream_mode,
+    : backend(make_cpu_backend(options.threads, stream_mode(spec, options),
                                options.shuffle_seed + static_cast<u64>(world.rank()))),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
@@ -204,6 +211,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
       store(*backend, options.dtype.value_or(precision_of(config))),
       exchange_choice(choose(spec, options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {
+    if (stream_mode(spec, options) == StreamMode::threads) world.set_beside_compute(true);
     store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);

@@ -189,7 +189,8 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     const double steps = static_cast<double>(since_record_.steps);
     double slowest[3] = {
         since_record_.seconds / steps, since_record_.exchange_seconds / steps,
-        static_cast<double>(runtime_.backend->pool().bytes_reserved() + runtime_.mesh->reserved_bytes())};
+        static_cast<double>(runtime_.backend->pool().bytes_reserved() + runtime_.mesh->reserved_bytes() +
+                            runtime_.mesh->shared_bytes())};
     i64 bytes = since_record_.exchange_bytes / since_record_.steps;
     since_record_ = {};
     world.all_reduce(*runtime_.exchange, view_of(slowest, {3}), ReduceOp::max, {"times of the step"});

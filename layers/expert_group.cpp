@@ -35,13 +35,17 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64
     store.used_in_products(down_);
 }
 
+void ExpertGroup::allocate(StepContext& context, DType dtype, Saved& saved) const {
+    saved.preactivation =
+        context.backend.allocate({capacity_rows_, activation_halves(activation_) * hidden_}, dtype);
+    saved.hidden = context.backend.allocate({capacity_rows_, hidden_}, dtype);
+}
+
 void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                             Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.rows();
-    saved.preactivation =
-        backend.allocate({capacity_rows_, activation_halves(activation_) * hidden_}, rows.dtype);
-    saved.hidden = backend.allocate({capacity_rows_, hidden_}, rows.dtype);
+    allocate(context, rows.dtype, saved);
     backend.grouped_gemm_activation(context.compute,
                                     {.a = rows,
                                      .b = up_.value(),

@@ -41,6 +41,8 @@ class ExpertGroup {
     void backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                   std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
                   Saved& saved) const;
+    /// The memory of `saved` alone.
+    void allocate(StepContext& context, DType dtype, Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
     void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;

@@ -101,6 +101,7 @@ struct ModelSpec {
 
     i64 seq_len = 256;
     i64 micro_sequences = 4;      ///< sequences of a micro-batch, at most
+    i64 chunks = 1;               ///< in which a micro-batch's rows travel, at the mean load
     double receive_budget = 2.0;  ///< rows received at once, as a multiple of the mean
     ExchangeSettings exchange;
     bool recompute = false;  ///< blocks keep their input alone and compute forward again in the backward

@@ -29,11 +29,15 @@ i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
 }  // namespace
 
 ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
+    const i64 whole = capacity_of(spec, mesh), mean = spec.micro_tokens() * spec.top_k;
     ExchangeSizes sizes;
     sizes.tokens = spec.micro_tokens();
     sizes.choices = router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k;
     sizes.width = spec.width;
-    sizes.capacity_rows = capacity_of(spec, mesh);
+    sizes.capacity_rows = spec.chunks == 1 ? whole : std::min(whole, (mean + spec.chunks - 1) / spec.chunks);
+    sizes.rounds_kept = (whole + sizes.capacity_rows - 1) / sizes.capacity_rows;
+    sizes.look_ahead = spec.chunks > 1;
+    sizes.layers = spec.recompute ? 1 : spec.expert_layers();
     sizes.dtype = dtype;
     return sizes;
 }
@@ -55,9 +59,23 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange&
 
 Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     if (context.phase != Phase::recompute) decide(context, in, saved);
-    for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
-        round_forward(context, in, round, saved);
+    const std::size_t rounds = saved.plan.chunks.size();
+    saved.rounds.resize(static_cast<std::size_t>(exchange_.sizes().rounds_kept));
+    ArrivingRows arriving = exchange_.start_dispatch(context, saved.plan, 0, in.x);
+    // Needs no row of another rank: an exchange that runs beside it is hidden behind it.
+    if (shared_) shared_->compute(context, in, saved.shared);
+    for (std::size_t round = 0; round < rounds; ++round) {
+        const auto start_next = [&] {
+            if (round + 1 < rounds) arriving = exchange_.start_dispatch(context, saved.plan, round + 1, in.x);
+        };
+        Round passing;
+        Round& current = round < saved.rounds.size() ? saved.rounds[round] : passing;
+        current.rows = exchange_.finish_arrival(context, saved.plan, round, std::move(arriving));
+        if (exchange_.looks_ahead()) start_next();
+        round_forward(context, round, current, saved);
+        if (!exchange_.looks_ahead()) start_next();
     }
+    keep_memory_of_unused_rounds(context, saved);
     Tensor y = exchange_.finish_combine(context, saved.plan, saved.followed().weight, saved.exchange);
     if (shared_) shared_->add_to(context, saved.shared, y);
     return y;
@@ -87,8 +105,18 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
         exchange_.begin_backward(context, saved.plan, dy, saved.followed().weight, saved.exchange);
     const Tensor dx_shared = shared_ ? shared_->backward(context, in, dy, saved.shared) : Tensor();
     // Ascending rounds: the experts' gradients add rows in the order of one round.
-    for (std::size_t round = 0; round < saved.plan.chunks.size(); ++round) {
-        round_backward(context, in, round, saved, backward);
+    const std::size_t rounds = saved.plan.chunks.size();
+    ArrivingRows arriving = exchange_.start_combine_backward(context, saved.plan, 0, backward);
+    for (std::size_t round = 0; round < rounds; ++round) {
+        const auto start_next = [&] {
+            if (round + 1 < rounds)
+                arriving = exchange_.start_combine_backward(context, saved.plan, round + 1, backward);
+        };
+        if (round >= saved.rounds.size()) receive_again(context, in, round, saved);
+        const ExpertRows d_out = exchange_.finish_arrival(context, saved.plan, round, std::move(arriving));
+        if (exchange_.looks_ahead()) start_next();
+        round_backward(context, round, d_out, saved, backward);
+        if (!exchange_.looks_ahead()) start_next();
     }
     ExchangeGradients gradients = exchange_.finish_backward(context, saved.plan, std::move(backward));
     if (saved.kept.expert) {
@@ -107,70 +135,73 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
     return std::move(gradients.dx);
 }
 
-/// Collective over mesh.experts().
-ExpertRows MoELayer::dispatch(StepContext& context, const LayerInput& in, std::size_t round,
-                              const DispatchPlan& plan) const {
-    return exchange_.finish_arrival(context, plan, round,
-                                    exchange_.start_dispatch(context, plan, round, in.x));
-}
-
-/// Collective over mesh.experts().
-void MoELayer::round_forward(StepContext& context, const LayerInput& in, std::size_t round,
-                             Saved& saved) const {
+/// Collective over mesh.experts(). Takes the rows that `current` holds through the experts and back.
+void MoELayer::round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
     const i64 received = chunk.received();
-    auto arriving = exchange_.start_dispatch(context, saved.plan, round, in.x);
-    // Needs no row of another rank: an exchange that runs beside it is hidden behind it.
-    if (round == 0 && shared_) shared_->compute(context, in, saved.shared);
-    ExpertRows rows = exchange_.finish_arrival(context, saved.plan, round, std::move(arriving));
-    ExpertGroup::Saved experts;
     ExpertRows results = exchange_.result_rows(context);
     const TensorView out = results.rows.slice_rows(0, received);
+    const ConstTensorView arrived = current.rows.rows.slice_rows(0, received);
     if (padded_rows_ > 0) {
         MOESAIC_ASSERT(saved.plan.chunks.size() == 1, "padded experts in {} rounds",
                        saved.plan.chunks.size());
         saved.padding.emplace(context, padded_rows_, chunk.rows_per_expert, chunk.rows_per_source);
-        rows = ExpertRows(saved.padding->pad(context, rows.rows.slice_rows(0, received)));
-        Tensor padded = context.backend.allocate(rows.rows.shape, rows.rows.dtype);
-        experts_.forward(context, rows.rows, saved.padding->rows_per_expert(), padded, experts);
+        current.rows = ExpertRows(saved.padding->pad(context, arrived));
+        Tensor padded = context.backend.allocate(current.rows.rows.shape, out.dtype);
+        experts_.forward(context, current.rows.rows, saved.padding->rows_per_expert(), padded,
+                         current.experts);
         saved.padding->unpad(context, padded, out);
     } else {
-        experts_.forward(context, rows.rows.slice_rows(0, received), chunk.rows_per_expert, out, experts);
+        experts_.forward(context, arrived, chunk.rows_per_expert, out, current.experts);
     }
     exchange_.combine(context, saved.plan, round, std::move(results), saved.followed().weight,
                       saved.exchange);
-    if (round == 0) {
-        saved.rows = std::move(rows);
-        saved.experts = std::move(experts);
+}
+
+/// How many rounds there are depends on the routing, and memory does not.
+void MoELayer::keep_memory_of_unused_rounds(StepContext& context, Saved& saved) const {
+    for (std::size_t round = saved.plan.chunks.size(); round < saved.rounds.size(); ++round) {
+        Round& unused = saved.rounds[round];
+        const DType dtype = exchange_.sizes().dtype;
+        if (saved.rounds[0].rows.memory)
+            unused.rows = ExpertRows(context.backend.allocate(saved.rounds[0].rows.rows.shape, dtype));
+        experts_.allocate(context, dtype, unused.experts);
     }
 }
 
+/// Collective over mesh.experts(). A round that was not kept takes the place of the last that was.
+void MoELayer::receive_again(StepContext& context, const LayerInput& in, std::size_t round,
+                             Saved& saved) const {
+    const DispatchChunk& chunk = saved.plan.chunks[round];
+    Round& current = saved.rounds.back();
+    current.rows = exchange_.finish_arrival(context, saved.plan, round,
+                                            exchange_.start_dispatch(context, saved.plan, round, in.x));
+    experts_.recompute(context, current.rows.rows.slice_rows(0, chunk.received()), chunk.rows_per_expert,
+                       current.experts);
+}
+
 /// Collective over mesh.experts().
-void MoELayer::round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
+void MoELayer::round_backward(StepContext& context, std::size_t round, const ExpertRows& d_out, Saved& saved,
                               ExchangeBackward& backward) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
     const i64 received = chunk.received();
-    if (round > 0) {
-        saved.rows = dispatch(context, in, round, saved.plan);
-        experts_.recompute(context, saved.rows.rows.slice_rows(0, received), chunk.rows_per_expert,
-                           saved.experts);
-    }
-    saved.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size())};
-    const ExpertRows d_out = exchange_.finish_arrival(
-        context, saved.plan, round, exchange_.start_combine_backward(context, saved.plan, round, backward));
+    Round& current = saved.rounds[std::min(round, saved.rounds.size() - 1)];
+    current.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size())};
+    current.experts.open_source = std::move(saved.open_source);
     ExpertRows d_results = exchange_.result_rows(context);
     const ConstTensorView d_arrived = d_out.rows.slice_rows(0, received);
     const TensorView d_rows = d_results.rows.slice_rows(0, received);
     if (saved.padding) {
         const Tensor d_padded = saved.padding->pad(context, d_arrived);
         Tensor d_padded_rows = context.backend.allocate(d_padded.shape(), d_padded.dtype());
-        experts_.backward(context, saved.rows.rows, saved.padding->rows_per_expert(),
-                          saved.padding->rows_per_source(), d_padded, d_padded_rows, saved.experts);
+        experts_.backward(context, current.rows.rows, saved.padding->rows_per_expert(),
+                          saved.padding->rows_per_source(), d_padded, d_padded_rows, current.experts);
         saved.padding->unpad(context, d_padded_rows, d_rows);
     } else {
-        experts_.backward(context, saved.rows.rows.slice_rows(0, received), chunk.rows_per_expert,
-                          chunk.rows_per_source, d_arrived, d_rows, saved.experts);
+        experts_.backward(context, current.rows.rows.slice_rows(0, received), chunk.rows_per_expert,
+                          chunk.rows_per_source, d_arrived, d_rows, current.experts);
     }
+    saved.open_source = std::move(current.experts.open_source);
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);
 }
 

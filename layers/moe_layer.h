@@ -18,14 +18,19 @@ namespace moesaic {
 /// passes through the residual alone.
 class MoELayer {
   public:
+    struct Round {
+        ExpertRows rows;  // [C,H] received
+        ExpertGroup::Saved experts;
+    };
     struct Saved {
         RouterSaved router;
         Routing routing;  // the router's
         Routing kept;     // what a capacity leaves of it; empty where dropless
         DispatchPlan plan;
-        std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round
-        ExpertRows rows;             // [C,H] received in round 0, padded; later rounds are received again
-        ExpertGroup::Saved experts;  // of round 0
+        std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round of padded rows
+        std::vector<Round> rounds;             // those that are kept; later ones are received again
+        /// [e] the source whose rows the experts' gradients hold a part of, from round to round.
+        std::vector<i64> open_source;
         ExchangeSaved exchange;
         SharedExpert::Saved shared;
         BalanceTarget balance;  // set before the backward
@@ -51,10 +56,10 @@ class MoELayer {
 
   private:
     void decide(StepContext& context, const LayerInput& in, Saved& saved) const;
-    [[nodiscard]] ExpertRows dispatch(StepContext& context, const LayerInput& in, std::size_t round,
-                                      const DispatchPlan& plan) const;
-    void round_forward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
-    void round_backward(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved,
+    void round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const;
+    void keep_memory_of_unused_rounds(StepContext& context, Saved& saved) const;
+    void receive_again(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
+    void round_backward(StepContext& context, std::size_t round, const ExpertRows& d_out, Saved& saved,
                         ExchangeBackward& backward) const;
 
     ModelSpec spec_;

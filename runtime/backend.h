@@ -272,11 +272,13 @@ struct GroupByKey {
 };
 
 /// out[i] = in[index[i]], zeros where index is -1. in [N,H], index i32 [R], out [R,H]. With accumulate,
-/// out[i] += in[index[i]].
+/// out[i] += in[index[i]]; with `place` i32 [R], no two alike, out[place[i]] = in[index[i]] in any out [.,H].
 struct GatherRows {
     ConstTensorView in, index;
     TensorView out;
     bool accumulate = false;
+    ConstTensorView place = {};
+    bool past_caches = false;  ///< a hint: what is written is more than caches hold, and read later
 };
 
 /// y[t] (+)= sum over k in ascending order of weight[t,k] * rows[slot[t,k]], leaving out slots of -1. rows

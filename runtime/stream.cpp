@@ -6,6 +6,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/philox.h"
+#include "runtime/threaded_stream.h"
 
 namespace moesaic {
 
@@ -122,6 +123,7 @@ HostStreamScheduler::~HostStreamScheduler() = default;
 std::unique_ptr<Stream> HostStreamScheduler::make_stream(std::string_view name) {
     if (state_->mode == StreamMode::inline_execution) return std::make_unique<InlineStream>(name);
     if (state_->mode == StreamMode::accounting) return std::make_unique<AccountingStream>(name);
+    if (state_->mode == StreamMode::threads) return std::make_unique<ThreadedStream>(name);
     return std::make_unique<DeferredStream>(*state_, name);
 }
 

@@ -34,6 +34,7 @@ class Stream {
 enum class StreamMode {
     inline_execution,   ///< at once, on the calling thread; events cost nothing
     accounting,         ///< never: what is enqueued is dropped, so that a dry run allocates without computing
+    threads,            ///< each stream on a thread of its own, so that exchange and compute overlap
     deferred_shuffled,  ///< for tests: work waits in queues, and a synchronize runs the queues' heads in
                         ///< random order as far as events allow, so that a missing wait shows as wrong
                         ///< numbers

@@ -146,6 +146,7 @@ ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
     std::vector<ExchangeSettings> candidates;
     std::vector<std::unique_ptr<Exchange>> exchanges;
     for (const ExchangeKind& kind : exchange_table()) {
+        if (kind.name == "shared_memory") continue;  // for one node; takes memory that there may not be
         candidates.push_back(choice.settings);
         candidates.back().name = kind.name;
         exchanges.push_back(make_exchange(context.mesh, sizes, candidates.back()));

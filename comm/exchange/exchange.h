@@ -16,16 +16,19 @@ namespace moesaic {
 /// Sizes that no routing exceeds, known before the first step: every buffer is as large as they say, so that
 /// memory does not depend on routing. Letters as in backend.h.
 struct ExchangeSizes {
-    i64 tokens = 1;         ///< T, the most of one micro-batch
-    i64 choices = 1;        ///< K
-    i64 width = 1;          ///< H
-    i64 capacity_rows = 1;  ///< C, the most rows that this rank receives in one round
+    i64 tokens = 1;           ///< T, the most of one micro-batch
+    i64 choices = 1;          ///< K
+    i64 width = 1;            ///< H
+    i64 capacity_rows = 1;    ///< C, the most rows that this rank receives in one round
+    i64 rounds_kept = 1;      ///< whose rows wait for the backward; those of later rounds are received again
+    bool look_ahead = false;  ///< rounds are to travel while the experts work on others
+    i64 layers = 1;           ///< whose rows wait for their backward at the same time
     DType dtype = DType::f32;
 };
 
 /// Rows grouped by local expert [C,H], of which a round uses the first received(). `memory` is empty where
-/// the rows lie in memory of the exchange: they are then valid until the next round's, in the order in which
-/// the verbs were called.
+/// the rows lie in memory of the exchange: dispatched rows of round 0 are then valid until the layer's next
+/// forward, all others until the next round's, in the order in which the verbs were called.
 struct ExpertRows {
     Tensor memory;
     TensorView rows;
@@ -50,12 +53,16 @@ struct ArrivingRows {
     Tensor arrival;      ///< where the wire puts them, if not there already
     Transfer transfer;
     ExchangeBackward* backward = nullptr;  ///< of a combine's backward
+    i64 result_region = 0;                 ///< in the exchange's memory, for what experts make of them
+    u64 meeting = 0;                       ///< at which peers have written them, where they do
+    Label label{};                         ///< what that meeting is for
 };
 
 /// What an exchange keeps between forward and backward; it alone knows which rows these are.
 struct ExchangeSaved {
-    Tensor results;  ///< [.,H] of experts
-    Tensor y;        ///< [T,H] until finish_combine
+    Tensor results;   ///< [.,H] of experts
+    Tensor y;         ///< [T,H] until finish_combine
+    u64 forward = 0;  ///< number of the forward whose rows lie in the exchange's memory
 };
 
 struct ExchangeGradients {
@@ -80,6 +87,8 @@ class Exchange {
 
     [[nodiscard]] const ExchangeSizes& sizes() const { return sizes_; }
     [[nodiscard]] i64 capacity_rows() const { return sizes_.capacity_rows; }
+    /// Whether rounds travel while the experts work on others: then the caller starts the next round first.
+    [[nodiscard]] virtual bool looks_ahead() const { return sizes_.look_ahead; }
 
     /// Collective over mesh.experts(). Where this micro-batch's rows go; `layer` names the collectives.
     [[nodiscard]] virtual DispatchPlan plan(StepContext&, const Routing&, int layer);

@@ -3,6 +3,7 @@
 #include "comm/exchange/exchange.h"
 #include "comm/exchange/flat_exchange.h"
 #include "comm/exchange/hierarchical_exchange.h"
+#include "comm/exchange/shared_memory_exchange.h"
 
 namespace moesaic {
 
@@ -35,6 +36,8 @@ const std::vector<ExchangeKind>& exchange_table() {
         {"hierarchical", "across nodes between partners, then within the node", true,
          &make_by_node<HierarchicalExchange>, &expected_hierarchical},
         {"dedup", "as hierarchical, but a token crosses to a node once", true, &make_dedup, &expected_dedup},
+        {"shared_memory", "ranks of one machine write and read each other's rows in place", false,
+         &make_shared_memory_exchange, &expected_flat},
     };
     return kExchanges;
 }

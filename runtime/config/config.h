@@ -35,7 +35,7 @@ struct ParallelConfig {
     std::optional<i64> expert;
     i64 zero = 1;
     std::string comm = "auto", exchange = "auto", dedup_reduce = "exact", wire = "auto";
-    std::optional<i64> ranks_per_node;
+    std::optional<i64> ranks_per_node, chunks;
     double receive_budget = 2.0;
     i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
     double timeout_seconds = 600;
@@ -55,6 +55,8 @@ struct ParallelConfig {
         v.choice("wire", wire, {"auto", "fp32", "bf16"}, "Type of rows on the wire; auto: the model's");
         v.value("ranks_per_node", ranks_per_node, "auto", {1, 1e6},
                 "Consecutive ranks that count as one node; auto: as the machines are");
+        v.value("chunks", chunks, "auto", {1, 64},
+                "Parts in which rows travel while experts compute on others; auto: 1");
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");
         v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");

@@ -23,7 +23,7 @@ const std::vector<Limitation>& limitations() {
     static const std::vector<Limitation> kLimitations{
         {"run.device", {"auto", "cpu"}},
         {"parallel.comm", {"auto", "mpi"}},
-        {"parallel.exchange", {"auto", "flat", "hierarchical", "dedup"}},
+        {"parallel.exchange", {"auto", "flat", "hierarchical", "dedup", "shared_memory"}},
         {"parallel.expert_tensor", {"1"}},
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},

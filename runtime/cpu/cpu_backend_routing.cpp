@@ -208,7 +208,11 @@ void CpuBackend::gather_rows(Stream& stream, const GatherRows& operation) {
     if (operation.accumulate) expect_stored(operation.in.dtype, "gather_rows");
     expect(operation.in, operation.out.dtype, "gather_rows in");
     expect(operation.index, DType::int32, "gather_rows index");
-    expect(operation.out, rows, width, operation.out.dtype, "gather_rows out");
+    const bool placed = operation.place.shape.rank() > 0;
+    expect(operation.out, placed ? operation.out.rows() : rows, width, operation.out.dtype,
+           "gather_rows out");
+    if (placed) expect(operation.place, rows, 1, DType::int32, "gather_rows place");
+    MOESAIC_ASSERT(!(placed && operation.accumulate), "gather_rows adds to rows in order only");
     run_on_host(stream, [this, operation, rows, width] {
         share(rows, width, [&](Range part) { cpu::gather_rows(operation, part); });
     });

@@ -2,6 +2,8 @@
 #define HWY_TARGET_INCLUDE "runtime/cpu/routing.cpp"
 #include "runtime/cpu/simd_targets.h"
 // Targets first, then what they share.
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -20,6 +22,15 @@ void gather_add_row(const Stored* in, Stored* out, i64 width) {
     const FullVector<RealOf<Stored>> d;
     for (i64 i = 0; i < width; i += lanes_of(d)) {
         store(d, hn::Add(load(d, out + i, width - i), load(d, in + i, width - i)), out + i, width - i);
+    }
+}
+
+/// Copies past the caches; `to` is aligned to vectors and `bytes` a multiple of theirs.
+void stream_row(const std::byte* from, std::byte* to, i64 bytes) {
+    const FullVector<std::uint8_t> d;
+    for (i64 i = 0; i < bytes; i += lanes_of(d)) {
+        hn::Stream(hn::LoadU(d, reinterpret_cast<const std::uint8_t*>(from + i)), d,
+                   reinterpret_cast<std::uint8_t*>(to + i));
     }
 }
 
@@ -55,6 +66,27 @@ void scaled_row(Real factor, const Stored* in, Stored* out, i64 width) {
     for (i64 i = 0; i < width; i += lanes_of(d)) {
         store(d, hn::Mul(factors, load(d, in + i, width - i)), out + i, width - i);
     }
+}
+
+void gather_target(const GatherRows& operation, Range rows) {
+    const i64 row_bytes = operation.out.cols() * size_of(operation.out.dtype);
+    const i32* index = operation.index.as<i32>();
+    const i32* place = operation.place.shape.rank() > 0 ? operation.place.as<i32>() : nullptr;
+    const auto* in = static_cast<const std::byte*>(operation.in.data);
+    auto* out = static_cast<std::byte*>(operation.out.data);
+    const bool streams =
+        operation.past_caches && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
+    for (i64 row = rows.first; row < rows.last; ++row) {
+        std::byte* to = out + (place ? place[row] : row) * row_bytes;
+        if (index[row] < 0) {
+            std::memset(to, 0, static_cast<std::size_t>(row_bytes));
+        } else if (streams) {
+            stream_row(in + index[row] * row_bytes, to, row_bytes);
+        } else {
+            std::memcpy(to, in + index[row] * row_bytes, static_cast<std::size_t>(row_bytes));
+        }
+    }
+    if (streams) hwy::FlushStream();  // such stores are not ordered by a release
 }
 
 void gather_add_target(const GatherRows& operation, Range rows) {
@@ -115,6 +147,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace moesaic::cpu {
 
+HWY_EXPORT(gather_target);
 HWY_EXPORT(gather_add_target);
 HWY_EXPORT(combine_target);
 HWY_EXPORT(combine_grad_target);
@@ -244,22 +277,20 @@ void group_by_key(const GroupByKey& operation) {
 }
 
 void gather_rows(const GatherRows& operation, Range rows) {
-    const i64 sources = operation.in.rows();
-    const i64 row_bytes = operation.out.cols() * size_of(operation.out.dtype);
+    const i64 sources = operation.in.rows(), places = operation.out.rows();
+    const bool placed = operation.place.shape.rank() > 0;
     for (i64 row = rows.first; row < rows.last; ++row) {
         const i64 source = operation.index.as<i32>()[row];
         MOESAIC_ASSERT(source >= -1 && source < sources, "index {} of row {}, sources {}", source, row,
                        sources);
-        if (operation.accumulate) continue;
-        std::byte* out = static_cast<std::byte*>(operation.out.data) + row * row_bytes;
-        if (source < 0) {
-            std::memset(out, 0, static_cast<std::size_t>(row_bytes));
-        } else {
-            const auto* in = static_cast<const std::byte*>(operation.in.data) + source * row_bytes;
-            std::memcpy(out, in, static_cast<std::size_t>(row_bytes));
-        }
+        const i64 place = placed ? operation.place.as<i32>()[row] : row;
+        MOESAIC_ASSERT(place >= 0 && place < places, "place {} of row {}, rows {}", place, row, places);
     }
-    if (operation.accumulate) HWY_DYNAMIC_DISPATCH(gather_add_target)(operation, rows);
+    if (operation.accumulate) {
+        HWY_DYNAMIC_DISPATCH(gather_add_target)(operation, rows);
+    } else {
+        HWY_DYNAMIC_DISPATCH(gather_target)(operation, rows);
+    }
 }
 
 void combine_rows(const CombineRows& operation, Range rows) {

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <thread>
 
+#include "tests/conformance/shared_window_checks.h"
+
 namespace moesaic::conformance {
 
 namespace {
@@ -335,6 +337,9 @@ constexpr std::array kChecks{
     CommunicatorCheck{"ring", ring},
     CommunicatorCheck{"ordered_by_events", ordered_by_events},
     CommunicatorCheck{"barrier", barrier},
+    CommunicatorCheck{"windows_hold_what_peers_write", windows_hold_what_peers_write},
+    CommunicatorCheck{"meetings_wait_for_the_last", meetings_wait_for_the_last},
+    CommunicatorCheck{"windows_of_a_part", windows_of_a_part},
 };
 
 }  // namespace

@@ -20,7 +20,8 @@ std::vector<Case> cases() {
     std::vector<Case> all;
     for (const auto& check : conformance::communicator_checks()) {
         for (const int ranks : {0, 1, 2, 3, 4, 8}) {
-            for (const StreamMode mode : {StreamMode::inline_execution, StreamMode::deferred_shuffled}) {
+            for (const StreamMode mode :
+                 {StreamMode::inline_execution, StreamMode::threads, StreamMode::deferred_shuffled}) {
                 all.push_back({check, ranks, mode});
             }
         }
@@ -31,7 +32,9 @@ std::vector<Case> cases() {
 std::string case_name(const testing::TestParamInfo<Case>& info) {
     const Case& c = info.param;
     return fmt::format("{}_{}_{}", c.check.name, c.ranks ? fmt::format("threads{}", c.ranks) : "self",
-                       c.mode == StreamMode::inline_execution ? "inline" : "deferred");
+                       c.mode == StreamMode::inline_execution ? "inline"
+                       : c.mode == StreamMode::threads        ? "streams_with_threads"
+                                                              : "deferred");
 }
 
 class CommunicatorConformance : public testing::TestWithParam<Case> {};

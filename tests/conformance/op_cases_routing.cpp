@@ -82,6 +82,35 @@ void append_gather(std::vector<OpCase>& cases, i64 sources, i64 rows, i64 width,
          .tolerance_f64 = 0});
 }
 
+/// Rows go to places in an order that is not theirs; some places stay as they are.
+void append_gather_to_places(std::vector<OpCase>& cases, i64 rows, i64 sources, i64 width, bool past_caches) {
+    const i64 places = rows + rows / 3 + 2;  // no multiple of 5
+    std::vector<double> place(at(rows));
+    for (i64 i = 0; i < rows; ++i) place[at(i)] = static_cast<double>((i * 5 + 1) % places);
+    cases.push_back(
+        {.name = fmt::format("gather_rows {} of {}x{} to places{}", rows, sources, width,
+                             past_caches ? " past caches" : ""),
+         .buffers = {normal("in", {sources, width}), integers("index", {rows}, -1, sources),
+                     filled("place", {rows}, place, Storage::int32), written(normal("out", {places, width}))},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 b.gather_rows(
+                     s, {.in = v[0], .index = v[1], .out = v[3], .place = v[2], .past_caches = past_caches});
+             },
+         .reference =
+             [=](Values& v) {
+                 for (i64 i = 0; i < rows * width; ++i) {
+                     const auto source = static_cast<i64>(v[1][at(i / width)]);
+                     const auto target = static_cast<i64>(v[2][at(i / width)]);
+                     v[3][at(target * width + i % width)] =
+                         source < 0 ? 0 : v[0][at(source * width + i % width)];
+                 }
+             },
+         .tolerance_f32 = 1e-7,
+         .tolerance_f64 = 0,
+         .row_unit = 0});
+}
+
 /// Every slot is the place of one choice, in an order that is not that of the choices; some choices have
 /// none.
 Buffer slots_of(i64 tokens, i64 choices) {
@@ -258,6 +287,9 @@ void append_routing_cases(std::vector<OpCase>& cases) {
         append_gather(cases, 3, 0, 8, accumulate);
         append_gather(cases, 5, 9, 7, accumulate);
         append_gather(cases, 100, 300, 130, accumulate);
+        append_gather_to_places(cases, 0, 3, 8, accumulate);
+        append_gather_to_places(cases, 9, 5, 7, accumulate);
+        append_gather_to_places(cases, 300, 100, 160, accumulate);
         for (const bool weighted : {false, true}) {
             append_combine(cases, 0, 2, 8, weighted, accumulate);
             append_combine(cases, 4, 1, 7, weighted, accumulate);

@@ -232,10 +232,57 @@ TEST_F(TrainingInvariance, NothingIsAllocatedAfterWarmUp) {
         }
     };
     for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}}) expect_none({}, layout);
+    for (const Layout layout : {Layout{1, 1}, {4, 2}, {4, 4}})
+        expect_none({"parallel.exchange=shared_memory"}, layout);
     const std::string nodes = "parallel.ranks_per_node=2";
     expect_none({nodes, "parallel.exchange=hierarchical"}, {4, 4});
     expect_none({nodes, "parallel.exchange=dedup", "parallel.wire=bf16"}, {4, 4});
     expect_none({nodes, "parallel.exchange=dedup", "parallel.dedup_reduce=node"}, {4, 4});
+}
+
+/// In one round and in several, on inline and on deferred streams.
+TEST_F(TrainingInvariance, RowsInSharedMemoryChangeNoBit) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const char* budget : {"parallel.receive_budget=0.6", "parallel.receive_budget=8"}) {
+            TrainingRun run = training_run(dtype, {"model.layers=3", budget});
+            run.last_step = 4;
+            const TrainingOutcome flat = train_on(run, {1, 1});
+            run.spec.exchange.name = "shared_memory";
+            for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {4, 4}, {8, 8}}) {
+                SCOPED_TRACE(fmt::format("{}, {}, {}", name_of(dtype), budget, name_of(layout)));
+                expect_same_bits(train_on(run, layout), flat);
+            }
+            run.spec.recompute = true;
+            run.options.stream_mode = StreamMode::deferred_shuffled;
+            for (const Layout layout : {Layout{2, 2}, {4, 4}}) {
+                SCOPED_TRACE(fmt::format("{}, {}, {}, deferred", name_of(dtype), budget, name_of(layout)));
+                expect_same_bits(train_on(run, layout), flat);
+            }
+        }
+    }
+}
+
+/// Rows travel in parts while experts compute on others; some rounds are received again in the backward.
+TEST_F(TrainingInvariance, ChunksThatOverlapChangeNoBit) {
+    for (const char* exchange : {"flat", "shared_memory"}) {
+        TrainingRun run = training_run(DType::f32, {"model.layers=3", "parallel.receive_budget=1.3"});
+        run.last_step = 3;
+        const TrainingOutcome one = train_on(run, {1, 1});
+        run.spec.exchange.name = exchange;
+        for (const i64 chunks : {2, 5}) {
+            run.spec.chunks = chunks;
+            for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {8, 8}}) {
+                SCOPED_TRACE(fmt::format("{}, {} chunks, {}", exchange, chunks, name_of(layout)));
+                expect_same_bits(train_on(run, layout), one);
+            }
+            run.spec.recompute = true;
+            run.options.stream_mode = StreamMode::deferred_shuffled;
+            SCOPED_TRACE(fmt::format("{}, {} chunks, deferred", exchange, chunks));
+            expect_same_bits(train_on(run, {4, 2}), one);
+            run.options.stream_mode = StreamMode::inline_execution;
+            run.spec.recompute = false;
+        }
+    }
 }
 
 /// One block with experts, one without; exchanges in chunks. What is kept instead is less memory.

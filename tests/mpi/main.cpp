@@ -7,6 +7,7 @@
 
 #include "comm/mesh.h"
 #include "comm/mpi_communicator.h"
+#include "comm/shared_window.h"
 #include "runtime/base/run_context.h"
 #include "tests/conformance/communicator_suite.h"
 #include "tests/conformance/exchange_suite.h"
@@ -45,7 +46,8 @@ int run_suite(Communicator& world) {
     check_surroundings(world, surroundings);
     failed += report(world, "surroundings", surroundings);
     for (const auto& check : conformance::communicator_checks()) {
-        for (const StreamMode mode : {StreamMode::inline_execution, StreamMode::deferred_shuffled}) {
+        for (const StreamMode mode :
+             {StreamMode::inline_execution, StreamMode::threads, StreamMode::deferred_shuffled}) {
             conformance::Failures failures;
             check.run(world, mode, failures);
             failed += report(world, check.name, failures);
@@ -63,14 +65,20 @@ int run_suite(Communicator& world) {
 int fail(Communicator& world, std::string_view how) {
     run_context().step = 7;
     const bool at_fault = world.rank() == 1;
+    SharedMeeting meeting(world);
+    if (how == "too-large") (void)world.share_memory(i64{1} << 45, {"rows"});
     if (how == "throw" && at_fault) throw Error(Communicator::speaker() + ": the disk is full");
     if (how == "user-all") throw UserError("config.yaml:3: train.steps: -1 is not a number of steps");
     if (how == "user-one" && at_fault) throw UserError("data.bin: no such file");
-    if (how == "timeout") {
+    if (how.starts_with("timeout")) {
         world.set_timeout_seconds(0.5);
         if (at_fault) std::this_thread::sleep_for(std::chrono::seconds(20));
     }
     const Label label = how == "disagree" && at_fault ? Label{"combine", 2} : Label{"dispatch", 5};
+    if (how == "timeout-in-shared-memory" || how == "throw-in-shared-memory") {
+        if (at_fault) throw Error(Communicator::speaker() + ": the disk is full");
+        meeting.meet(label);
+    }
     HostStreamScheduler scheduler(StreamMode::inline_execution);
     const auto stream = scheduler.make_stream("test");
     double value = 1;

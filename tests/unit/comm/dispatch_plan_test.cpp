@@ -57,6 +57,35 @@ TEST(ChunkLayout, ReordersRankMajorToExpertMajor) {  // the vectors of torchtita
     EXPECT_EQ(reorder(3, 1, {2, 1, 2}).grouped_from_arrival, (Indices{0, 1, 2, 3, 4}));
 }
 
+/// Where a row lies in its receiver's grouped order says its round and its place there.
+TEST(AddressesAtReceivers, ArePlacesInGroupedOrder) {
+    constexpr i64 kStride = 777;
+    for (const int ranks : {1, 2, 3, 8}) {
+        for (const RoutingCase& routing : routing_cases(ranks, 2 * ranks)) {
+            const std::vector<i64> load = load_of(routing);
+            const LoadTable table{load, ranks, 2};
+            for (const i64 capacity : {1, 4, 500}) {
+                SCOPED_TRACE(testing::Message() << routing.name << ", ranks " << ranks << ", " << capacity);
+                for (int source = 0; source < ranks; ++source) {
+                    std::map<i64, std::vector<i32>> expected;  // by round
+                    for (int receiver = 0; receiver < ranks; ++receiver) {
+                        i64 place = 0;
+                        for (const RoutedRow& row : routing.received_by(receiver)) {
+                            if (row.source == source)
+                                expected[place / capacity].push_back(
+                                    static_cast<i32>(receiver * kStride + place % capacity));
+                            ++place;
+                        }
+                    }
+                    for (i64 round = 0; round < rounds_needed(table, capacity); ++round)
+                        EXPECT_EQ(addresses_at_receivers(table, source, round, capacity, kStride),
+                                  expected[round]);
+                }
+            }
+        }
+    }
+}
+
 TEST(ChunkLayout, RoundsFollowTheFullestReceiver) {
     const std::vector<i64> load{0, 1, 5, 2,   // rank 0 to experts 0..3
                                 0, 0, 4, 0};  // rank 1

@@ -33,8 +33,8 @@ i64 measured_bytes(const RunSetup& run, Layout layout) {
             training.update(step, training.forward_backward(step).grad_norm);
         }
         const std::lock_guard lock(mutex);
-        largest =
-            std::max(largest, runtime.backend->pool().bytes_reserved() + runtime.mesh->reserved_bytes());
+        largest = std::max(largest, runtime.backend->pool().bytes_reserved() +
+                                        runtime.mesh->reserved_bytes() + runtime.mesh->shared_bytes());
     };
     run_ranks(layout.world, body, 120);
     return largest;
@@ -92,6 +92,17 @@ TEST(MemoryEstimate, HoldsWithRecomputation) {
     for (const char* precision : {"train.precision=fp32", "train.precision=bf16"}) {
         expect_foretold({"train.recompute=layer", precision}, {{1, 1}, {2, 2}, {4, 4}});
     }
+}
+
+TEST(MemoryEstimate, HoldsForRowsInSharedMemory) {
+    const std::string exchange = "parallel.exchange=shared_memory";
+    expect_foretold({exchange}, kAllSizes);
+    expect_foretold({exchange, "train.recompute=layer", "train.precision=bf16"}, {{1, 1}, {4, 4}});
+}
+
+TEST(MemoryEstimate, HoldsForChunks) {
+    for (const char* exchange : {"parallel.exchange=flat", "parallel.exchange=shared_memory"})
+        expect_foretold({"parallel.chunks=3", exchange}, {{2, 2}, {4, 4}});
 }
 
 TEST(MemoryEstimate, HoldsForOtherShapes) {

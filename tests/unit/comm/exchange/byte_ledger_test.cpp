@@ -93,7 +93,7 @@ void expect_ledger(const ExchangeLayout& layout, const RoutingCase& routing, i64
                          << settings.name << " " << settings.reduce_on_node << ", " << routing.name
                          << ", capacity " << capacity << ", rank " << rank);
             Count count(routing, grid, rank, capacity);
-            auto expected = settings.name == "flat" || grid.nodes == 1
+            auto expected = settings.name == "flat" || settings.name == "shared_memory" || grid.nodes == 1
                                 ? count.flat()
                                 : count.by_node(settings.name == "dedup", settings.reduce_on_node);
             for (const TrafficLedger::Line& line : seen[static_cast<std::size_t>(rank)].sent) {

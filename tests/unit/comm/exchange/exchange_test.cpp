@@ -140,6 +140,13 @@ TEST(Exchange, TheConfigurationKnowsTheTable) {
     }
 }
 
+TEST(Exchange, StreamsWithThreads) {
+    const StreamChoice streams{StreamMode::threads, 0};
+    check_layout({.ranks = 1, .experts = 4, .streams = streams});
+    check_layout({.ranks = 2, .experts = 6, .streams = streams});
+    check_layout({.ranks = 4, .experts = 8, .streams = streams});
+}
+
 TEST(Exchange, NamesWhatThereIs) {
     run_ranks(1, [](Communicator& world) {
         RankSetup setup(world, 1, 2);
