@@ -11,14 +11,14 @@ namespace moesaic {
 namespace {
 
 /// Experts of a stated rank.
-HotSet experts_of(const TrafficShape& shape, i64 rank, double share) {
+HotSet experts_of(const PatternShape& shape, i64 rank, double share) {
     const i64 each = shape.experts / shape.ranks;
     return {rank * each, each, share};
 }
 
 class HotExpert final : public HotSetTraffic {
   public:
-    HotExpert(const TrafficShape& shape, double share, i64 expert)
+    HotExpert(const PatternShape& shape, double share, i64 expert)
         : HotSetTraffic(shape), hot_{expert, 1, share} {}
     HotSet hot_set(i64, int) const override { return hot_; }
 
@@ -28,7 +28,7 @@ class HotExpert final : public HotSetTraffic {
 
 class HotRank final : public HotSetTraffic {
   public:
-    HotRank(const TrafficShape& shape, double share, i64 rank)
+    HotRank(const PatternShape& shape, double share, i64 rank)
         : HotSetTraffic(shape), hot_(experts_of(shape, rank, share)) {}
     HotSet hot_set(i64, int) const override { return hot_; }
 
@@ -38,7 +38,7 @@ class HotRank final : public HotSetTraffic {
 
 class EmptyRank final : public HotSetTraffic {
   public:
-    EmptyRank(const TrafficShape& shape, i64 rank)
+    EmptyRank(const PatternShape& shape, i64 rank)
         : HotSetTraffic(shape), avoided_(experts_of(shape, rank, 0)), rank_(static_cast<int>(rank)) {}
     HotSet hot_set(i64, int) const override { return avoided_; }
     i64 tokens_of_rank(int rank) const override { return rank == rank_ ? 0 : shape().tokens_per_rank; }
@@ -50,7 +50,7 @@ class EmptyRank final : public HotSetTraffic {
 
 class Rotating final : public HotSetTraffic {
   public:
-    Rotating(const TrafficShape& shape, double share) : HotSetTraffic(shape), share_(share) {}
+    Rotating(const PatternShape& shape, double share) : HotSetTraffic(shape), share_(share) {}
     HotSet hot_set(i64 step, int layer) const override {
         return {(step + layer) % shape().experts, 1, share_};
     }
@@ -62,7 +62,7 @@ class Rotating final : public HotSetTraffic {
 
 class Burst final : public HotSetTraffic {
   public:
-    Burst(const TrafficShape& shape, double share, i64 period)
+    Burst(const PatternShape& shape, double share, i64 period)
         : HotSetTraffic(shape), calm_(shape), share_(share), period_(period) {}
     HotSet hot_set(i64, int) const override { return {0, 1, share_}; }
     void route(i64 step, int layer, i64 first, i64 count, std::span<i32> experts) const override {
@@ -83,7 +83,7 @@ class Burst final : public HotSetTraffic {
 /// Expert e has weight (e+1)^-s.
 class Zipf final : public WeightedTraffic {
   public:
-    Zipf(const TrafficShape& shape, double exponent) : WeightedTraffic(shape), exponent_(exponent) {}
+    Zipf(const PatternShape& shape, double exponent) : WeightedTraffic(shape), exponent_(exponent) {}
     std::vector<double> weights(int, int) const override {
         std::vector<double> weight;
         for (i64 e = 0; e < shape().experts; ++e)
@@ -98,7 +98,7 @@ class Zipf final : public WeightedTraffic {
 /// Expert e has weight exp(s z), z standard normal by (seed, layer, e).
 class LogNormal final : public WeightedTraffic {
   public:
-    LogNormal(const TrafficShape& shape, double sigma) : WeightedTraffic(shape), sigma_(sigma) {}
+    LogNormal(const PatternShape& shape, double sigma) : WeightedTraffic(shape), sigma_(sigma) {}
     std::vector<double> weights(int layer, int) const override {
         const Philox random(shape().seed, fmt::format("traffic, popularity, layer {}", layer));
         std::vector<double> weight;
@@ -114,7 +114,7 @@ class LogNormal final : public WeightedTraffic {
 /// Between ranks as nccl-tests' generated pattern: rank i's share for rank j grows with (j - i) mod R.
 class Spread final : public WeightedTraffic {
   public:
-    Spread(const TrafficShape& shape, double spread) : WeightedTraffic(shape), spread_(spread) {}
+    Spread(const PatternShape& shape, double spread) : WeightedTraffic(shape), spread_(spread) {}
     std::vector<double> weights(int, int source) const override {
         std::vector<double> weight;
         const i64 each = shape().experts / shape().ranks;
@@ -146,7 +146,7 @@ class Spread final : public WeightedTraffic {
 /// A matrix of bytes between ranks: as it stands where ranks exchange bytes, and as weights of routing.
 class MatrixTraffic final : public WeightedTraffic {
   public:
-    MatrixTraffic(const TrafficShape& shape, RankMatrix bytes)
+    MatrixTraffic(const PatternShape& shape, RankMatrix bytes)
         : WeightedTraffic(shape), bytes_(std::move(bytes)) {}
     std::vector<double> weights(int, int source) const override {
         std::vector<double> weight;
@@ -185,7 +185,7 @@ class MatrixTraffic final : public WeightedTraffic {
 
 using Made = std::unique_ptr<TrafficPattern>;
 using Spec = TrafficSpec;
-using At = TrafficShape;
+using At = PatternShape;
 
 void refuse(bool good, const std::string& text) {
     if (!good) throw UserError(text);
