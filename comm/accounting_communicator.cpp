@@ -8,9 +8,23 @@ AccountingCommunicator::AccountingCommunicator(int rank, int size, AccountingGro
                        std::make_shared<MemoryPool>(Device::cpu, PoolMode::address_space)),
       groups_(groups) {}
 
+Topology AccountingCommunicator::topology() const {
+    if (groups_.ranks_per_node == 0) return {1, size(), rank(), 0};
+    const int each = groups_.ranks_per_node;
+    return {(size() + each - 1) / each, each, rank() % each, rank() / each};
+}
+
+int AccountingCommunicator::group_size(const std::string& name) const {
+    if (name == "experts") return groups_.experts;
+    if (name == "replicas") return groups_.replicas;
+    // Of an expert-parallel group that spans nodes, see Mesh.
+    if (name == "node") return groups_.ranks_per_node;
+    MOESAIC_ASSERT(name == "across nodes", "a dry run splits off '{}'", name);
+    return groups_.experts / groups_.ranks_per_node;
+}
+
 std::unique_ptr<Communicator> AccountingCommunicator::split(int, int key, std::string name) {
-    MOESAIC_ASSERT(name == "experts" || name == "replicas", "a dry run splits off '{}'", name);
-    const int size = name == "experts" ? groups_.experts : groups_.replicas;
+    const int size = group_size(name);
     return std::make_unique<AccountingCommunicator>(key, size, groups_, std::move(name), settings());
 }
 

@@ -5,9 +5,10 @@
 
 namespace moesaic {
 
-/// Sizes of the groups that Mesh splits a world into.
+/// How Mesh splits the world that is imagined.
 struct AccountingGroups {
     int experts = 1, replicas = 1;
+    int ranks_per_node = 0;  ///< in blocks; 0: all on one node
 };
 
 /// Allocates what any communicator allocates; sends nothing and receives nothing. For streams of
@@ -18,6 +19,7 @@ class AccountingCommunicator final : public HostCommunicator {
                            std::shared_ptr<CommunicatorSettings> settings = nullptr);
 
     [[nodiscard]] bool connected() const override { return false; }
+    [[nodiscard]] Topology topology() const override;
     void barrier(Label) override {}
     /// For the groups of a mesh: `key` is the rank in the new group, its name tells its size.
     [[nodiscard]] std::unique_ptr<Communicator> split(int color, int key, std::string name) override;
@@ -31,6 +33,8 @@ class AccountingCommunicator final : public HostCommunicator {
     void recv_now(const Message&) override {}
 
   private:
+    [[nodiscard]] int group_size(const std::string& name) const;
+
     AccountingGroups groups_;
 };
 

@@ -86,6 +86,31 @@ Communicator::Communicator(int rank, int size, std::string name,
     if (!settings_) settings_ = std::make_shared<CommunicatorSettings>();
 }
 
+void Communicator::set_peer_nodes(std::vector<int> node_of_peer) {
+    MOESAIC_ASSERT(std::ssize(node_of_peer) == size_, "{} nodes for {} ranks", node_of_peer.size(), size_);
+    node_of_peer_ = std::move(node_of_peer);
+}
+
+i64& Communicator::place_for(SentBytes& bytes, int peer) const {
+    if (peer == rank_) return bytes.self;
+    const bool near = node_of_peer_.empty() || node_of_peer_[static_cast<std::size_t>(peer)] ==
+                                                   node_of_peer_[static_cast<std::size_t>(rank_)];
+    return near ? bytes.same_node : bytes.cross_node;
+}
+
+void Communicator::count_rows(const Label& label, Counts rows, i64 row_bytes) {
+    SentBytes bytes;
+    for (int peer = 0; peer < size_; ++peer)
+        place_for(bytes, peer) += rows[static_cast<std::size_t>(peer)] * row_bytes;
+    settings_->ledger.record(label.operation, label.layer, bytes);
+}
+
+void Communicator::count_gathered(const Label& label, i64 bytes_each) {
+    SentBytes bytes;
+    for (int peer = 0; peer < size_; ++peer) place_for(bytes, peer) += bytes_each;
+    settings_->ledger.record(label.operation, label.layer, bytes);
+}
+
 void Communicator::all_gather(Stream& stream, ConstTensorView mine, TensorView all, Label label) {
     all_gather_rows(stream, mine, all, std::vector<i64>(static_cast<std::size_t>(size_), mine.rows()), label);
 }

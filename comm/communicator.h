@@ -5,7 +5,9 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "comm/traffic_ledger.h"
 #include "runtime/memory_pool.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
@@ -30,17 +32,13 @@ struct Topology {
     int nodes = 1;
     int ranks_per_node = 1;  ///< the greatest common divisor where nodes hold different numbers of ranks
     int local_rank = 0;      ///< among the ranks of this node
-};
-
-/// What went over a communicator so far, as its rank sees it.
-struct Traffic {
-    i64 sent_bytes = 0;  ///< rows of all-to-alls to other ranks
-    double seconds = 0;  ///< inside of all-to-alls and gathers, waiting included
+    int node = 0;            ///< this rank's, from 0
 };
 
 /// What a communicator shares with everything split from it.
 struct CommunicatorSettings {
     double timeout_seconds = 600;
+    TrafficLedger ledger;  ///< of this rank
 };
 
 /// A group of ranks. Rules for all verbs:
@@ -69,7 +67,12 @@ class Communicator {
     /// Memory that reductions hold between calls, besides what the back end's pool tells.
     [[nodiscard]] i64 reserved_bytes() const { return pool_->bytes_reserved(); }
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
-    [[nodiscard]] const Traffic& traffic() const { return traffic_; }
+    /// Inside of all-to-alls and gathers of this communicator, waiting included.
+    [[nodiscard]] double seconds() const { return seconds_; }
+    /// What this rank has sent over this communicator and all that share its settings: splits and the world.
+    [[nodiscard]] const TrafficLedger& ledger() const { return settings_->ledger; }
+    /// By rank of this communicator, equal numbers share a node. Without, all ranks do.
+    void set_peer_nodes(std::vector<int> node_of_peer);
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
     void set_timeout_seconds(double seconds) { settings_->timeout_seconds = seconds; }  ///< splits included
 
@@ -127,17 +130,21 @@ class Communicator {
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
     [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
-    void count_traffic(i64 sent_bytes, double seconds) {
-        traffic_.sent_bytes += sent_bytes;
-        traffic_.seconds += seconds;
-    }
+    void count_seconds(double seconds) { seconds_ += seconds; }
+    /// Rows sent to each peer.
+    void count_rows(const Label& label, Counts rows, i64 row_bytes);
+    /// `bytes` sent to every rank.
+    void count_gathered(const Label& label, i64 bytes);
 
   private:
     int rank_, size_;
     std::string name_;
     std::shared_ptr<CommunicatorSettings> settings_;
     std::shared_ptr<MemoryPool> pool_;
-    Traffic traffic_;
+    [[nodiscard]] i64& place_for(SentBytes& bytes, int peer) const;
+
+    double seconds_ = 0;
+    std::vector<int> node_of_peer_;  // empty: one node
 };
 
 }  // namespace moesaic

@@ -43,8 +43,14 @@ std::vector<i64> offsets_of(const std::vector<i64>& counts) {
 }
 
 /// The permutation between arrival order (source, local expert, token) and grouped order within the piece.
-void order_arrivals(const LoadTable& table, i64 rank, i64 begin, i64 end, ChunkLayout& chunk) {
+void order_arrivals(const LoadTable& table, i64 rank, i64 begin, i64 end, std::span<const int> sources,
+                    ChunkLayout& chunk) {
     std::vector<i64> next = offsets_of(chunk.recv_rows);
+    i64 first = 0;
+    for (const int source : sources) {
+        next[at(source)] = first;
+        first += chunk.recv_rows[at(source)];
+    }
     const i64 received = std::reduce(chunk.recv_rows.begin(), chunk.recv_rows.end());
     chunk.grouped_from_arrival.reserve(at(received));
     chunk.arrival_from_grouped.resize(at(received));
@@ -67,11 +73,22 @@ i64 LoadTable::sent_by(i64 source) const {
 
 i64 LoadTable::received_by(i64 receiver) const {
     i64 sum = 0;
-    for (i64 source = 0; source < ranks; ++source) {
-        for (i64 expert = 0; expert < local_experts; ++expert) {
-            sum += rows(source, receiver * local_experts + expert);
-        }
-    }
+    for (i64 source = 0; source < ranks; ++source) sum += rows_to(source, receiver);
+    return sum;
+}
+
+i64 LoadTable::rows_to(i64 source, i64 receiver) const {
+    i64 sum = 0;
+    for (i64 expert = 0; expert < local_experts; ++expert)
+        sum += rows(source, receiver * local_experts + expert);
+    return sum;
+}
+
+i64 LoadTable::rows_between(i64 source, i64 receiver, i64 begin, i64 end) const {
+    i64 sum = 0;
+    for_each_block(*this, receiver, begin, end, [&](const Block& block) {
+        if (block.source == source) sum += block.rows;
+    });
     return sum;
 }
 
@@ -84,7 +101,8 @@ i64 rounds_needed(const LoadTable& table, i64 capacity_rows) {
     return (most + capacity_rows - 1) / capacity_rows;
 }
 
-ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows) {
+ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows,
+                         std::span<const int> sources) {
     const i64 begin = round * capacity_rows, end = begin + capacity_rows;
     ChunkLayout chunk;
     chunk.first_slot.assign(at(table.ranks), 0);
@@ -109,7 +127,7 @@ ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capaci
         chunk.rows_per_expert[at(block.expert)] += block.rows;
         chunk.rows_per_source[at(block.expert * table.ranks + block.source)] += block.rows;
     });
-    order_arrivals(table, rank, begin, end, chunk);
+    order_arrivals(table, rank, begin, end, sources, chunk);
     return chunk;
 }
 

@@ -19,6 +19,9 @@ struct LoadTable {
     }
     [[nodiscard]] i64 sent_by(i64 source) const;
     [[nodiscard]] i64 received_by(i64 receiver) const;
+    [[nodiscard]] i64 rows_to(i64 source, i64 receiver) const;
+    /// Rows that `source` sends `receiver` in [begin, end) of the receiver's grouped order.
+    [[nodiscard]] i64 rows_between(i64 source, i64 receiver, i64 begin, i64 end) const;
 };
 
 /// What one round moves, seen from one rank.
@@ -36,7 +39,8 @@ struct ChunkLayout {
 
 /// Round `round` on `rank`: every receiver's rows in grouped order (local expert, source, token) are cut into
 /// pieces of `capacity_rows`, and this round carries piece `round` of each. So within an expert rows come in
-/// the same order for every capacity.
-[[nodiscard]] ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows);
+/// the same order for every capacity. Rows arrive source by source, in the order `sources` (empty: by rank).
+[[nodiscard]] ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows,
+                                       std::span<const int> sources = {});
 
 }  // namespace moesaic

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "comm/dispatch_layout.h"
+#include "comm/host_values.h"
 
 namespace moesaic {
 
@@ -18,12 +19,6 @@ struct HostView {
 
 i64 sum(const std::vector<i64>& counts) {
     return std::reduce(counts.begin(), counts.end());
-}
-
-template <Element T>
-void copy_to_host(StepContext& context, const Tensor& from, std::vector<T>& to) {
-    if (to.empty()) return;
-    context.backend.copy(context.compute, from, view_of(to.data(), from.shape()));
 }
 
 /// In a dry run nobody has chosen: every rank then sends every expert as many rows, or one more.
@@ -58,30 +53,24 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     HostView host;
     host.order.resize(static_cast<std::size_t>(choices));
     host.load.resize(static_cast<std::size_t>(load.elements()));
-    copy_to_host(context, order, host.order);
-    copy_to_host(context, load, host.load);
+    load_values(context, order, host.order);
+    load_values(context, load, host.load);
     context.compute.synchronize();
     if (!context.backend.computes()) assume_even_routing(choices, group.size(), host);
     return host;
 }
 
-/// Fills `to` with `values`. All work so far has been waited for, so the host may write host memory at once.
-void store_index(StepContext& context, const std::vector<i32>& values, TensorView to) {
-    if (values.empty()) return;
-    const auto count = static_cast<i64>(values.size());
-    if (to.device == Device::cpu) {
-        std::copy(values.begin(), values.end(), to.as<i32>());
-        return;
-    }
-    context.backend.copy(context.compute, view_of(values.data(), {count}), to.flat(0, count));
-    context.compute.synchronize();  // `values` may go
-}
-
 /// The source tokens of a round's rows as they are sent: by destination, then in slot order.
-std::vector<i32> tokens_to_send(const ChunkLayout& layout, const std::vector<i32>& order, i64 choices) {
+std::vector<i32> tokens_to_send(const ChunkLayout& layout, const std::vector<i32>& order, i64 choices,
+                                std::vector<int> destinations) {
+    if (destinations.empty()) {
+        destinations.resize(layout.send_rows.size());
+        std::iota(destinations.begin(), destinations.end(), 0);
+    }
     std::vector<i32> tokens;
     tokens.reserve(static_cast<std::size_t>(sum(layout.send_rows)));
-    for (std::size_t peer = 0; peer < layout.send_rows.size(); ++peer) {
+    for (const int destination : destinations) {
+        const auto peer = static_cast<std::size_t>(destination);
         for (i64 row = 0; row < layout.send_rows[peer]; ++row) {
             const i32 choice = order[static_cast<std::size_t>(layout.first_slot[peer] + row)];
             tokens.push_back(choice / static_cast<i32>(choices));
@@ -91,14 +80,15 @@ std::vector<i32> tokens_to_send(const ChunkLayout& layout, const std::vector<i32
 }
 
 DispatchChunk make_chunk(StepContext& context, ChunkLayout&& layout, const HostView& host,
-                         const DispatchPlan& plan, i64 capacity_rows) {
+                         const DispatchPlan& plan, i64 capacity_rows, const WireOrder& wire) {
     DispatchChunk chunk;
     chunk.token_of_send = context.backend.allocate({plan.tokens * plan.choices}, DType::int32);
     chunk.grouped_from_arrival = context.backend.allocate({capacity_rows}, DType::int32);
     chunk.arrival_from_grouped = context.backend.allocate({capacity_rows}, DType::int32);
-    store_index(context, tokens_to_send(layout, host.order, plan.choices), chunk.token_of_send);
-    store_index(context, layout.grouped_from_arrival, chunk.grouped_from_arrival);
-    store_index(context, layout.arrival_from_grouped, chunk.arrival_from_grouped);
+    store_values(context, tokens_to_send(layout, host.order, plan.choices, wire.destinations),
+                 chunk.token_of_send);
+    store_values(context, layout.grouped_from_arrival, chunk.grouped_from_arrival);
+    store_values(context, layout.arrival_from_grouped, chunk.arrival_from_grouped);
     chunk.first_slot = std::move(layout.first_slot);
     chunk.send_rows = std::move(layout.send_rows);
     chunk.recv_rows = std::move(layout.recv_rows);
@@ -116,7 +106,7 @@ Tensor invert_order(StepContext& context, const HostView& host, const DispatchPl
             static_cast<i32>(slot);
     }
     Tensor tensor = context.backend.allocate({plan.tokens, plan.choices}, DType::int32);
-    store_index(context, slot_of_choice, tensor);
+    store_values(context, slot_of_choice, tensor);
     return tensor;
 }
 
@@ -135,7 +125,8 @@ i64 receive_capacity(i64 tokens, i64 choices, double receive_budget) {
     return std::max(i64{1}, static_cast<i64>(rows));
 }
 
-DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows, int layer) {
+DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows, int layer,
+                       const WireOrder& order) {
     const Mesh& mesh = context.mesh;
     DispatchPlan plan;
     plan.layer = layer;
@@ -150,9 +141,11 @@ DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacit
     plan.slot_of_choice = invert_order(context, host, plan);
     const i64 rounds = rounds_needed(table, capacity_rows);
     for (i64 round = 0; round < rounds; ++round) {
-        plan.chunks.push_back(
-            make_chunk(context, chunk_layout(table, rank, round, capacity_rows), host, plan, capacity_rows));
+        plan.chunks.push_back(make_chunk(context,
+                                         chunk_layout(table, rank, round, capacity_rows, order.sources), host,
+                                         plan, capacity_rows, order));
     }
+    plan.choice_of_slot.assign(host.order.begin(), host.order.begin() + plan.slots);
     plan.load = std::move(host.load);
     return plan;
 }

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "comm/exchange/node_plan.h"
 #include "comm/mesh.h"
 #include "comm/routing.h"
 #include "comm/step_context.h"
@@ -20,11 +21,16 @@ struct DispatchChunk {
     std::vector<i64> rows_per_source;  ///< [e,W] the same by source rank: one micro-batch each
     // The index tensors are as large as they can get, so that memory does not depend on routing: read the
     // first sent() or received() entries.
-    Tensor token_of_send;         ///< i32 [T*K] source token of each row as it is sent
+    Tensor token_of_send;         ///< i32 [T*K] source token of each row as it is sent, see WireOrder
     Tensor grouped_from_arrival;  ///< i32 [C] row i by expert is arrival row grouped_from_arrival[i]
     Tensor arrival_from_grouped;  ///< i32 [C] the inverse
     [[nodiscard]] i64 sent() const;
     [[nodiscard]] i64 received() const;
+};
+
+/// In which order rows for other ranks, and from them, lie on the wire; empty: by rank.
+struct WireOrder {
+    std::vector<int> destinations, sources;
 };
 
 /// Slots are this rank's kept (token, choice) pairs in send order: destination rank, local expert, token.
@@ -37,6 +43,8 @@ struct DispatchPlan {
     Tensor slot_of_choice;              ///< i32 [T,K]; -1: dropped
     std::vector<i64> load;              ///< [W,E] rows that rank w of the expert group sends to expert e
     std::vector<DispatchChunk> chunks;  ///< at least one
+    std::vector<i32> choice_of_slot;    ///< [S] t*K + k
+    NodePlan nodes;
 };
 
 /// Most rows that a rank receives in one round: `receive_budget` times the mean of the expert group, for
@@ -46,6 +54,6 @@ struct DispatchPlan {
 /// Collective over mesh.experts(): all-gathers the counts per expert (the only host synchronisation of a
 /// layer). `layer` names the collective; `capacity_rows` bounds what a rank receives in one round.
 [[nodiscard]] DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows,
-                                     int layer);
+                                     int layer, const WireOrder& order = {});
 
 }  // namespace moesaic

@@ -99,15 +99,15 @@ void HostCommunicator::recv(Stream& stream, TensorView data, int peer, Label lab
 void HostCommunicator::timed_exchange(const Exchange& exchange) {
     const auto start = std::chrono::steady_clock::now();
     exchange_now(exchange);
-    const i64 to_others = sum_of(exchange.send_rows) - exchange.send_rows[static_cast<std::size_t>(rank())];
-    count_traffic(to_others * exchange.row_bytes,
-                  std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    count_rows(exchange.label, exchange.send_rows, exchange.row_bytes);
 }
 
 void HostCommunicator::timed_gather(const Gather& gather) {
     const auto start = std::chrono::steady_clock::now();
     gather_now(gather);
-    count_traffic(0, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    count_gathered(gather.label, gather.rows[static_cast<std::size_t>(rank())] * gather.row_bytes);
 }
 
 void HostCommunicator::check_peer(int peer, std::string_view verb, const Label& label) const {

@@ -41,6 +41,21 @@ void exercise(Communicator& group) {
     }
 }
 
+/// Collective over `world`. By world rank; simulated nodes are blocks of ranks.
+std::vector<int> nodes_of_world(Communicator& world, int ranks_per_node) {
+    std::vector<int> nodes(static_cast<std::size_t>(world.size()));
+    const int each = ranks_per_node > 0 ? ranks_per_node : world.topology().ranks_per_node;
+    if (ranks_per_node > 0 || !world.connected()) {
+        for (std::size_t rank = 0; rank < nodes.size(); ++rank) nodes[rank] = static_cast<int>(rank) / each;
+        return nodes;
+    }
+    HostStreamScheduler scheduler(StreamMode::inline_execution);
+    const auto stream = scheduler.make_stream("start-up");
+    const i32 mine = world.topology().node;
+    world.all_gather(*stream, view_of(&mine, {1}), view_of(nodes.data(), {world.size()}), {"nodes"});
+    return nodes;
+}
+
 }  // namespace
 
 int choose_expert_parallel(int experts, int world, int ranks_per_node) {
@@ -68,18 +83,65 @@ void check_mesh_shape(const MeshShape& shape, int experts, int world) {
 }
 
 Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts)
+    : Mesh(world, shape, experts, nodes_of_world(world, shape.ranks_per_node)) {}
+
+Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts, const std::vector<int>& node_of_rank)
     : world_(world), shape_(shape), total_experts_(experts) {
     check_mesh_shape(shape, experts, world.size());
     const int replica_index = world.rank() / shape.expert, expert_rank = world.rank() % shape.expert;
     experts_ = world.split(replica_index, expert_rank, "experts");
     replicas_ = world.split(expert_rank, replica_index, "replicas");
-    for (Communicator* group : {&world_, experts_.get(), replicas_.get()}) {
+    std::vector<int> expert_nodes, replica_nodes;
+    for (int rank = 0; rank < world.size(); ++rank) {
+        const int node = node_of_rank[static_cast<std::size_t>(rank)];
+        if (rank / shape.expert == replica_index) expert_nodes.push_back(node);
+        if (rank % shape.expert == expert_rank) replica_nodes.push_back(node);
+    }
+    grid_ = make_node_grid(expert_nodes);
+    if (grid_.nodes > 1) split_by_node();
+    world.set_peer_nodes(node_of_rank);
+    experts_->set_peer_nodes(expert_nodes);
+    replicas_->set_peer_nodes(replica_nodes);
+    for (Communicator* group : groups()) {
         if (group->connected()) exercise(*group);
     }
 }
 
+/// Collective over mesh.experts().
+void Mesh::split_by_node() {
+    const auto self = static_cast<std::size_t>(experts_->rank());
+    const int node = grid_.node_of[self], local = grid_.local_of[self];
+    node_ = experts_->split(node, local, "node");
+    if (!grid_.even()) return;
+    across_nodes_ = experts_->split(local, node, "across nodes");
+    std::vector<int> all_nodes(static_cast<std::size_t>(grid_.nodes));
+    std::iota(all_nodes.begin(), all_nodes.end(), 0);
+    across_nodes_->set_peer_nodes(all_nodes);
+}
+
+Communicator& Mesh::across_nodes() const {
+    MOESAIC_ASSERT(across_nodes_, "ranks across {}", grid_.text());
+    return *across_nodes_;
+}
+
+std::vector<Communicator*> Mesh::groups() const {
+    std::vector<Communicator*> all{&world_, experts_.get(), replicas_.get()};
+    if (node_) all.push_back(node_.get());
+    if (across_nodes_) all.push_back(across_nodes_.get());
+    return all;
+}
+
 i64 Mesh::reserved_bytes() const {
-    return world_.reserved_bytes() + experts_->reserved_bytes() + replicas_->reserved_bytes();
+    i64 sum = 0;
+    for (const Communicator* group : groups()) sum += group->reserved_bytes();
+    return sum;
+}
+
+double Mesh::exchange_seconds() const {
+    double sum = experts_->seconds();
+    if (node_) sum += node_->seconds();
+    if (across_nodes_) sum += across_nodes_->seconds();
+    return sum;
 }
 
 int Mesh::expert_owner(int expert) const {

@@ -85,13 +85,16 @@ Topology topology_of(MPI_Comm group, int size) {
     MPI_Comm node = MPI_COMM_NULL;
     check_mpi(MPI_Comm_split_type(group, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "ranks of one node");
     Topology topology;
-    int local_size = 1;
+    int local_size = 1, leader = 0;
+    MPI_Comm_rank(group, &leader);
     MPI_Comm_rank(node, &topology.local_rank);
     MPI_Comm_size(node, &local_size);
     std::vector<int> sizes(static_cast<std::size_t>(size));
     const int mine = topology.local_rank == 0 ? local_size : 0;  // every node counts once
     check_mpi(MPI_Allgather(&mine, 1, MPI_INT, sizes.data(), 1, MPI_INT, group), "ranks per node");
+    check_mpi(MPI_Bcast(&leader, 1, MPI_INT, 0, node), "ranks of one node");
     check_mpi(MPI_Comm_free(&node), "ranks of one node");
+    topology.node = static_cast<int>(leader - std::count(sizes.begin(), sizes.begin() + leader, 0));
     topology.nodes = static_cast<int>(size - std::ranges::count(sizes, 0));
     topology.ranks_per_node = std::accumulate(sizes.begin(), sizes.end(), 0, std::gcd<int, int>);
     return topology;

@@ -53,36 +53,8 @@ void print_memory(const MemoryEstimate& memory, int ranks_in_process) {
         shown_bytes(memory.checkpoint).c_str(), shown_bytes(base).c_str());
 }
 
-}  // namespace
-
-TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel) {
-    const Sizes sizes = sizes_of(run);
+void print_data(const RunSetup& run) {
     const ModelSpec& spec = run.spec;
-    const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
-    const double leaving = static_cast<double>(expert_parallel - 1) / expert_parallel;
-    const DType stored = precision_of(run.config);
-    // Dispatch and combine, forward and backward; recomputation repeats the forward.
-    const double exchanges = spec.recompute ? 6 : 4;
-    TrafficEstimate traffic;
-    traffic.exchange = static_cast<i64>(
-        exchanges * leaving *
-        static_cast<double>(tokens * spec.top_k * spec.width * size_of(stored) * spec.expert_layers()));
-    // Sums travel in f64 to their owners; updated values come back, or without sharding the summed gradients.
-    const DType back = run.config.parallel.zero == 1 ? stored : accumulation_type(stored);
-    const i64 replicas = world / expert_parallel;
-    traffic.gradients = (size_of(DType::f64) + size_of(back)) *
-                        (sizes.replicated * (world - 1) + sizes.expert * (replicas - 1));
-    return traffic;
-}
-
-void print_check_report(const RunSetup& run, int world, int expert_parallel, const Topology& topology,
-                        int ranks_in_process) {
-    const ModelSpec& spec = run.spec;
-    const ParameterCounts counts = count_parameters(spec);
-    const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
-    const TrafficEstimate traffic = estimate_traffic(run, world, expert_parallel);
-    const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
-    std::printf("configuration is valid\n");
     std::printf("data      %lld training and %lld held-out windows of %lld tokens; one epoch is %.1f steps\n",
                 static_cast<long long>(run.dataset->training_windows()),
                 static_cast<long long>(run.dataset->validation_windows()),
@@ -96,13 +68,104 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
     if (files.size() > kFilesShown)
         std::printf("          ... and %zu more files\n", files.size() - kFilesShown);
     for (const std::string& warning : run.dataset->warnings()) std::printf("          %s\n", warning.c_str());
+}
+
+std::string shown_bytes(double bytes) {
+    return shown_bytes(static_cast<i64>(bytes));
+}
+
+/// The ledger of a step in advance, and what other exchanges would send between nodes.
+void print_traffic(const RunSetup& run, const CheckedLayout& layout) {
+    const auto estimate = [&](const ExchangeSettings& settings) {
+        return estimate_traffic(run, layout.world, layout.expert_parallel, layout.ranks_per_node, settings);
+    };
+    const TrafficEstimate traffic = estimate(layout.exchange.settings);
+    std::printf(
+        "traffic   per step over all ranks: exchange %s to others at uniform routing, gradients and "
+        "parameters %s\n",
+        shown_bytes(traffic.rows_to_others()).c_str(), shown_bytes(traffic.gradients).c_str());
+    if (run.spec.experts == 0) return;
+    std::printf("          %s\n", layout.exchange.text().c_str());
+    std::printf("          %-20s %12s %12s %12s\n", "", "to itself", "same node", "cross node");
+    for (const ExpectedBytes& line : traffic.exchange)
+        std::printf("          %-20s %12s %12s %12s\n", std::string(line.phase).c_str(),
+                    shown_bytes(line.self).c_str(), shown_bytes(line.same_node).c_str(),
+                    shown_bytes(line.cross_node).c_str());
+    if (layout.expert_parallel <= layout.ranks_per_node) return;
+    for (const ExchangeKind& kind : exchange_table()) {
+        ExchangeSettings other = run.spec.exchange;
+        other.name = kind.name;
+        if (other.name == layout.exchange.settings.name) continue;
+        double cross = 0;
+        for (const ExpectedBytes& line : estimate(other).exchange) cross += line.cross_node;
+        std::printf("          %s would send %s between nodes\n", other.name.c_str(),
+                    shown_bytes(cross).c_str());
+    }
+}
+
+}  // namespace
+
+double TrafficEstimate::rows_to_others() const {
+    double sum = 0;
+    for (const ExpectedBytes& line : exchange) {
+        if (line.phase != kCountsPhase) sum += line.same_node + line.cross_node;
+    }
+    return sum;
+}
+
+TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel, int ranks_per_node,
+                                 const ExchangeSettings& settings) {
+    const Sizes sizes = sizes_of(run);
+    const ModelSpec& spec = run.spec;
+    const DType stored = precision_of(run.config);
+    TrafficEstimate traffic;
+    if (spec.experts > 0) {
+        TrafficShape shape;
+        shape.tokens = static_cast<double>(run.config.train.batch_sequences * spec.seq_len);
+        shape.choices = spec.top_k;
+        shape.experts = spec.experts;
+        shape.nodes = std::max(1, expert_parallel / ranks_per_node);
+        shape.ranks_per_node = expert_parallel / shape.nodes;
+        shape.row_bytes = spec.width * size_of(settings.wire.value_or(stored));
+        shape.weight_bytes = size_of(accumulation_type(stored));
+        const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
+        // Every rank's counts to every rank of its group, micro-step by micro-step.
+        traffic.exchange.push_back(
+            spread_over_ranks(kCountsPhase, shape,
+                              static_cast<double>(batches.micro_steps() * world * expert_parallel *
+                                                  spec.experts * size_of(DType::int64))));
+        for (ExpectedBytes& line : expected_traffic(settings, shape)) traffic.exchange.push_back(line);
+        for (ExpectedBytes& line : traffic.exchange) {
+            const bool again =
+                spec.recompute && (line.phase == kDispatchPhase || line.phase == kCombinePhase);
+            const double times = spec.expert_layers() * (again ? 2 : 1);
+            line = {line.phase, line.self * times, line.same_node * times, line.cross_node * times};
+        }
+    }
+    // Sums travel in f64 to their owners; updated values come back, or without sharding the summed gradients.
+    const DType back = run.config.parallel.zero == 1 ? stored : accumulation_type(stored);
+    const i64 replicas = world / expert_parallel;
+    traffic.gradients = static_cast<double>((size_of(DType::f64) + size_of(back)) *
+                                            (sizes.replicated * (world - 1) + sizes.expert * (replicas - 1)));
+    return traffic;
+}
+
+void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
+    const ModelSpec& spec = run.spec;
+    const int world = layout.world, expert_parallel = layout.expert_parallel;
+    const ParameterCounts counts = count_parameters(spec);
+    const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
+    const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
+    std::printf("configuration is valid\n");
+    print_data(run);
     std::printf(
         "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",
         static_cast<long long>(counts.total), static_cast<long long>(counts.active),
         model_flops_per_token(spec) / 1e6);
-    std::printf("layout    %d ranks on %d node%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
-                world, topology.nodes, topology.nodes == 1 ? "" : "s", expert_parallel,
-                world / expert_parallel, static_cast<long long>(spec.experts / expert_parallel));
+    std::printf("layout    %d ranks on %d %snode%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
+                world, layout.nodes, layout.simulated_nodes ? "simulated " : "", layout.nodes == 1 ? "" : "s",
+                expert_parallel, world / expert_parallel,
+                static_cast<long long>(spec.experts / expert_parallel));
     std::printf("step      %lld tokens in %lld micro-batches; %lld micro-step%s per rank\n",
                 static_cast<long long>(tokens), static_cast<long long>(batches.count()),
                 static_cast<long long>(batches.micro_steps()), batches.micro_steps() == 1 ? "" : "s");
@@ -110,10 +173,9 @@ void print_check_report(const RunSetup& run, int world, int expert_parallel, con
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }
-    print_memory(estimate_memory(run, world, expert_parallel), ranks_in_process);
-    std::printf(
-        "traffic   per step over all ranks: exchange %s (at even routing), gradients and parameters %s\n",
-        shown_bytes(traffic.exchange).c_str(), shown_bytes(traffic.gradients).c_str());
+    print_memory(estimate_memory(run, world, expert_parallel, layout.ranks_per_node),
+                 layout.ranks_in_process);
+    print_traffic(run, layout);
     std::printf(
         "balance   convention megatron: the auxiliary loss is 1 per layer at perfect balance (%d in all)\n",
         spec.expert_layers());

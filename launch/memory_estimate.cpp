@@ -42,8 +42,8 @@ void rehearse(RankRuntime& runtime, const Config& config) {
 }
 
 MemoryEstimate estimate_rank(const RunSetup& run, const Config& config, int rank, int world,
-                             int expert_parallel) {
-    AccountingCommunicator group(rank, world, {expert_parallel, world / expert_parallel});
+                             int expert_parallel, int ranks_per_node) {
+    AccountingCommunicator group(rank, world, {expert_parallel, world / expert_parallel, ranks_per_node});
     RuntimeOptions options;
     options.expert_parallel = expert_parallel;
     options.stream_mode = StreamMode::accounting;
@@ -64,11 +64,12 @@ i64 MemoryEstimate::pool_bytes() const {
     return std::accumulate(by_use.begin(), by_use.end(), kept + reductions);
 }
 
-MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel) {
+MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel, int ranks_per_node) {
     const Config config = shortened(run.config, world);
+    const int each = static_cast<int>(config.parallel.ranks_per_node.value_or(ranks_per_node));
     MemoryEstimate largest;
     for (int rank = 0; rank < std::min(world, kMostRanksTried); ++rank) {
-        const MemoryEstimate one = estimate_rank(run, config, rank, world, expert_parallel);
+        const MemoryEstimate one = estimate_rank(run, config, rank, world, expert_parallel, each);
         if (one.process_bytes() > largest.process_bytes()) largest = one;
     }
     return largest;

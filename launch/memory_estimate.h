@@ -23,7 +23,9 @@ struct MemoryEstimate {
 /// The largest of all ranks' (of those that differ by more than a few blocks). Takes the path of the trainer,
 /// evaluation, checkpoint and steps, through the same layers, at even routing; buffers for rows are as large
 /// as the receive budget allows whatever the routing, see DispatchChunk.
-[[nodiscard]] MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel);
+/// `ranks_per_node` in blocks where the configuration simulates none; 0: all ranks on one node.
+[[nodiscard]] MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel,
+                                             int ranks_per_node = 0);
 
 /// "gradients of a micro-batch" and the like, for tables.
 [[nodiscard]] std::string_view name_of(MemoryUse use);

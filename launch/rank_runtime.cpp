@@ -15,7 +15,18 @@ MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communic
     shape.expert = options.expert_parallel
                        ? *options.expert_parallel
                        : resolve_expert_parallel(config, spec, world.size(), world.topology().ranks_per_node);
+    shape.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node.value_or(0));
     return shape;
+}
+
+ExchangeSettings exchange_settings(const Config& config) {
+    const ParallelConfig& parallel = config.parallel;
+    ExchangeSettings settings;
+    settings.name = parallel.exchange;
+    settings.reduce_on_node = parallel.dedup_reduce == "node";
+    if (parallel.wire == "fp32") settings.wire = DType::f32;
+    if (parallel.wire == "bf16") settings.wire = DType::bf16;
+    return settings;
 }
 
 int cores_of_this_process() {
@@ -48,7 +59,8 @@ int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int wor
         check_mesh_shape(shape, experts, world);
         return shape.expert;
     }
-    return choose_expert_parallel(experts, world, ranks_per_node);
+    return choose_expert_parallel(experts, world,
+                                  static_cast<int>(config.parallel.ranks_per_node.value_or(ranks_per_node)));
 }
 
 ModelSpec resolve_model(const Config& config, i64 vocabulary) {
@@ -84,9 +96,19 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.seq_len = config.task.data.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
+    spec.exchange = exchange_settings(config);
     spec.recompute = config.train.recompute == "layer";
     return spec;
 }
+
+namespace {
+
+ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
+    spec.exchange = settings;
+    return spec;
+}
+
+}  // namespace
 
 RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                          const RuntimeOptions& options)
@@ -97,7 +119,8 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
       mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
                                   static_cast<int>(spec.experts))),
       store(*backend, options.dtype.value_or(precision_of(config))),
-      model(spec, *mesh, store, options.defects) {
+      exchange_choice(choose(spec, options.threads)),
+      model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {
     store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);
@@ -108,6 +131,15 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
     optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,
                                                    static_cast<int>(config.parallel.zero));
     store.pack(*compute);
+}
+
+ExchangeChoice RankRuntime::choose(const ModelSpec& spec, int threads) {
+    if (spec.exchange.name != "auto" || spec.experts == 0) return {spec.exchange, {}};
+    // On a back end of its own: what measuring takes is given back.
+    const auto own = make_cpu_backend(threads);
+    const auto own_compute = own->make_stream("compute"), own_exchange = own->make_stream("exchange");
+    StepContext measuring{*own, *own_compute, *own_exchange, *mesh, Phase::train, 0};
+    return choose_exchange(measuring, exchange_sizes(spec, *mesh, store.dtype()), spec.exchange);
 }
 
 StepContext RankRuntime::context(Phase phase, i64 step) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "comm/exchange/choose_exchange.h"
 #include "comm/gradient_sync.h"
 #include "comm/mesh.h"
 #include "comm/planted_defects.h"
@@ -46,9 +47,14 @@ class RankRuntime {
     std::unique_ptr<Stream> compute, exchange;
     std::unique_ptr<Mesh> mesh;
     ParameterStore store;
+    ExchangeChoice exchange_choice;
     Model model;
     std::unique_ptr<GradientSync> gradient_sync;
     std::unique_ptr<ShardedOptimizer> optimizer;
+
+  private:
+    /// Collective over the world where the exchange is `auto`.
+    [[nodiscard]] ExchangeChoice choose(const ModelSpec& spec, int threads);
 };
 
 /// Worker threads of each of `local_ranks` ranks on this machine: the cores this process may use, shared out.

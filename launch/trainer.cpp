@@ -111,6 +111,12 @@ void Trainer::begin() {
         sinks_.add(make_sink("console", sink_options));
     }
     for (const std::string& warning : run_.dataset->warnings()) log_warn("{}", warning);
+    const ExchangeSettings& exchange = runtime_.exchange_choice.settings;
+    if (!runtime_.exchange_choice.measured.empty()) log_info("{}", runtime_.exchange_choice.text());
+    if (exchange.wire && *exchange.wire != runtime_.store.dtype())
+        log_info("rows travel as {}: losses are not the same bits on every layout", name_of(*exchange.wire));
+    if (exchange.reduce_on_node && runtime_.mesh->grid().nodes > 1)
+        log_info("choices are added up on their node: losses are not the same bits on every layout");
     const ParameterCounts counts = count_parameters(run_.spec);
     RunRecord record;
     record.version = kVersion;
@@ -150,7 +156,9 @@ int Trainer::run() {
 StepResult Trainer::step(i64 step) {
     run_context().step = step;
     const auto start = Clock::now();
-    const Traffic before = runtime_.mesh->experts().traffic();
+    const TrafficLedger& ledger = runtime_.mesh->world().ledger();
+    const i64 bytes_before = ledger.of_rows().to_others();
+    const double seconds_before = runtime_.mesh->exchange_seconds();
     const StepResult result = training_.forward_backward(step, stop_signal != 0);
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
         // Every rank sees the same numbers; one speaks.
@@ -164,10 +172,9 @@ StepResult Trainer::step(i64 step) {
     runtime_.compute->synchronize();
     position_.step = step;
     position_.tokens += config_.train.batch_sequences * config_.task.data.seq_len;
-    const Traffic& after = runtime_.mesh->experts().traffic();
     since_record_.seconds += seconds_since(start);
-    since_record_.exchange_seconds += after.seconds - before.seconds;
-    since_record_.exchange_bytes += after.sent_bytes - before.sent_bytes;
+    since_record_.exchange_seconds += runtime_.mesh->exchange_seconds() - seconds_before;
+    since_record_.exchange_bytes += ledger.of_rows().to_others() - bytes_before;
     ++since_record_.steps;
     if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
     return result;

@@ -16,14 +16,18 @@ i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
 
 }  // namespace
 
-std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
+ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
     ExchangeSizes sizes;
     sizes.tokens = spec.micro_tokens();
     sizes.choices = spec.top_k;
     sizes.width = spec.width;
     sizes.capacity_rows = capacity_of(spec, mesh);
     sizes.dtype = dtype;
-    return make_exchange(mesh, sizes, spec.exchange);
+    return sizes;
+}
+
+std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
+    return make_exchange(mesh, exchange_sizes(spec, mesh, dtype), spec.exchange);
 }
 
 MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange& exchange,

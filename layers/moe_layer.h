@@ -47,6 +47,7 @@ class MoELayer {
     ExpertGroup experts_;
 };
 
+[[nodiscard]] ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtype);
 /// Collective over mesh.experts(). The exchange that the layers of such a model share; `dtype` of
 /// activations.
 [[nodiscard]] std::unique_ptr<Exchange> make_exchange(const ModelSpec& spec, const Mesh& mesh, DType dtype);

@@ -10,9 +10,4 @@ ExpertRows Exchange::result_rows(StepContext& context) {
     return ExpertRows(context.backend.allocate({sizes_.capacity_rows, sizes_.width}, sizes_.dtype));
 }
 
-Tensor Exchange::travel_buffer(StepContext& context, Shape shape, DType dtype) {
-    const MemoryUseScope use(context.backend.pool(), MemoryUse::exchange);
-    return context.backend.allocate(shape, dtype);
-}
-
 }  // namespace moesaic

@@ -8,6 +8,8 @@
 
 #include "comm/dispatch_plan.h"
 #include "comm/exchange/exchange_settings.h"
+#include "comm/exchange/expected_traffic.h"
+#include "comm/exchange/wire.h"
 
 namespace moesaic {
 
@@ -32,24 +34,28 @@ struct ExpertRows {
     explicit ExpertRows(Tensor tensor) : memory(std::move(tensor)), rows(memory.view()) {}
 };
 
+/// A backward in progress; tensors that a kind has no use for are empty.
+struct ExchangeBackward {
+    ConstTensorView dy;       ///< [T,H]
+    ConstTensorView weight;   ///< real [T,K]
+    ConstTensorView results;  ///< of ExchangeSaved
+    Tensor d_slots;           ///< [T*K,H] gradients of results, and round by round gradients of sent rows
+    Tensor dx;                ///< [T,H]
+    Tensor d_weight;          ///< real [T,K]
+};
+
 /// Rows on their way to experts.
 struct ArrivingRows {
     ExpertRows grouped;  ///< where they end
     Tensor arrival;      ///< where the wire puts them, if not there already
-    Tensor sent;         ///< what the wire still reads
-    Event arrived;       ///< on the exchange stream
+    Transfer transfer;
+    ExchangeBackward* backward = nullptr;  ///< of a combine's backward
 };
 
-/// What an exchange keeps between combine and backward; the rows are its own business.
+/// What an exchange keeps between forward and backward; it alone knows which rows these are.
 struct ExchangeSaved {
-    Tensor results;  ///< [T*K,H] experts' results by slot, for flat
-};
-
-/// A backward in progress.
-struct ExchangeBackward {
-    ConstTensorView dy;  ///< [T,H]
-    Tensor d_slots;      ///< [T*K,H] gradients of results, and round by round gradients of sent rows
-    Tensor d_weight;     ///< real [T,K]
+    Tensor results;  ///< [.,H] of experts
+    Tensor y;        ///< [T,H] until finish_combine
 };
 
 struct ExchangeGradients {
@@ -96,7 +102,7 @@ class Exchange {
     [[nodiscard]] virtual Tensor finish_combine(StepContext&, const DispatchPlan&, ConstTensorView weight,
                                                 ExchangeSaved&) = 0;
 
-    /// Collective over mesh.experts(). `dy` lives until finish_backward.
+    /// Collective over mesh.experts(). `dy`, `weight` and `saved` live until finish_backward.
     [[nodiscard]] virtual ExchangeBackward begin_backward(StepContext&, const DispatchPlan&,
                                                           ConstTensorView dy, ConstTensorView weight,
                                                           ExchangeSaved&) = 0;
@@ -107,10 +113,6 @@ class Exchange {
     [[nodiscard]] virtual ExchangeGradients finish_backward(StepContext&, const DispatchPlan&,
                                                             ExchangeBackward) = 0;
 
-  protected:
-    /// Memory for rows on their way between ranks.
-    [[nodiscard]] static Tensor travel_buffer(StepContext&, Shape, DType);
-
   private:
     ExchangeSizes sizes_;
 };
@@ -119,7 +121,9 @@ class Exchange {
 struct ExchangeKind {
     std::string_view name;
     std::string_view help;
+    bool needs_even_nodes;  ///< NodeGrid::even()
     std::unique_ptr<Exchange> (*make)(const Mesh&, const ExchangeSizes&, const ExchangeSettings&);
+    std::vector<ExpectedBytes> (*expected)(const ExchangeSettings&, const TrafficShape&);
 };
 [[nodiscard]] const std::vector<ExchangeKind>& exchange_table();
 

@@ -4,25 +4,6 @@ namespace moesaic {
 
 namespace {
 
-/// Starts an all-to-all after all work so far on compute; the event says when it is done.
-/// Collective over mesh.experts().
-Event start_all_to_all(StepContext& context, ConstTensorView send, Counts send_rows, TensorView recv,
-                       Counts recv_rows, Label label) {
-    context.exchange.wait(context.compute.record());
-    context.mesh.experts().all_to_all_rows(context.exchange, send, send_rows, recv, recv_rows, label);
-    return context.exchange.record();
-}
-
-/// Calls visit(first row in this round's order, first slot, rows) for every destination.
-template <class Visit>
-void for_each_destination(const DispatchChunk& chunk, Visit visit) {
-    i64 row = 0;
-    for (std::size_t peer = 0; peer < chunk.send_rows.size(); ++peer) {
-        if (chunk.send_rows[peer] > 0) visit(row, chunk.first_slot[peer], chunk.send_rows[peer]);
-        row += chunk.send_rows[peer];
-    }
-}
-
 bool alone(const StepContext& context) {
     return context.mesh.experts().size() == 1;
 }
@@ -49,17 +30,17 @@ ArrivingRows FlatExchange::start_dispatch(StepContext& context, const DispatchPl
     Tensor send = travel_buffer(context, {plan.tokens * plan.choices, sizes().width}, x.dtype);
     const TensorView used = send.slice_rows(0, sent);
     context.backend.gather_rows(context.compute, {.in = x, .index = tokens, .out = used});
-    return start_travel(context, chunk, used, std::move(send), {"dispatch", plan.layer});
+    return start_travel(context, plan, round, used, std::move(send), {kDispatchPhase, plan.layer});
 }
 
 ArrivingRows FlatExchange::start_combine_backward(StepContext& context, const DispatchPlan& plan,
                                                   std::size_t round, ExchangeBackward& backward) {
     const DispatchChunk& chunk = plan.chunks[round];
     const i64 sent = chunk.sent();
-    const Label label{"combine backward", plan.layer};
+    const Label label{kCombineBackwardPhase, plan.layer};
     const ConstTensorView d_slots = backward.d_slots;
     if (!alone(context) && plan.chunks.size() == 1)  // all slots, in slot order
-        return start_travel(context, chunk, d_slots.slice_rows(0, sent), {}, label);
+        return start_travel(context, plan, round, d_slots.slice_rows(0, sent), {}, label);
     ArrivingRows arriving;
     Tensor send;
     if (alone(context)) {
@@ -68,24 +49,31 @@ ArrivingRows FlatExchange::start_combine_backward(StepContext& context, const Di
         send = travel_buffer(context, {plan.tokens * plan.choices, sizes().width}, d_slots.dtype);
     }
     const TensorView target = alone(context) ? arriving.grouped.rows : send.view();
-    for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
+    for_each_destination(chunk, {}, [&](i64 row, i64 slot, i64 count) {
         context.backend.copy(context.compute, d_slots.slice_rows(slot, count), target.slice_rows(row, count));
     });
     if (alone(context)) return arriving;
     const ConstTensorView used = send.slice_rows(0, sent);
-    return start_travel(context, chunk, used, std::move(send), label);
+    return start_travel(context, plan, round, used, std::move(send), label);
 }
 
-ArrivingRows FlatExchange::start_travel(StepContext& context, const DispatchChunk& chunk,
+ArrivingRows FlatExchange::start_travel(StepContext& context, const DispatchPlan& plan, std::size_t round,
                                         ConstTensorView send, Tensor memory_of_send, Label label) const {
+    const DispatchChunk& chunk = plan.chunks[round];
     ArrivingRows arriving;
     const Shape shape{sizes().capacity_rows, sizes().width};
     arriving.grouped = ExpertRows(context.backend.allocate(shape, send.dtype));
     if (!arrives_grouped(context)) arriving.arrival = travel_buffer(context, shape, send.dtype);
-    arriving.sent = std::move(memory_of_send);
     const TensorView target = arrives_grouped(context) ? arriving.grouped.rows : arriving.arrival.view();
-    arriving.arrived = start_all_to_all(context, send, chunk.send_rows,
-                                        target.slice_rows(0, chunk.received()), chunk.recv_rows, label);
+    arriving.transfer = wire().start(context, context.mesh.experts(),
+                                     {.send = send,
+                                      .send_rows = chunk.send_rows,
+                                      .most_sent = plan.tokens * plan.choices,
+                                      .recv = target.slice_rows(0, chunk.received()),
+                                      .recv_rows = chunk.recv_rows,
+                                      .most_received = sizes().capacity_rows},
+                                     label);
+    arriving.transfer.sent = std::move(memory_of_send);
     return arriving;
 }
 
@@ -94,7 +82,7 @@ ExpertRows FlatExchange::finish_arrival(StepContext& context, const DispatchPlan
     if (alone(context)) return std::move(arriving.grouped);
     const DispatchChunk& chunk = plan.chunks[round];
     const i64 received = chunk.received();
-    context.compute.wait(arriving.arrived);
+    Wire::finish(context, arriving.transfer);
     if (!arrives_grouped(context)) {
         context.backend.gather_rows(context.compute,
                                     {.in = arriving.arrival.slice_rows(0, received),
@@ -104,8 +92,9 @@ ExpertRows FlatExchange::finish_arrival(StepContext& context, const DispatchPlan
     return std::move(arriving.grouped);
 }
 
-void FlatExchange::reverse_rows(StepContext& context, const DispatchChunk& chunk, ConstTensorView rows,
-                                TensorView back, Label label) const {
+void FlatExchange::reverse_rows(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                ConstTensorView rows, TensorView back, Label label) const {
+    const DispatchChunk& chunk = plan.chunks[round];
     const i64 received = chunk.received();
     ConstTensorView leaving = rows.slice_rows(0, received);
     Tensor memory;
@@ -117,74 +106,34 @@ void FlatExchange::reverse_rows(StepContext& context, const DispatchChunk& chunk
                                      .out = memory.slice_rows(0, received)});
         leaving = memory.slice_rows(0, received);
     }
-    context.compute.wait(start_all_to_all(context, leaving, chunk.recv_rows, back, chunk.send_rows, label));
+    wire().exchange(context, context.mesh.experts(),
+                    {.send = leaving,
+                     .send_rows = chunk.recv_rows,
+                     .most_sent = sizes().capacity_rows,
+                     .recv = back,
+                     .recv_rows = chunk.send_rows,
+                     .most_received = plan.tokens * plan.choices},
+                    label);
 }
 
-void FlatExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan, const DispatchChunk& chunk,
-                                 ConstTensorView rows, TensorView slots, Label label) const {
-    Backend& backend = context.backend;
+void FlatExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                 ConstTensorView rows, TensorView slots, Label label) {
+    const DispatchChunk& chunk = plan.chunks[round];
     const i64 sent = chunk.sent();
-    if (alone(context)) {  // sent order is grouped order
-        for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
-            backend.copy(context.compute, rows.slice_rows(row, count), slots.slice_rows(slot, count));
+    const auto copy_to_slots = [&](ConstTensorView from) {
+        for_each_destination(chunk, {}, [&](i64 row, i64 slot, i64 count) {
+            context.backend.copy(context.compute, from.slice_rows(row, count), slots.slice_rows(slot, count));
         });
+    };
+    if (alone(context)) {  // sent order is grouped order
+        copy_to_slots(rows);
     } else if (plan.chunks.size() == 1) {  // this round's rows are all slots, in slot order
-        reverse_rows(context, chunk, rows, slots.slice_rows(0, sent), label);
+        reverse_rows(context, plan, round, rows, slots.slice_rows(0, sent), label);
     } else {
         Tensor back = travel_buffer(context, {plan.tokens * plan.choices, rows.cols()}, rows.dtype);
-        reverse_rows(context, chunk, rows, back.slice_rows(0, sent), label);
-        for_each_destination(chunk, [&](i64 row, i64 slot, i64 count) {
-            backend.copy(context.compute, back.slice_rows(row, count), slots.slice_rows(slot, count));
-        });
+        reverse_rows(context, plan, round, rows, back.slice_rows(0, sent), label);
+        copy_to_slots(back);
     }
-}
-
-void FlatExchange::combine(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                           ExpertRows results, ConstTensorView, ExchangeSaved& saved) {
-    if (round == 0)
-        saved.results = context.backend.allocate({plan.tokens * plan.choices, sizes().width}, sizes().dtype);
-    rows_to_slots(context, plan, plan.chunks[round], results.rows, saved.results, {"combine", plan.layer});
-}
-
-Tensor FlatExchange::finish_combine(StepContext& context, const DispatchPlan& plan, ConstTensorView weight,
-                                    ExchangeSaved& saved) {
-    Tensor y = context.backend.allocate({plan.tokens, sizes().width}, sizes().dtype);
-    context.backend.combine_rows(
-        context.compute, {.rows = saved.results, .slot = plan.slot_of_choice, .weight = weight, .y = y});
-    return y;
-}
-
-ExchangeBackward FlatExchange::begin_backward(StepContext& context, const DispatchPlan& plan,
-                                              ConstTensorView dy, ConstTensorView weight,
-                                              ExchangeSaved& saved) {
-    ExchangeBackward backward;
-    backward.dy = dy;
-    backward.d_slots = context.backend.allocate(saved.results.shape(), sizes().dtype);
-    backward.d_weight = context.backend.allocate(weight.shape, weight.dtype);
-    context.backend.combine_rows_backward(context.compute, {.rows = saved.results,
-                                                            .slot = plan.slot_of_choice,
-                                                            .weight = weight,
-                                                            .dy = dy,
-                                                            .d_rows = backward.d_slots,
-                                                            .d_weight = backward.d_weight});
-    return backward;
-}
-
-void FlatExchange::dispatch_backward(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                     ExpertRows d_rows, ExchangeBackward& backward) {
-    rows_to_slots(context, plan, plan.chunks[round], d_rows.rows, backward.d_slots,
-                  {"dispatch backward", plan.layer});
-}
-
-ExchangeGradients FlatExchange::finish_backward(StepContext& context, const DispatchPlan& plan,
-                                                ExchangeBackward backward) {
-    ExchangeGradients gradients;
-    gradients.dx = context.backend.allocate({plan.tokens, sizes().width}, sizes().dtype);
-    gradients.d_weight = std::move(backward.d_weight);
-    context.backend.combine_rows(
-        context.compute,
-        {.rows = backward.d_slots, .slot = plan.slot_of_choice, .weight = {}, .y = gradients.dx});
-    return gradients;
 }
 
 }  // namespace moesaic

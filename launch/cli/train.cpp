@@ -9,6 +9,18 @@ namespace moesaic {
 
 namespace {
 
+/// Short for a key of the configuration; wins over --set.
+void add_ranks_per_node(CLI::App* command, std::vector<std::string>& overrides) {
+    command
+        ->add_option_function<long>(
+            "--ranks-per-node",
+            [&overrides](long ranks) {
+                overrides.push_back("parallel.ranks_per_node=" + std::to_string(ranks));
+            },
+            "Simulate nodes of so many consecutive ranks: parallel.ranks_per_node")
+        ->type_name("N");
+}
+
 void add_train(CLI::App& app, Selected& selected) {
     const auto options = std::make_shared<TrainOptions>();
     CLI::App* train = app.add_subcommand("train", "Train a model; under mpirun or srun on many ranks");
@@ -22,6 +34,7 @@ void add_train(CLI::App& app, Selected& selected) {
     train->add_flag("--check", options->check,
                     "Validate everything, print layout, memory and traffic, and stop");
     add_ranks_as_threads(train, options->ranks_as_threads);
+    add_ranks_per_node(train, options->overrides);
     train->callback([=, &selected] { selected = [=] { return train_command(*options); }; });
 }
 
@@ -34,6 +47,7 @@ void add_verify(CLI::App& app, Selected& selected) {
     verify->add_option("--layouts", options->layouts, "World sizes to compare, e.g. 1,2,4")->delimiter(',');
     verify->add_option("--steps", options->steps, "Steps to train; losses after the first are compared too")
         ->check(CLI::Range(1, 1000000000));
+    add_ranks_per_node(verify, options->overrides);
     verify->add_flag("--json", options->json, "Print one JSON object");
     verify->callback([=, &selected] { selected = [=] { return verify_command(*options); }; });
 }

@@ -35,6 +35,39 @@ TrainerOptions plan_resume(const TrainOptions& options, const std::string& run_f
     return plan;
 }
 
+/// Collective over `world`. What `exchange: auto` would take, on a mesh that is only made for that.
+ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int expert_parallel) {
+    if (run.spec.experts == 0 || run.spec.exchange.name != "auto") return {run.spec.exchange, {}};
+    const auto backend =
+        make_cpu_backend(resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node));
+    const auto compute = backend->make_stream("compute"), exchange = backend->make_stream("exchange");
+    const int simulated = static_cast<int>(run.config.parallel.ranks_per_node.value_or(0));
+    Mesh mesh(world, {.expert = expert_parallel, .ranks_per_node = simulated},
+              static_cast<int>(run.spec.experts));
+    StepContext context{*backend, *compute, *exchange, mesh};
+    const DType dtype = precision_of(run.config);
+    return choose_exchange(context, exchange_sizes(run.spec, mesh, dtype), run.spec.exchange);
+}
+
+/// Collective over `world`.
+void check(RunSetup& run, Communicator& world, int expert_parallel, int ranks_in_process) {
+    const Topology topology = world.topology();
+    CheckedLayout layout;
+    layout.world = world.size();
+    layout.expert_parallel = expert_parallel;
+    layout.nodes = topology.nodes;
+    layout.ranks_per_node = topology.ranks_per_node;
+    if (const auto simulated = run.config.parallel.ranks_per_node) {
+        layout.ranks_per_node = static_cast<int>(*simulated);
+        layout.nodes = (world.size() + layout.ranks_per_node - 1) / layout.ranks_per_node;
+        layout.simulated_nodes = true;
+    }
+    layout.ranks_in_process = ranks_in_process;
+    layout.exchange = choose_exchange_of(run, world, expert_parallel);
+    run.spec.exchange = layout.exchange.settings;
+    if (world.rank() == 0) print_check_report(run, layout);
+}
+
 int train_on_rank(const TrainOptions& options, Communicator& world) {
     RunSetup run = load_run(options.config, options.overrides);
     if (!options.out.empty()) run.config.run.out = options.out;
@@ -43,10 +76,7 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     const int expert_parallel =
         resolve_expert_parallel(run.config, run.spec, world.size(), topology.ranks_per_node);
     if (options.check) {
-        if (world.rank() == 0) {
-            print_check_report(run, world.size(), expert_parallel, topology,
-                               std::max(1, options.ranks_as_threads));
-        }
+        check(run, world, expert_parallel, std::max(1, options.ranks_as_threads));
         return 0;
     }
     check_agreement(world, "the version", fmt::format("{} {}", kVersion, kCommit));

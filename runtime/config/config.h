@@ -49,7 +49,8 @@ struct RunConfig {
 struct ParallelConfig {
     std::optional<i64> expert;
     i64 zero = 1;
-    std::string comm = "auto", exchange = "auto";
+    std::string comm = "auto", exchange = "auto", dedup_reduce = "exact", wire = "auto";
+    std::optional<i64> ranks_per_node;
     double receive_budget = 2.0;
     i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
     double timeout_seconds = 600;
@@ -63,7 +64,12 @@ struct ParallelConfig {
                 "1: optimizer state sharded over the ranks that hold the same parameters");
         v.choice("comm", comm, {"auto", "mpi", "nccl"}, "Transport between processes");
         v.choice("exchange", exchange, {"auto", "flat", "hierarchical", "dedup", "shared_memory"},
-                 "How rows cross the wire");
+                 "How rows cross the wire; auto: the fastest at start-up of those that give the same bits");
+        v.choice("dedup_reduce", dedup_reduce, {"exact", "node"},
+                 "dedup's way back: every choice's row, or their sum over a node (not the same bits)");
+        v.choice("wire", wire, {"auto", "fp32", "bf16"}, "Type of rows on the wire; auto: the model's");
+        v.value("ranks_per_node", ranks_per_node, "auto", {1, 1e6},
+                "Consecutive ranks that count as one node; auto: as the machines are");
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");
         v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");

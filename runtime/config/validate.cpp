@@ -22,7 +22,7 @@ const std::vector<Limitation>& limitations() {
     static const std::vector<Limitation> kLimitations{
         {"run.device", {"auto", "cpu"}},
         {"parallel.comm", {"auto", "mpi"}},
-        {"parallel.exchange", {"auto", "flat"}},
+        {"parallel.exchange", {"auto", "flat", "hierarchical", "dedup"}},
         {"parallel.expert_tensor", {"1"}},
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},
@@ -211,6 +211,23 @@ void check_training(LoadedConfig& loaded) {
     }
 }
 
+void check_exchange(LoadedConfig& loaded) {
+    const ParallelConfig& parallel = loaded.config.parallel;
+    const std::string& precision = loaded.config.train.precision;
+    if (parallel.dedup_reduce == "node" && parallel.exchange != "dedup") {
+        loaded.complain(
+            "parallel.dedup_reduce",
+            fmt::format("'node' says how dedup adds up, but the exchange is '{}'", parallel.exchange),
+            "parallel.exchange: dedup, or dedup_reduce: exact");
+    }
+    if (parallel.wire == "auto") return;
+    if (precision == "fp64" || (precision == "bf16" && parallel.wire == "fp32")) {
+        loaded.complain("parallel.wire",
+                        fmt::format("rows of a model in {} do not travel as {}", precision, parallel.wire),
+                        "auto: as they are");
+    }
+}
+
 }  // namespace
 
 std::string version_limits() {
@@ -229,6 +246,7 @@ void validate(LoadedConfig& loaded, Purpose purpose) {
     check_data(loaded);
     check_sinks(loaded);
     check_training(loaded);
+    check_exchange(loaded);
 }
 
 }  // namespace moesaic

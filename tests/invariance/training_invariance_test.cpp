@@ -93,6 +93,53 @@ TEST_F(TrainingInvariance, Bfloat16) {
     compare_layouts(DType::bf16, 1e-5);
 }
 
+/// Ten steps by way of every exchange, several rounds each.
+TEST_F(TrainingInvariance, ExchangesTrainToTheSameBits) {
+    for (const auto& [world, per_node] : {std::pair{4, 2}, {4, 1}, {8, 2}}) {
+        const std::string nodes = fmt::format("parallel.ranks_per_node={}", per_node);
+        const auto losses = [&, ranks = world](DType dtype, const std::vector<std::string>& overrides) {
+            std::vector<std::string> all{nodes};
+            all.insert(all.end(), overrides.begin(), overrides.end());
+            std::vector<double> all_losses;
+            for (const StepResult& step : train_on(training_run(dtype, all), {ranks, ranks}).steps)
+                all_losses.push_back(step.loss);
+            return all_losses;
+        };
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            SCOPED_TRACE(testing::Message() << world << " ranks, " << nodes << ", " << name_of(dtype));
+            const std::vector<double> flat = losses(dtype, {"parallel.exchange=flat"});
+            EXPECT_EQ(losses(dtype, {"parallel.exchange=hierarchical"}), flat);
+            EXPECT_EQ(losses(dtype, {"parallel.exchange=dedup"}), flat);
+            EXPECT_EQ(losses(dtype, {"parallel.exchange=auto"}), flat);
+        }
+        const std::vector<double> flat = losses(DType::f32, {"parallel.exchange=flat"});
+        const std::vector<std::string> on_node{"parallel.exchange=dedup", "parallel.dedup_reduce=node"};
+        const std::vector<double> reduced = losses(DType::f32, on_node);
+        EXPECT_EQ(losses(DType::f32, on_node), reduced);
+        EXPECT_NE(reduced, flat);
+        ASSERT_EQ(reduced.size(), flat.size());
+        for (std::size_t i = 0; i < flat.size(); ++i) EXPECT_NEAR(reduced[i], flat[i], 1e-6 * flat[i]);
+    }
+}
+
+/// Half the bytes between ranks, and nearly the course of an fp32 run.
+TEST_F(TrainingInvariance, Bf16OnTheWireOfASinglePrecisionRun) {
+    const auto run_with = [&](const std::string& wire, i64& bytes) {
+        TrainingRun run = training_run(DType::f32, {"parallel.wire=" + wire, "model.moe.top_k=8"});
+        run.after = [&bytes](RankRuntime& runtime) {
+            if (runtime.mesh->world().rank() == 0)
+                bytes = runtime.mesh->world().ledger().of_rows().to_others();
+        };
+        return train_on(run, {2, 2});
+    };
+    i64 wide_bytes = 0, narrow_bytes = 0;
+    const TrainingOutcome wide = run_with("fp32", wide_bytes), narrow = run_with("bf16", narrow_bytes);
+    EXPECT_EQ(2 * narrow_bytes, wide_bytes);
+    EXPECT_NE(narrow.steps[0].loss, wide.steps[0].loss);
+    for (std::size_t i = 0; i < wide.steps.size(); ++i)
+        EXPECT_NEAR(narrow.steps[i].loss, wide.steps[i].loss, 0.01) << "step " << i + 1;
+}
+
 /// A bf16 run takes nearly the course of an f32 run, with half the bytes between ranks: all experts are
 /// chosen, so that both send as many rows.
 TEST_F(TrainingInvariance, Bfloat16FollowsSinglePrecision) {
@@ -100,7 +147,7 @@ TEST_F(TrainingInvariance, Bfloat16FollowsSinglePrecision) {
         TrainingRun run = training_run(dtype, {"model.moe.top_k=8", "optimizer.schedule.warmup=2"});
         const auto count = [&bytes](RankRuntime& runtime, i64 sign) {
             if (runtime.mesh->world().rank() != 0) return;
-            bytes += sign * runtime.mesh->experts().traffic().sent_bytes;
+            bytes += sign * runtime.mesh->world().ledger().of_rows().to_others();
         };
         run.before = [count](RankRuntime& runtime) { count(runtime, -1); };  // what start-up tried
         run.after = [count](RankRuntime& runtime) { count(runtime, 1); };

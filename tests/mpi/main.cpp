@@ -9,6 +9,7 @@
 #include "comm/mpi_communicator.h"
 #include "runtime/base/run_context.h"
 #include "tests/conformance/communicator_suite.h"
+#include "tests/conformance/exchange_suite.h"
 
 namespace moesaic {
 namespace {
@@ -49,6 +50,11 @@ int run_suite(Communicator& world) {
             check.run(world, mode, failures);
             failed += report(world, check.name, failures);
         }
+    }
+    for (const StreamMode mode : {StreamMode::inline_execution, StreamMode::deferred_shuffled}) {
+        conformance::Failures failures;
+        conformance::check_exchanges(world, mode, failures);
+        failed += report(world, "exchanges", failures);
     }
     return failed ? 1 : 0;
 }

@@ -19,11 +19,20 @@ struct StreamChoice {
 /// Collective over `world`.
 class RankSetup {
   public:
-    RankSetup(Communicator& world, int expert_parallel, int experts, StreamChoice streams = {})
+    /// `ranks_per_node` simulates nodes; 0: one node.
+    RankSetup(Communicator& world, int expert_parallel, int experts, StreamChoice streams = {},
+              int ranks_per_node = 0)
         : backend(make_cpu_backend(1, streams.mode, streams.seed + static_cast<u64>(world.rank()))),
           compute(backend->make_stream("compute")),
           exchange(backend->make_stream("exchange")),
-          mesh(world, {.expert = expert_parallel}, experts),
+          mesh(world, {.expert = expert_parallel, .ranks_per_node = ranks_per_node}, experts),
+          context{*backend, *compute, *exchange, mesh} {}
+    RankSetup(Communicator& world, int expert_parallel, int experts, StreamChoice streams,
+              const std::vector<int>& node_of_rank)
+        : backend(make_cpu_backend(1, streams.mode, streams.seed + static_cast<u64>(world.rank()))),
+          compute(backend->make_stream("compute")),
+          exchange(backend->make_stream("exchange")),
+          mesh(world, {.expert = expert_parallel}, experts, node_of_rank),
           context{*backend, *compute, *exchange, mesh} {}
 
     /// Waits for compute and returns what `view` holds then.

@@ -113,6 +113,17 @@ TEST(MemoryEstimate, HoldsForSmallReceiveBudgets) {
     expect_foretold(recomputing, {{1, 1}, {4, 2}});
 }
 
+/// Exchanges by nodes hold rows of other ranks on their way.
+TEST(MemoryEstimate, HoldsForExchangesByNodes) {
+    for (const char* kind : {"parallel.exchange=hierarchical", "parallel.exchange=dedup"}) {
+        expect_foretold({kind, "parallel.ranks_per_node=2"}, {{4, 2}, {4, 4}, {8, 8}});
+        expect_foretold({kind, "parallel.ranks_per_node=1", "model.moe.top_k=4"}, {{2, 2}, {4, 4}});
+    }
+    expect_foretold({"parallel.exchange=dedup", "parallel.dedup_reduce=node", "parallel.ranks_per_node=2"},
+                    {{4, 4}, {8, 8}});
+    expect_foretold({"parallel.wire=bf16"}, {{2, 2}, {4, 4}});
+}
+
 /// A model that no machine of tests could hold costs the dry run nothing.
 TEST(MemoryEstimate, TakesNoMemoryItself) {
     RunSetup run =

@@ -1,31 +1,38 @@
 // Every exchange of the table against an oracle without exchange: a row's numbers say which token it is of.
 #include "comm/exchange/exchange.h"
 
+#include "comm/exchange/choose_exchange.h"
+#include "runtime/config/load.h"
+
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cmath>
 
-#include "tests/support/exchange_bench.h"
+#include "tests/support/exchange_expectations.h"
 #include "tests/support/routing_cases.h"
 
 namespace moesaic {
 namespace {
 
-void check_layout(const ExchangeLayout& layout) {
-    for (const ExchangeKind& kind : exchange_table()) {
-        for (const RoutingCase& routing : routing_cases(layout.ranks, layout.experts)) {
-            for (const i64 capacity : {1, 4, 13, 1000}) {
+constexpr double kReducedOnNode = 1e-14;  // relative, f64: a few roundings
+
+void check_layout(const ExchangeLayout& layout, const std::vector<i64>& capacities = {1, 4, 13, 1000}) {
+    for (const RoutingCase& routing : routing_cases(layout.ranks, layout.experts)) {
+        for (const i64 capacity : capacities) {
+            std::vector<ExchangeSeen> flat;
+            for (const ExchangeSettings& settings : exchange_variants()) {
                 SCOPED_TRACE(testing::Message()
-                             << kind.name << ", " << routing.name << ", ranks " << layout.ranks
-                             << ", experts " << layout.experts << ", capacity " << capacity << ", seed "
-                             << layout.streams.seed);
-                const auto seen = run_exchange(layout, {std::string(kind.name)}, routing, capacity);
-                for (int replica = 0; replica < layout.replicas; ++replica) {
-                    for (int rank = 0; rank < layout.ranks; ++rank) {
-                        const auto place = static_cast<std::size_t>(replica * layout.ranks + rank);
-                        expect_oracle(seen[place], routing, rank, capacity);
-                    }
+                             << settings.name << (settings.reduce_on_node ? ", reduced on the node" : "")
+                             << ", " << routing.name << ", ranks " << layout.ranks << ", nodes "
+                             << testing::PrintToString(layout.node_of_rank) << ", experts " << layout.experts
+                             << ", capacity " << capacity << ", seed " << layout.streams.seed);
+                const auto seen = run_exchange(layout, settings, routing, capacity);
+                if (flat.empty()) flat = seen;
+                for (int rank = 0; rank < layout.ranks * layout.replicas; ++rank) {
+                    const auto place = static_cast<std::size_t>(rank);
+                    expect_oracle(seen[place], routing, rank % layout.ranks, capacity,
+                                  settings.reduce_on_node ? kReducedOnNode : 0);
+                    EXPECT_EQ(seen[place].d_weight, flat[place].d_weight);
                 }
             }
         }
@@ -54,27 +61,120 @@ TEST(Exchange, TwoReplicasOfTwoRanks) {
     check_layout({.ranks = 2, .experts = 4, .replicas = 2});
 }
 
+TEST(Exchange, TwoRanksOnTwoNodes) {
+    check_layout({.ranks = 2, .experts = 6, .node_of_rank = block_nodes(2, 1)});
+}
+TEST(Exchange, FourRanksOnTwoNodes) {
+    check_layout({.ranks = 4, .experts = 8, .node_of_rank = block_nodes(4, 2)});
+}
+TEST(Exchange, FourRanksOnFourNodes) {
+    check_layout({.ranks = 4, .experts = 4, .node_of_rank = block_nodes(4, 1)});
+}
+TEST(Exchange, FourRanksDealtOutToTwoNodes) {
+    check_layout({.ranks = 4, .experts = 8, .node_of_rank = {0, 1, 0, 1}});
+    check_layout({.ranks = 4, .experts = 4, .node_of_rank = {7, 3, 3, 7}}, {2, 1000});
+}
+TEST(Exchange, SixRanksOnTwoNodes) {
+    check_layout({.ranks = 6, .experts = 6, .node_of_rank = block_nodes(6, 3)}, {3, 1000});
+}
+TEST(Exchange, EightRanksOnTwoNodes) {
+    check_layout({.ranks = 8, .experts = 16, .node_of_rank = block_nodes(8, 4)}, {4, 1000});
+}
+TEST(Exchange, EightRanksOnFourNodes) {
+    check_layout({.ranks = 8, .experts = 16, .node_of_rank = block_nodes(8, 2)}, {4, 1000});
+}
+TEST(Exchange, TwoReplicasOnTwoNodesEach) {
+    check_layout({.ranks = 2, .experts = 4, .replicas = 2, .node_of_rank = block_nodes(4, 1)}, {4, 1000});
+}
+
 /// Only events and the pool's rules order what the streams do.
 TEST(Exchange, DeferredStreams) {
     for (const u64 seed : std::array<u64, 4>{1, 2, 3, 4}) {
         const StreamChoice streams{StreamMode::deferred_shuffled, seed};
-        check_layout({.ranks = 1, .experts = 4, .streams = streams});
-        check_layout({.ranks = 2, .experts = 6, .streams = streams});
-        check_layout({.ranks = 4, .experts = 8, .streams = streams});
-        check_layout({.ranks = 3, .experts = 3, .streams = streams});
+        check_layout({.ranks = 1, .experts = 4, .streams = streams}, {4, 1000});
+        check_layout({.ranks = 2, .experts = 6, .streams = streams}, {4, 1000});
+        check_layout({.ranks = 3, .experts = 3, .streams = streams}, {4, 1000});
+        check_layout({.ranks = 4, .experts = 8, .node_of_rank = block_nodes(4, 2), .streams = streams},
+                     {4, 1000});
+    }
+}
+
+TEST(Exchange, ReducedOnTheNodeTheSameBitsEveryTime) {
+    const ExchangeLayout layout{.ranks = 4, .experts = 8, .node_of_rank = block_nodes(4, 2)};
+    for (const RoutingCase& routing : routing_cases(4, 8)) {
+        const ExchangeSettings settings{.name = "dedup", .reduce_on_node = true};
+        const auto first = run_exchange(layout, settings, routing, 5);
+        const auto second = run_exchange(layout, settings, routing, 5);
+        for (std::size_t rank = 0; rank < 4; ++rank) {
+            EXPECT_EQ(first[rank].y, second[rank].y);
+            EXPECT_EQ(first[rank].dx, second[rank].dx);
+        }
+    }
+}
+
+TEST(Exchange, RefusesNodesOfUnequalSize) {
+    for (const ExchangeKind& kind : exchange_table()) {
+        const auto make = [&] {
+            run_ranks(3, [&](Communicator& world) {
+                RankSetup setup(world, 3, 3, {}, std::vector<int>{0, 0, 1});
+                (void)make_exchange(setup.mesh, {}, {.name = std::string(kind.name)});
+            });
+        };
+        if (!kind.needs_even_nodes) {
+            EXPECT_NO_THROW(make()) << kind.name;
+            continue;
+        }
+        try {
+            make();
+            ADD_FAILURE() << kind.name << " was made";
+        } catch (const UserError& error) {
+            EXPECT_THAT(error.what(), testing::HasSubstr("nodes of 2, 1 ranks; flat works on any"));
+        }
+    }
+}
+
+TEST(Exchange, TheConfigurationKnowsTheTable) {
+    for (const ExchangeKind& kind : exchange_table()) {
+        const std::string word = fmt::format("parallel.exchange={}", kind.name);
+        EXPECT_EQ(parse_config("", "c.yaml", std::vector<std::string>{word}).diagnostics.text(), "") << word;
     }
 }
 
 TEST(Exchange, NamesWhatThereIs) {
     run_ranks(1, [](Communicator& world) {
-        const RankSetup setup(world, 1, 2);
+        RankSetup setup(world, 1, 2);
         try {
-            (void)make_exchange(setup.mesh, {}, {"telepathy"});
+            (void)make_exchange(setup.mesh, {}, {.name = "telepathy"});
             FAIL() << "an unknown exchange was made";
         } catch (const UserError& error) {
             EXPECT_THAT(error.what(), testing::HasSubstr("'telepathy' is no exchange; there are flat"));
         }
     });
+}
+
+/// Every rank names the same exchange, of those that give flat's bits.
+TEST(Exchange, AutoMeasuresWhereThereIsAChoice) {
+    for (const int per_node : {4, 2, 1}) {
+        std::vector<ExchangeChoice> choices(4);
+        run_ranks(4, [&](Communicator& world) {
+            RankSetup setup(world, 4, 8, {}, per_node);
+            ExchangeSizes sizes{.tokens = 64, .choices = 2, .width = 32, .capacity_rows = 256};
+            choices[static_cast<std::size_t>(world.rank())] = choose_exchange(
+                setup.context, sizes, {.name = "auto", .reduce_on_node = false, .wire = DType::bf16});
+        });
+        const ExchangeChoice& first = choices.front();
+        EXPECT_EQ(std::ssize(first.measured), per_node == 4 ? 0 : std::ssize(exchange_table()));
+        double best = 1e9, chosen = per_node == 4 ? 0 : 1e9;
+        for (const ExchangeTiming& one : first.measured) {
+            best = std::min(best, one.milliseconds);
+            if (one.name == first.settings.name) chosen = one.milliseconds;
+            EXPECT_THAT(first.text(), testing::HasSubstr(one.name));
+        }
+        EXPECT_LE(chosen, best * 1.1);
+        EXPECT_FALSE(first.settings.reduce_on_node);
+        EXPECT_EQ(first.settings.wire, DType::bf16);
+        for (const ExchangeChoice& one : choices) EXPECT_EQ(one.text(), first.text());
+    }
 }
 
 }  // namespace

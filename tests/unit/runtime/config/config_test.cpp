@@ -272,28 +272,27 @@ TEST(Config, WhatCannotBeTrainedMayBeEvaluated) {
 }
 
 TEST(Config, WhatThisVersionLacksIsRefused) {
-    for (const char* text : {"run.device=cuda",
-                             "parallel.comm=nccl",
-                             "parallel.exchange=hierarchical",
-                             "parallel.expert_tensor=2",
-                             "parallel.tensor=2",
-                             "parallel.pipeline=2",
-                             "parallel.context=2",
-                             "task.kind=regression",
-                             "task.data.format=csv",
-                             "model.kind=mlp",
-                             "model.moe.activation=gelu",
-                             "model.moe.shared_experts=1",
-                             "model.moe.router.kind=switch",
-                             "model.moe.router.score=sigmoid",
-                             "model.moe.balance.convention=hf",
-                             "train.determinism=elastic",
-                             "metrics.sinks=[jsonl, tensorboard]",
-                             "model.moe.capacity={factor: 1.5}"}) {
+    for (const char* text :
+         {"run.device=cuda", "parallel.comm=nccl", "parallel.exchange=shared_memory",
+          "parallel.expert_tensor=2", "parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
+          "task.kind=regression", "task.data.format=csv", "model.kind=mlp", "model.moe.activation=gelu",
+          "model.moe.shared_experts=1", "model.moe.router.kind=switch", "model.moe.router.score=sigmoid",
+          "model.moe.balance.convention=hf", "train.determinism=elastic",
+          "metrics.sinks=[jsonl, tensorboard]", "model.moe.capacity={factor: 1.5}"}) {
         const std::string key = std::string(text).substr(0, std::string(text).find('='));
         SCOPED_TRACE(text);
         expect_one(parse("", {text}), std::string("--set ") + text, key, "not in this version", "it has ");
     }
+}
+
+TEST(Config, ExchangesThatDoNotFit) {
+    expect_one(parse("parallel: {dedup_reduce: node}\n"), "c.yaml:1", "parallel.dedup_reduce",
+               "the exchange is 'auto'", "parallel.exchange: dedup");
+    expect_one(parse("parallel: {wire: bf16}\ntrain: {precision: fp64}\n"), "c.yaml:1", "parallel.wire",
+               "rows of a model in fp64 do not travel as bf16");
+    expect_one(parse("parallel: {wire: fp32}\ntrain: {precision: bf16}\n"), "c.yaml:1", "parallel.wire",
+               "do not travel as fp32");
+    EXPECT_EQ(parse("parallel: {wire: bf16, exchange: dedup, dedup_reduce: node}\n").diagnostics.text(), "");
 }
 
 TEST(Config, DuplicateAndUnknownKeys) {

@@ -1,0 +1,153 @@
+#include "comm/exchange/choose_exchange.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "comm/host_values.h"
+#include "runtime/base/philox.h"
+
+namespace moesaic {
+
+namespace {
+
+constexpr double kLongestPass = 0.05;     // seconds, about: with all candidates and repetitions half a second
+constexpr double kRepetitionTime = 0.12;  // seconds for one candidate
+constexpr int kMostRepetitions = 15;
+constexpr i64 kFirstTryBytes = i64{1} << 20;
+constexpr double kWorthIt = 0.03;  // less than that is noise: the simpler one then
+
+/// Collective over the world, of a number.
+double agree(StepContext& context, double mine, ReduceOp op) {
+    context.mesh.world().all_reduce(context.exchange, view_of(&mine, {1}), op, {"choice of exchange"});
+    context.exchange.synchronize();
+    return mine;
+}
+
+/// One micro-batch of `tokens` tokens on every rank, each with different experts at random.
+class Trial {
+  public:
+    Trial(StepContext& context, const ExchangeSizes& sizes, i64 tokens) : context_(context), sizes_(sizes) {
+        Backend& backend = context.backend;
+        const i64 experts = context.mesh.total_experts(), choices = sizes.choices;
+        x_ = backend.allocate({tokens, sizes.width}, sizes.dtype);
+        backend.zero(context.compute, x_);
+        routing_.weight = backend.allocate({tokens, choices}, accumulation_type(sizes.dtype));
+        backend.zero(context.compute, routing_.weight);
+        routing_.expert = backend.allocate({tokens, choices}, DType::int32);
+        const Philox random(1, "exchange trial");
+        std::vector<i32> all(static_cast<std::size_t>(experts)), chosen;
+        for (i64 i = 0; i < experts; ++i) all[static_cast<std::size_t>(i)] = static_cast<i32>(i);
+        for (i64 token = 0; token < tokens; ++token) {
+            const auto number = static_cast<u64>(context.mesh.world().rank() * tokens + token);
+            for (i64 k = 0; k < choices; ++k) {
+                const u64 draw = random.bits(number * static_cast<u64>(choices) + static_cast<u64>(k));
+                std::swap(all[static_cast<std::size_t>(k)],
+                          all[static_cast<std::size_t>(k) + draw % static_cast<u64>(experts - k)]);
+                chosen.push_back(all[static_cast<std::size_t>(k)]);
+            }
+        }
+        context.compute.synchronize();
+        store_values(context, chosen, routing_.expert);
+    }
+
+    /// Collective over the world. Seconds of the slowest rank.
+    double pass(Exchange& exchange) {
+        context_.mesh.world().barrier({"choice of exchange"});
+        const auto start = std::chrono::steady_clock::now();
+        const DispatchPlan plan = exchange.plan(context_, routing_, -1);
+        ExchangeSaved saved;
+        for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
+            (void)exchange.finish_arrival(context_, plan, round,
+                                          exchange.start_dispatch(context_, plan, round, x_));
+            exchange.combine(context_, plan, round, results(exchange), routing_.weight, saved);
+        }
+        const Tensor y = exchange.finish_combine(context_, plan, routing_.weight, saved);
+        ExchangeBackward backward = exchange.begin_backward(context_, plan, y, routing_.weight, saved);
+        for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
+            (void)exchange.finish_arrival(context_, plan, round,
+                                          exchange.start_combine_backward(context_, plan, round, backward));
+            exchange.dispatch_backward(context_, plan, round, results(exchange), backward);
+        }
+        (void)exchange.finish_backward(context_, plan, std::move(backward));
+        context_.compute.synchronize();
+        context_.exchange.synchronize();
+        const std::chrono::duration<double> mine = std::chrono::steady_clock::now() - start;
+        return agree(context_, mine.count(), ReduceOp::max);
+    }
+
+  private:
+    ExpertRows results(Exchange& exchange) {
+        ExpertRows rows = exchange.result_rows(context_);
+        context_.backend.zero(context_.compute, rows.rows);
+        return rows;
+    }
+
+    StepContext& context_;
+    ExchangeSizes sizes_;
+    Tensor x_;
+    Routing routing_;
+};
+
+/// Collective over the world. Median of as many passes as fit the time.
+double measure(Trial& trial, Exchange& exchange) {
+    (void)trial.pass(exchange);  // warm-up
+    std::vector<double> seconds{trial.pass(exchange)};
+    const double fit = kRepetitionTime / std::max(seconds.front(), 1e-6);
+    const int repetitions = std::clamp(static_cast<int>(fit), 2, kMostRepetitions);
+    while (std::ssize(seconds) < repetitions) seconds.push_back(trial.pass(exchange));
+    std::ranges::sort(seconds);
+    return seconds[seconds.size() / 2];
+}
+
+/// Collective over the world. So many that flat takes about kLongestPass, at most a micro-batch's.
+i64 tokens_to_try(StepContext& context, const ExchangeSizes& sizes, const ExchangeSettings& settings) {
+    const i64 token_bytes = sizes.choices * sizes.width * size_of(sizes.dtype);
+    const i64 first = std::clamp<i64>(kFirstTryBytes / token_bytes, 1, sizes.tokens);
+    const auto flat = make_exchange(context.mesh, sizes, settings);
+    Trial trial(context, sizes, first);
+    (void)trial.pass(*flat);
+    const double growth = kLongestPass / std::max(trial.pass(*flat), 1e-6);
+    return std::clamp<i64>(static_cast<i64>(static_cast<double>(first) * growth), 1, sizes.tokens);
+}
+
+}  // namespace
+
+std::string ExchangeChoice::text() const {
+    std::string text = fmt::format("exchange {}", settings.name);
+    if (measured.empty()) return text;
+    text += fmt::format(", chosen by measurement of {} tokens a rank: ", tokens);
+    for (std::size_t i = 0; i < measured.size(); ++i)
+        text += fmt::format("{}{} {:.2f} ms", i ? ", " : "", measured[i].name, measured[i].milliseconds);
+    return text;
+}
+
+ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
+                               const ExchangeSettings& settings) {
+    ExchangeChoice choice{settings, {}, 0};
+    choice.settings.name = "flat";
+    choice.settings.reduce_on_node = false;
+    const NodeGrid& grid = context.mesh.grid();
+    if (!context.mesh.world().connected() || !context.backend.computes()) return choice;
+    // Groups of other replicas may lie otherwise; the choice is one for all.
+    const bool several = agree(context, grid.nodes, ReduceOp::max) > 1;
+    const bool even = agree(context, grid.even() ? 1 : 0, ReduceOp::min) > 0;
+    if (!several || !even) return choice;
+    choice.tokens = tokens_to_try(context, sizes, choice.settings);
+    Trial trial(context, sizes, choice.tokens);
+    double best = 0;
+    for (const ExchangeKind& kind : exchange_table()) {
+        ExchangeSettings candidate = settings;
+        candidate.name = kind.name;
+        candidate.reduce_on_node = false;
+        const auto exchange = make_exchange(context.mesh, sizes, candidate);
+        const double seconds = measure(trial, *exchange);
+        choice.measured.push_back({candidate.name, seconds * 1e3});
+        if (choice.measured.size() == 1 || seconds < best * (1 - kWorthIt)) {
+            best = seconds;
+            choice.settings = candidate;
+        }
+    }
+    return choice;
+}
+
+}  // namespace moesaic

@@ -1,0 +1,54 @@
+#include "comm/exchange/slot_exchange.h"
+
+namespace moesaic {
+
+void SlotExchange::combine(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                           ExpertRows results, ConstTensorView, ExchangeSaved& saved) {
+    if (round == 0)
+        saved.results = context.backend.allocate({plan.tokens * plan.choices, sizes().width}, sizes().dtype);
+    rows_to_slots(context, plan, round, results.rows, saved.results, {kCombinePhase, plan.layer});
+}
+
+Tensor SlotExchange::finish_combine(StepContext& context, const DispatchPlan& plan, ConstTensorView weight,
+                                    ExchangeSaved& saved) {
+    Tensor y = context.backend.allocate({plan.tokens, sizes().width}, sizes().dtype);
+    context.backend.combine_rows(
+        context.compute, {.rows = saved.results, .slot = plan.slot_of_choice, .weight = weight, .y = y});
+    return y;
+}
+
+ExchangeBackward SlotExchange::begin_backward(StepContext& context, const DispatchPlan& plan,
+                                              ConstTensorView dy, ConstTensorView weight,
+                                              ExchangeSaved& saved) {
+    ExchangeBackward backward;
+    backward.dy = dy;
+    backward.weight = weight;
+    backward.results = saved.results;
+    backward.d_slots = context.backend.allocate(saved.results.shape(), sizes().dtype);
+    backward.d_weight = context.backend.allocate(weight.shape, weight.dtype);
+    context.backend.combine_rows_backward(context.compute, {.rows = saved.results,
+                                                            .slot = plan.slot_of_choice,
+                                                            .weight = weight,
+                                                            .dy = dy,
+                                                            .d_rows = backward.d_slots,
+                                                            .d_weight = backward.d_weight});
+    return backward;
+}
+
+void SlotExchange::dispatch_backward(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                     ExpertRows d_rows, ExchangeBackward& backward) {
+    rows_to_slots(context, plan, round, d_rows.rows, backward.d_slots, {kDispatchBackwardPhase, plan.layer});
+}
+
+ExchangeGradients SlotExchange::finish_backward(StepContext& context, const DispatchPlan& plan,
+                                                ExchangeBackward backward) {
+    ExchangeGradients gradients;
+    gradients.dx = context.backend.allocate({plan.tokens, sizes().width}, sizes().dtype);
+    gradients.d_weight = std::move(backward.d_weight);
+    context.backend.combine_rows(
+        context.compute,
+        {.rows = backward.d_slots, .slot = plan.slot_of_choice, .weight = {}, .y = gradients.dx});
+    return gradients;
+}
+
+}  // namespace moesaic

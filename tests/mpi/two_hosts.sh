@@ -1,0 +1,93 @@
+#!/bin/sh
+# Trains on two "hosts", network namespaces of this machine with TCP between them, once with every exchange, and
+# compares the losses. Exit code 77, with the reason, where that cannot be: a test that is skipped.
+#   two_hosts.sh MOESAIC CONFIG MPIRUN
+# mpirun starts its daemon on the other host through this script itself, as its remote shell: HOST COMMAND...
+set -eu
+
+hosts="moesaic-a moesaic-b"
+
+enter() {  # HOST COMMAND...: with the host's network and name
+    host=$1
+    shift
+    ip netns exec "$host" unshare --uts sh -c 'hostname "$0"; exec "$@"' "$host" "$@"
+}
+
+case "$1" in
+moesaic-a | moesaic-b)
+    host=$1
+    shift
+    enter "$host" sh -c "$*"
+    exit
+    ;;
+esac
+
+skip() {
+    echo "skipped: $1"
+    exit 77
+}
+
+program=$1 config=$2 mpirun=$3
+[ "$(id -u)" = 0 ] || skip "network namespaces need root"
+command -v ip >/dev/null && command -v unshare >/dev/null || skip "needs ip (iproute2) and unshare (util-linux)"
+"$mpirun" --version 2>/dev/null | grep -q "Open MPI" || skip "needs Open MPI's mpirun"
+
+work=$(mktemp -d)
+cleanup() {
+    for host in $hosts; do
+        for process in $(ip netns pids "$host" 2>/dev/null); do kill -9 "$process" 2>/dev/null || true; done
+        ip netns delete "$host" 2>/dev/null || true
+        rm -rf "/etc/netns/$host"
+    done
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+
+ip netns list 2>/dev/null | grep -q "^moesaic-[ab]" && skip "another run of this test has its namespaces"
+ip netns add moesaic-a 2>/dev/null || skip "no network namespaces here"
+ip netns add moesaic-b
+ip link add eth0 netns moesaic-a mtu 9000 type veth peer name eth0 netns moesaic-b
+number=1
+for host in $hosts; do
+    mkdir -p "/etc/netns/$host"
+    printf '127.0.0.1 localhost\n10.83.0.1 moesaic-a\n10.83.0.2 moesaic-b\n' > "/etc/netns/$host/hosts"
+    ip -n "$host" address add "10.83.0.$number/24" dev eth0
+    ip -n "$host" link set lo up
+    ip -n "$host" link set eth0 up
+    number=2
+done
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+script=$(readlink -f "$0")
+train() {  # NAME [--set ...]: the losses of every step
+    name=$1
+    shift
+    enter moesaic-a timeout 100 "$mpirun" --mca plm_rsh_agent "$script" --mca plm_rsh_no_tree_spawn 1 \
+        --mca pml ob1 --mca btl self,vader,tcp --mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0 \
+        --mca mpi_yield_when_idle 1 --bind-to none --host moesaic-a:2,moesaic-b:2 -np 4 \
+        "$program" train "$config" --out "$work" --set "run.name=$name" --set train.log_every=1 \
+        --set parallel.expert=4 --set parallel.timeout_seconds=60 "$@" > "$work/$name.txt" 2>&1 || {
+        echo "$name failed:"
+        tail -20 "$work/$name.txt"
+        exit 1
+    }
+    grep -o '"event":"step".*' "$work/$name/metrics.jsonl" | sed 's/.*"loss":\([^,]*\),.*/\1/' > "$work/$name.losses"
+    [ -s "$work/$name.losses" ] || { echo "$name: no losses"; exit 1; }
+    echo "$name: $(wc -l < "$work/$name.losses") steps, last loss $(tail -1 "$work/$name.losses"), exchange $(
+        tail -n 20 "$work/$name/metrics.jsonl" | grep '"event":"step"' | tail -1 |
+            sed 's/.*"exchange_ms":\([^,]*\),.*/\1/') ms a step"
+}
+
+failed=0
+train flat --set parallel.exchange=flat
+for exchange in hierarchical dedup auto; do
+    train "$exchange" --set "parallel.exchange=$exchange"
+    cmp -s "$work/flat.losses" "$work/$exchange.losses" || { echo "$exchange: other losses than flat"; failed=1; }
+done
+grep -h "exchange .*, chosen by measurement" "$work/auto.txt" || { echo "auto does not say what it chose"; failed=1; }
+train dedup-node --set parallel.exchange=dedup --set parallel.dedup_reduce=node
+paste "$work/flat.losses" "$work/dedup-node.losses" |
+    awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-5 * $1) { print "dedup-node: loss " $2 " for " $1; bad = 1 } }
+         END { exit bad }' || failed=1
+exit $failed
