@@ -27,7 +27,7 @@ constexpr std::array<const char*, kStepPhases> kStepPhaseNames{
 struct StepReport {
     std::string config;
     int ranks = 1, expert_parallel = 1, threads = 1;
-    std::string dtype;
+    std::string dtype, exchange;
     i64 tokens = 0;    ///< of the global batch
     RankTimes phases;  ///< [ranks, iterations * kStepPhases]
     double flops = 0;  ///< of a step
@@ -87,7 +87,8 @@ class StepBench {
     /// Collective over the world. Appends this rank's phases to `us`.
     void iterate(i64 step, std::vector<double>* us) {
         runtime_.mesh->world().barrier({"step"});
-        const Traffic rows = runtime_.mesh->experts().traffic();
+        const i64 rows = runtime_.mesh->world().ledger().of_rows().to_others();
+        const double exchanging = runtime_.mesh->exchange_seconds();
         const double sums = other_seconds();
         Stopwatch watch;
         result_ = training_.forward_backward(step);
@@ -97,10 +98,10 @@ class StepBench {
         const double update = watch.lap();
         if (!std::isfinite(result_.loss) || !std::isfinite(result_.grad_norm)) ++not_finite_;
         if (!us) return;
-        const Traffic& after = runtime_.mesh->experts().traffic();
-        const double exchange = after.seconds - rows.seconds, gradients = sums_between - sums;
+        const double exchange = runtime_.mesh->exchange_seconds() - exchanging;
+        const double gradients = sums_between - sums;
         const double gather = other_seconds() - sums_between;
-        exchange_bytes_ += after.sent_bytes - rows.sent_bytes;
+        exchange_bytes_ += runtime_.mesh->world().ledger().of_rows().to_others() - rows;
         for (const double seconds :
              {forward_backward - exchange - gradients, exchange, gradients, update - gather, gather})
             us->push_back(1e6 * seconds);
@@ -117,9 +118,9 @@ class StepBench {
         options.threads = threads;
         return options;
     }
-    /// In collectives of all groups but the experts'.
+    /// In collectives of all groups but the expert-parallel ones.
     [[nodiscard]] double other_seconds() const {
-        return runtime_.mesh->world().traffic().seconds + runtime_.mesh->replicas().traffic().seconds;
+        return runtime_.mesh->world().seconds() + runtime_.mesh->replicas().seconds();
     }
 
     const Config& config_;
@@ -132,9 +133,11 @@ class StepBench {
 void print_table(const StepOptions& options, const StepReport& report) {
     const TimeSummary time = summary_of(report.sums(false).slowest());
     std::printf("# moesaic version %s (%s)\n# bench step: %s\n", kVersion, kCommit, report.config.c_str());
-    std::printf("# ranks: %d (expert parallel %d) threads: %d type: %s warmup iters: %ld iters: %ld\n#\n",
-                report.ranks, report.expert_parallel, report.threads, report.dtype.c_str(),
-                static_cast<long>(options.warmup), static_cast<long>(options.iterations));
+    std::printf(
+        "# ranks: %d (expert parallel %d) threads: %d type: %s exchange: %s warmup iters: %ld iters: "
+        "%ld\n#\n",
+        report.ranks, report.expert_parallel, report.threads, report.dtype.c_str(), report.exchange.c_str(),
+        static_cast<long>(options.warmup), static_cast<long>(options.iterations));
     std::printf("#%9s %10s %10s %10s %10s %10s %9s %9s %7s %9s %12s %9s %6s\n", "tokens", "min", "p50", "p95",
                 "p99", "tokens/s", "rate", "peak", "share", "exchange", "exchanged", "loss", "wrong");
     std::printf("#%9s %10s %10s %10s %10s %10s %9s %9s %7s %9s %12s %9s %6s\n", "", "(us)", "(us)", "(us)",
@@ -160,7 +163,7 @@ void print_json(const StepReport& report) {
     JsonLine json;
     json.field("bench", "step").field("config", report.config).field("ranks", report.ranks);
     json.field("expert_parallel", report.expert_parallel).field("threads", report.threads);
-    json.field("dtype", report.dtype).field("tokens", report.tokens);
+    json.field("dtype", report.dtype).field("exchange", report.exchange).field("tokens", report.tokens);
     json.field("time_us", summary_of(report.sums(false).slowest()));
     json.field("tokens_per_s", report.tokens_per_s()).field("gflops", report.gflops());
     json.field("peak_gflops", report.peak_gflops).field("peak_fraction", report.peak_fraction());
@@ -198,6 +201,7 @@ StepReport measure(const StepOptions& options, const RunSetup& run, Communicator
     report.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
     StepBench bench(run, world, report.threads);
     report.expert_parallel = bench.runtime().mesh->expert_parallel();
+    report.exchange = bench.runtime().exchange_choice.settings.name;
     PeakSamples peak(report.threads, report.dtype == "fp64");
     std::vector<double> phases;
     i64 step = 0;
