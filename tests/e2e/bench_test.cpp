@@ -329,7 +329,7 @@ TEST(BenchStep, TellsWhereTheTimeGoes) {
 TEST(BenchStep, LossIsThatOfTraining) {
     const ScratchFolder scratch;
     const std::vector<Json> records =
-        train_tiny(scratch / "out", kAlone, {"train.steps=3", "train.log_every=1"});
+        train_tiny(scratch / "out", kAlone, {"train.steps=6", "train.log_every=1"});
     const CommandResult result =
         moesaic({"bench", "step", "configs/tiny.yaml", "-n", "2", "-w", "1", "--json"}, threads(2));
     ASSERT_EQ(result.code, 0) << result.text();
