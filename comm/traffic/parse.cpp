@@ -107,7 +107,7 @@ TrafficSpec parse_traffic(const std::string& text, std::vector<std::string>& mis
     return spec;
 }
 
-std::unique_ptr<TrafficPattern> make_traffic(const std::string& text, TrafficShape shape) {
+std::unique_ptr<TrafficPattern> make_traffic(const std::string& text, PatternShape shape) {
     std::vector<std::string> mistakes;
     const TrafficSpec spec = parse_traffic(text, mistakes);
     if (spec.ranks) shape.ranks = *spec.ranks;

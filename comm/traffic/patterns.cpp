@@ -133,7 +133,7 @@ void WeightedTraffic::route(i64 step, int layer, i64 first, i64 count, std::span
     }
 }
 
-TraceTraffic::TraceTraffic(const TrafficShape& shape, std::vector<i32> choices)
+TraceTraffic::TraceTraffic(const PatternShape& shape, std::vector<i32> choices)
     : TrafficPattern(shape), choices_(std::move(choices)) {}
 
 void TraceTraffic::route(i64, int, i64 first, i64 count, std::span<i32> experts) const {

@@ -74,7 +74,7 @@ class WeightedTraffic : public TrafficPattern {
 /// A trace: row t of a NumPy array of ids [N,K] is token t's choices, over and over.
 class TraceTraffic final : public TrafficPattern {
   public:
-    TraceTraffic(const TrafficShape& shape, std::vector<i32> choices);
+    TraceTraffic(const PatternShape& shape, std::vector<i32> choices);
     void route(i64 step, int layer, i64 first, i64 count, std::span<i32> experts) const override;
 
   private:

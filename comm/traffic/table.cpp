@@ -11,14 +11,14 @@ namespace moesaic {
 namespace {
 
 /// Experts of a stated rank.
-HotSet experts_of(const TrafficShape& shape, i64 rank, double share) {
+HotSet experts_of(const PatternShape& shape, i64 rank, double share) {
     const i64 each = shape.experts / shape.ranks;
     return {rank * each, each, share};
 }
 
 class HotExpert final : public HotSetTraffic {
   public:
-    HotExpert(const TrafficShape& shape, double share, i64 expert)
+    HotExpert(const PatternShape& shape, double share, i64 expert)
         : HotSetTraffic(shape), hot_{expert, 1, share} {}
     HotSet hot_set(i64, int) const override { return hot_; }
 
@@ -28,7 +28,7 @@ class HotExpert final : public HotSetTraffic {
 
 class HotRank final : public HotSetTraffic {
   public:
-    HotRank(const TrafficShape& shape, double share, i64 rank)
+    HotRank(const PatternShape& shape, double share, i64 rank)
         : HotSetTraffic(shape), hot_(experts_of(shape, rank, share)) {}
     HotSet hot_set(i64, int) const override { return hot_; }
 
@@ -38,7 +38,7 @@ class HotRank final : public HotSetTraffic {
 
 class EmptyRank final : public HotSetTraffic {
   public:
-    EmptyRank(const TrafficShape& shape, i64 rank)
+    EmptyRank(const PatternShape& shape, i64 rank)
         : HotSetTraffic(shape), avoided_(experts_of(shape, rank, 0)), rank_(static_cast<int>(rank)) {}
     HotSet hot_set(i64, int) const override { return avoided_; }
     i64 tokens_of_rank(int rank) const override { return rank == rank_ ? 0 : shape().tokens_per_rank; }
@@ -50,7 +50,7 @@ class EmptyRank final : public HotSetTraffic {
 
 class Rotating final : public HotSetTraffic {
   public:
-    Rotating(const TrafficShape& shape, double share) : HotSetTraffic(shape), share_(share) {}
+    Rotating(const PatternShape& shape, double share) : HotSetTraffic(shape), share_(share) {}
     HotSet hot_set(i64 step, int layer) const override {
         return {(step + layer) % shape().experts, 1, share_};
     }
@@ -62,7 +62,7 @@ class Rotating final : public HotSetTraffic {
 
 class Burst final : public HotSetTraffic {
   public:
-    Burst(const TrafficShape& shape, double share, i64 period)
+    Burst(const PatternShape& shape, double share, i64 period)
         : HotSetTraffic(shape), calm_(shape), share_(share), period_(period) {}
     HotSet hot_set(i64, int) const override { return {0, 1, share_}; }
     void route(i64 step, int layer, i64 first, i64 count, std::span<i32> experts) const override {
@@ -83,7 +83,7 @@ class Burst final : public HotSetTraffic {
 /// Expert e has weight (e+1)^-s.
 class Zipf final : public WeightedTraffic {
   public:
-    Zipf(const TrafficShape& shape, double exponent) : WeightedTraffic(shape), exponent_(exponent) {}
+    Zipf(const PatternShape& shape, double exponent) : WeightedTraffic(shape), exponent_(exponent) {}
     std::vector<double> weights(int, int) const override {
         std::vector<double> weight;
         for (i64 e = 0; e < shape().experts; ++e)
@@ -98,7 +98,7 @@ class Zipf final : public WeightedTraffic {
 /// Expert e has weight exp(s z), z standard normal by (seed, layer, e).
 class LogNormal final : public WeightedTraffic {
   public:
-    LogNormal(const TrafficShape& shape, double sigma) : WeightedTraffic(shape), sigma_(sigma) {}
+    LogNormal(const PatternShape& shape, double sigma) : WeightedTraffic(shape), sigma_(sigma) {}
     std::vector<double> weights(int layer, int) const override {
         const Philox random(shape().seed, fmt::format("traffic, popularity, layer {}", layer));
         std::vector<double> weight;
@@ -114,7 +114,7 @@ class LogNormal final : public WeightedTraffic {
 /// Between ranks as nccl-tests' generated pattern: rank i's share for rank j grows with (j - i) mod R.
 class Spread final : public WeightedTraffic {
   public:
-    Spread(const TrafficShape& shape, double spread) : WeightedTraffic(shape), spread_(spread) {}
+    Spread(const PatternShape& shape, double spread) : WeightedTraffic(shape), spread_(spread) {}
     std::vector<double> weights(int, int source) const override {
         std::vector<double> weight;
         const i64 each = shape().experts / shape().ranks;
@@ -146,7 +146,7 @@ class Spread final : public WeightedTraffic {
 /// A matrix of bytes between ranks: as it stands where ranks exchange bytes, and as weights of routing.
 class MatrixTraffic final : public WeightedTraffic {
   public:
-    MatrixTraffic(const TrafficShape& shape, RankMatrix bytes)
+    MatrixTraffic(const PatternShape& shape, RankMatrix bytes)
         : WeightedTraffic(shape), bytes_(std::move(bytes)) {}
     std::vector<double> weights(int, int source) const override {
         std::vector<double> weight;
@@ -185,7 +185,7 @@ class MatrixTraffic final : public WeightedTraffic {
 
 using Made = std::unique_ptr<TrafficPattern>;
 using Spec = TrafficSpec;
-using At = TrafficShape;
+using At = PatternShape;
 
 void refuse(bool good, const std::string& text) {
     if (!good) throw UserError(text);
@@ -246,103 +246,80 @@ Made make_trace(const Spec& spec, const At& shape) {
     return std::make_unique<TraceTraffic>(shape, rows.ids);
 }
 
+template <class Kind>
+Made make_plain(const Spec&, const At& shape) {
+    return std::make_unique<Kind>(shape);
+}
+
+/// For kinds with one value that any shape allows.
+template <class Kind>
+Made make_valued(const Spec& spec, const At& shape) {
+    return std::make_unique<Kind>(shape, spec.values[0]);
+}
+
+Made make_random(const Spec&, const At& shape) {
+    return std::make_unique<Zipf>(shape, 0.0);
+}
+
+Made make_hot_rank(const Spec& spec, const At& shape) {
+    const i64 rank = stated_rank(spec, shape, spec.values[1]);
+    need_room(spec, shape, shape.experts / shape.ranks, spec.values[0]);
+    return std::make_unique<HotRank>(shape, spec.values[0], rank);
+}
+
+Made make_empty_rank(const Spec& spec, const At& shape) {
+    const i64 rank = stated_rank(spec, shape, spec.values[0]);
+    need_room(spec, shape, shape.experts / shape.ranks, 0);
+    return std::make_unique<EmptyRank>(shape, rank);
+}
+
+Made make_rotating(const Spec& spec, const At& shape) {
+    need_room(spec, shape, 1, spec.values[0]);
+    return std::make_unique<Rotating>(shape, spec.values[0]);
+}
+
+Made make_burst(const Spec& spec, const At& shape) {
+    need_room(spec, shape, 1, spec.values[0]);
+    return std::make_unique<Burst>(shape, spec.values[0], static_cast<i64>(spec.values[1]));
+}
+
+constexpr bool kFile = true, kByRanks = true;
+
 }  // namespace
 
 const std::vector<TrafficKind>& traffic_table() {
-    static const TrafficParameter share{"share", 0, 1, 0.5, false}, rank{"rank", 0, 1 << 20, 0, true};
+    static const TrafficParameter share{"share", 0, 1, 0.5}, rank{"rank", 0, 1 << 20, 0, true},
+        expert{"expert", 0, 1 << 20, 0, true}, period{"period", 2, 1 << 20, 4, true}, scale{"S", 0, 20, 1},
+        mix{"S", 0, 1, 1};
     static const std::vector<TrafficKind> table{
-        {"uniform",
-         "every expert the same, token by token another mix",
-         {},
-         false,
-         false,
-         [](const Spec&, const At& at) -> Made { return std::make_unique<EvenTraffic>(at); }},
-        {"random",
-         "every choice drawn, all experts alike",
-         {},
-         false,
-         false,
-         [](const Spec&, const At& at) -> Made { return std::make_unique<Zipf>(at, 0.0); }},
-        {"zipf",
-         "drawn, expert e with weight (e+1)^-S",
-         {{"S", 0, 20, 1}},
-         false,
-         false,
-         [](const Spec& s, const At& at) -> Made { return std::make_unique<Zipf>(at, s.values[0]); }},
-        {"lognormal",
-         "drawn, weights exp(S normal)",
-         {{"S", 0, 20, 1}},
-         false,
-         false,
-         [](const Spec& s, const At& at) -> Made { return std::make_unique<LogNormal>(at, s.values[0]); }},
+        {"uniform", "every expert the same", {}, !kFile, !kByRanks, make_plain<EvenTraffic>},
+        {"random", "drawn, all experts alike", {}, !kFile, !kByRanks, make_random},
+        {"zipf", "drawn, expert e with weight (e+1)^-S", {scale}, !kFile, !kByRanks, make_valued<Zipf>},
+        {"lognormal", "drawn, weights exp(S normal)", {scale}, !kFile, !kByRanks, make_valued<LogNormal>},
         {"hot_expert",
-         "a share of tokens visits one expert, no other token does",
-         {share, {"expert", 0, 1 << 20, 0, true}},
-         false,
-         false,
+         "one expert gets a share of tokens",
+         {share, expert},
+         !kFile,
+         !kByRanks,
          make_hot_expert},
         {"hot_rank",
-         "a share of tokens visits one rank's experts, no other token does",
+         "one rank's experts get a share of tokens",
          {share, rank},
-         false,
-         true,
-         [](const Spec& s, const At& at) -> Made {
-             const i64 hot = stated_rank(s, at, s.values[1]);
-             need_room(s, at, at.experts / at.ranks, s.values[0]);
-             return std::make_unique<HotRank>(at, s.values[0], hot);
-         }},
-        {"ragged",
-         "rank r brings (2r+1)/R of the mean of tokens",
-         {},
-         false,
-         true,
-         [](const Spec&, const At& at) -> Made { return std::make_unique<RaggedTraffic>(at); }},
-        {"empty_rank",
-         "one rank brings no tokens and gets none",
-         {rank},
-         false,
-         true,
-         [](const Spec& s, const At& at) -> Made {
-             const i64 empty = stated_rank(s, at, s.values[0]);
-             need_room(s, at, at.experts / at.ranks, 0);
-             return std::make_unique<EmptyRank>(at, empty);
-         }},
-        {"rotating",
-         "a hot expert that is another in every step and layer",
-         {share},
-         false,
-         false,
-         [](const Spec& s, const At& at) -> Made {
-             need_room(s, at, 1, s.values[0]);
-             return std::make_unique<Rotating>(at, s.values[0]);
-         }},
-        {"burst",
-         "uniform, but in every period-th step expert 0 is hot",
-         {share, {"period", 2, 1 << 20, 4, true}},
-         false,
-         false,
-         [](const Spec& s, const At& at) -> Made {
-             need_room(s, at, 1, s.values[0]);
-             return std::make_unique<Burst>(at, s.values[0], static_cast<i64>(s.values[1]));
-         }},
+         !kFile,
+         kByRanks,
+         make_hot_rank},
+        {"ragged", "rank r brings (2r+1)/R of the mean", {}, !kFile, kByRanks, make_plain<RaggedTraffic>},
+        {"empty_rank", "one rank brings and gets nothing", {rank}, !kFile, kByRanks, make_empty_rank},
+        {"rotating", "a hot expert, in every step another", {share}, !kFile, !kByRanks, make_rotating},
+        {"burst", "a hot expert in every period-th step", {share, period}, !kFile, !kByRanks, make_burst},
         {"spread",
-         "nccl-tests' alltoallv pattern: 0 even, 1 by distance of ranks",
-         {{"S", 0, 1, 1}},
-         false,
-         true,
-         [](const Spec& s, const At& at) -> Made { return std::make_unique<Spread>(at, s.values[0]); }},
-        {"matrix",
-         "bytes between ranks from a file of nccl-tests' alltoallv_perf",
-         {},
-         true,
-         true,
-         make_matrix},
-        {"trace",
-         "choices from an array of NumPy [tokens, top_k], over and over",
-         {},
-         true,
-         false,
-         make_trace},
+         "nccl-tests' pattern, 0 even, 1 by distance",
+         {mix},
+         !kFile,
+         kByRanks,
+         make_valued<Spread>},
+        {"matrix", "bytes between ranks from a file", {}, kFile, kByRanks, make_matrix},
+        {"trace", "choices from a NumPy array [tokens, top_k]", {}, kFile, !kByRanks, make_trace},
     };
     return table;
 }

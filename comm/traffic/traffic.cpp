@@ -39,7 +39,7 @@ i64 TrafficPattern::first_token(int rank) const {
 }
 
 RankMatrix count_rows(const TrafficPattern& traffic, i64 step, int layer) {
-    const TrafficShape& shape = traffic.shape();
+    const PatternShape& shape = traffic.shape();
     MOESAIC_ASSERT(shape.experts % shape.ranks == 0, "{} experts on {} ranks", shape.experts, shape.ranks);
     const i64 local_experts = shape.experts / shape.ranks;
     RankMatrix rows{shape.ranks, std::vector<i64>(static_cast<std::size_t>(shape.ranks * shape.ranks))};

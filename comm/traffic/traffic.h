@@ -16,7 +16,7 @@ namespace moesaic {
 /// What a pattern is asked for. Patterns shaped by ranks are functions of a *stated* number of ranks, which a
 /// benchmark sets to its world and a trainer states ("hot_rank:0.5,ranks=4"), never of the ranks that run.
 /// Rank r of them holds experts [r E/R, (r+1) E/R).
-struct TrafficShape {
+struct PatternShape {
     i64 experts = 1;          ///< E, a multiple of ranks for patterns shaped by ranks
     i64 top_k = 1;            ///< K
     int ranks = 1;            ///< R
@@ -41,12 +41,12 @@ struct RankMatrix {
 /// tokens count over the global batch.
 class TrafficPattern {
   public:
-    explicit TrafficPattern(const TrafficShape& shape) : shape_(shape) {}
+    explicit TrafficPattern(const PatternShape& shape) : shape_(shape) {}
     virtual ~TrafficPattern() = default;
     TrafficPattern(const TrafficPattern&) = delete;
     TrafficPattern& operator=(const TrafficPattern&) = delete;
 
-    [[nodiscard]] const TrafficShape& shape() const { return shape_; }
+    [[nodiscard]] const PatternShape& shape() const { return shape_; }
     /// The experts [count,K] of tokens first, first + 1, ...: K different ones each, the first choice first.
     virtual void route(i64 step, int layer, i64 first, i64 count, std::span<i32> experts) const = 0;
     /// After how many steps it repeats itself; 1: every step is alike, or differs by chance only.
@@ -64,7 +64,7 @@ class TrafficPattern {
     [[nodiscard]] i64 first_token(int rank) const;
 
   private:
-    TrafficShape shape_;
+    PatternShape shape_;
 };
 
 /// Rows that each rank sends to each in `step`, counted from the routing of all ranks' tokens.
@@ -88,7 +88,7 @@ struct TrafficKind {
     std::vector<TrafficParameter> parameters;
     bool takes_file = false;
     bool shaped_by_ranks = false;  ///< takes `ranks` as well
-    std::unique_ptr<TrafficPattern> (*make)(const TrafficSpec&, const TrafficShape&) = nullptr;
+    std::unique_ptr<TrafficPattern> (*make)(const TrafficSpec&, const PatternShape&) = nullptr;
 };
 
 struct TrafficSpec {
@@ -103,7 +103,7 @@ struct TrafficSpec {
 /// Parses "name", "name:value" or "name:value,key=value". Appends what is wrong to `mistakes`.
 [[nodiscard]] TrafficSpec parse_traffic(const std::string& text, std::vector<std::string>& mistakes);
 /// Throws UserError with every mistake, those included that only the shape shows.
-[[nodiscard]] std::unique_ptr<TrafficPattern> make_traffic(const std::string& text, TrafficShape shape);
+[[nodiscard]] std::unique_ptr<TrafficPattern> make_traffic(const std::string& text, PatternShape shape);
 
 // ------------------------------------------------------------ nccl-tests' matrices
 

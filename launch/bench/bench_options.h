@@ -82,12 +82,24 @@ int bench_dispatch(const DispatchOptions& options);
 
 /// `bench layer`: an MoE layer of width H and hidden width F.
 struct LayerOptions : BenchOptions {
+    LayerOptions() { routing.traffic = "random"; }  // the mild imbalance of an untrained router
     RoutingOptions routing;
     i64 width = 0, hidden = 0;
     std::optional<double> min_peak_fraction;
 };
 /// MoE layer forward and backward. Returns the exit code.
 int bench_layer(const LayerOptions& options);
+
+/// `bench step`: training steps of a configuration. --dtype and --threads stand over what it says.
+struct StepOptions : BenchOptions {
+    StepOptions() { dtype.clear(); }
+    std::string config;
+    std::vector<std::string> overrides;  ///< "a.b=c"
+    bool stragglers = false;
+    std::optional<double> min_peak_fraction, min_tokens_per_s, max_p99_us;
+};
+/// Whole training steps. Returns the exit code.
+int bench_step(const StepOptions& options);
 
 // ------------------------------------------------------------ shared
 

@@ -14,7 +14,7 @@ namespace {
 
 /// As it travels: one row of bytes per rank.
 struct PackedFacts {
-    i64 process;
+    i64 process, node;
     char host[128], processor[120];
 };
 
@@ -29,6 +29,7 @@ int BenchWorld::nodes() const {
 BenchWorld gather_bench_world(Communicator& world, int ranks_per_node) {
     PackedFacts mine{};
     mine.process = ::getpid();
+    mine.node = world.topology().node;
     ::gethostname(mine.host, sizeof mine.host - 1);
     std::strncpy(mine.processor, read_cpu_facts("").model.c_str(), sizeof mine.processor - 1);
     std::vector<PackedFacts> all(static_cast<std::size_t>(world.size()));
@@ -41,13 +42,11 @@ BenchWorld gather_bench_world(Communicator& world, int ranks_per_node) {
                      {"ranks of the benchmark"});
     stream->synchronize();
     BenchWorld result;
-    std::map<std::string, int> node_of_host;
     std::map<int, int> seen;  // ranks of a node so far
     for (const PackedFacts& facts : all) {
         RankFacts rank{facts.process, facts.host, facts.processor, 0, 0};
-        const auto host = node_of_host.try_emplace(rank.host, static_cast<int>(node_of_host.size())).first;
-        rank.node =
-            ranks_per_node > 0 ? static_cast<int>(result.ranks.size()) / ranks_per_node : host->second;
+        const auto number = static_cast<int>(result.ranks.size());
+        rank.node = ranks_per_node > 0 ? number / ranks_per_node : static_cast<int>(facts.node);
         rank.local_rank = seen[rank.node]++;
         result.ranks.push_back(std::move(rank));
     }

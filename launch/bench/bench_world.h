@@ -12,7 +12,7 @@ namespace moesaic {
 struct RankFacts {
     i64 process = 0;
     std::string host, processor;
-    int node = 0, local_rank = 0;  ///< by host, or simulated
+    int node = 0, local_rank = 0;  ///< as the communicator knows, or simulated
 };
 
 struct BenchWorld {

@@ -2,38 +2,16 @@
 // the same ranks copy in their own memory.
 #include <algorithm>
 #include <array>
-#include <cstdio>
 
 #include "launch/bench/dispatch_problem.h"
+#include "launch/bench/dispatch_report.h"
 #include "launch/bench/element_access.h"
-#include "launch/bench/nccl_table.h"
 #include "launch/bench/straggler.h"
 #include "launch/ranks.h"
-#include "runtime/base/build_info.h"
-#include "runtime/metrics/json_line.h"
 
 namespace moesaic {
 
 namespace {
-
-enum Phase4 : std::size_t { kPlan, kDispatch, kCombine, kCombineBackward, kDispatchBackward, kCopy, kPhases };
-constexpr std::array<const char*, kPhases> kPhaseNames{"plan",     "dispatch",  "combine",
-                                                       "combine'", "dispatch'", "memcpy"};
-
-/// Of one exchange.
-struct DispatchLine {
-    std::string exchange;
-    i64 tokens = 0, width = 0;
-    int threads = 1;
-    std::array<double, kPhases> phase_us{};  ///< p50 of the slowest rank's
-    double forward_us = 0, backward_us = 0;
-    double memcpy_gbs = 0;
-    ExchangeLine moved;  ///< bytes one way; times of all four
-    RankTimes own;
-    /// Of dispatch and combine, self included: copies are what memcpy is.
-    [[nodiscard]] double forward_gbs() const { return 2e-3 * static_cast<double>(moved.size) / forward_us; }
-    [[nodiscard]] double backward_gbs() const { return 2e-3 * static_cast<double>(moved.size) / backward_us; }
-};
 
 /// One rank's micro-batch through one exchange.
 class DispatchBench {
@@ -47,7 +25,8 @@ class DispatchBench {
           backend_(make_cpu_backend(threads_)),
           compute_(backend_->make_stream("compute")),
           exchange_stream_(backend_->make_stream("exchange")),
-          mesh_(world, {.expert = world.size()}, static_cast<int>(options.routing.experts)),
+          mesh_(world, {.expert = world.size(), .ranks_per_node = options.ranks_per_node},
+                static_cast<int>(options.routing.experts)),
           context_{*backend_, *compute_, *exchange_stream_, mesh_, Phase::train, 1} {
         ExchangeSizes sizes;
         sizes.tokens = std::max<i64>(1, problem.most_tokens());
@@ -79,16 +58,28 @@ class DispatchBench {
     /// `own`.
     void iterate(std::vector<double>* us, std::vector<double>* own) {
         laps_ = {};
-        const Traffic before = mesh_.experts().traffic();
+        const double exchanging_before = mesh_.exchange_seconds();
         timed(kCopy, [&] { backend_->copy(*compute_, copy_from_, copy_to_); });
         timed(kPlan, [&] { plan_ = exchange_->plan(context_, routing_, 0); });
         forward();
         backward();
-        const double exchanging = 1e6 * (mesh_.experts().traffic().seconds - before.seconds);
+        const double exchanging = 1e6 * (mesh_.exchange_seconds() - exchanging_before);
         if (us) us->insert(us->end(), laps_.begin(), laps_.end());
         double all = 0;
         for (std::size_t phase = kPlan; phase < kCopy; ++phase) all += laps_[phase];
         if (own) own->push_back(std::max(0.0, all - exchanging));
+    }
+
+    /// Collective over the world. What all ranks handed to communicators in one iteration, by the ledger.
+    TravelSplit bytes_of_iteration() {
+        const SentBytes before = mesh_.world().ledger().of_rows();
+        iterate(nullptr, nullptr);
+        const SentBytes mine = mesh_.world().ledger().of_rows() - before;
+        i64 sums[] = {mine.self, mine.same_node, mine.cross_node};
+        mesh_.world().all_reduce(*exchange_stream_, view_of(sums, {3}), ReduceOp::sum,
+                                 {"bytes of all ranks"});
+        exchange_stream_->synchronize();
+        return {sums[0], sums[1], sums[2]};
     }
 
     /// Collective over the world. Wrong elements of all ranks in an iteration of its own.
@@ -111,7 +102,7 @@ class DispatchBench {
     }
 
     template <class Work>
-    void timed(Phase4 phase, Work work) {
+    void timed(DispatchPhase phase, Work work) {
         mesh_.world().barrier({kPhaseNames[phase]});
         Stopwatch watch;
         work();
@@ -232,71 +223,9 @@ TimeSummary slowest_of(const RankTimes& laps, std::size_t first, std::size_t las
     return summary_of(slowest);
 }
 
-void print_head(const DispatchOptions& options, const BenchWorld& world, int threads) {
-    std::printf("# moesaic version %s (%s)\n", kVersion, kCommit);
-    std::printf("# bench dispatch: rows to experts and back, forward and backward (')\n");
-    std::printf(
-        "# ranks: %zu threads: %d nodes: %d%s type: %s traffic: %s warmup iters: %ld iters: %ld "
-        "validation: %ld\n",
-        world.ranks.size(), threads, world.nodes(), options.ranks_per_node > 0 ? " (simulated)" : "",
-        options.dtype.c_str(), options.routing.traffic.c_str(), static_cast<long>(options.warmup),
-        static_cast<long>(options.iterations), static_cast<long>(options.checks));
-    std::printf(
-        "# times are p50 of the slowest rank; size is one way of the busiest rank, itself included; busbw is "
-        "without bytes to itself\n#\n");
-    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "exchange", "tokens", "width", "experts", "k", "size");
-    for (const char* name : kPhaseNames) std::printf("  %9s", name);
-    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "p95", "p99", "algbw", "busbw",
-                "memcpy", "%", "#wrong", "imbal", "same-node", "cross-node");
-    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "", "(rank)", "", "", "", "(B)");
-    for (std::size_t i = 0; i < kPhases; ++i) std::printf("  %9s", "(us)");
-    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "(us)", "(us)", "(GB/s)", "(GB/s)",
-                "(GB/s)", "fwd", "", "", "(B)", "(B)");
-}
-
-void print_line(const DispatchOptions& options, const DispatchLine& line) {
-    std::string text =
-        fmt::format("  {:>14}  {:7}  {:6}  {:7}  {:3}  {:12}", line.exchange, line.tokens, line.width,
-                    options.routing.experts, options.routing.top_k, line.moved.size);
-    for (const double us : line.phase_us) text += "  " + fitted(us, 9);
-    text += fmt::format("  {}  {}  {}  {}  {}  {}", fitted(line.moved.slowest.p95, 9),
-                        fitted(line.moved.slowest.p99, 9), fitted(line.moved.algbw, 6),
-                        fitted(line.moved.busbw, 6), fitted(line.memcpy_gbs, 6),
-                        fitted(100 * line.forward_gbs() / line.memcpy_gbs, 6));
-    text += line.moved.wrong ? fmt::format("  {:6}", *line.moved.wrong) : fmt::format("  {:>6}", "N/A");
-    text += fmt::format("  {}  {:12}  {:12}", fitted(line.moved.imbalance, 6), line.moved.bytes.same_node,
-                        line.moved.bytes.cross_node);
-    std::printf("%s\n", text.c_str());
-    std::fflush(stdout);
-}
-
-void print_json(const DispatchOptions& options, const BenchWorld& world, const DispatchLine& line) {
-    const ExchangeLine& moved = line.moved;
-    JsonLine json;
-    json.field("bench", "dispatch")
-        .field("exchange", line.exchange)
-        .field("traffic", options.routing.traffic);
-    json.field("tokens", line.tokens).field("width", line.width).field("experts", options.routing.experts);
-    json.field("top_k", options.routing.top_k).field("ranks", std::ssize(world.ranks));
-    json.field("threads", line.threads).field("nodes", world.nodes()).field("dtype", options.dtype);
-    json.field("time_us", moved.slowest).field("plan_us", line.phase_us[kPlan]);
-    json.field("dispatch_us", line.phase_us[kDispatch]).field("combine_us", line.phase_us[kCombine]);
-    json.field("combine_backward_us", line.phase_us[kCombineBackward]);
-    json.field("dispatch_backward_us", line.phase_us[kDispatchBackward]);
-    json.field("bytes", moved.size).field("algbw_gbs", moved.algbw).field("busbw_gbs", moved.busbw);
-    json.field("forward_gbs", line.forward_gbs()).field("backward_gbs", line.backward_gbs());
-    json.field("memcpy_gbs", line.memcpy_gbs);
-    json.field("memcpy_fraction", line.forward_gbs() / line.memcpy_gbs).field("imbalance", moved.imbalance);
-    json.field("self_bytes", moved.bytes.self).field("same_node_bytes", moved.bytes.same_node);
-    json.field("cross_node_bytes", moved.bytes.cross_node).field("wrong", moved.wrong);
-    json.field("host", world.ranks[0].host).field("version", kVersion).field("commit", kCommit);
-    std::printf("%s\n", json.text().c_str());
-    std::fflush(stdout);
-}
-
 /// Collective over `world`.
-DispatchLine measure(const DispatchOptions& options, Communicator& world, const BenchWorld& facts,
-                     const DispatchProblem& problem, const std::string& exchange, i64 width) {
+DispatchLine measure(const DispatchOptions& options, Communicator& world, const DispatchProblem& problem,
+                     const std::string& exchange, i64 width) {
     DispatchBench bench(options, world, problem, exchange, width);
     std::vector<double> laps, own;
     for (i64 i = 0; i < options.warmup; ++i) bench.iterate(nullptr, nullptr);
@@ -318,7 +247,7 @@ DispatchLine measure(const DispatchOptions& options, Communicator& world, const 
     line.moved.algbw = 4e-3 * static_cast<double>(line.moved.size) / line.moved.slowest.p50;
     line.moved.busbw = 4e-3 * static_cast<double>(busiest_to_others(bytes)) / line.moved.slowest.p50;
     line.moved.imbalance = imbalance_of(bytes);
-    line.moved.bytes = split_by_distance(bytes, facts);
+    line.moved.bytes = bench.bytes_of_iteration();
     line.memcpy_gbs = 1e-3 * static_cast<double>(bytes.busiest()) / line.phase_us[kCopy];
     if (options.checks > 0) line.moved.wrong = 0;
     for (i64 check = 0; check < options.checks; ++check) *line.moved.wrong += bench.verify();
@@ -335,7 +264,7 @@ int run_rank(const DispatchOptions& given, Communicator& world) {
                                     options.routing.experts, ranks));
     const BenchWorld facts = gather_bench_world(world, options.ranks_per_node);
     const bool speaks = world.rank() == 0, table = speaks && !options.json;
-    if (table) print_head(options, facts, bench_threads(options, world.topology().ranks_per_node));
+    if (table) print_dispatch_head(options, facts, bench_threads(options, world.topology().ranks_per_node));
     std::vector<ExchangeLine> moved;
     std::vector<std::string> failures;
     RankMatrix last;
@@ -346,10 +275,10 @@ int run_rank(const DispatchOptions& given, Communicator& world) {
         for (const i64 width : options.widths) {
             const DispatchProblem problem(*traffic, world.rank(), width);
             for (const std::string& exchange : options.exchanges) {
-                DispatchLine line = measure(options, world, facts, problem, exchange, width);
+                DispatchLine line = measure(options, world, problem, exchange, width);
                 line.tokens = tokens;
-                if (table) print_line(options, line);
-                if (speaks && options.json) print_json(options, facts, line);
+                if (table) print_dispatch_line(options, line);
+                if (speaks && options.json) print_dispatch_json(options, facts, line);
                 if (options.stragglers && table) print_stragglers(find_stragglers(line.own, facts));
                 if (options.stragglers && speaks && options.json)
                     print_straggler_json(find_stragglers(line.own, facts));

@@ -45,7 +45,7 @@ class DispatchProblem {
     struct Arrival {
         i64 token, choice;  ///< token over all ranks
     };
-    TrafficShape shape_;
+    PatternShape shape_;
     i64 width_, first_ = 0, tokens_ = 0, most_tokens_ = 0, most_received_ = 0;
     RankMatrix rows_;
     std::vector<i32> experts_;       ///< [T,K] of this rank

@@ -1,6 +1,8 @@
 // moesaic bench layer: forward and backward of one MoE layer, as a share of what the machine can compute.
 #include <cstdio>
 
+#include "comm/traffic/traffic.h"
+#include "launch/bench/element_access.h"
 #include "launch/bench/layer_oracle.h"
 #include "launch/bench/measurement.h"
 #include "launch/ranks.h"
@@ -76,19 +78,11 @@ class LayerBench {
     }
 
   private:
-    template <Element Real>
-    void fill(TensorView to, double (LayerProblem::*value)(i64, i64) const) const {
-        const i64 first = mesh_.world().rank() * problem_.tokens_of_rank();
-        for (i64 i = 0; i < to.elements(); ++i)
-            to.as<Real>()[i] = static_cast<Real>((problem_.*value)(first + i / to.cols(), i % to.cols()));
-    }
     Tensor token_rows(double (LayerProblem::*value)(i64, i64) const) {
         Tensor rows = backend_->allocate({problem_.tokens_of_rank(), problem_.spec().width}, store_.dtype());
-        if (rows.dtype() == DType::f32) {
-            fill<float>(rows, value);
-        } else {
-            fill<double>(rows, value);
-        }
+        const i64 first = mesh_.world().rank() * problem_.tokens_of_rank(), width = rows.cols();
+        for (i64 i = 0; i < rows.elements(); ++i)
+            store_element(rows, i, (problem_.*value)(first + i / width, i % width));
         return rows;
     }
     void set_router() {
@@ -97,11 +91,7 @@ class LayerBench {
             for (i64 i = 0; i < parameter.value.elements(); ++i) {
                 const i64 width = parameter.value.cols();
                 const double value = problem_.router_weight(i / width, i % width);
-                if (store_.dtype() == DType::f32) {
-                    parameter.value.as<float>()[i] = static_cast<float>(value);
-                } else {
-                    parameter.value.as<double>()[i] = value;
-                }
+                store_element(parameter.value, i, value);
             }
         }
     }
@@ -131,10 +121,9 @@ void check_layer_options(const LayerOptions& options) {
     const RoutingOptions& routing = options.routing;
     OptionMistakes mistakes;
     check_dtype(options, mistakes);
-    mistakes.require(options.dtype != "bf16", "--dtype: 'bf16' is not in this version; fp32 or fp64");
-    mistakes.require(parse_skew(routing.traffic).has_value(),
-                     fmt::format("--traffic: '{}' is not in this version; uniform or zipf:S, S from 0 to 20",
-                                 routing.traffic));
+    std::vector<std::string> traffic;
+    (void)parse_traffic(routing.traffic, traffic);
+    for (const std::string& mistake : traffic) mistakes.add("--traffic: " + mistake);
     mistakes.require(
         routing.top_k <= routing.experts,
         fmt::format("--top-k: {} of {} experts; at most --experts", routing.top_k, routing.experts));

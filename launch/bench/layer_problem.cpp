@@ -1,8 +1,10 @@
 #include "launch/bench/layer_problem.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
+
+#include "comm/traffic/traffic.h"
+#include "runtime/bfloat16.h"
 
 namespace moesaic {
 
@@ -24,46 +26,17 @@ ModelSpec spec_of(const LayerOptions& options, int ranks) {
     return spec;
 }
 
-/// Draws K different experts by their probabilities for every token.
-std::vector<i32> draw_choices(const LayerOptions& options, i64 tokens) {
-    const Philox random(kBenchSeed, "choices");
-    const double skew = parse_skew(options.routing.traffic).value();
-    std::vector<i32> choices;
-    std::vector<double> probability(static_cast<std::size_t>(options.routing.experts));
-    u64 counter = 0;
-    for (i64 token = 0; token < tokens; ++token) {
-        for (std::size_t e = 0; e < probability.size(); ++e)
-            probability[e] = std::pow(static_cast<double>(e + 1), -skew);
-        for (i64 k = 0; k < options.routing.top_k; ++k) {
-            double sum = 0;
-            for (const double one : probability) sum += one;
-            double left = random.uniform(counter++) * sum;
-            std::size_t expert = probability.size();
-            for (std::size_t e = 0; e < probability.size() && (left >= 0 || expert == probability.size());
-                 ++e) {
-                if (probability[e] == 0) continue;
-                expert = e;
-                left -= probability[e];
-            }
-            choices.push_back(static_cast<i32>(expert));
-            probability[expert] = 0;
-        }
-    }
+std::vector<i32> draw_choices(const LayerOptions& options, int ranks) {
+    const i64 tokens = options.routing.tokens * ranks;
+    const auto traffic = make_traffic(
+        options.routing.traffic,
+        {options.routing.experts, options.routing.top_k, ranks, options.routing.tokens, kBenchSeed});
+    std::vector<i32> choices(static_cast<std::size_t>(tokens * options.routing.top_k));
+    traffic->route(1, 0, 0, tokens, choices);
     return choices;
 }
 
 }  // namespace
-
-std::optional<double> parse_skew(const std::string& traffic) {
-    if (traffic == "uniform") return 0.0;
-    constexpr std::string_view kZipf = "zipf:";
-    if (!traffic.starts_with(kZipf)) return {};
-    double skew = 0;
-    const char* const end = traffic.data() + traffic.size();
-    const auto [rest, error] = std::from_chars(traffic.data() + kZipf.size(), end, skew);
-    if (error != std::errc() || rest != end || !(skew >= 0 && skew <= 20)) return {};
-    return skew;
-}
 
 LayerProblem::LayerProblem(const LayerOptions& options, int ranks)
     : spec_(spec_of(options, ranks)),
@@ -71,7 +44,7 @@ LayerProblem::LayerProblem(const LayerOptions& options, int ranks)
       ranks_(ranks),
       x_(kBenchSeed, "x"),
       dy_(kBenchSeed, "dy"),
-      choices_(draw_choices(options, options.routing.tokens * ranks)) {}
+      choices_(draw_choices(options, ranks)) {}
 
 double LayerProblem::x(i64 token, i64 column) const {
     const double noise = x_.normal(static_cast<u64>(token * spec_.width + column));
@@ -86,12 +59,17 @@ double LayerProblem::dy(i64 token, i64 column) const {
     return dy_.normal(static_cast<u64>(token * spec_.width + column));
 }
 
+double rounded_to(DType dtype, double value) {
+    if (dtype == DType::bf16) return widened(to_bfloat16(value));
+    return dtype == DType::f32 ? static_cast<float>(value) : value;
+}
+
 std::vector<double> initial_values(const LayerProblem& problem, const std::string& name, DType dtype) {
     const Philox random(kBenchSeed, name);
     std::vector<double> values(static_cast<std::size_t>(problem.spec().width * problem.spec().hidden));
     for (std::size_t i = 0; i < values.size(); ++i) {
         values[i] = problem.spec().init_std * random.normal(i);
-        if (dtype == DType::f32) values[i] = static_cast<float>(values[i]);
+        values[i] = rounded_to(dtype, values[i]);
     }
     return values;
 }

@@ -8,9 +8,6 @@
 
 namespace moesaic {
 
-/// Zipf's exponent of a --traffic, 0 for uniform; nothing for an unknown one.
-[[nodiscard]] std::optional<double> parse_skew(const std::string& traffic);
-
 /// One MoE layer and the tokens of every rank. The router's matrix is the identity on the first E columns of
 /// x, where each token's choices stand out: so the traffic is as asked, and known.
 class LayerProblem {
@@ -35,6 +32,8 @@ class LayerProblem {
     std::vector<i32> choices_;
 };
 
+/// To the nearest number of a real type.
+[[nodiscard]] double rounded_to(DType dtype, double value);
 /// Initial values of a projection by its name ("model.layers.0.mlp.experts.3.up_proj.weight"), as the
 /// parameter store sets them, rounded to `dtype`.
 [[nodiscard]] std::vector<double> initial_values(const LayerProblem& problem, const std::string& name,

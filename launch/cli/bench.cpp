@@ -94,6 +94,27 @@ void add_gemm(CLI::App& bench, Selected& selected) {
     gemm->callback([=, &selected] { selected = [=] { return bench_gemm(*options); }; });
 }
 
+void add_step(CLI::App& bench, Selected& selected) {
+    const auto options = std::make_shared<StepOptions>();
+    CLI::App* step =
+        bench.add_subcommand("step", "Training steps of a configuration, and where their time goes");
+    step->add_option("CONFIG", options->config, "Configuration (YAML)")->required();
+    add_overrides(step, options->overrides);
+    add_bench_options(step, *options);
+    step->add_flag("--stragglers", options->stragglers, "Name the rank whose own work takes longest");
+    const std::string gates = "Acceptance gates (exit code 3)";
+    step->add_option("--min-peak-fraction", options->min_peak_fraction, "Share of the measured peak")
+        ->check(CLI::Range(0.0, 10.0))
+        ->group(gates);
+    step->add_option("--min-tokens-per-s", options->min_tokens_per_s, "Tokens per second of all ranks")
+        ->check(CLI::Range(0.0, 1e15))
+        ->group(gates);
+    step->add_option("--max-p99-us", options->max_p99_us, "Microseconds of the slowest rank's p99")
+        ->check(CLI::Range(0.0, 1e12))
+        ->group(gates);
+    step->callback([=, &selected] { selected = [=] { return bench_step(*options); }; });
+}
+
 }  // namespace
 
 void add_bench_commands(CLI::App& app, Selected& selected) {
@@ -103,7 +124,7 @@ void add_bench_commands(CLI::App& app, Selected& selected) {
     add_dispatch(*bench, selected);
     add_layer(*bench, selected);
     add_gemm(*bench, selected);
-    add_later_command(*bench, "bench step", "", selected);
+    add_step(*bench, selected);
 }
 
 }  // namespace moesaic

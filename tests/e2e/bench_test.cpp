@@ -1,5 +1,6 @@
 // `moesaic bench`: the form of its tables and JSON, its gates, and that #wrong and the straggler table see
 // what they are for.
+#include <cmath>
 #include <fstream>
 #include <sstream>
 
@@ -227,6 +228,127 @@ TEST(BenchAlltoall, MistakesAllAtOnce) {
                    {"--experts: 9 do not divide among 2 ranks"});
     expect_failure(moesaic(alltoall({"--traffic", "hot_rank:0.5,ranks=4"}), threads(2)), 2,
                    {"4 ranks are stated, and 2"});
+}
+
+TEST(BenchDispatch, MovesAndVerifiesEveryTraffic) {
+    for (const Ranks& ranks : {kAlone, threads(3), mpirun(2), mpirun(4)}) {
+        if (!can_run(ranks)) continue;
+        for (const char* traffic : {"uniform", "zipf:2", "ragged", "empty_rank", "hot_expert:1"}) {
+            if (ranks.count == 1 && std::string(traffic) == "empty_rank") continue;
+            SCOPED_TRACE(name_of(ranks) + " " + traffic);
+            const CommandResult result =
+                moesaic({"bench", "dispatch", "--tokens", "1,50", "--width", "24", "-n", "2", "-w", "1",
+                         "--json", "--traffic", traffic, "--ranks-per-node", "2"},
+                        ranks);
+            ASSERT_EQ(result.code, 0) << result.text();
+            const std::vector<Json> lines = objects_of(result.out);
+            ASSERT_EQ(lines.size(), 2u);
+            for (const Json& line : lines) {
+                EXPECT_EQ(line.at("wrong"), 0);
+                EXPECT_EQ(line.at("ranks"), ranks.count);
+                for (const char* field :
+                     {"plan_us", "dispatch_us", "combine_us", "combine_backward_us", "dispatch_backward_us",
+                      "algbw_gbs", "memcpy_gbs", "memcpy_fraction"})
+                    EXPECT_GT(line.at(field), 0.0) << field;
+                EXPECT_LE(line.at("busbw_gbs"), line.at("algbw_gbs"));
+            }
+            // Four ways; alone there is no communicator that rows go through.
+            if (ranks.count == 1) continue;
+            const i64 bytes = lines[1].at("self_bytes").get<i64>() +
+                              lines[1].at("same_node_bytes").get<i64>() +
+                              lines[1].at("cross_node_bytes").get<i64>();
+            const i64 ranks_with_tokens = ranks.count - (std::string(traffic) == "empty_rank" ? 1 : 0);
+            EXPECT_EQ(bytes, 4 * ranks_with_tokens * 50 * 2 * 24 * 4);
+        }
+    }
+}
+
+TEST(BenchDispatch, EveryExchangeOfTheTable) {
+    const CommandResult result =
+        moesaic({"bench", "dispatch", "--tokens", "40", "--width", "16", "-n", "1", "--json", "--top-k", "4",
+                 "--exchange", "flat,hierarchical,dedup", "--ranks-per-node", "2"},
+                threads(4));
+    ASSERT_EQ(result.code, 0) << result.text();
+    const std::vector<Json> lines = objects_of(result.out);
+    ASSERT_EQ(lines.size(), 3u);
+    for (const Json& line : lines) EXPECT_EQ(line.at("wrong"), 0) << line.at("exchange");
+    EXPECT_EQ(lines[0].at("cross_node_bytes"), lines[1].at("cross_node_bytes"));
+    EXPECT_LT(lines[2].at("cross_node_bytes"), lines[0].at("cross_node_bytes"));
+}
+
+TEST(BenchDispatch, WrongAndGatesFire) {
+    const Words words{"bench", "dispatch", "--tokens", "64", "--width", "16", "-n", "1"};
+    const auto with = [&](const Words& more) {
+        Words all = words;
+        all.insert(all.end(), more.begin(), more.end());
+        return moesaic(all, threads(2));
+    };
+    const CommandResult wrong = with({"--plant-fault", "4"});
+    expect_failure(wrong, 3, {"bench dispatch: 4 elements are wrong"});
+    EXPECT_EQ(rows_of(wrong.out).at(0).size(), 22u) << wrong.out;
+    EXPECT_EQ(rows_of(wrong.out).at(0).at(18), "4");
+    expect_failure(with({"--min-memcpy-fraction", "99"}), 3, {"less than --min-memcpy-fraction 99"});
+    expect_failure(with({"--min-busbw", "1e9"}), 3, {"less than --min-busbw 1e+09"});
+    expect_failure(with({"--exchange", "flat,nearest"}), 2,
+                   {"--exchange: 'nearest' is no exchange; there are flat"});
+    EXPECT_EQ(with({"--stragglers", "--dtype", "bf16"}).code, 0);
+}
+
+TEST(BenchStep, TellsWhereTheTimeGoes) {
+    for (const Ranks& ranks : {kAlone, threads(2), mpirun(4)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const Words words{"bench", "step", "configs/tiny.yaml", "-n", "2", "-w", "1", "--set", "run.seed=4"};
+        Words json = words;
+        json.push_back("--json");
+        const CommandResult result = moesaic(json, ranks);
+        ASSERT_EQ(result.code, 0) << result.text();
+        const Json line = objects_of(result.out).at(0);
+        EXPECT_EQ(line.at("wrong"), 0);
+        double sum = 0;
+        for (const auto& [name, us] : line.at("phases_us").items()) sum += us.get<double>();
+        EXPECT_EQ(line.at("phases_us").size(), 5u);
+        // Means over ranks and iterations are at most the slowest rank's worst iteration.
+        EXPECT_LE(sum, line.at("time_us").at("p99").get<double>() * 1.001);
+        EXPECT_GT(sum, 0.2 * line.at("time_us").at("min").get<double>());
+        EXPECT_EQ(line.at("exchange_bytes") == 0, ranks.count == 1);
+        EXPECT_GT(line.at("tokens_per_s"), 0);
+        Words table = words;
+        table.insert(table.end(), {"--stragglers", "--dtype", "bf16"});
+        const CommandResult shown = moesaic(table, ranks);
+        ASSERT_EQ(shown.code, 0) << shown.text();
+        EXPECT_EQ(rows_of(shown.out).at(0).size(), 13u);
+        EXPECT_EQ(occurrences(shown.out, "# exchange of rows"), 1);
+        EXPECT_EQ(occurrences(shown.out, "# Stragglers           : "), 1);
+    }
+    expect_failure(moesaic({"bench", "step", "configs/tiny.yaml", "-n", "1", "--min-tokens-per-s", "1e12"}),
+                   3, {"less than --min-tokens-per-s 1e+12"});
+    EXPECT_EQ(moesaic({"bench", "step", "configs/absent.yaml"}).code, 2);
+}
+
+TEST(BenchStep, LossIsThatOfTraining) {
+    const ScratchFolder scratch;
+    const std::vector<Json> records =
+        train_tiny(scratch / "out", kAlone, {"train.steps=6", "train.log_every=1"});
+    const CommandResult result =
+        moesaic({"bench", "step", "configs/tiny.yaml", "-n", "2", "-w", "1", "--json"}, threads(2));
+    ASSERT_EQ(result.code, 0) << result.text();
+    const double before = losses(records).at(2), after = losses(records).at(3);
+    EXPECT_NEAR(objects_of(result.out).at(0).at("loss"), after, std::abs(after - before) / 10);
+}
+
+TEST(BenchLayer, AcceptsTheZooAndEveryType) {
+    for (const char* dtype : {"fp32", "bf16", "fp64"}) {
+        for (const char* traffic : {"random", "uniform", "hot_rank:1", "zipf:1"}) {
+            SCOPED_TRACE(std::string(dtype) + " " + traffic);
+            const CommandResult result =
+                moesaic({"bench", "layer", "--tokens", "96", "--width", "48", "--hidden", "64", "-n", "1",
+                         "-w", "0", "--json", "--dtype", dtype, "--traffic", traffic},
+                        threads(2));
+            ASSERT_EQ(result.code, 0) << result.text();
+            EXPECT_EQ(objects_of(result.out).at(0).at("wrong"), 0);
+        }
+    }
 }
 
 }  // namespace

@@ -151,7 +151,7 @@ TEST(Traffic, RotatingAndBurst) {
 }
 
 TEST(Traffic, TokensOfRanks) {
-    const auto tokens = [](const std::string& text, const TrafficShape& shape) {
+    const auto tokens = [](const std::string& text, const PatternShape& shape) {
         const auto traffic = make_traffic(text, shape);
         std::vector<i64> all;
         for (int rank = 0; rank < shape.ranks; ++rank) {
@@ -317,7 +317,7 @@ TEST(Traffic, CountsRowsOfAllRanks) {
     EXPECT_EQ(rows.busiest(), rows.received_by(0));
 }
 
-std::string mistakes_of(const std::string& text, const TrafficShape& shape) {
+std::string mistakes_of(const std::string& text, const PatternShape& shape) {
     try {
         (void)make_traffic(text, shape);
     } catch (const UserError& error) {
@@ -327,7 +327,7 @@ std::string mistakes_of(const std::string& text, const TrafficShape& shape) {
 }
 
 TEST(Traffic, TellsAllMistakesAtOnce) {
-    const TrafficShape shape{8, 2, 4, 1, 1};
+    const PatternShape shape{8, 2, 4, 1, 1};
     EXPECT_THAT(mistakes_of("zipff:1", shape), HasSubstr("did you mean 'zipf'?"));
     EXPECT_THAT(mistakes_of("noise", shape), HasSubstr("one of uniform, random, zipf:S"));
     const std::string three = mistakes_of("hot_expert:2,expert=1.5,color=red", shape);

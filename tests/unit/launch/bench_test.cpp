@@ -4,6 +4,8 @@
 
 #include "launch/bench/bench_world.h"
 #include "launch/bench/byte_pattern.h"
+#include "launch/bench/dispatch_problem.h"
+#include "launch/bench/element_access.h"
 #include "launch/bench/nccl_table.h"
 #include "launch/bench/straggler.h"
 
@@ -105,6 +107,80 @@ TEST(BytePattern, EveryByteCounts) {
     again();
     std::fill_n(buffers[0].recv(), 100, std::byte{0xA5});
     EXPECT_EQ(wrong(0), 25) << "an exchange that does nothing passes";
+}
+
+/// What a right exchange would hand to a rank, by the definitions.
+struct RightAnswers {
+    std::vector<float> rows, d_rows, y, dx, d_weight;
+};
+
+RightAnswers answers_of(const DispatchProblem& problem, const std::vector<DispatchProblem>& all, int rank,
+                        const PatternShape& shape, i64 width) {
+    RightAnswers answers;
+    const i64 local_experts = shape.experts / shape.ranks;
+    for (i64 expert = rank * local_experts; expert < (rank + 1) * local_experts; ++expert) {
+        for (const DispatchProblem& source : all) {
+            for (i64 token = 0; token < source.tokens(); ++token) {
+                for (i64 k = 0; k < shape.top_k; ++k) {
+                    if (source.expert(token, k) != expert) continue;
+                    for (i64 h = 0; h < width; ++h) {
+                        answers.rows.push_back(static_cast<float>(source.x(token, h)));
+                        answers.d_rows.push_back(
+                            static_cast<float>(source.weight(token, k) * source.dy(token, h)));
+                    }
+                }
+            }
+        }
+    }
+    for (i64 token = 0; token < problem.tokens(); ++token) {
+        std::vector<double> y(static_cast<std::size_t>(width)), dx = y;
+        for (i64 k = 0; k < shape.top_k; ++k) {
+            const double scale = problem.expert(token, k) % 2 == 0 ? 1 : 2;
+            double product = 0;
+            for (i64 h = 0; h < width; ++h) {
+                y[static_cast<std::size_t>(h)] += problem.weight(token, k) * scale * problem.x(token, h);
+                dx[static_cast<std::size_t>(h)] += problem.weight(token, k) * scale * problem.dy(token, h);
+                product += problem.dy(token, h) * scale * problem.x(token, h);
+            }
+            answers.d_weight.push_back(static_cast<float>(product));
+        }
+        answers.y.insert(answers.y.end(), y.begin(), y.end());
+        answers.dx.insert(answers.dx.end(), dx.begin(), dx.end());
+    }
+    return answers;
+}
+
+TEST(DispatchProblem, SeesEveryWrongValue) {
+    constexpr i64 kWidth = 3;
+    const PatternShape shape{6, 2, 3, 5, 1};
+    const auto traffic = make_traffic("ragged", shape);
+    std::vector<DispatchProblem> all;
+    for (int rank = 0; rank < 3; ++rank) all.emplace_back(*traffic, rank, kWidth);
+    for (int rank = 0; rank < 3; ++rank) {
+        const DispatchProblem& problem = all[static_cast<std::size_t>(rank)];
+        EXPECT_EQ(problem.most_tokens(), all[2].tokens());
+        RightAnswers answers = answers_of(problem, all, rank, shape, kWidth);
+        ASSERT_EQ(std::ssize(answers.rows), problem.rows().received_by(rank) * kWidth);
+        const auto view = [](std::vector<float>& values, i64 columns) {
+            return view_of(values.data(), {std::ssize(values) / columns, columns});
+        };
+        const auto wrong = [&] {
+            return problem.wrong_arrivals(view(answers.rows, kWidth), false) +
+                   problem.wrong_arrivals(view(answers.d_rows, kWidth), true) +
+                   problem.wrong_results(view(answers.y, kWidth)) +
+                   problem.wrong_gradients(view(answers.dx, kWidth), view(answers.d_weight, 2));
+        };
+        EXPECT_EQ(wrong(), 0);
+        for (std::vector<float>* values :
+             {&answers.rows, &answers.d_rows, &answers.y, &answers.dx, &answers.d_weight}) {
+            for (float& value : *values) {
+                const float right = value;
+                value += 0.25F;
+                EXPECT_EQ(wrong(), 1);
+                value = right;
+            }
+        }
+    }
 }
 
 BenchWorld world_of(const std::vector<int>& nodes) {

@@ -1,0 +1,72 @@
+#include "launch/bench/dispatch_report.h"
+
+#include <cstdio>
+
+#include "runtime/base/build_info.h"
+#include "runtime/metrics/json_line.h"
+
+namespace moesaic {
+
+void print_dispatch_head(const DispatchOptions& options, const BenchWorld& world, int threads) {
+    std::printf("# moesaic version %s (%s)\n", kVersion, kCommit);
+    std::printf("# bench dispatch: rows to experts and back, forward and backward (')\n");
+    std::printf(
+        "# ranks: %zu threads: %d nodes: %d%s type: %s traffic: %s warmup iters: %ld iters: %ld "
+        "validation: %ld\n",
+        world.ranks.size(), threads, world.nodes(), options.ranks_per_node > 0 ? " (simulated)" : "",
+        options.dtype.c_str(), options.routing.traffic.c_str(), static_cast<long>(options.warmup),
+        static_cast<long>(options.iterations), static_cast<long>(options.checks));
+    std::printf(
+        "# times are p50 of the slowest rank; size is one way of the busiest rank, itself included; busbw is "
+        "without bytes to itself\n#\n");
+    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "exchange", "tokens", "width", "experts", "k", "size");
+    for (const char* name : kPhaseNames) std::printf("  %9s", name);
+    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "p95", "p99", "algbw", "busbw",
+                "memcpy", "%", "#wrong", "imbal", "same-node", "cross-node");
+    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "", "(rank)", "", "", "", "(B)");
+    for (std::size_t i = 0; i < kPhases; ++i) std::printf("  %9s", "(us)");
+    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "(us)", "(us)", "(GB/s)", "(GB/s)",
+                "(GB/s)", "fwd", "", "", "(B)", "(B)");
+}
+
+void print_dispatch_line(const DispatchOptions& options, const DispatchLine& line) {
+    std::string text =
+        fmt::format("  {:>14}  {:7}  {:6}  {:7}  {:3}  {:12}", line.exchange, line.tokens, line.width,
+                    options.routing.experts, options.routing.top_k, line.moved.size);
+    for (const double us : line.phase_us) text += "  " + fitted(us, 9);
+    text += fmt::format("  {}  {}  {}  {}  {}  {}", fitted(line.moved.slowest.p95, 9),
+                        fitted(line.moved.slowest.p99, 9), fitted(line.moved.algbw, 6),
+                        fitted(line.moved.busbw, 6), fitted(line.memcpy_gbs, 6),
+                        fitted(100 * line.forward_gbs() / line.memcpy_gbs, 6));
+    text += line.moved.wrong ? fmt::format("  {:6}", *line.moved.wrong) : fmt::format("  {:>6}", "N/A");
+    text += fmt::format("  {}  {:12}  {:12}", fitted(line.moved.imbalance, 6), line.moved.bytes.same_node,
+                        line.moved.bytes.cross_node);
+    std::printf("%s\n", text.c_str());
+    std::fflush(stdout);
+}
+
+void print_dispatch_json(const DispatchOptions& options, const BenchWorld& world, const DispatchLine& line) {
+    const ExchangeLine& moved = line.moved;
+    JsonLine json;
+    json.field("bench", "dispatch")
+        .field("exchange", line.exchange)
+        .field("traffic", options.routing.traffic);
+    json.field("tokens", line.tokens).field("width", line.width).field("experts", options.routing.experts);
+    json.field("top_k", options.routing.top_k).field("ranks", std::ssize(world.ranks));
+    json.field("threads", line.threads).field("nodes", world.nodes()).field("dtype", options.dtype);
+    json.field("time_us", moved.slowest).field("plan_us", line.phase_us[kPlan]);
+    json.field("dispatch_us", line.phase_us[kDispatch]).field("combine_us", line.phase_us[kCombine]);
+    json.field("combine_backward_us", line.phase_us[kCombineBackward]);
+    json.field("dispatch_backward_us", line.phase_us[kDispatchBackward]);
+    json.field("bytes", moved.size).field("algbw_gbs", moved.algbw).field("busbw_gbs", moved.busbw);
+    json.field("forward_gbs", line.forward_gbs()).field("backward_gbs", line.backward_gbs());
+    json.field("memcpy_gbs", line.memcpy_gbs);
+    json.field("memcpy_fraction", line.forward_gbs() / line.memcpy_gbs).field("imbalance", moved.imbalance);
+    json.field("self_bytes", moved.bytes.self).field("same_node_bytes", moved.bytes.same_node);
+    json.field("cross_node_bytes", moved.bytes.cross_node).field("wrong", moved.wrong);
+    json.field("host", world.ranks[0].host).field("version", kVersion).field("commit", kCommit);
+    std::printf("%s\n", json.text().c_str());
+    std::fflush(stdout);
+}
+
+}  // namespace moesaic
