@@ -1,6 +1,7 @@
 // The operands of one line of `bench gemm`, and what its result has to be.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
