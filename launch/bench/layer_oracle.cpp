@@ -150,9 +150,13 @@ class LayerOracle {
             const double own = token.d_weight[at(k)] - (normalized() ? mean : 0);
             dx[at(problem_.choices_of(token.number)[k])] += token.weight[at(k)] * own;
         }
+        // The router's gradients are sums over the width: in columns that it reads, their size is that of dx.
+        double routed = 1;
+        for (i64 k = 0; k < choices_ && dtype_ == DType::bf16; ++k) routed += std::abs(token.d_weight[at(k)]);
         for (i64 i = 0; i < width_; ++i) {
             compare(load_element(outcome_.y, local * width_ + i), token.y[at(i)]);
-            compare(load_element(outcome_.dx, local * width_ + i), dx[at(i)]);
+            compare(load_element(outcome_.dx, local * width_ + i), dx[at(i)],
+                    i < problem_.spec().experts ? routed : 1);
         }
     }
 
