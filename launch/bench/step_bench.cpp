@@ -202,7 +202,7 @@ StepReport measure(const StepOptions& options, const RunSetup& run, Communicator
     StepBench bench(run, world, report.threads);
     report.expert_parallel = bench.runtime().mesh->expert_parallel();
     report.exchange = bench.runtime().exchange_choice.settings.name;
-    PeakSamples peak(report.threads, report.dtype == "fp64");
+    PeakSamples peak(report.threads, bench.runtime().store.dtype());
     std::vector<double> phases;
     i64 step = 0;
     for (i64 i = 0; i < options.warmup; ++i) bench.iterate(++step, nullptr);
