@@ -31,8 +31,9 @@ TEST(Routers, CheckPrintsTheRouterInALine) {
                           "no balance loss\n"),
               1)
         << hash.text();
-    expect_failure(moesaic(tiny(scratch / "out", {"model.moe.router.kind=expert_choice"})), 2,
-                   {"model.moe.router.kind", "learn from its own future", "allow_noncausal: true"});
+    expect_failure(
+        moesaic(tiny(scratch / "out", {"model.moe.router.kind=expert_choice"})), 2,
+        {"model.moe.router.kind: with expert_choice", "learn from its own future", "allow_noncausal: true"});
 }
 
 /// The bias is saved, moves, is the same on every layout, and neither moments nor decay belong to it.
