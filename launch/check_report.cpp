@@ -27,6 +27,7 @@ Sizes sizes_of(const RunSetup& run) {
 
 std::string shown_bytes(i64 bytes) {
     const double mebibytes = static_cast<double>(bytes) / (1 << 20);
+    if (mebibytes < 0.1) return fmt::format("{:.1f} KiB", 1024 * mebibytes);
     return mebibytes < 1024 ? fmt::format("{:.1f} MiB", mebibytes)
                             : fmt::format("{:.2f} GiB", mebibytes / 1024);
 }
@@ -136,7 +137,7 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
                               static_cast<double>(batches.micro_steps() * world * expert_parallel *
                                                   spec.experts * size_of(DType::int64))));
         for (ExpectedBytes& line : expected_traffic(settings, shape)) traffic.exchange.push_back(line);
-        const bool pass_before = spec.balance.scope == BalanceScope::global && batches.micro_steps() > 1;
+        const bool pass_before = spec.balance.scope == BalanceScope::global;
         for (ExpectedBytes& line : traffic.exchange) {
             const bool rows = line.phase == kDispatchPhase || line.phase == kCombinePhase;
             const bool plan = line.phase == kCountsPhase || line.phase == kPlacesPhase;
@@ -172,7 +173,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     std::printf("step      %lld tokens in %lld micro-batches; %lld micro-step%s per rank\n",
                 static_cast<long long>(tokens), static_cast<long long>(batches.count()),
                 static_cast<long long>(batches.micro_steps()), batches.micro_steps() == 1 ? "" : "s");
-    if (spec.balance.scope == BalanceScope::global && batches.micro_steps() > 1) {
+    if (spec.balance.scope == BalanceScope::global) {
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }

@@ -10,9 +10,9 @@ namespace moesaic {
 
 namespace {
 
-constexpr double kLongestPass = 0.05;     // seconds, about: with all candidates and repetitions half a second
-constexpr double kRepetitionTime = 0.12;  // seconds for one candidate
-constexpr int kMostRepetitions = 15;
+constexpr double kLongestPass = 0.05;   // seconds, about
+constexpr double kMeasuringTime = 0.4;  // seconds for all candidates
+constexpr int kFewestTurns = 3, kMostTurns = 25;
 constexpr i64 kFirstTryBytes = i64{1} << 20;
 constexpr double kWorthIt = 0.03;  // less than that is noise: the simpler one then
 
@@ -88,15 +88,24 @@ class Trial {
     Routing routing_;
 };
 
-/// Collective over the world. Median of as many passes as fit the time.
-double measure(Trial& trial, Exchange& exchange) {
-    (void)trial.pass(exchange);  // warm-up
-    std::vector<double> seconds{trial.pass(exchange)};
-    const double fit = kRepetitionTime / std::max(seconds.front(), 1e-6);
-    const int repetitions = std::clamp(static_cast<int>(fit), 2, kMostRepetitions);
-    while (std::ssize(seconds) < repetitions) seconds.push_back(trial.pass(exchange));
-    std::ranges::sort(seconds);
-    return seconds[seconds.size() / 2];
+/// Collective over the world. Median of each, taken in turn so that what disturbs the machine disturbs all;
+/// as often as fits the time.
+std::vector<double> measure(Trial& trial, const std::vector<std::unique_ptr<Exchange>>& exchanges) {
+    std::vector<std::vector<double>> seconds(exchanges.size());
+    for (const auto& exchange : exchanges) (void)trial.pass(*exchange);  // warm-up
+    double spent = 0;
+    for (int turn = 0; turn < kFewestTurns || (turn < kMostTurns && spent < kMeasuringTime); ++turn) {
+        for (std::size_t i = 0; i < exchanges.size(); ++i) {
+            seconds[i].push_back(trial.pass(*exchanges[i]));
+            spent += seconds[i].back();
+        }
+    }
+    std::vector<double> medians;
+    for (std::vector<double>& one : seconds) {
+        std::ranges::sort(one);
+        medians.push_back(one[one.size() / 2]);
+    }
+    return medians;
 }
 
 /// Collective over the world. So many that flat takes about kLongestPass, at most a micro-batch's.
@@ -134,19 +143,21 @@ ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
     if (!several || !even) return choice;
     choice.tokens = tokens_to_try(context, sizes, choice.settings);
     Trial trial(context, sizes, choice.tokens);
-    double best = 0;
+    std::vector<ExchangeSettings> candidates;
+    std::vector<std::unique_ptr<Exchange>> exchanges;
     for (const ExchangeKind& kind : exchange_table()) {
         if (kind.name == "shared_memory") continue;  // for one node; takes memory that there may not be
-        ExchangeSettings candidate = settings;
-        candidate.name = kind.name;
-        candidate.reduce_on_node = false;
-        const auto exchange = make_exchange(context.mesh, sizes, candidate);
-        const double seconds = measure(trial, *exchange);
-        choice.measured.push_back({candidate.name, seconds * 1e3});
-        if (choice.measured.size() == 1 || seconds < best * (1 - kWorthIt)) {
-            best = seconds;
-            choice.settings = candidate;
-        }
+        candidates.push_back(choice.settings);
+        candidates.back().name = kind.name;
+        exchanges.push_back(make_exchange(context.mesh, sizes, candidates.back()));
+    }
+    const std::vector<double> seconds = measure(trial, exchanges);
+    double best = seconds[0];
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        choice.measured.push_back({candidates[i].name, seconds[i] * 1e3});
+        if (seconds[i] >= best * (1 - kWorthIt)) continue;
+        best = seconds[i];
+        choice.settings = candidates[i];
     }
     return choice;
 }

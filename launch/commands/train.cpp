@@ -35,9 +35,10 @@ TrainerOptions plan_resume(const TrainOptions& options, const std::string& run_f
     return plan;
 }
 
-/// Collective over `world`. What `exchange: auto` would take, on a mesh that is only made for that.
+/// Collective over `world`. The exchange of a run, or what `auto` would take, on a mesh that is only made for
+/// that; throws UserError where the exchange does not fit the nodes.
 ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int expert_parallel) {
-    if (run.spec.experts == 0 || run.spec.exchange.name != "auto") return {run.spec.exchange, {}};
+    if (run.spec.experts == 0) return {run.spec.exchange, {}};
     const auto backend =
         make_cpu_backend(resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node));
     const auto compute = backend->make_stream("compute"), exchange = backend->make_stream("exchange");
@@ -45,8 +46,10 @@ ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int 
     Mesh mesh(world, {.expert = expert_parallel, .ranks_per_node = simulated},
               static_cast<int>(run.spec.experts));
     StepContext context{*backend, *compute, *exchange, mesh};
-    const DType dtype = precision_of(run.config);
-    return choose_exchange(context, exchange_sizes(run.spec, mesh, dtype), run.spec.exchange);
+    const ExchangeSizes sizes = exchange_sizes(run.spec, mesh, precision_of(run.config));
+    if (run.spec.exchange.name == "auto") return choose_exchange(context, sizes, run.spec.exchange);
+    (void)make_exchange(mesh, sizes, run.spec.exchange);
+    return {run.spec.exchange, {}};
 }
 
 /// Collective over `world`.

@@ -63,6 +63,27 @@ TEST(Check, TellsTheLayoutAndWritesNothing) {
     EXPECT_EQ(moesaic(tiny(scratch / "out", {"model.moe.top_k=9"}, {"--check"})).code, 2);
 }
 
+TEST(Check, TellsBytesBetweenSimulatedNodes) {
+    const ScratchFolder scratch;
+    const auto check = [&](int per_node, const std::vector<std::string>& overrides) {
+        std::vector<std::string> all{"parallel.expert=4"};
+        all.insert(all.end(), overrides.begin(), overrides.end());
+        return moesaic(tiny(scratch / "out", all, {"--check", "--ranks-per-node", std::to_string(per_node)}),
+                       threads(4));
+    };
+    const CommandResult measured = check(2, {});
+    EXPECT_EQ(measured.code, 0) << measured.text();
+    for (const char* text : {"4 ranks on 2 simulated nodes", "chosen by measurement", "cross node",
+                             "counts per expert", "dispatch backward", "between nodes"})
+        EXPECT_EQ(occurrences(measured.out, text) > 0, true) << text << "\n" << measured.out;
+    const CommandResult dedup = check(1, {"parallel.exchange=dedup"});
+    EXPECT_EQ(occurrences(dedup.out, "places of rows"), 1) << dedup.text();
+    const CommandResult uneven = check(3, {"parallel.exchange=hierarchical"});
+    EXPECT_EQ(uneven.code, 2) << uneven.text();
+    EXPECT_EQ(uneven.out, "");
+    EXPECT_EQ(occurrences(uneven.err, "nodes of 3, 1 ranks; flat works on any"), 1) << uneven.text();
+}
+
 class Trained : public testing::Test {
   protected:
     static void SetUpTestSuite() {
