@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "layers/capacity.h"
+#include "layers/routers/uniform_router.h"
 
 namespace moesaic {
 
@@ -75,9 +76,22 @@ std::optional<CapacitySpec> resolve_capacity(const CapacityConfig& capacity) {
                         capacity.pad};
 }
 
+void check_traffic(const ModelSpec& spec) {
+    if (spec.router.kind != "uniform") return;
+    try {
+        (void)make_traffic(spec.router.traffic, traffic_shape(spec));
+    } catch (const UserError& error) {
+        throw UserError(fmt::format("model.moe.router.traffic: {}", error.what()));
+    }
+}
+
 /// Padded experts get all their rows at once; as a multiple of the mean that is the same on every layout.
 void check_padding(const ModelSpec& spec) {
     if (spec.experts == 0 || !spec.capacity || !spec.capacity->pad) return;
+    if (spec.chunks > 1)
+        throw UserError(
+            "parallel.chunks: padded experts take all their rows at once; use 1, or "
+            "model.moe.capacity.pad: false");
     const i64 rows = spec.experts * most_rows_of_micro_batch(spec);
     if (rows <= receive_capacity(spec.micro_tokens(), spec.top_k, spec.receive_budget)) return;
     const double multiple = static_cast<double>(rows) / static_cast<double>(spec.micro_tokens() * spec.top_k);
@@ -136,6 +150,7 @@ RouterSpec resolve_router(const Config& config) {
     router.learn_prototypes = given.prototypes == "learnt";
     router.hash_seed = static_cast<u64>(given.hash_seed);
     router.trace = given.trace;
+    router.traffic = given.traffic;
     router.seed = static_cast<u64>(config.run.seed);
     return router;
 }
@@ -188,6 +203,7 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.exchange = exchange_settings(config);
     spec.recompute = config.train.recompute == "layer";
     check_padding(spec);
+    check_traffic(spec);
     return spec;
 }
 

@@ -37,7 +37,8 @@ struct RouterSpec {
     bool sinkhorn_per_sequence = true;  ///< else over the micro-batch
     bool learn_prototypes = true;
     u64 hash_seed = 0;
-    std::string trace;  ///< replay: the file
+    std::string trace;                ///< replay: the file
+    std::string traffic = "uniform";  ///< uniform: a pattern of comm/traffic
     u64 seed = 1;       ///< run.seed, of noise and jitter
 };
 

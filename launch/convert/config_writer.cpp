@@ -46,7 +46,8 @@ bool known(const std::string& key) {
 }
 
 void add_unknown(const Config& config, std::vector<std::string>& list) {
-    const std::map<std::string, std::string> defaults = flatten(Config{});
+    const Config untouched;
+    const std::map<std::string, std::string> defaults = flatten(untouched);
     const bool dense = config.model.moe.experts == 0;
     for (const auto& [key, value] : flatten(config)) {
         if (!key.starts_with("model.") || known(key) || (dense && key.starts_with("model.moe."))) continue;

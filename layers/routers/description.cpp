@@ -36,6 +36,8 @@ std::string particulars(const RouterSpec& router) {
         text += router.learn_prototypes ? ", learnt prototypes" : ", fixed prototypes";
     } else if (router.kind == "replay") {
         text += ", trace " + router.trace;
+    } else if (router.kind == "uniform") {
+        text += ", traffic " + router.traffic;
     }
     return text;
 }

@@ -4,14 +4,21 @@
 
 namespace moesaic {
 
-UniformRouter::UniformRouter(const ModelSpec& spec, int, ParameterStore&)
-    : experts_(spec.experts), top_k_(spec.top_k) {}
+UniformRouter::UniformRouter(const ModelSpec& spec, int layer, ParameterStore&)
+    : layer_(layer), top_k_(spec.top_k), traffic_(make_traffic(spec.router.traffic, traffic_shape(spec))) {}
 
 Routing UniformRouter::route(StepContext& context, const LayerInput& in, RouterSaved& saved) const {
     return forced_routing(context, in, top_k_, saved, [&](std::span<i32> experts) {
-        i64 next = in.first_token * top_k_;
-        for (i32& expert : experts) expert = static_cast<i32>(next++ % experts_);
+        traffic_->route(context.step, layer_, in.first_token, in.x.rows(), experts);
     });
+}
+
+PatternShape traffic_shape(const ModelSpec& spec) {
+    return {.experts = spec.experts,
+            .top_k = spec.top_k,
+            .ranks = 1,
+            .tokens_per_rank = spec.micro_tokens(),
+            .seed = spec.router.seed};
 }
 
 }  // namespace moesaic

@@ -1,12 +1,13 @@
-// Experts in turn, whatever the tokens hold: perfect balance, for benchmarks.
+// Experts as a traffic pattern says, whatever the tokens hold: balance or imbalance to order, for benchmarks.
 #pragma once
 
+#include "comm/traffic/traffic.h"
 #include "layers/router.h"
 
 namespace moesaic {
 
-/// Declares nothing. Token g of the global batch goes to experts g K, g K + 1, ... modulo E, with weights
-/// 1/K.
+/// Declares nothing. Token g of the global batch goes where router.traffic sends it in this step and layer,
+/// the same on every layout; "uniform" gives every expert the same. Weights 1/K.
 class UniformRouter final : public Router {
   public:
     UniformRouter(const ModelSpec& spec, int layer, ParameterStore& store);
@@ -17,7 +18,12 @@ class UniformRouter final : public Router {
                   RouterSaved&, TensorView) const override {}
 
   private:
-    i64 experts_, top_k_;
+    int layer_;
+    i64 top_k_;
+    std::unique_ptr<TrafficPattern> traffic_;
 };
+
+/// What router.traffic is asked for: one stated rank unless it states others.
+[[nodiscard]] PatternShape traffic_shape(const ModelSpec& spec);
 
 }  // namespace moesaic

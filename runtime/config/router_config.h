@@ -21,7 +21,7 @@ struct RouterConfig {
     std::string sinkhorn_scope = "sequence", prototypes = "learnt";
     bool allow_noncausal = false;
     i64 hash_seed = 0;
-    std::string trace = "none";
+    std::string trace = "none", traffic = "uniform";
     bool operator==(const RouterConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -49,6 +49,7 @@ struct RouterConfig {
                 "expert_choice in a causal model, where it lets tokens see later ones");
         v.value("hash_seed", hash_seed, kNotNegative, "hash: which table of ids");
         v.value("trace", trace, "replay: file that metrics.record_routing wrote");
+        v.value("traffic", traffic, "uniform: a pattern of bench --traffic, e.g. zipf:1.0");
     }
 };
 

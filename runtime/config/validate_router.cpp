@@ -35,11 +35,13 @@ void check_options(LoadedConfig& loaded) {
         {"allow_noncausal", {"expert_choice"}},
         {"hash_seed", {"hash"}},
         {"trace", {"replay"}},
+        {"traffic", {"uniform"}},
         {"scale",
          {"top_k", "noisy_top_k", "switch", "sigmoid_bias", "group_limited", "sinkhorn", "expert_choice"}},
     };
     const std::string& kind = loaded.config.model.moe.router.kind;
-    const std::map<std::string, std::string> values = flatten(loaded.config), defaults = flatten(Config{});
+    const Config untouched;
+    const std::map<std::string, std::string> values = flatten(loaded.config), defaults = flatten(untouched);
     for (const KindOption& option : kOptions) {
         const std::string key = std::string("model.moe.router.") + option.key;
         if (is_one_of(kind, option.kinds) || values.at(key) == defaults.at(key)) continue;

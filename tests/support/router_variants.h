@@ -87,6 +87,8 @@ struct RouterVariant {
         {"hash", 2, {}},
         {"hash", 1, {"hash_seed=5"}},
         {"uniform", 2, {}},
+        {"uniform", 2, {"traffic=zipf:1.0"}},
+        {"uniform", 2, {"traffic=burst"}},
         {"nearest_prototype", 1, {}},
         {"nearest_prototype", 1, {"prototypes=fixed"}},
         {"replay", 2, {}},

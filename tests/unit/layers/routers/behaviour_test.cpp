@@ -105,9 +105,25 @@ TEST(HashRouter, DealsTheVocabularyOutEvenly) {
     EXPECT_NE(other.route(x, 0, ids).expert, expert);
 }
 
-TEST(UniformRouter, GoesRoundByTheTokenOfTheGlobalBatch) {
+TEST(UniformRouter, GivesEveryExpertTheSameInEveryBlock) {
     RouterBench bench({"uniform", 2, {}}, 5);
-    EXPECT_EQ(bench.route(std::vector<double>(15, 0.0), 4).expert, (std::vector<i32>{3, 4, 0, 1, 2, 3}));
+    for (const i64 first : {0, 5, 40}) {  // blocks of lcm(5, 2) / 2 tokens
+        const std::vector<i32> expert = bench.route(std::vector<double>(25, 0.0), first).expert;
+        for (i32 e = 0; e < 5; ++e)
+            EXPECT_EQ(std::count(expert.begin(), expert.end(), e), 2) << "expert " << e;
+    }
+}
+
+TEST(UniformRouter, FollowsATrafficPatternByStepLayerAndToken) {
+    RouterBench bench({"uniform", 2, {"traffic=zipf:1.5"}}, 5);
+    const auto traffic = make_traffic("zipf:1.5", traffic_shape(bench.spec));
+    const std::vector<double> x(30, 0.0);
+    for (const i64 step : {1, 2}) {
+        bench.rank.context.step = step;
+        std::vector<i32> want(12);
+        traffic->route(step, 0, 37, 6, want);
+        EXPECT_EQ(bench.route(x, 37).expert, want);
+    }
 }
 
 TEST(ReplayRouter, FollowsTheTraceByStepAndToken) {
