@@ -17,7 +17,7 @@ class ExpertPadding {
                   std::span<const i64> rows_per_source);
 
     [[nodiscard]] Tensor pad(StepContext& context, ConstTensorView grouped) const;
-    [[nodiscard]] Tensor unpad(StepContext& context, ConstTensorView padded) const;
+    [[nodiscard]] Tensor unpad(StepContext& context, ConstTensorView padded) const;  ///< R of e*rows rows
 
     [[nodiscard]] std::span<const i64> rows_per_expert() const { return rows_per_expert_; }
     /// [e,W+1]: the zeros come last.
@@ -26,7 +26,7 @@ class ExpertPadding {
   private:
     std::vector<i64> rows_per_expert_, rows_per_source_;
     std::vector<i32> host_from_grouped_, host_from_padded_;  // copied to the device
-    Tensor from_grouped_, from_padded_;                      // i32 [e*rows], -1: zero; i32 [R]
+    Tensor from_grouped_, from_padded_;                      // i32 [e*rows], -1: zero; R of [e*rows]
 };
 
 }  // namespace moesaic

@@ -109,7 +109,8 @@ void MoELayer::round_forward(StepContext& context, const LayerInput& in, std::si
         saved.padding.emplace(context, padded_rows_, chunk.rows_per_expert, chunk.rows_per_source);
         rows = saved.padding->pad(context, rows.slice_rows(0, received));
         const Tensor out = experts_.forward(context, rows, saved.padding->rows_per_expert(), experts);
-        dispatcher_.combine(context, saved.plan, round, saved.padding->unpad(context, out), saved.slots);
+        const Tensor unpadded = saved.padding->unpad(context, out);
+        dispatcher_.combine(context, saved.plan, round, unpadded.slice_rows(0, received), saved.slots);
     } else {
         const Tensor out =
             experts_.forward(context, rows.slice_rows(0, received), chunk.rows_per_expert, experts);  // [C,H]
@@ -136,8 +137,8 @@ void MoELayer::round_backward(StepContext& context, const LayerInput& in, std::s
         const Tensor d_padded = saved.padding->pad(context, d_out.slice_rows(0, received));
         const Tensor d_rows = experts_.backward(context, saved.rows, saved.padding->rows_per_expert(),
                                                 saved.padding->rows_per_source(), d_padded, saved.experts);
-        dispatcher_.dispatch_backward(context, saved.plan, round, saved.padding->unpad(context, d_rows),
-                                      d_slots);
+        const Tensor unpadded = saved.padding->unpad(context, d_rows);
+        dispatcher_.dispatch_backward(context, saved.plan, round, unpadded.slice_rows(0, received), d_slots);
         return;
     }
     const Tensor d_rows =

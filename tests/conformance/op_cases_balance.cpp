@@ -89,7 +89,7 @@ void append_sums(std::vector<OpCase>& cases, i64 tokens, i64 choices, i64 expert
 }
 
 void append_add_by_choice(std::vector<OpCase>& cases, i64 tokens, i64 choices, i64 experts, i64 objects) {
-    const i64 size = objects == 0 ? 1 : (tokens + objects - 1) / objects;
+    const i64 size = std::max<i64>((tokens + objects - 1) / objects, 1);
     Buffer factor = normal("factor", {objects, experts});
     factor.storage = Storage::f64;
     cases.push_back(

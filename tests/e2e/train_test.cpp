@@ -13,11 +13,11 @@ const std::map<std::string, Words>& always_there() {
     static const std::map<std::string, Words> kFields{
         {"run",
          {"version", "commit", "config", "world_size", "expert_parallel", "data_parallel", "device", "host",
-          "parameters", "active_parameters"}},
+          "parameters", "active_parameters", "balance", "capacity"}},
         {"step",
          {"step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr", "tokens_per_s", "step_ms",
           "exchange_ms", "exchange_bytes", "flops_utilization", "load_max_over_mean", "dropped_fraction",
-          "memory_bytes"}},
+          "memory_bytes", "loss_importance", "loss_load"}},
         {"experts", {"step", "layer", "load", "entropy", "dead", "weight_mean"}},
         {"eval",
          {"step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high", "heldout_error",

@@ -234,14 +234,14 @@ def object_balance(routings, convention):
         probabilities = torch.cat([routing.probabilities for routing in routings])
         index = torch.cat([routing.index for routing in routings])
         tokens, experts = probabilities.shape
-        fraction = torch.bincount(index.reshape(-1), minlength=experts) / tokens
-        return experts * (fraction * probabilities.mean(dim=0)).sum()
+        count = torch.bincount(index.reshape(-1), minlength=experts)
+        return experts / tokens * (count * probabilities.mean(dim=0)).sum()
     value = 0.0
     for routing in routings:
         tokens, experts = routing.probabilities.shape
         index = counted(routing, convention)
-        fraction = torch.bincount(index.reshape(-1), minlength=experts) / (tokens * index.shape[1])
-        value = value + experts * (fraction * routing.probabilities.mean(dim=0)).sum()
+        count = torch.bincount(index.reshape(-1), minlength=experts)
+        value = value + experts / (tokens * index.shape[1]) * (count * routing.probabilities.mean(dim=0)).sum()
     return value
 
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "comm/self_communicator.h"
@@ -45,7 +46,7 @@ RouterTotals totals_of(const ModelSpec& spec, const std::vector<double>& values,
 
 BalanceTerms terms_of(const ModelSpec& spec, const RouterTotals& totals) {
     const RouterTotals* const layers[] = {&totals};
-    GlobalBalance global{static_cast<double>(totals.tokens), {}, {}, {}};
+    GlobalBalance global{static_cast<double>(std::max<i64>(totals.tokens, 1)), {}, {}, {}};
     if (spec.balance.scope == BalanceScope::global) {
         global.counts = totals.balance_counts;  // the micro-batch is the batch
         global.weight = totals.weight_sum;
