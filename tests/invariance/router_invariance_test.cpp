@@ -45,6 +45,7 @@ void expect_same_course(const TrainingOutcome& got, const TrainingOutcome& want)
     for (const auto& [name, values] : want.weights) {
         if (!name.ends_with("e_score_correction_bias")) continue;
         EXPECT_EQ(got.weights.at(name), values) << name;
+        EXPECT_NE(values, std::vector<double>(values.size(), 0.0)) << name << " has not moved";
     }
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,8 @@ class SmallTrace {
         std::vector<i32> row(static_cast<std::size_t>(choices));
         for (i64 i = 0; i < steps * layers * tokens; ++i) {
             for (i64 k = 0; k < choices; ++k)
-                row[static_cast<std::size_t>(k)] = static_cast<i32>((i * i + k) % experts);
+                row[static_cast<std::size_t>(k)] =
+                    static_cast<i32>((i * i + i / (layers * tokens) + k) % experts);
             writer.write(i / (layers * tokens) + 1, i / tokens % layers, i % tokens, row);
         }
     }
@@ -49,6 +51,9 @@ struct RouterVariant {
     std::vector<std::string> options;
     [[nodiscard]] std::string name() const {
         return fmt::format("{} top_k {} {}", kind, top_k, fmt::join(options, " "));
+    }
+    friend std::ostream& operator<<(std::ostream& stream, const RouterVariant& variant) {
+        return stream << variant.name();
     }
     /// For --set.
     [[nodiscard]] std::vector<std::string> overrides() const {

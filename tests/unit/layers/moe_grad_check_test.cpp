@@ -158,6 +158,7 @@ TEST(GradCheck, ModelWithEveryBalanceLossAndCapacity) {
 TEST(GradCheck, ModelWithOtherRouters) {
     for (const RouterVariant& variant :
          {RouterVariant{"hash", 2, {}}, RouterVariant{"noisy_top_k", 2, {}},
+          RouterVariant{"switch", 1, {"jitter=0.2"}},
           RouterVariant{"expert_choice", 2, {"allow_noncausal=true"}},
           RouterVariant{"sigmoid_bias", 2, {"scale=2.5"}}, RouterVariant{"nearest_prototype", 1, {}}}) {
         SCOPED_TRACE(variant.name());
