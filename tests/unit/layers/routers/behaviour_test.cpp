@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "layers/routers/uniform_router.h"
 #include "tests/support/router_bench.h"
 
 namespace moesaic {

@@ -124,9 +124,15 @@ TEST(Sinks, JsonlHoldsEveryEvent) {
     sink->write(RunRecord());
     sink->write(step_record(1));
     sink->write(broken);
-    sink->write(ExpertsRecord{2, 0, {5, 0, 3}, 0.5, 1, 0.25});
+    ExpertsRecord experts;
+    experts.step = 2;
+    experts.load = {5, 0, 3};
+    experts.entropy = 0.5;
+    experts.dead = 1;
+    experts.weight_mean = 0.25;
+    sink->write(experts);
     sink->write(eval_record(2));
-    sink->write(AlarmRecord{2, "not_finite", "the loss is \"nan\"", 1, {}, {}});
+    sink->write(AlarmRecord{2, "not_finite", "the loss is \"nan\"", 1, {}, {}, {}, {}});
     sink->write(CheckpointRecord{2, "x", 10, 0.5});
     sink->write(EndRecord{2, "done", 1.5});
     sink->flush();
@@ -214,7 +220,7 @@ TEST(Sinks, ConsoleLinesAreForReading) {
     sink.write(CheckpointRecord{100, "runs/quad/checkpoints/step-00000100", 12897485, 0.41});
     now += 8;
     sink.write(step_record(120));
-    sink.write(AlarmRecord{120, "dead_expert", "no tokens for 50 steps", {}, 2, 5});
+    sink.write(AlarmRecord{120, "dead_expert", "no tokens for 50 steps", {}, 2, 5, {}, {}});
     StepRecord broken;
     broken.step = 300;
     broken.loss = std::nan("");
