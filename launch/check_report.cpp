@@ -118,6 +118,17 @@ double TrafficEstimate::rows_to_others() const {
     return sum;
 }
 
+namespace {
+
+/// Whether a step begins with a forward pass that only counts: balance over the whole batch, which several
+/// micro-steps make.
+bool looks_ahead(const ModelSpec& spec, const MicroBatches& batches) {
+    return spec.expert_layers() > 0 && spec.balance.scope == BalanceScope::global &&
+           batches.micro_steps() > 1;
+}
+
+}  // namespace
+
 TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_parallel, int ranks_per_node,
                                  const ExchangeSettings& settings) {
     const Sizes sizes = sizes_of(run);
@@ -140,7 +151,7 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
                               static_cast<double>(batches.micro_steps() * world * expert_parallel *
                                                   spec.experts * size_of(DType::int64))));
         for (ExpectedBytes& line : expected_traffic(settings, shape)) traffic.exchange.push_back(line);
-        const bool pass_before = spec.balance.scope == BalanceScope::global;
+        const bool pass_before = looks_ahead(spec, batches);
         for (ExpectedBytes& line : traffic.exchange) {
             const bool rows = line.phase == kDispatchPhase || line.phase == kCombinePhase;
             const bool plan = line.phase == kCountsPhase || line.phase == kPlacesPhase;
@@ -187,7 +198,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     std::printf("step      %lld tokens in %lld micro-batches; %lld micro-step%s per rank\n",
                 static_cast<long long>(tokens), static_cast<long long>(batches.count()),
                 static_cast<long long>(batches.micro_steps()), batches.micro_steps() == 1 ? "" : "s");
-    if (spec.balance.scope == BalanceScope::global) {
+    if (looks_ahead(spec, batches)) {
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }

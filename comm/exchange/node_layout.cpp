@@ -67,8 +67,8 @@ NodeLayout node_layout(const LoadTable& table, const NodeGrid& grid, i64 rank, i
     return layout;
 }
 
-TokenRows distinct_tokens(std::span<const i32> token_of_row) {
-    TokenRows rows;
+DistinctTokens distinct_tokens(std::span<const i32> token_of_row) {
+    DistinctTokens rows;
     rows.tokens.assign(token_of_row.begin(), token_of_row.end());
     std::ranges::sort(rows.tokens);
     const auto repeated = std::ranges::unique(rows.tokens);

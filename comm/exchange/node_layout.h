@@ -32,11 +32,11 @@ struct NodeLayout {
                                      i64 capacity_rows);
 
 /// Rows of which several may be of one token, as a node receives them from one source.
-struct TokenRows {
+struct DistinctTokens {
     std::vector<i32> tokens;   ///< distinct, ascending
     std::vector<i32> of_row;   ///< where in `tokens` each row's token stands
     std::vector<i32> ordinal;  ///< and the how manieth of its token's rows it is
 };
-[[nodiscard]] TokenRows distinct_tokens(std::span<const i32> token_of_row);
+[[nodiscard]] DistinctTokens distinct_tokens(std::span<const i32> token_of_row);
 
 }  // namespace moesaic

@@ -174,7 +174,7 @@ void NodePlanner<Real>::plan_arrivals(const NodeLayout& layout, NodeChunk& chunk
                 weight.push_back(arrived_.weight(next));
             }
         }
-        const TokenRows rows = distinct_tokens(token);
+        const DistinctTokens rows = distinct_tokens(token);
         const i64 count = std::ssize(rows.tokens);
         leaving_of_token.resize(at((tokens + count) * most), -1);
         weight_of_token.resize(leaving_of_token.size());
@@ -212,7 +212,7 @@ void NodePlanner<Real>::plan_departures(const DispatchChunk& round, NodeChunk& c
                 token.push_back(choice.back() / static_cast<i32>(choices));
             }
         }
-        const TokenRows rows = distinct_tokens(token);
+        const DistinctTokens rows = distinct_tokens(token);
         const i64 first = std::ssize(token_of_departure);
         for (std::size_t row = 0; row < token.size(); ++row) {
             const i64 departure = first + rows.of_row[row];

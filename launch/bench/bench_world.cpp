@@ -22,7 +22,7 @@ struct PackedFacts {
 
 int BenchWorld::nodes() const {
     int most = 0;
-    for (const RankFacts& rank : ranks) most = std::max(most, rank.node);
+    for (const BenchRank& rank : ranks) most = std::max(most, rank.node);
     return most + 1;
 }
 
@@ -44,7 +44,7 @@ BenchWorld gather_bench_world(Communicator& world, int ranks_per_node) {
     BenchWorld result;
     std::map<int, int> seen;  // ranks of a node so far
     for (const PackedFacts& facts : all) {
-        RankFacts rank{facts.process, facts.host, facts.processor, 0, 0};
+        BenchRank rank{facts.process, facts.host, facts.processor, 0, 0};
         const auto number = static_cast<int>(result.ranks.size());
         rank.node = ranks_per_node > 0 ? number / ranks_per_node : static_cast<int>(facts.node);
         rank.local_rank = seen[rank.node]++;

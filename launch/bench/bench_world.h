@@ -9,14 +9,14 @@
 
 namespace moesaic {
 
-struct RankFacts {
+struct BenchRank {
     i64 process = 0;
     std::string host, processor;
     int node = 0, local_rank = 0;  ///< as the communicator knows, or simulated
 };
 
 struct BenchWorld {
-    std::vector<RankFacts> ranks;
+    std::vector<BenchRank> ranks;
     [[nodiscard]] int nodes() const;
 };
 /// Collective over `world`. With `ranks_per_node` > 0 nodes are simulated: ranks in blocks of that many.

@@ -58,7 +58,7 @@ Json config_of(const AlltoallOptions& options, const SizeSweep& sweep, const Ben
     config["parallel_init"] = words(false);
     config["devices"] = Json::array();
     for (std::size_t i = 0; i < world.ranks.size(); ++i) {
-        const RankFacts& rank = world.ranks[i];
+        const BenchRank& rank = world.ranks[i];
         config["devices"].push_back({{"rank", i},
                                      {"group", 0},
                                      {"pid", rank.process},

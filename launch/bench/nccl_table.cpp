@@ -56,7 +56,7 @@ void print_nccl_head(const AlltoallOptions& options, const SizeSweep& sweep, con
         options.ranks_per_node > 0 ? " (simulated)" : "");
     std::printf("# Using devices\n");
     for (std::size_t i = 0; i < world.ranks.size(); ++i) {
-        const RankFacts& rank = world.ranks[i];
+        const BenchRank& rank = world.ranks[i];
         std::printf("#  Rank %2zu Group  0 Pid %6ld on %10s device %2d [cpu] %s\n", i,
                     static_cast<long>(rank.process), rank.host.c_str(), rank.local_rank,
                     rank.processor.c_str());

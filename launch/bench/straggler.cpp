@@ -78,7 +78,7 @@ StragglerReport find_stragglers(const RankTimes& own, const BenchWorld& world) {
             row.wait_us += rank->wait_us / static_cast<double>(ranks.size());
         }
         row.name = fmt::format("node {}", node);
-        for (const RankFacts& rank : world.ranks) {
+        for (const BenchRank& rank : world.ranks) {
             if (rank.node == node) row.name = fmt::format("node {} {}", node, rank.host);
         }
         report.hosts.push_back(row);

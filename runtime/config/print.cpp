@@ -58,7 +58,7 @@ class Walker {
                          const char* help) {
         if (is_word) {
             entry_(prefix_ + name, word, std::string(word) + " or a mapping", help);
-            if (describe_lists_) describe<Section>(std::string(name) + ".");
+            if (describe_lists_) describe(inner, std::string(name) + ".");
         } else {
             section(name, inner);
         }
@@ -78,7 +78,8 @@ class Walker {
             list += fmt::format("{}{{{}}}", list.empty() ? "" : ", ", fields);
         }
         entry_(prefix_ + name, "[" + list + "]", "list of mappings", help);
-        if (describe_lists_) describe<Section>(std::string(name) + ".N.");
+        Section defaults;
+        if (describe_lists_) describe(defaults, std::string(name) + ".N.");
     }
     void value_unless(bool absent, const char* name, const std::string& field, const char* help) {
         if (!absent) value(name, field, help);
@@ -120,8 +121,7 @@ class Walker {
   private:
     /// The fields of a section that is not there, with their defaults.
     template <class Section>
-    void describe(const std::string& below) {
-        Section defaults;
+    void describe(Section& defaults, const std::string& below) {
         const std::string outer = prefix_;
         prefix_ += below;
         defaults.fields(*this);

@@ -89,6 +89,23 @@ TEST(Structure, ThirdPartiesStayWhereTheyBelong) {
     });
 }
 
+/// Two types of one name in two headers are one type to the linker, which then mixes their functions.
+TEST(Structure, NoTypeIsDefinedInTwoHeaders) {
+    static const std::regex definition(R"(^(?:struct|class|union) (\w+)(?: final)?(?: :[^:].*)? \{.*)");
+    std::map<std::string, std::string> header_of;
+    for (const SourceFile& file : sources()) {
+        if (file.floor() == "tests" || !file.path.ends_with(".h")) continue;
+        for (const std::string& line : file.lines) {
+            std::smatch found;
+            if (!std::regex_match(line, found, definition)) continue;
+            const auto [other, fresh] = header_of.emplace(found[1], file.path);
+            EXPECT_TRUE(fresh || other->second == file.path)
+                << found[1] << " is defined in " << other->second << " and in " << file.path;
+        }
+    }
+    EXPECT_GT(header_of.size(), 100u) << "the check no longer finds the types";
+}
+
 TEST(Structure, NoFileOutgrowsItself) {
     for (const SourceFile& file : sources()) {
         EXPECT_LE(file.lines.size(), 400u) << file.path << ": a file this long wants to be split";

@@ -89,7 +89,7 @@ TEST(NodeLayout, MatchesASearchOfAllRows) {
 }
 
 TEST(NodeLayout, FindsTheRowsOfATokenInOrder) {
-    const TokenRows rows = distinct_tokens(std::vector<i32>{7, 3, 7, 0, 7});
+    const DistinctTokens rows = distinct_tokens(std::vector<i32>{7, 3, 7, 0, 7});
     EXPECT_THAT(rows.tokens, testing::ElementsAre(0, 3, 7));
     EXPECT_THAT(rows.of_row, testing::ElementsAre(2, 1, 2, 0, 2));
     EXPECT_THAT(rows.ordinal, testing::ElementsAre(0, 0, 1, 0, 2));
