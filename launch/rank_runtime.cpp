@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <thread>
 
 #include "layers/capacity.h"
 #include "layers/routers/uniform_router.h"
+#include "runtime/base/log.h"
 
 namespace moesaic {
 
@@ -238,6 +240,16 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
     optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,
                                                    static_cast<int>(config.parallel.zero));
     store.pack(*compute);
+}
+
+RankRuntime::~RankRuntime() {
+    if (std::uncaught_exceptions() > 0) return;
+    try {
+        compute->synchronize();
+        exchange->synchronize();
+    } catch (const std::exception& error) {
+        log_message(LogLevel::warn, fmt::format("the end of the last step failed: {}", error.what()));
+    }
 }
 
 ExchangeChoice RankRuntime::choose(const ModelSpec& spec, int threads) {

@@ -40,6 +40,11 @@ class RankRuntime {
     /// Collective over `world`: makes and exercises every communicator.
     RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                 const RuntimeOptions& options);
+    /// Waits for what is enqueued: it reads this object, and other ranks wait for its collectives. Not after a
+    /// failure, when they will not come.
+    ~RankRuntime();
+    RankRuntime(const RankRuntime&) = delete;
+    RankRuntime& operator=(const RankRuntime&) = delete;
 
     [[nodiscard]] StepContext context(Phase phase, i64 step);
 

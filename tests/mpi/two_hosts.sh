@@ -30,7 +30,7 @@ skip() {
 program=$1 config=$2 mpirun=$3
 [ "$(id -u)" = 0 ] || skip "network namespaces need root"
 command -v ip >/dev/null && command -v unshare >/dev/null || skip "needs ip (iproute2) and unshare (util-linux)"
-"$mpirun" --version 2>/dev/null | grep -q "Open MPI" || skip "needs Open MPI's mpirun"
+"$mpirun" --version 2>/dev/null | grep -qE "Open MPI|OpenRTE" || skip "needs Open MPI's mpirun"
 
 work=$(mktemp -d)
 cleanup() {
