@@ -15,6 +15,7 @@
 
 #include "runtime/checkpoint/manifest.h"
 #include "runtime/checkpoint/safetensors.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic::e2e {
 

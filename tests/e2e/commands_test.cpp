@@ -6,6 +6,7 @@
 #include "runtime/data/sampler.h"
 #include "runtime/data/tokenizer.h"
 #include "tests/e2e/command.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic::e2e {
 namespace {

@@ -1,5 +1,6 @@
 // The binary's own models to Hugging Face's layout and back, and everything else that `convert` does.
 #include "tests/e2e/command.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic::e2e {
 namespace {

@@ -8,6 +8,7 @@
 #include "runtime/base/error.h"
 #include "runtime/data/sampler.h"
 #include "tests/e2e/command.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic::e2e {
 namespace {

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "tests/e2e/command.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic::e2e {
 namespace {

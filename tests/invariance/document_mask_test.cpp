@@ -4,6 +4,7 @@
 
 #include "launch/evaluation.h"
 #include "runtime/base/philox.h"
+#include "tests/support/source_folder.h"
 #include "tests/support/tiny_run.h"
 #include "tests/support/training_run.h"
 #include "tests/unit/runtime/scratch_folder.h"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "launch/run_setup.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic {
 

@@ -3,6 +3,7 @@
 
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/config/load.h"
+#include "tests/support/source_folder.h"
 #include "tests/support/training_run.h"
 
 namespace moesaic {

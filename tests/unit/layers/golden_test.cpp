@@ -9,6 +9,7 @@
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/config/load.h"
 #include "tests/support/model_step.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic {
 namespace {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/error.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 
 namespace moesaic {

@@ -16,6 +16,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/data/npy.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 
 namespace moesaic {

@@ -8,6 +8,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/config/load.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/config/config_checks.h"
 #include "tests/unit/runtime/scratch_folder.h"
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "runtime/config/load.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic {
 namespace {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "runtime/data/permutation.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/data/temporary_folder.h"
 
 namespace moesaic {

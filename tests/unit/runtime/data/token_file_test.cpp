@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/data/token_writer.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/data/temporary_folder.h"
 #include "tests/unit/runtime/data/token_bytes.h"
 

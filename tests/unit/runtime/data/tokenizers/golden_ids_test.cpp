@@ -8,6 +8,7 @@
 
 #include "runtime/base/checksum.h"
 #include "runtime/data/tokenizer.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 
 namespace moesaic {

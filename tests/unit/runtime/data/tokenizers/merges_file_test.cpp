@@ -3,6 +3,7 @@
 
 #include "runtime/base/philox.h"
 #include "runtime/data/tokenizer.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/data/temporary_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 

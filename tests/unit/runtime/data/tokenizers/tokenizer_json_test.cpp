@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/data/tokenizer.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/data/temporary_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "tests/support/source_folder.h"
 #include "tests/unit/runtime/metrics/bounds/close.h"
 
 namespace moesaic {
