@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "comm/exchange/indexed_rows.h"
 #include "layers/layer.h"
 #include "layers/model_spec.h"
 #include "runtime/parameter_store.h"
@@ -32,25 +33,25 @@ class ExpertGroup {
     ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
                 ParameterStore& store);
 
-    /// rows [R,H] grouped by local expert, rows_per_expert [e] summing to R -> out [R,H].
-    void forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+    /// rows [R,H] by local expert, rows_per_expert [e] summing to R -> out [R,H].
+    void forward(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
                  TensorView out, Saved& saved) const;
     /// d_out [R,H] -> d_rows [R,H]. rows_per_source [e,W]: each source's rows are one
     /// micro-batch, whose gradient is added row by row from zero and folded into the sum before the next
     /// source's: the same partial sums on every layout, however many rounds carry them.
-    void backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                  std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
+    void backward(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
+                  std::span<const i64> rows_per_source, const IndexedRows& d_out, TensorView d_rows,
                   Saved& saved) const;
     /// The memory of `saved` alone.
     void allocate(StepContext& context, DType dtype, Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
-    void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+    void recompute(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;
 
   private:
     struct Gradient {
         const Weight& weight;
-        ConstTensorView dy, x;  // [R,.]
+        IndexedRows dy, x;  // [R,.]
     };
     /// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
     static void weight_gradient(StepContext& context, const Gradient& gradient,

@@ -110,6 +110,14 @@ class DispatchBench {
         laps_[phase] += 1e6 * watch.lap();
     }
 
+    /// Outside of the time, since experts read rows where they are.
+    Tensor in_order(const ArrivedRows& arrived, const DispatchChunk& round) {
+        Tensor rows = backend_->allocate({exchange_->capacity_rows(), x_.cols()}, dtype_);
+        gather_rows(context_, arrived.by_expert(round.received()), rows.slice_rows(0, round.received()));
+        compute_->synchronize();
+        return rows;
+    }
+
     /// What the experts do, outside of the time: each multiplies its rows by its scale.
     ExpertRows scaled(const DispatchChunk& round, ConstTensorView rows) {
         ExpertRows results = exchange_->result_rows(context_);
@@ -125,16 +133,17 @@ class DispatchBench {
     void forward() {
         saved_ = {};
         for (std::size_t round = 0; round < plan_.chunks.size(); ++round) {
-            ExpertRows rows;
+            ArrivedRows arrived;
             timed(kDispatch, [&] {
-                rows = exchange_->finish_arrival(context_, plan_, round,
-                                                 exchange_->start_dispatch(context_, plan_, round, x_));
+                arrived = exchange_->finish_arrival(context_, plan_, round,
+                                                    exchange_->start_dispatch(context_, plan_, round, x_));
             });
+            Tensor rows = in_order(arrived, plan_.chunks[round]);
             if (checking_) {
-                plant_fault(rows.rows.slice_rows(0, plan_.chunks[round].received()));
-                wrong_ += problem_.wrong_arrivals(rows.rows, false);
+                plant_fault(rows.slice_rows(0, plan_.chunks[round].received()));
+                wrong_ += problem_.wrong_arrivals(rows, false);
             }
-            ExpertRows results = scaled(plan_.chunks[round], rows.rows);
+            ExpertRows results = scaled(plan_.chunks[round], rows);
             timed(kCombine, [&] {
                 exchange_->combine(context_, plan_, round, std::move(results), routing_.weight, saved_);
                 if (round + 1 == plan_.chunks.size())
@@ -148,16 +157,17 @@ class DispatchBench {
         ExchangeBackward backward;
         ExchangeGradients gradients;
         for (std::size_t round = 0; round < plan_.chunks.size(); ++round) {
-            ExpertRows rows;
+            ArrivedRows arrived;
             timed(kCombineBackward, [&] {
                 if (round == 0)
                     backward = exchange_->begin_backward(context_, plan_, dy_, routing_.weight, saved_);
-                rows = exchange_->finish_arrival(
+                arrived = exchange_->finish_arrival(
                     context_, plan_, round,
                     exchange_->start_combine_backward(context_, plan_, round, backward));
             });
-            if (checking_) wrong_ += problem_.wrong_arrivals(rows.rows, true);
-            ExpertRows d_rows = scaled(plan_.chunks[round], rows.rows);
+            const Tensor rows = in_order(arrived, plan_.chunks[round]);
+            if (checking_) wrong_ += problem_.wrong_arrivals(rows, true);
+            ExpertRows d_rows = scaled(plan_.chunks[round], rows);
             timed(kDispatchBackward, [&] {
                 exchange_->dispatch_backward(context_, plan_, round, std::move(d_rows), backward);
                 if (round + 1 == plan_.chunks.size())

@@ -130,9 +130,9 @@ class ExchangeBench {
     }
     void forward(const DispatchPlan& plan, std::size_t round, ExchangeSaved& saved) {
         StepContext& context = setup_.context;
-        ExpertRows rows = exchange_->finish_arrival(context, plan, round,
-                                                    exchange_->start_dispatch(context, plan, round, x_));
-        keep(rows, rows_);
+        const ArrivedRows rows = exchange_->finish_arrival(
+            context, plan, round, exchange_->start_dispatch(context, plan, round, x_));
+        keep(rows, plan.chunks[round].received(), rows_);
         ExpertRows results = exchange_->result_rows(context);
         fill(results, results_, plan, round);
         exchange_->combine(context, plan, round, std::move(results), routing_of_rank_.weight, saved);
@@ -140,17 +140,17 @@ class ExchangeBench {
     }
     void backward(const DispatchPlan& plan, std::size_t round, ExchangeBackward& backward) {
         StepContext& context = setup_.context;
-        ExpertRows d_results = exchange_->finish_arrival(
+        const ArrivedRows d_results = exchange_->finish_arrival(
             context, plan, round, exchange_->start_combine_backward(context, plan, round, backward));
-        keep(d_results, d_results_);
+        keep(d_results, plan.chunks[round].received(), d_results_);
         ExpertRows d_rows = exchange_->result_rows(context);
         fill(d_rows, d_rows_, plan, round);
         exchange_->dispatch_backward(context, plan, round, std::move(d_rows), backward);
         overwrite_freed_memory();
     }
-    void keep(const ExpertRows& rows, std::vector<Tensor>& kept) {
-        kept.push_back(setup_.backend->allocate(rows.rows.shape, rows.rows.dtype));
-        setup_.backend->copy(*setup_.compute, rows.rows, kept.back());
+    void keep(const ArrivedRows& rows, i64 received, std::vector<Tensor>& kept) {
+        kept.push_back(setup_.backend->allocate({exchange_->capacity_rows(), kExchangeWidth}, DType::f64));
+        gather_rows(setup_.context, rows.by_expert(received), kept.back().slice_rows(0, received));
     }
     /// This round's share of all received rows.
     void fill(const ExpertRows& to, const std::vector<double>& all, const DispatchPlan& plan,

@@ -211,13 +211,13 @@ struct ExpertsAsLayer {
 
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const {
         Tensor out = context.backend.allocate(in.x.shape, in.x.dtype);
-        experts.forward(context, in.x, rows_per_expert, out, saved);
+        experts.forward(context, {in.x}, rows_per_expert, out, saved);
         return out;
     }
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const {
         Tensor dx = context.backend.allocate(in.x.shape, in.x.dtype);
-        experts.backward(context, in.x, rows_per_expert, rows_per_expert, dy, dx, saved);
+        experts.backward(context, {in.x}, rows_per_expert, rows_per_expert, {dy}, dx, saved);
         return dx;
     }
 };
