@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "comm/exchange/choose_exchange.h"
 #include "launch/bench/dispatch_problem.h"
 #include "launch/bench/dispatch_report.h"
 #include "launch/bench/element_access.h"
@@ -36,6 +37,8 @@ class DispatchBench {
         sizes.dtype = dtype_;
         ExchangeSettings settings;
         settings.name = exchange;
+        if (exchange == "auto") settings = choose_exchange(context_, sizes, settings).settings;
+        name_ = exchange == "auto" ? "auto:" + settings.name : exchange;
         exchange_ = make_exchange(mesh_, sizes, settings);
         x_ = rows_of(&DispatchProblem::x, width);
         dy_ = rows_of(&DispatchProblem::dy, width);
@@ -53,6 +56,7 @@ class DispatchBench {
     }
 
     [[nodiscard]] int threads() const { return threads_; }
+    [[nodiscard]] const std::string& name() const { return name_; }
 
     /// Collective over the world. Appends this rank's times to `us`, and its time outside of collectives to
     /// `own`.
@@ -200,6 +204,7 @@ class DispatchBench {
     std::unique_ptr<Stream> compute_, exchange_stream_;
     Mesh mesh_;
     StepContext context_;
+    std::string name_;
     std::unique_ptr<Exchange> exchange_;
     Tensor x_, dy_, y_, copy_from_, copy_to_;
     Routing routing_;
@@ -242,7 +247,7 @@ DispatchLine measure(const DispatchOptions& options, Communicator& world, const 
     for (i64 i = 0; i < options.iterations; ++i) bench.iterate(&laps, &own);
     const RankTimes times = gather_times(world, std::move(laps));
     DispatchLine line;
-    line.exchange = exchange;
+    line.exchange = bench.name();
     line.width = width;
     line.threads = bench.threads();
     line.own = gather_times(world, std::move(own));
@@ -315,12 +320,13 @@ void check_dispatch_options(const DispatchOptions& options) {
     std::vector<std::string> traffic;
     (void)parse_traffic(options.routing.traffic, traffic);
     for (const std::string& mistake : traffic) mistakes.add("--traffic: " + mistake);
-    std::string known;
+    std::string known = "auto";
     for (const ExchangeKind& kind : exchange_table())
         known += (known.empty() ? "" : ", ") + std::string(kind.name);
     for (const std::string& name : options.exchanges) {
-        const bool found =
-            std::ranges::any_of(exchange_table(), [&](const auto& kind) { return kind.name == name; });
+        const bool found = name == "auto" || std::ranges::any_of(exchange_table(), [&](const auto& kind) {
+                               return kind.name == name;
+                           });
         mistakes.require(found, fmt::format("--exchange: '{}' is no exchange; there are {}", name, known));
     }
     for (const i64 width : options.widths)
