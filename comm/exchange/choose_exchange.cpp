@@ -164,7 +164,6 @@ ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
     choice.settings.reduce_on_node = false;
     if (!context.mesh.world().connected() || !context.backend.computes()) return choice;
     const std::vector<const ExchangeKind*> kinds = kinds_that_fit(context);
-    if (kinds.size() == 1) return choice;
     std::vector<ExchangeSettings> candidates;
     std::vector<std::unique_ptr<Exchange>> exchanges;
     for (const ExchangeKind* kind : kinds) {
@@ -175,6 +174,7 @@ ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
         candidates.push_back(settings_of_kind);
         exchanges.push_back(std::move(exchange));
     }
+    if (exchanges.size() == 1) return choice;
     choice.tokens = tokens_to_try(context, sizes, choice.settings);
     Trial trial(context, sizes, choice.tokens);
     const std::vector<double> seconds = measure(trial, exchanges);
