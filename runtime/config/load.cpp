@@ -42,6 +42,9 @@ class SectionReader {
     template <class Section>
     void read(Section& section) {
         if (node_.IsNull()) return;
+        if constexpr (requires { section.kind; }) {
+            if (node_.IsScalar()) return read_kind(section);
+        }
         if (!node_.IsMap()) {
             complain(prefix_.empty() ? "" : prefix_.substr(0, prefix_.size() - 1), node_,
                      shown(node_) + " is not a mapping", "write `key: value` lines, indented below it");
@@ -165,6 +168,15 @@ class SectionReader {
     }
 
   private:
+    /// "router: switch" is short for "router: {kind: switch}".
+    template <class Section>
+    void read_kind(Section& section) {
+        const YAML::Node kind = node_;
+        node_.reset(YAML::Node(YAML::NodeType::Map));  // "=" would change the node that others see
+        node_["kind"] = kind;
+        section.fields(*this);
+        loaded_.where[prefix_ + "kind"] = where(kind);
+    }
     /// {2: {key: value}}, as an override has it.
     template <class Section>
     void read_one_of(const YAML::Node& node, const std::string& prefix, std::vector<Section>& sections) {
