@@ -42,9 +42,6 @@ class SectionReader {
     template <class Section>
     void read(Section& section) {
         if (node_.IsNull()) return;
-        if constexpr (requires { section.kind; }) {
-            if (node_.IsScalar()) return read_kind(section);
-        }
         if (!node_.IsMap()) {
             complain(prefix_.empty() ? "" : prefix_.substr(0, prefix_.size() - 1), node_,
                      shown(node_) + " is not a mapping", "write `key: value` lines, indented below it");
@@ -56,8 +53,12 @@ class SectionReader {
 
     template <class Section>
     void section(const char* name, Section& section) {
-        if (const YAML::Node child = take(name))
-            SectionReader(child, prefix_ + name + ".", loaded_, override_).read(section);
+        const YAML::Node child = take(name);
+        YAML::Node mapping = child;
+        if constexpr (requires { section.kind; }) {  // "router: switch" is "router: {kind: switch}"
+            if (child && child.IsScalar()) mapping.reset(YAML::Node()), mapping["kind"] = child;
+        }
+        if (child) SectionReader(mapping, prefix_ + name + ".", loaded_, override_).read(section);
     }
     template <class Section>
     void section_or_word(const char* name, Section& section, bool& is_word, const char* word, const char*) {
@@ -168,15 +169,6 @@ class SectionReader {
     }
 
   private:
-    /// "router: switch" is short for "router: {kind: switch}".
-    template <class Section>
-    void read_kind(Section& section) {
-        const YAML::Node kind = node_;
-        node_.reset(YAML::Node(YAML::NodeType::Map));  // "=" would change the node that others see
-        node_["kind"] = kind;
-        section.fields(*this);
-        loaded_.where[prefix_ + "kind"] = where(kind);
-    }
     /// {2: {key: value}}, as an override has it.
     template <class Section>
     void read_one_of(const YAML::Node& node, const std::string& prefix, std::vector<Section>& sections) {
@@ -202,7 +194,8 @@ class SectionReader {
                 // An override does not place the sections on the way to the key that it sets.
                 const bool keep = !override_.empty() && entry.second.IsMap();
                 if (!keep || !loaded_.where.contains(prefix_ + name))
-                    loaded_.where[prefix_ + name] = where(entry.first);
+                    loaded_.where[prefix_ + name] =
+                        where(entry.first.Mark().is_null() ? entry.second : entry.first);
                 return entry.second;
             }
         }
