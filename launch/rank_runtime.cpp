@@ -7,6 +7,7 @@
 #include <exception>
 #include <thread>
 
+#include "launch/expert_rebalancer.h"
 #include "layers/capacity.h"
 #include "layers/routers/uniform_router.h"
 #include "runtime/base/log.h"
@@ -211,6 +212,15 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
 
 namespace {
 
+/// Collective over `world`.
+std::unique_ptr<Mesh> make_mesh(const Config& config, const ModelSpec& spec, Communicator& world,
+                                const RuntimeOptions& options) {
+    auto mesh = std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
+                                       static_cast<int>(spec.experts));
+    place_experts(*mesh, config.parallel.placement, spec.layers);
+    return mesh;
+}
+
 ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
     spec.exchange = settings;
     return spec;
@@ -224,8 +234,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                options.shuffle_seed + static_cast<u64>(world.rank()))),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
-      mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
-                                  static_cast<int>(spec.experts))),
+      mesh(make_mesh(config, spec, world, options)),
       store(*backend, options.dtype.value_or(precision_of(config))),
       exchange_choice(choose(spec, options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {

@@ -180,6 +180,7 @@ StepResult Trainer::step(i64 step) {
     ++since_record_.steps;
     const AlarmVerdict verdict = watch_.after_step(step, result, runtime_.model.selection_biases());
     if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
+    if (training_.moved()) sinks_.write(*training_.moved());
     heed(verdict);
     return result;
 }
@@ -218,6 +219,8 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.dropped_fraction = watch_.dropped_fraction();
     record.memory_bytes = static_cast<i64>(slowest[2]);
     record.load_max_over_mean = watch_.worst_max_over_mean();
+    if (runtime_.mesh->expert_parallel() > 1)
+        record.rank_load_max_over_mean = watch_.worst_rank_max_over_mean();
     sinks_.write(record);
     for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);
     sinks_.write(watch_.health(false));

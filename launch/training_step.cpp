@@ -84,7 +84,10 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, BatchSour
       micro_batches_{config.train.batch_sequences, config.train.micro_sequences,
                      runtime.mesh->world().size()},
       windows_(*runtime.backend, config.train.micro_sequences, config.task.data.seq_len,
-               config.task.data.document_mask) {}
+               config.task.data.document_mask) {
+    if (config.parallel.placement.kind == "load_aware" && runtime.mesh->expert_parallel() > 1)
+        rebalancer_.emplace(runtime, config.parallel.placement);
+}
 
 TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset)
     : TrainingStep(runtime, config,
@@ -157,6 +160,19 @@ void TrainingStep::look_ahead(i64 step, GlobalBatch& global) {
     sums.gather(world, *runtime_.exchange, global);
 }
 
+void TrainingStep::set_rank_loads(StepResult& result) const {
+    const ModelSpec& spec = runtime_.model.spec();
+    const Mesh& mesh = *runtime_.mesh;
+    auto counts = std::span<const i64>(result.expert_counts);
+    for (int layer = 0; layer < spec.layers; ++layer) {
+        if (!spec.has_experts(layer)) continue;
+        const auto experts = static_cast<std::size_t>(spec.experts);
+        result.rank_max_over_mean.push_back(
+            rank_load_max_over_mean(mesh.placement(layer), counts.first(experts), mesh.expert_parallel()));
+        counts = counts.subspan(experts);
+    }
+}
+
 StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     const i64 moe_layers = runtime_.model.spec().expert_layers();
     const i64 count_slots = moe_layers * runtime_.mesh->total_experts();
@@ -180,6 +196,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     counts.resize(static_cast<std::size_t>(count_slots));
     result.expert_counts = counts;
     set_dropped_shares(result);
+    set_rank_loads(result);
     expert_counts_ = std::move(counts);
     result.targets = global.targets;
     result.loss = std::accumulate(result.sequence_loss.begin(), result.sequence_loss.end(), 0.0) /
@@ -271,6 +288,8 @@ double TrainingStep::update(i64 step, double grad_norm) {
     StepContext context = runtime_.context(Phase::train, step);
     runtime_.optimizer->step(context, lr, factor, step);
     runtime_.model.update_routers(context, expert_counts_);
+    moved_.reset();
+    if (rebalancer_ && step < config_.train.steps) moved_ = rebalancer_->after_step(step, expert_counts_);
     return lr;
 }
 

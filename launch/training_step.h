@@ -6,6 +6,7 @@
 
 #include "comm/routing_trace.h"
 #include "launch/batch_windows.h"
+#include "launch/expert_rebalancer.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
 #include "runtime/data/sampler.h"
@@ -22,7 +23,7 @@ struct RouterMeans {
     bool operator==(const RouterMeans&) const = default;
 };
 
-/// What a step measured, the same numbers on every rank and every layout.
+/// What a step measured, the same numbers on every rank and, where nothing else is said, every layout.
 struct StepResult {
     double loss = 0;      ///< cross-entropy, nats per unmasked target of the global batch
     double loss_aux = 0;  ///< balance loss without its coefficient, summed over layers
@@ -35,6 +36,8 @@ struct StepResult {
     std::vector<i64> dropped;           ///< [MoE layers] of those choices, for lack of capacity
     std::vector<RouterMeans> routers;   ///< [MoE layers]
     bool stop_requested = false;        ///< some rank was told to stop
+    /// [MoE layers] rows of the fullest expert-parallel rank over the mean: of the layout, not of the model.
+    std::vector<double> rank_max_over_mean;
 };
 
 /// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`.
@@ -51,9 +54,11 @@ class TrainingStep {
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
-    /// Collective over the world. Clips and updates weights and routers; returns the learning rate. Needs
-    /// forward_backward of the same step.
+    /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
+    /// is due; returns the learning rate. Needs forward_backward of the same step.
     double update(i64 step, double grad_norm);
+    /// What the last update moved, if anything.
+    [[nodiscard]] const std::optional<PlacementRecord>& moved() const { return moved_; }
 
     [[nodiscard]] const MicroBatches& micro_batches() const { return micro_batches_; }
 
@@ -70,6 +75,7 @@ class TrainingStep {
     void micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                     std::vector<i64>& counts);
     void write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved);
+    void set_rank_loads(StepResult& result) const;
     /// Collective over the world.
     void sum_counts(std::vector<i64>& counts);
     /// Collective over the world: every rank's record becomes the step's numbers.
@@ -82,6 +88,8 @@ class TrainingStep {
     BatchWindows windows_;
     std::vector<i64> expert_counts_;  // of the last batch
     std::optional<RoutingTraceWriter> trace_;
+    std::optional<ExpertRebalancer> rebalancer_;
+    std::optional<PlacementRecord> moved_;
 };
 
 }  // namespace moesaic

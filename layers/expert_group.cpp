@@ -31,10 +31,10 @@ class RowsInOrder {
 
 }  // namespace
 
-ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
+ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, i64 capacity_rows,
                          ParameterStore& store)
     : width_(spec.width), hidden_(spec.hidden), capacity_rows_(capacity_rows), activation_(spec.activation) {
-    const i64 halves = activation_halves(activation_);
+    const i64 halves = activation_halves(activation_), experts = std::ssize(numbers);
     const auto declared = [&](i64 expert, std::string_view kind, Shape shape) {
         Parameter parameter;
         parameter.name = block_parameter_name(layer, fmt::format("mlp.experts.{}.{}.weight", expert, kind));
@@ -51,7 +51,7 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64
         return parameter;
     };
     std::vector<Parameter> up, down, slope;
-    for (i64 expert = first_expert; expert < first_expert + experts; ++expert) {
+    for (const i32 expert : numbers) {
         if (halves == 2) up.push_back(declared(expert, "gate_proj", {hidden_, width_}));
         up.push_back(declared(expert, "up_proj", {hidden_, width_}));
         down.push_back(declared(expert, "down_proj", {width_, hidden_}));

@@ -11,7 +11,7 @@
 
 namespace moesaic {
 
-/// down(activation(up(x))) of e consecutive experts over rows grouped by expert. Declares, for each of them,
+/// down(activation(up(x))) of e experts over rows grouped by expert. Declares, for each of them,
 /// mlp.experts.{n}.up_proj [F,H] and .down_proj [H,F], n the global expert number, with swiglu .gate_proj
 /// [F,H], with prelu .act_fn [1].
 class ExpertGroup {
@@ -28,9 +28,9 @@ class ExpertGroup {
         std::vector<i64> open_source;
     };
 
-    /// Owns experts [first_expert, first_expert + experts). Buffers hold `capacity_rows` rows whatever
-    /// arrives, so that memory does not depend on routing.
-    ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
+    /// Owns the experts of these global numbers, by local index; which ones may change between steps, not how
+    /// many. Buffers hold `capacity_rows` rows whatever arrives, so that memory does not depend on routing.
+    ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, i64 capacity_rows,
                 ParameterStore& store);
 
     /// rows [R,H] by local expert, rows_per_expert [e] summing to R -> out [R,H].

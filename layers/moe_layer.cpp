@@ -53,7 +53,7 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange&
       padded_rows_(padded_rows_of(spec, mesh)),
       router_(make_router(spec, layer, store)),
       exchange_(exchange),
-      experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), exchange.capacity_rows(), store) {
+      experts_(spec, layer, mesh.own_experts(layer), exchange.capacity_rows(), store) {
     if (spec.shared_experts > 0) shared_.emplace(spec, layer, store);
 }
 

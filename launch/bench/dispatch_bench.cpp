@@ -127,7 +127,7 @@ class DispatchBench {
         ExpertRows results = exchange_->result_rows(context_);
         i64 i = 0;
         for (std::size_t local = 0; local < round.rows_per_expert.size(); ++local) {
-            const double scale = DispatchProblem::scale(mesh_.first_expert() + static_cast<i64>(local));
+            const double scale = DispatchProblem::scale(mesh_.own_experts(0)[local]);
             for (const i64 end = i + round.rows_per_expert[local] * rows.cols(); i < end; ++i)
                 store_element(results.rows, i, scale * load_element(rows, i));
         }

@@ -5,6 +5,7 @@
 
 #include "runtime/activation.h"
 #include "runtime/config/alarm_config.h"
+#include "runtime/config/placement_config.h"
 #include "runtime/config/router_config.h"
 
 namespace moesaic {
@@ -36,6 +37,7 @@ struct ParallelConfig {
     i64 zero = 1;
     std::string comm = "auto", exchange = "auto", dedup_reduce = "exact", wire = "auto";
     std::optional<i64> ranks_per_node, chunks;
+    PlacementConfig placement;
     double receive_budget = 2.0;
     i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
     double timeout_seconds = 600;
@@ -57,6 +59,7 @@ struct ParallelConfig {
                 "Consecutive ranks that count as one node; auto: as the machines are");
         v.value("chunks", chunks, "auto", {1, 64},
                 "Parts in which rows travel while experts compute on others; auto: 1");
+        v.section("placement", placement);
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");
         v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");

@@ -227,6 +227,23 @@ void check_exchange(LoadedConfig& loaded) {
     }
 }
 
+/// Whoever sets an option of another kind expects an effect that it would not have.
+void check_placement(LoadedConfig& loaded) {
+    const PlacementConfig& placement = loaded.config.parallel.placement;
+    const PlacementConfig untouched;
+    const auto only_for = [&](bool touched, const char* key, const char* kind) {
+        if (!touched || placement.kind == kind) return;
+        loaded.complain(fmt::format("parallel.placement.{}", key),
+                        fmt::format("has no meaning for kind {}", placement.kind),
+                        fmt::format("leave it out, or kind: {}", kind));
+    };
+    only_for(placement.seed != untouched.seed, "seed", "permuted");
+    only_for(placement.every != untouched.every, "every", "load_aware");
+    only_for(placement.min_gain != untouched.min_gain, "min_gain", "load_aware");
+    if (placement.kind != untouched.kind && loaded.config.model.moe.experts == 0)
+        loaded.complain("parallel.placement.kind", "a dense model has no experts to place", "contiguous");
+}
+
 }  // namespace
 
 std::string version_limits() {
@@ -246,6 +263,7 @@ void validate(LoadedConfig& loaded, Purpose purpose) {
     check_sinks(loaded);
     check_training(loaded);
     check_exchange(loaded);
+    check_placement(loaded);
 }
 
 }  // namespace moesaic

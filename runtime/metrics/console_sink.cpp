@@ -197,6 +197,21 @@ void ConsoleSink::write(const AlarmRecord& record) {
     print(about.empty() ? line : line + " (" + about + ")");
 }
 
+void ConsoleSink::write(const PlacementRecord& record) {
+    std::size_t moved = 0;
+    double before = 1, after = 1;
+    for (const LayerPlacement& layer : record.layers) {
+        moved += layer.experts.size();
+        before = std::max(before, layer.max_over_mean_before);
+        after = std::max(after, layer.max_over_mean_after);
+    }
+    print(fmt::format(
+        "placement after step {}: {} expert{} of {} layer{} moved, fullest rank {:.2f}x the mean "
+        "-> {:.2f}x  {} in {:.1f} ms",
+        record.step, moved, moved == 1 ? "" : "s", record.layers.size(), record.layers.size() == 1 ? "" : "s",
+        before, after, detail::bytes_text(static_cast<double>(record.bytes)), 1e3 * record.seconds));
+}
+
 void ConsoleSink::write(const CheckpointRecord& record) {
     print(fmt::format("checkpoint of step {}: {}  {} in {:.1f} s", record.step, record.path,
                       detail::bytes_text(static_cast<double>(record.bytes)), record.seconds));

@@ -27,6 +27,7 @@ class Sink {
     virtual void write(const RouterHealthRecord&) {}
     virtual void write(const EvalRecord&) {}
     virtual void write(const AlarmRecord&) {}
+    virtual void write(const PlacementRecord&) {}
     virtual void write(const CheckpointRecord&) {}
     virtual void write(const EndRecord&) {}
     /// Brings everything written to disk; call it before each checkpoint's manifest.
@@ -60,6 +61,7 @@ class SinkGroup : public Sink {
     void write(const RouterHealthRecord& record) override { write_all(record); }
     void write(const EvalRecord& record) override { write_all(record); }
     void write(const AlarmRecord& record) override { write_all(record); }
+    void write(const PlacementRecord& record) override { write_all(record); }
     void write(const CheckpointRecord& record) override { write_all(record); }
     void write(const EndRecord& record) override { write_all(record); }
     void flush() override {

@@ -41,6 +41,7 @@ struct ExchangeSeen {
 };
 
 inline constexpr i64 kExchangeWidth = 5;
+inline constexpr int kExchangeLayer = 3;
 
 namespace exchange_detail {
 
@@ -75,12 +76,13 @@ class ExchangeBench {
         sizes.capacity_rows = capacity;
         sizes.dtype = DType::f64;
         exchange_ = make_exchange(setup.mesh, sizes, settings);
+        setup.mesh.place_experts(kExchangeLayer, routing.placement);
     }
 
     /// Collective over mesh.experts(). Nothing waits for the streams between the plan and the end.
     ExchangeSeen there_and_back() {
         upload_inputs();
-        const DispatchPlan plan = exchange_->plan(setup_.context, routing_of_rank_, 3);
+        const DispatchPlan plan = exchange_->plan(setup_.context, routing_of_rank_, kExchangeLayer);
         ExchangeSaved saved;
         for (std::size_t round = 0; round < plan.chunks.size(); ++round) forward(plan, round, saved);
         const Tensor y = exchange_->finish_combine(setup_.context, plan, routing_of_rank_.weight, saved);
@@ -102,7 +104,7 @@ class ExchangeBench {
         }
         setup_.drain();
         for (const TrafficLedger::Line& line : setup_.mesh.world().ledger().lines()) {
-            if (line.layer == 3) seen.sent.push_back(line);
+            if (line.layer == kExchangeLayer) seen.sent.push_back(line);
         }
         return seen;
     }
