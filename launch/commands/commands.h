@@ -139,6 +139,14 @@ int bound_command(const BoundOptions& options);
 /// Whether that input takes a list and makes a table.
 [[nodiscard]] bool is_grid_input(std::string_view input);
 
+struct ReportOptions {
+    std::string folder;          ///< of a run
+    std::string out;             ///< HTML file; empty: report.html in `folder`
+    std::string figures;         ///< folder for figure files; empty: none
+    std::string format = "svg";  ///< of those
+};
+int report_command(const ReportOptions& options);
+
 struct DoctorCommandOptions {
     bool json = false;
     bool quick = false;
