@@ -10,7 +10,7 @@ namespace moesaic {
 void add_report_command(CLI::App& app, Selected& selected) {
     const auto options = std::make_shared<ReportOptions>();
     CLI::App* report = app.add_subcommand("report", "One self-contained HTML file with figures and tables");
-    report->add_option("RUN", options->folder, "Run folder, e.g. runs/quad")->required();
+    report->add_option("RUN", options->folder, "Folder of a run or a study, e.g. runs/quad")->required();
     report->add_option("-o,--out", options->out, "The file to write, instead of RUN/report.html")
         ->type_name("FILE");
     report

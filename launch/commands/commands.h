@@ -147,6 +147,15 @@ struct ReportOptions {
 };
 int report_command(const ReportOptions& options);
 
+struct StudyCommandOptions {
+    std::string study;    ///< YAML
+    std::string out;      ///< folder for study folders; empty: what the study says
+    bool resume = false;  ///< keep complete runs
+    bool smoke = false;   ///< the study's small size
+    bool check = false;
+};
+int study_command(const StudyCommandOptions& options);
+
 struct DoctorCommandOptions {
     bool json = false;
     bool quick = false;

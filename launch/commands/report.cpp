@@ -1,4 +1,4 @@
-// moesaic report: one self-contained HTML file, or figure files, from a run folder.
+// moesaic report: one self-contained HTML file, or figure files, from the folder of a run or a study.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -7,6 +7,8 @@
 #include "launch/commands/commands.h"
 #include "launch/report/run_figures.h"
 #include "launch/report/run_page.h"
+#include "launch/report/study_figures.h"
+#include "launch/report/study_page.h"
 #include "runtime/base/atomic_file.h"
 #include "runtime/base/error.h"
 
@@ -28,13 +30,25 @@ void make_folder(const std::string& folder) {
     if (error) throw Error(fmt::format("{}: cannot make the folder: {}", folder, error.message()));
 }
 
-void write_figures(const RunHistory& run, const Gnuplot& gnuplot, const std::string& folder,
+std::vector<Drawing> drawings_of(const std::string& folder) {
+    std::vector<Drawing> drawings;
+    if (is_study_folder(folder)) {
+        for (StudyFigure& figure : study_figures(read_study_table(folder + "/results.jsonl")))
+            drawings.push_back(std::move(figure.drawing));
+        return drawings;
+    }
+    const RunHistory run = read_run(folder);
+    for (const RunFigure& figure : run_figures())
+        if (is_drawable(figure, run)) drawings.push_back(drawing_of(figure, run));
+    return drawings;
+}
+
+void write_figures(const std::vector<Drawing>& drawings, const Gnuplot& gnuplot, const std::string& folder,
                    FigureFormat format) {
     make_folder(folder);
-    for (const RunFigure& figure : run_figures()) {
-        if (!is_drawable(figure, run)) continue;
-        const std::string path = fmt::format("{}/{}.{}", folder, figure.name, name_of(format));
-        write_file_atomically(path, gnuplot.draw(drawing_of(figure, run), format));
+    for (const Drawing& drawing : drawings) {
+        const std::string path = fmt::format("{}/{}.{}", folder, drawing.name, name_of(format));
+        write_file_atomically(path, gnuplot.draw(drawing, format));
         fmt::print("{}\n", path);
     }
 }
@@ -43,13 +57,16 @@ void write_figures(const RunHistory& run, const Gnuplot& gnuplot, const std::str
 
 int report_command(const ReportOptions& options) {
     const FigureFormat format = format_named(options.format);
-    const RunHistory run = read_run(options.folder);
+    const bool study = is_study_folder(options.folder);
+    RunHistory run;
+    if (!study) run = read_run(options.folder);
     const Gnuplot gnuplot;
-    if (!options.figures.empty()) write_figures(run, gnuplot, options.figures, format);
+    if (!options.figures.empty())
+        write_figures(drawings_of(options.folder), gnuplot, options.figures, format);
     if (!options.figures.empty() && options.out.empty()) return 0;
     const std::string path = options.out.empty() ? options.folder + "/report.html" : options.out;
     if (const std::string parent = fs::path(path).parent_path(); !parent.empty()) make_folder(parent);
-    write_file_atomically(path, run_page(run, gnuplot));
+    write_file_atomically(path, study ? study_page(options.folder, gnuplot) : run_page(run, gnuplot));
     fmt::print("{}\n", path);
     return 0;
 }

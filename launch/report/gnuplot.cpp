@@ -36,7 +36,7 @@ constexpr std::array kColours{
     Colour{"s2", "#d9591f", "#e5793f"},   Colour{"s3", "#148f63", "#27b483"},
     Colour{"s4", "#b98500", "#d9a521"},   Colour{"s5", "#7a4fc0", "#a68bea"},
     Colour{"s6", "#c94f86", "#e47aa8"},   Colour{"s7", "#3f7f1f", "#79b84f"},
-    Colour{"s8", "#7d6a55", "#b8a187"},   Colour{"alarm", "#c92a2a", "#f06a6a"},
+    Colour{"s8", "#7d6a55", "#b8a187"},   Colour{"surface", "#ffffff", "#1f1f1d"},
 };
 
 /// Colours that stand for the n-th variable until the page is made; nobody draws in them.
@@ -94,7 +94,8 @@ std::string page_element(std::string svg, const Drawing& drawing) {
     const auto replace = [&](const char* pattern, const std::string& by) {
         text = std::regex_replace(text, std::regex(pattern), by);
     };
-    replace("color=\"(black|white|gray)\"", "color=\"var(--figure-ink)\"");
+    replace("color=\"white\"", "color=\"var(--figure-surface)\"");  // behind marks on lines
+    replace("color=\"(black|gray)\"", "color=\"var(--figure-ink)\"");
     replace("id=(['\"])(gp|gnuplot_|textbox|greybox)", "id=$1" + drawing.name + "_$2");
     replace("xlink:href='#gp", "xlink:href='#" + drawing.name + "_gp");
     replace("font-family=\"[^\"]*\"", "");  // the page's

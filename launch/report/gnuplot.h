@@ -12,7 +12,7 @@ enum class FigureFormat { page, svg, png, pdf };
 [[nodiscard]] std::string_view name_of(FigureFormat format);
 
 /// A gnuplot script without terminal and output. Colours are the string variables ink, muted, grid, s1 ... s8
-/// (categories), alarm and even (the middle of a diverging scale).
+/// (categories), and surface (what they are drawn on).
 struct Drawing {
     std::string name;  ///< of letters, digits and underscores; tells the elements of a page apart
     std::string script;

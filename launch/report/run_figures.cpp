@@ -43,6 +43,7 @@ std::string loss_script(const RunHistory& run) {
     PlotScript plot = by_step("loss");
     add_line(plot, run.at("step.loss"), "training batch", "s1");
     add_line(plot, run.at("eval.train_probe_loss"), "training probe", "s3");
+    add_line(plot, run.at("eval.train_unseen_loss"), "training data not yet seen", "s5");
     add_line(plot, run.at("eval.heldout_loss"), "held out", "s2");
     return plot.text();
 }
@@ -64,40 +65,63 @@ std::string sources_script(const RunHistory& run) {
     return plot.text();
 }
 
-/// Step, gap, low, high of the evaluations that have all of them.
-std::array<std::vector<double>, 4> gap_columns(const RunHistory& run) {
-    std::array<std::vector<double>, 4> columns;
-    const Series &gap = run.at("eval.gap"), &low = run.at("eval.gap_low"), &high = run.at("eval.gap_high");
+/// Step, value, low, high of the evaluations that have a value.
+using IntervalColumns = std::array<std::vector<double>, 4>;
+IntervalColumns interval_columns(const Series& middle, const Series& low, const Series& high) {
+    IntervalColumns columns;
     const auto value_at = [](const Series& series, double step) {
         const auto found = std::ranges::lower_bound(series.step, step);
         const bool there = found != series.step.end() && *found == step;
         return there ? series.value[static_cast<std::size_t>(found - series.step.begin())] : std::nan("");
     };
-    for (std::size_t i = 0; i < gap.step.size(); ++i) {
-        columns[0].push_back(gap.step[i]);
-        columns[1].push_back(gap.value[i]);
-        columns[2].push_back(value_at(low, gap.step[i]));
-        columns[3].push_back(value_at(high, gap.step[i]));
+    for (std::size_t i = 0; i < middle.step.size(); ++i) {
+        columns[0].push_back(middle.step[i]);
+        columns[1].push_back(middle.value[i]);
+        columns[2].push_back(value_at(low, middle.step[i]));
+        columns[3].push_back(value_at(high, middle.step[i]));
     }
     return columns;
 }
 
+IntervalColumns gap_columns(const RunHistory& run) {
+    return interval_columns(run.at("eval.gap"), run.at("eval.gap_low"), run.at("eval.gap_high"));
+}
+
 /// The gap and its interval, bars or a band by their number.
-void add_gap(PlotScript& plot, const std::array<std::vector<double>, 4>& gap) {
+void add_gap(PlotScript& plot, const IntervalColumns& gap) {
     const std::string block = plot.data({gap[0], gap[1], gap[2], gap[3]});
     if (gap[0].size() > 40) {
         plot.curve(block + " using 1:3:4 with filledcurves fs transparent solid 0.25 noborder lc rgb s1",
                    "interval");
     } else {
-        plot.curve(block + " using 1:2:3:4 with yerrorbars pt -1 lw 2 lc rgb s1", "interval");
+        plot.curve(block + " using 1:2:3:4 with yerrorbars pt 7 ps 0.5 lw 2 lc rgb s1", "interval");
     }
-    plot.curve(block + " using 1:2 with linespoints pt 7 ps 0.5 lw 2 lc rgb s1", "measured gap");
+    plot.curve(block + " using 1:2 with lines lw 2 lc rgb s1", "measured gap");
 }
 
 std::string gap_script(const RunHistory& run) {
     PlotScript plot = by_step("held-out - training probe");
     plot.set("xzeroaxis lt 1 lw 1 lc rgb muted").set("offsets graph 0.02, graph 0.02, 0, 0");
     add_gap(plot, gap_columns(run));
+    return plot.text();
+}
+
+/// The gap of every bounded loss that is recorded, with its limits.
+std::string bounded_gaps_script(const RunHistory& run) {
+    const std::string prefix = "eval.gaps.", suffix = ".value";
+    PlotScript plot = by_step("gap");
+    plot.set("xzeroaxis lt 1 lw 1 lc rgb muted").set("offsets graph 0.02, graph 0.02, 0, 0");
+    std::size_t count = 0;
+    for (const auto& [name, series] : run.series) {
+        if (!name.starts_with(prefix) || !name.ends_with(suffix) || count == kMostLines) continue;
+        const std::string loss = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+        const IntervalColumns gap =
+            interval_columns(series, run.at(prefix + loss + ".low"), run.at(prefix + loss + ".high"));
+        const std::string block = plot.data({gap[0], gap[1], gap[2], gap[3]}), with = colour(count++);
+        plot.curve(fmt::format("{} using 1:2:3:4 with yerrorbars pt 7 ps 0.5 lw 1.5 lc rgb {}", block, with),
+                   "");
+        plot.curve(fmt::format("{} using 1:2 with lines lw 2 lc rgb {}", block, with), loss);
+    }
     return plot.text();
 }
 
@@ -252,6 +276,14 @@ const std::vector<RunFigure> kFigures{
      {"eval.gap"},
      300,
      gap_script},
+    {"bounded_gaps",
+     "Generalization",
+     "Gaps of bounded losses",
+     "Held-out minus training-probe loss of losses with a range, with limits that hold at all evaluations at "
+     "once.",
+     {"eval.gaps"},
+     320,
+     bounded_gaps_script},
     {"load",
      "Experts",
      "Load of the experts",

@@ -101,6 +101,8 @@ class Reader {
         } else if (event == "eval" || event == "step") {
             read_numbers(event, step, record);
             if (event == "eval") read_bounds(step, record);
+            if (const std::string meaning = text_at(record, "meaning"); !meaning.empty())
+                history_.meaning = meaning;
         }
         return true;  // events of later versions are skipped
     }

@@ -48,6 +48,7 @@ struct RunHistory {
     std::map<i64, std::vector<LoadSnapshot>> loads;       ///< by layer
     std::vector<RecordedBound> bounds;                    ///< of the latest evaluation that has any
     i64 bounds_step = 0;
+    std::string meaning;  ///< the latest evaluation in plain words; empty where none says so
     std::vector<RecordedAlarm> alarms;
     std::string status = "no end recorded";  ///< of the `end` record
     double seconds = 0;                      ///< of the `end` record; 0 without one

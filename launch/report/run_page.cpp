@@ -166,6 +166,7 @@ std::string run_page(const RunHistory& run, const Gnuplot& gnuplot) {
         fmt::format("{}  {}", version.empty() ? "Moesaic" : fmt::format("Moesaic {} ({})", version, commit),
                     run.folder));
     page.notes(run.notes);
+    if (!run.meaning.empty()) page.paragraph(run.meaning);
     add_tiles(page, run);
     std::string_view section;
     // What follows a section's figures.

@@ -30,7 +30,8 @@ RunHistory full_run() {
     for (const char* name :
          {"step.loss", "step.step_ms", "step.exchange_ms", "step.tokens_per_s", "step.grad_norm", "step.lr",
           "eval.heldout_loss", "eval.heldout_error", "eval.heldout_by_source.it's `x`", "eval.gap",
-          "eval.gap_low", "eval.gap_high", "bound.heldout", "bound.published"})
+          "eval.gap_low", "eval.gap_high", "eval.gaps.error.value", "eval.gaps.error.low",
+          "eval.gaps.error.high", "bound.heldout", "bound.published"})
         run.series[name] = {{1, 10, 20}, {3, 2, 1}};
     for (const i64 layer : {0, 1, 2}) {
         run.loads[layer] = {{1, {4, 0, 2, 2}}, {10, {2, 2, 2, 2}}, {20, {1, 3, 2, 2}}};

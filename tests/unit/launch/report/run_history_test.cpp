@@ -26,7 +26,7 @@ TEST(RunHistory, ReadsEveryFieldByItsName) {
         "\n"
         R"({"event":"experts","step":1,"layer":3,"load":[4,0],"router_entropy":0.5})"
         "\n"
-        R"({"event":"eval","step":1,"gap":0.25,"heldout_by_source":{"a.txt":5},"bounds":{"heldout":{"value":0.5,)"
+        R"({"event":"eval","step":1,"gap":0.25,"meaning":"all is well","gaps":{"error":{"value":0.5}},"heldout_by_source":{"a.txt":5},"bounds":{"heldout":{"value":0.5,)"
         R"("terms":{"empirical":0.4,"slack":0.1},"vacuous":false,"assumptions":[)"
         R"({"name":"fresh","status":"unknown"},{"name":"range","status":"holds"}]}}})"
         "\n"
@@ -48,6 +48,8 @@ TEST(RunHistory, ReadsEveryFieldByItsName) {
     EXPECT_THAT(run.at("bound.heldout").value, ElementsAre(0.5));
     EXPECT_EQ(run.alarms.at(0).message, "words");
     EXPECT_EQ(run.status, "done");
+    EXPECT_EQ(run.meaning, "all is well");
+    EXPECT_THAT(run.at("eval.gaps.error.value").value, ElementsAre(0.5));
 }
 
 TEST(RunHistory, SurvivesCutOffAndForeignLines) {
