@@ -42,17 +42,22 @@ std::string element_name(std::string key) {
     return key;
 }
 
-bool varies(const StudyTable& table, const std::string& column) {
-    const auto text = [&](const StudyRow& row) { return row.contains(column) ? row.at(column) : ""; };
-    return std::ranges::any_of(table.rows,
-                               [&](const StudyRow& row) { return text(row) != text(table.rows.front()); });
+/// Whether `key` takes several values at one value of the axis; what goes along with it does not.
+bool splits(const StudyTable& table, const std::string& axis, const std::string& key) {
+    const auto text = [](const StudyRow& row, const std::string& column) {
+        return row.contains(column) ? row.at(column) : "";
+    };
+    std::map<std::string, std::string> value_at;
+    return std::ranges::any_of(table.rows, [&](const StudyRow& row) {
+        return value_at.try_emplace(text(row, axis), text(row, key)).first->second != text(row, key);
+    });
 }
 
-/// "experts=4 top_k=2": where a group lies on all axes that vary but one.
+/// "experts=4 top_k=2": where a group lies on all axes that split one.
 std::string others_text(const StudyTable& table, const StudyRow& point, const std::string& axis) {
     std::vector<std::string> parts;
     for (const auto& [key, value] : point)
-        if (key != axis && varies(table, key)) parts.push_back(short_name(key) + "=" + value);
+        if (key != axis && splits(table, axis, key)) parts.push_back(short_name(key) + "=" + value);
     return fmt::format("{}", fmt::join(parts, " "));
 }
 

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 std::string small_study(const std::string& out) {
     return "name: small\nout: " + out +
            "\nbase: configs/tiny.yaml\nseeds: 2\njobs: 2\n"
-           "set: {train.steps: 4, train.eval_every: 4, train.checkpoint_every: 4, train.log_every: 1}\n"
+           "set: {train.steps: 6, train.eval_every: 6, train.checkpoint_every: 6, train.log_every: 1}\n"
            "zip: {model.moe.experts: [2, 4], ranks: [1, 2]}\n"
            "claims: [{name: loss, kind: difference, statement: fewer experts, of: heldout_loss, "
            "first: {model.moe.experts: 2}, second: {model.moe.experts: 4}, expect: less}]\n";
