@@ -6,6 +6,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "launch/prototypes.h"
 #include "layers/balance.h"
 #include "layers/capacity.h"
 #include "runtime/base/log.h"
@@ -66,6 +67,7 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       routing_probe_(runtime_),
       start_(Clock::now()) {
     if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
+    adopt_prototypes(runtime_, run_, options_.resume_from);
     begin();
     if (config_.metrics.record_routing != "none" && run.spec.experts > 0)
         training_.record_routing(config_.metrics.record_routing);
@@ -100,6 +102,7 @@ void Trainer::begin() {
     sink_options.name = config_.run.name;
     sink_options.resume = resume;
     sink_options.steps = config_.train.steps;
+    sink_options.row_name = run_.dataset->row_name();
     for (const std::string& name : config_.metrics.sinks) sinks_.add(make_sink(name, sink_options));
     log_file_.reset(std::fopen((options_.run_folder + "/log.rank0.txt").c_str(), "a"));
     if (log_file_) {  // what the console shows is kept, whether anybody watches or not
@@ -125,7 +128,7 @@ void Trainer::begin() {
     record.host = host_name();
     record.parameters = counts.total;
     record.active_parameters = counts.active;
-    record.balance = describe_balance(run_.spec);
+    if (run_.spec.kind != ModelKind::momlp) record.balance = describe_balance(run_.spec);
     if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
     sinks_.write(record);
 }
@@ -173,7 +176,7 @@ StepResult Trainer::step(i64 step) {
     const double lr = training_.update(step, result.grad_norm);
     runtime_.compute->synchronize();
     position_.step = step;
-    position_.tokens += config_.train.batch_sequences * config_.task.data.seq_len;
+    position_.tokens += config_.train.batch_sequences * run_.spec.seq_len;
     since_record_.seconds += seconds_since(start);
     since_record_.exchange_seconds += runtime_.mesh->exchange_seconds() - seconds_before;
     since_record_.exchange_bytes += ledger.of_rows().to_others() - bytes_before;
@@ -208,7 +211,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.loss_z = result.loss_z;
     record.grad_norm = result.grad_norm;
     record.lr = lr;
-    const auto tokens = static_cast<double>(config_.train.batch_sequences * config_.task.data.seq_len);
+    const auto tokens = static_cast<double>(config_.train.batch_sequences * run_.spec.seq_len);
     record.tokens_per_s = tokens / seconds;
     record.step_ms = slowest[0] * 1e3;
     record.exchange_ms = slowest[1] * 1e3;
@@ -244,6 +247,7 @@ void Trainer::evaluate(i64 step) {
     record.routing_changed = routing_probe_.finish();
     const std::optional<double> heldout_loss =
         heldout.loss.empty() ? std::nullopt : std::optional(heldout.mean_loss());
+    record_shifted(record);
     const AlarmVerdict verdict = watch_.after_evaluation(step, heldout_loss, record.routing_changed);
     if (runtime_.mesh->world().rank() != 0) return heed(verdict);
     record.train_probe_loss = probe.mean_loss();
@@ -251,6 +255,8 @@ void Trainer::evaluate(i64 step) {
     if (!heldout.loss.empty()) {
         record.heldout_loss = heldout.mean_loss();
         record.heldout_error = heldout.mean_error();
+        if (heldout.measure == SampleError::any_wrong)
+            record.heldout_target_error = heldout.mean_share_wrong();
         for (const DomainScore& score : scores_by_domain(*run_.dataset, heldout_, heldout))
             record.heldout_by_source[score.name] = score.loss;
         // A gap compares with training samples already seen; before that there is none to speak of.
@@ -265,11 +271,21 @@ void Trainer::evaluate(i64 step) {
     heed(verdict);
 }
 
+/// Collective over the world where the task has such samples.
+void Trainer::record_shifted(EvalRecord& record) {
+    const std::vector<i64> windows = shifted_windows(run_);
+    if (windows.empty()) return;
+    const ShardScores shifted = evaluate_windows(runtime_, run_, windows, true);
+    record.shifted_loss = shifted.mean_loss();
+    record.shifted_error = shifted.mean_error();
+    if (shifted.measure == SampleError::any_wrong) record.shifted_target_error = shifted.mean_share_wrong();
+}
+
 void Trainer::checkpoint(i64 step) {
     if (checkpoint_step_ == step) return;
     sinks_.flush();
     const CheckpointRecord record =
-        save_checkpoint(runtime_, options_.run_folder, position_, config_, run_.tokenizer->fingerprint());
+        save_checkpoint(runtime_, options_.run_folder, position_, config_, tokenizer_fingerprint(run_));
     checkpoint_step_ = step;
     sinks_.write(record);
 }

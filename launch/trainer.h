@@ -38,6 +38,7 @@ class Trainer {
     void record_step(i64 step, const StepResult& result, double lr);
     /// Collective over the world.
     void evaluate(i64 step);
+    void record_shifted(EvalRecord& record);
     /// Writes what was raised and cleared; the heaviest action of the step counts.
     void heed(const AlarmVerdict& verdict);
     int stop_by_alarm(i64 step);

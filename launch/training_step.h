@@ -9,7 +9,7 @@
 #include "launch/expert_rebalancer.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/task_data.h"
 
 namespace moesaic {
 
@@ -25,13 +25,13 @@ struct RouterMeans {
 
 /// What a step measured, the same numbers on every rank and, where nothing else is said, every layout.
 struct StepResult {
-    double loss = 0;      ///< cross-entropy, nats per unmasked target of the global batch
+    double loss = 0;      ///< the task's, per unmasked target of the global batch; of cross-entropy in nats
     double loss_aux = 0;  ///< balance loss without its coefficient, summed over layers
     double loss_z = 0;
     double loss_importance = 0, loss_load = 0;  ///< 0 where they have no coefficient
     double grad_norm = 0;
     i64 targets = 0;
-    std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets, nats
+    std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets
     std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
     std::vector<i64> dropped;           ///< [MoE layers] of those choices, for lack of capacity
     std::vector<RouterMeans> routers;   ///< [MoE layers]
@@ -40,14 +40,15 @@ struct StepResult {
     std::vector<double> rank_max_over_mean;
 };
 
-/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`.
+/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`. Of examples a
+/// sequence is one.
 using BatchSource = std::function<void(i64 step, i64 first, i64 count, WindowBuffer windows)>;
 
 class TrainingStep {
   public:
     TrainingStep(RankRuntime& runtime, const Config& config, BatchSource batches);
     /// Trains on the batches of the contract, which follow from run.seed.
-    TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset);
+    TrainingStep(RankRuntime& runtime, const Config& config, const TaskData& data);
 
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
     /// `step` (from 1).
@@ -65,8 +66,8 @@ class TrainingStep {
   private:
     [[nodiscard]] bool balances_globally() const;
     [[nodiscard]] Batch load_batch(i64 step, MicroBatches::Part part);
-    /// Collective over the world where task.data.document_mask is set: targets of the global batch that are
-    /// not masked.
+    /// Targets of the global batch that are not masked. Collective over the world where
+    /// task.data.document_mask is set: then alone their number depends on the samples.
     [[nodiscard]] i64 count_targets(i64 step);
     /// Collective over the world: forward passes alone, for exact sums over the whole batch (scope `global`).
     void look_ahead(i64 step, GlobalBatch& global);

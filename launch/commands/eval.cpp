@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
 #include "launch/evaluation.h"
 #include "launch/logits.h"
+#include "launch/prototypes.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -17,42 +19,57 @@ namespace moesaic {
 namespace {
 
 /// A line for each source or file, where there are several.
-void print_domains(const std::vector<DomainScore>& domains) {
+void print_domains(const std::vector<DomainScore>& domains, const std::string& unit) {
     if (domains.size() < 2) return;
     std::size_t width = 0;
     for (const DomainScore& domain : domains) width = std::max(width, domain.name.size());
     for (const DomainScore& domain : domains) {
-        std::printf("    %-*s  loss %.4f nats/token  error %.4f  (%lld sequences)\n", static_cast<int>(width),
-                    domain.name.c_str(), domain.loss, domain.error, static_cast<long long>(domain.sequences));
+        std::printf("    %-*s  loss %.4f %s  error %.4f  (%lld sequences)\n", static_cast<int>(width),
+                    domain.name.c_str(), domain.loss, unit.c_str(), domain.error,
+                    static_cast<long long>(domain.sequences));
     }
 }
 
-void print_scores(const EvalOptions& options, const std::string& checkpoint, i64 step,
-                  const ShardScores& heldout, const std::vector<DomainScore>& domains,
-                  const ShardScores& probe, double delta) {
-    const GapEstimate gap = estimate_gap(heldout, probe, delta);
-    if (options.json) {
-        JsonLine line;
-        line.field("checkpoint", checkpoint).field("step", step);
-        line.field("heldout_loss", heldout.mean_loss()).field("heldout_error", heldout.mean_error());
-        line.field("heldout_sequences", std::ssize(heldout.loss));
-        line.field("train_probe_loss", probe.mean_loss()).field("train_probe_error", probe.mean_error());
-        line.field("train_probe_sequences", std::ssize(probe.loss));
-        std::map<std::string, double> by_source;
-        for (const DomainScore& domain : domains) by_source[domain.name] = domain.loss;
-        line.field("heldout_by_source", by_source);
-        line.field("gap", gap.gap).field("gap_low", gap.low).field("gap_high", gap.high);
-        std::printf("%s\n", line.text().c_str());
-        return;
+/// What an evaluation found.
+struct Scores {
+    ShardScores heldout, probe;
+    std::optional<ShardScores> shifted;  // where the task has samples from another distribution
+    std::vector<DomainScore> domains;
+};
+
+void print_json(const std::string& checkpoint, i64 step, const Scores& scores, const GapEstimate& gap) {
+    const ShardScores &heldout = scores.heldout, &probe = scores.probe;
+    JsonLine line;
+    line.field("checkpoint", checkpoint).field("step", step);
+    line.field("heldout_loss", heldout.mean_loss()).field("heldout_error", heldout.mean_error());
+    line.field("heldout_sequences", std::ssize(heldout.loss));
+    line.field("train_probe_loss", probe.mean_loss()).field("train_probe_error", probe.mean_error());
+    line.field("train_probe_sequences", std::ssize(probe.loss));
+    if (scores.shifted) {
+        line.field("shifted_loss", scores.shifted->mean_loss());
+        line.field("shifted_error", scores.shifted->mean_error());
     }
+    std::map<std::string, double> by_source;
+    for (const DomainScore& domain : scores.domains) by_source[domain.name] = domain.loss;
+    line.field("heldout_by_source", by_source);
+    line.field("gap", gap.gap).field("gap_low", gap.low).field("gap_high", gap.high);
+    std::printf("%s\n", line.text().c_str());
+}
+
+void print_scores(const RunSetup& run, const std::string& checkpoint, i64 step, const Scores& scores,
+                  const GapEstimate& gap) {
+    const std::string unit = run.dataset->loss_unit();
+    const auto shard = [&](const char* name, const ShardScores& one) {
+        std::printf("  %-12s  loss %.4f %s  error %.4f  (%zu sequences)\n", name, one.mean_loss(),
+                    unit.c_str(), one.mean_error(), one.loss.size());
+    };
     std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(step));
-    std::printf("  held-out      loss %.4f nats/token  error %.4f  (%zu sequences)\n", heldout.mean_loss(),
-                heldout.mean_error(), heldout.loss.size());
-    print_domains(domains);
-    std::printf("  train probe   loss %.4f nats/token  error %.4f  (%zu sequences)\n", probe.mean_loss(),
-                probe.mean_error(), probe.loss.size());
-    std::printf("  gap           %.4f nats/token, %.0f %% interval [%.4f, %.4f]\n", gap.gap,
-                100 * (1 - delta), gap.low, gap.high);
+    shard("held-out", scores.heldout);
+    print_domains(scores.domains, unit);
+    if (scores.shifted) shard("shifted", *scores.shifted);
+    shard("train probe", scores.probe);
+    std::printf("  gap           %.4f %s, %.0f %% interval [%.4f, %.4f]\n", gap.gap, unit.c_str(),
+                100 * (1 - run.config.generalization.delta), gap.low, gap.high);
 }
 
 /// With --top-k the weights of the chosen experts sum to 1 if they did in training: `normalize: auto` means
@@ -86,13 +103,20 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
     RankRuntime runtime(run.config, run.spec, world, runtime_options);
     const TrainingPosition position = load_checkpoint(runtime, checkpoint, false);
+    adopt_prototypes(runtime, run, checkpoint);
     const std::vector<i64> windows = heldout_windows(run);
-    const ShardScores heldout = evaluate_windows(runtime, run, windows, true);
-    const ShardScores probe = evaluate_windows(runtime, run, probe_windows(run), false);
-    if (world.rank() == 0) {
-        print_scores(options, checkpoint, position.step, heldout,
-                     scores_by_domain(*run.dataset, windows, heldout), probe,
-                     run.config.generalization.delta);
+    Scores scores;
+    scores.heldout = evaluate_windows(runtime, run, windows, true);
+    scores.probe = evaluate_windows(runtime, run, probe_windows(run), false);
+    if (const std::vector<i64> shifted = shifted_windows(run); !shifted.empty())
+        scores.shifted = evaluate_windows(runtime, run, shifted, true);
+    if (world.rank() != 0) return 0;
+    scores.domains = scores_by_domain(*run.dataset, windows, scores.heldout);
+    const GapEstimate gap = estimate_gap(scores.heldout, scores.probe, run.config.generalization.delta);
+    if (options.json) {
+        print_json(checkpoint, position.step, scores, gap);
+    } else {
+        print_scores(run, checkpoint, position.step, scores, gap);
     }
     return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "runtime/config/load.h"
 #include "runtime/config/validate_router.h"
+#include "runtime/config/validate_task.h"
 
 namespace moesaic {
 
@@ -28,9 +29,8 @@ const std::vector<Limitation>& limitations() {
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},
         {"parallel.context", {"1"}},
-        {"task.kind", {"lm"}},
-        {"task.data.format", {"auto", "text", "jsonl", "bin", "megatron", "npy"}},
-        {"model.kind", {"transformer"}},
+        {"task.kind", {"lm", "classification", "regression", "sraven"}},
+        {"model.kind", {"transformer", "mlp", "momlp"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},
@@ -56,6 +56,7 @@ void check_limitations(LoadedConfig& loaded) {
 
 void check_attention(LoadedConfig& loaded) {
     const ModelConfig& model = loaded.config.model;
+    if (model.kind != "transformer") return;
     const bool uneven = !model.head_dim && model.width % model.heads != 0;
     if (uneven) {
         loaded.complain("model.heads",
@@ -256,6 +257,7 @@ std::string version_limits() {
 
 void validate(LoadedConfig& loaded, Purpose purpose) {
     check_limitations(loaded);
+    check_task(loaded);
     check_attention(loaded);
     check_experts(loaded, purpose);
     check_model_size(loaded);

@@ -137,10 +137,11 @@ void ConsoleSink::write(const RunRecord& record) {
     print(fmt::format("Moesaic {} ({})  {} (expert parallel {} x data parallel {})  {} on {}", record.version,
                       record.commit, ranks(record.world_size), record.expert_parallel, record.data_parallel,
                       record.device, record.host));
-    print(fmt::format("{}{} parameters, {} of them active per token  {} steps",
+    print(fmt::format("{}{} parameters, {} of them active per {}  {} steps",
                       options_.name.empty() ? "" : options_.name + ": ",
                       detail::compact_text(static_cast<double>(record.parameters)),
-                      detail::compact_text(static_cast<double>(record.active_parameters)), options_.steps));
+                      detail::compact_text(static_cast<double>(record.active_parameters)),
+                      options_.row_name == "tok" ? "token" : "example", options_.steps));
     if (!record.balance.empty()) print("balance: " + record.balance);
     if (!record.capacity.empty()) print("capacity: " + record.capacity);
 }
@@ -150,7 +151,8 @@ void ConsoleSink::write(const StepRecord& record) {
     line += fmt::format("  loss {:>6.3f}", record.loss);
     add(line, "  held-out {:>6.3f}", evaluation_.heldout_loss);
     add(line, "  gap {:>6.3f}", evaluation_.gap);
-    if (record.tokens_per_s) line += fmt::format("  {:>5} tok/s", detail::compact_text(*record.tokens_per_s));
+    if (record.tokens_per_s)
+        line += fmt::format("  {:>5} {}/s", detail::compact_text(*record.tokens_per_s), options_.row_name);
     add(line, "  exchange {:>2.0f}%", share(record.exchange_ms, record.step_ms, 100));
     add(line, "  load {:.2f}x", record.load_max_over_mean);
     add(line, "  dropped {:.1f}%", share(record.dropped_fraction, {}, 100));
@@ -182,6 +184,8 @@ void ConsoleSink::write(const EvalRecord& record) {
     add(line, " (error {:.3f})", record.heldout_error);
     add(line, "  train probe {:>6.3f}", record.train_probe_loss);
     add(line, " (error {:.3f})", record.train_probe_error);
+    add(line, "  shifted {:>6.3f}", record.shifted_loss);
+    add(line, " (error {:.3f})", record.shifted_error);
     add(line, "  gap {:>6.3f}", record.gap);
     if (record.gap_low && record.gap_high)
         line += fmt::format(" [{:.3f}, {:.3f}]", *record.gap_low, *record.gap_high);

@@ -151,6 +151,11 @@ struct EvalRecord {
     std::map<std::string, double> heldout_by_source;  ///< by source of a blend, or by file
     std::map<std::string, BoundResult> bounds;
     std::vector<RoutingChange> routing_changed;  ///< by layer; empty at the first evaluation
+    /// Of held-out samples from another distribution than the training samples': combinations never trained
+    /// on.
+    std::optional<double> shifted_loss, shifted_error;
+    /// Share of single targets that are wrong, where a sample's error counts all of its targets together.
+    std::optional<double> heldout_target_error, shifted_target_error;
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -165,6 +170,10 @@ struct EvalRecord {
         visit("heldout_by_source", heldout_by_source);
         visit("bounds", bounds);
         visit("routing_changed", routing_changed);
+        visit("shifted_loss", shifted_loss);
+        visit("shifted_error", shifted_error);
+        visit("heldout_target_error", heldout_target_error);
+        visit("shifted_target_error", shifted_target_error);
     }
 };
 

@@ -40,6 +40,7 @@ struct SinkOptions {
     bool resume = false;              ///< append to the files that are there
     i64 steps = 0;                    ///< of the whole run
     std::FILE* console = stdout;      ///< where the console sink writes
+    std::string row_name = "tok";     ///< what a second's work is counted in
     std::function<double()> seconds;  ///< a clock; empty takes the system's
 };
 
