@@ -174,6 +174,7 @@ void MoELayer::receive_again(StepContext& context, const LayerInput& in, std::si
                              Saved& saved) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
     Round& current = saved.rounds.back();
+    current = {};  // its memory is for the next
     current.rows = exchange_.finish_arrival(context, saved.plan, round,
                                             exchange_.start_dispatch(context, saved.plan, round, in.x));
     experts_.recompute(context, current.rows.by_expert(chunk.received()), chunk.rows_per_expert,

@@ -140,7 +140,8 @@ TEST_F(TrainingInvariance, ExchangesTrainToTheSameBits) {
 /// Half the bytes between ranks, and nearly the course of an fp32 run.
 TEST_F(TrainingInvariance, Bf16OnTheWireOfASinglePrecisionRun) {
     const auto run_with = [&](const std::string& wire, i64& bytes) {
-        TrainingRun run = training_run(DType::f32, {"parallel.wire=" + wire, "model.moe.top_k=8"});
+        TrainingRun run = training_run(
+            DType::f32, {"parallel.exchange=flat", "parallel.wire=" + wire, "model.moe.top_k=8"});
         run.after = [&bytes](RankRuntime& runtime) {
             if (runtime.mesh->world().rank() == 0)
                 bytes = runtime.mesh->world().ledger().of_rows().to_others();
