@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <fstream>
@@ -223,7 +224,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.memory_bytes = static_cast<i64>(slowest[2]);
     record.load_max_over_mean = watch_.worst_max_over_mean();
     if (runtime_.mesh->expert_parallel() > 1)
-        record.rank_load_max_over_mean = watch_.worst_rank_max_over_mean();
+        record.rank_load_max_over_mean = std::ranges::max(result.rank_max_over_mean);
     sinks_.write(record);
     for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);
     sinks_.write(watch_.health(false));

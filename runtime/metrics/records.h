@@ -97,7 +97,6 @@ struct ExpertsRecord {
     std::optional<double> first_weight_mean;         ///< over tokens, of the first choice's weight
     std::optional<double> dropped_fraction;          ///< of the choices
     std::optional<double> bias_span;                 ///< largest minus smallest selection bias
-    std::optional<double> rank_max_over_mean;        ///< of the load of expert-parallel ranks
     std::vector<std::string> alarms;                 ///< kinds that are raised for this layer now
 
     template <class Visitor>
@@ -116,7 +115,6 @@ struct ExpertsRecord {
         visit("first_weight_mean", first_weight_mean);
         visit("dropped_fraction", dropped_fraction);
         visit("bias_span", bias_span);
-        visit("rank_max_over_mean", rank_max_over_mean);
         visit("alarms", alarms);
     }
 };

@@ -139,15 +139,6 @@ TEST(MemoryEstimate, HoldsForExchangesByNodes) {
     expect_foretold({"parallel.wire=bf16"}, {{2, 2}, {4, 4}});
 }
 
-/// Experts move in memory that is there: after each of the first two steps of a hot expert's run.
-TEST(MemoryEstimate, HoldsWhileExpertsMove) {
-    for (const char* precision : {"train.precision=fp32", "train.precision=bf16"}) {
-        expect_foretold({precision, "parallel.placement=load_aware", "parallel.placement.every=1",
-                         "model.moe.router=uniform", "model.moe.router.traffic=zipf:1.0"},
-                        {{2, 2}, {4, 2}, {4, 4}});
-    }
-}
-
 /// A model that no machine of tests could hold costs the dry run nothing.
 TEST(MemoryEstimate, TakesNoMemoryItself) {
     RunSetup run =

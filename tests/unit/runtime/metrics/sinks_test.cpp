@@ -80,7 +80,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
     EXPECT_THAT(names_in(json_of(ExpertsRecord())),
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
                             "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
-                            "dropped_fraction", "bias_span", "rank_max_over_mean", "alarms"));
+                            "dropped_fraction", "bias_span", "alarms"));
     EXPECT_THAT(
         names_in(json_of(EvalRecord())),
         ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
