@@ -1,12 +1,13 @@
 #include "launch/evaluation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <numeric>
 
 #include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
+#include "runtime/metrics/paired_change.h"
 
 namespace moesaic {
 
@@ -36,17 +37,7 @@ double variance_of_mean(const std::vector<double>& values, const std::vector<dou
     return squares / (count - 1) / count * scale * scale;
 }
 
-constexpr i64 kScores = 3;  // of a sequence: loss, error, weight
-
-/// z with P(|N(0,1)| > z) = delta, by bisection on the complementary error function.
-double two_sided_quantile(double delta) {
-    double low = 0, high = 40;
-    for (int i = 0; i < 200; ++i) {
-        const double middle = 0.5 * (low + high);
-        (std::erfc(middle / std::numbers::sqrt2) > delta ? low : high) = middle;
-    }
-    return 0.5 * (low + high);
-}
+constexpr i64 kScores = 3 + static_cast<i64>(kUnitLosses);  // of a sequence: error, weight, UnitScores
 
 }  // namespace
 
@@ -80,9 +71,13 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
             const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
             const auto targets = static_cast<double>(windows.targets(s));
             if (targets == 0) continue;  // every token of the window is a document
-            scores[0] = std::accumulate(losses, losses + seq_len, 0.0) / targets;
-            scores[1] = static_cast<double>(wrong) / targets;
-            scores[2] = targets / static_cast<double>(seq_len);
+            const double* const margins = result.token_margin.as<double>() + s * seq_len;
+            const auto length = static_cast<std::size_t>(seq_len);
+            const UnitScores unit = score_unit({losses, length}, {margins, length}, shard.scales);
+            scores[0] = static_cast<double>(wrong) / targets;
+            scores[1] = targets / static_cast<double>(seq_len);
+            scores[2] = unit.targets;
+            std::copy(unit.losses.begin(), unit.losses.end(), scores + 3);
         }
     }
     std::vector<double> all(mine.size() * static_cast<std::size_t>(world.size()));
@@ -95,13 +90,21 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
         for (int rank = 0; rank < world.size(); ++rank) {
             const double* part = all.data() + rank * record + i * micro_sequences * kScores;
             for (i64 s = 0; s < batches.part(i, rank).count; ++s, part += kScores) {
-                scores.loss.push_back(part[0]);
-                scores.error.push_back(part[1]);
-                scores.weight.push_back(part[2]);
+                scores.error.push_back(part[0]);
+                scores.weight.push_back(part[1]);
+                UnitScores& unit = scores.units.emplace_back();
+                unit.targets = part[2];
+                std::copy_n(part + 3, kUnitLosses, unit.losses.begin());
+                scores.loss.push_back(unit.of(UnitLoss::raw));
             }
         }
     }
     return scores;
+}
+
+LossScales loss_scales(const GeneralizationConfig& config, i64 answers) {
+    const auto count = static_cast<double>(std::max<i64>(answers, 2));
+    return {count, config.smoothing, config.margin, config.clip.value_or(2 * std::log(count))};
 }
 
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
@@ -117,7 +120,8 @@ ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const st
     };
     return evaluate_shard(runtime, source,
                           {static_cast<i64>(windows.size()), dataset.seq_len(),
-                           run.config.train.micro_sequences, run.config.task.data.document_mask, observer});
+                           run.config.train.micro_sequences, run.config.task.data.document_mask, observer,
+                           loss_scales(run.config.generalization, run.spec.vocabulary)});
 }
 
 std::vector<DomainScore> scores_by_domain(const Dataset& dataset, const std::vector<i64>& windows,

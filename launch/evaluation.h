@@ -6,6 +6,7 @@
 
 #include "launch/rank_runtime.h"
 #include "launch/run_setup.h"
+#include "runtime/metrics/unit_losses.h"
 
 namespace moesaic {
 
@@ -14,6 +15,7 @@ struct ShardScores {
     std::vector<double> loss;                ///< mean over a sequence's targets, nats
     std::vector<double> error;               ///< share of targets that are not the likeliest token
     std::vector<double> weight;              ///< share of a sequence's targets that are not masked
+    std::vector<UnitScores> units;           ///< every loss of the sequence; loss and error are among them
     [[nodiscard]] double mean_loss() const;  ///< over all targets
     [[nodiscard]] double mean_error() const;
 };
@@ -26,7 +28,11 @@ struct ShardOptions {
     i64 micro_sequences = 1;  ///< at a time per rank
     bool document_mask = false;
     RoutingObserver* observer = nullptr;  ///< of every micro-batch, see StepContext
+    LossScales scales = {};
 };
+
+/// generalization.smoothing, margin and clip for a model with so many answers to choose among.
+[[nodiscard]] LossScales loss_scales(const GeneralizationConfig& config, i64 answers);
 
 /// Collective over the world. Evaluates all sequences of a shard in evaluation mode.
 [[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source,

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "launch/checkpointer.h"
-#include "launch/evaluation.h"
+#include "launch/generalization.h"
 #include "launch/routing_probe.h"
 #include "launch/run_setup.h"
 #include "launch/run_watch.h"
@@ -53,7 +53,7 @@ class Trainer {
     TrainingStep training_;
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_file_{nullptr, &std::fclose};
     SinkGroup sinks_;  // empty but on rank 0; writes to log_file_
-    std::vector<i64> probe_, heldout_;
+    Generalization generalization_;
     RunWatch watch_;
     RoutingProbe routing_probe_;
     AlarmAction action_ = AlarmAction::none;  // of the current step's alarms
@@ -65,6 +65,7 @@ class Trainer {
         double seconds = 0, exchange_seconds = 0;
         i64 exchange_bytes = 0, steps = 0;
     } since_record_;  // sums over the steps since the last record
+    double evaluation_seconds_ = 0;
     i64 checkpoint_step_ = -1;
 };
 

@@ -74,6 +74,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
     saved.head.target = batch.targets;
     result.token_loss = head_->forward(context, {saved.normed, saved.batch.seq_len}, saved.head);
     result.token_wrong = std::move(saved.head.wrong);
+    result.token_margin = std::move(saved.head.margin);
     context.compute.synchronize();  // the routers' totals
     result.routers = router_statistics(saved);
     if (!keep) saved = {};

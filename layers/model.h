@@ -51,8 +51,9 @@ struct RouterStatistics {
 };
 
 struct ForwardResult {
-    Tensor token_loss;   ///< f64 [T] in nats, 0 where masked
-    Tensor token_wrong;  ///< i32 [T] 1 where another token is likelier; phase evaluate only, else empty
+    Tensor token_loss;    ///< f64 [T] in nats, 0 where masked
+    Tensor token_wrong;   ///< i32 [T] 1 where another token is likelier; phase evaluate only, else empty
+    Tensor token_margin;  ///< f64 [T] of the target's logit over the largest other; infinity where masked
     std::vector<RouterStatistics> routers;  ///< one per layer with experts
 };
 

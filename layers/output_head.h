@@ -16,6 +16,7 @@ class OutputHead {
         Tensor log_sum_exp;      // f64 [T]
         ConstTensorView target;  // i32 [T], set before the forward; -1: masked
         Tensor wrong;            // i32 [T] as CrossEntropy says; phase evaluate only
+        Tensor margin;           // f64 [T] as CrossEntropy says
         double scale = 1;        // d loss / d token loss, set before the backward
     };
 

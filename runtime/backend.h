@@ -156,12 +156,12 @@ struct ActivationGrad {
 };
 
 /// loss f64 [T] = logsumexp(logits[t]) - logits[t, target[t]], 0 where target is -1. logits real [T,V],
-/// target i32 [T]; log_sum_exp f64 [T] is kept for the backward.
+/// target i32 [T]; log_sum_exp f64 [T] is kept for the backward. wrong i32 [T] or empty: 1 where some logit is
+/// not at most the target's, 0 where masked. margin f64 [T] or empty: the target's logit minus the largest
+/// other, infinity where masked.
 struct CrossEntropy {
     ConstTensorView logits, target;
-    TensorView loss, log_sum_exp;
-    TensorView wrong =
-        {};  ///< i32 [T] or empty: 1 where some logit is not at most the target's, 0 where masked
+    TensorView loss, log_sum_exp, wrong = {}, margin = {};
 };
 /// d_logits = scale * (softmax(logits) - one_hot(target)), 0 where target is -1; may be the logits' own
 /// memory.

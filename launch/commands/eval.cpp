@@ -5,7 +5,7 @@
 
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
-#include "launch/evaluation.h"
+#include "launch/generalization.h"
 #include "launch/logits.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
@@ -27,32 +27,40 @@ void print_domains(const std::vector<DomainScore>& domains) {
     }
 }
 
-void print_scores(const EvalOptions& options, const std::string& checkpoint, i64 step,
-                  const ShardScores& heldout, const std::vector<DomainScore>& domains,
-                  const ShardScores& probe, double delta) {
-    const GapEstimate gap = estimate_gap(heldout, probe, delta);
-    if (options.json) {
-        JsonLine line;
-        line.field("checkpoint", checkpoint).field("step", step);
-        line.field("heldout_loss", heldout.mean_loss()).field("heldout_error", heldout.mean_error());
-        line.field("heldout_sequences", std::ssize(heldout.loss));
-        line.field("train_probe_loss", probe.mean_loss()).field("train_probe_error", probe.mean_error());
-        line.field("train_probe_sequences", std::ssize(probe.loss));
-        std::map<std::string, double> by_source;
-        for (const DomainScore& domain : domains) by_source[domain.name] = domain.loss;
-        line.field("heldout_by_source", by_source);
-        line.field("gap", gap.gap).field("gap_low", gap.low).field("gap_high", gap.high);
-        std::printf("%s\n", line.text().c_str());
-        return;
-    }
-    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(step));
-    std::printf("  held-out      loss %.4f nats/token  error %.4f  (%zu sequences)\n", heldout.mean_loss(),
-                heldout.mean_error(), heldout.loss.size());
+void print_json(const std::string& checkpoint, const EvalRecord& record, const EvaluationShards& shards) {
+    JsonLine line;
+    line.field("checkpoint", checkpoint);
+    line.fields_of(record);
+    line.field("heldout_sequences", std::ssize(shards.heldout));
+    line.field("train_probe_sequences", std::ssize(shards.seen));
+    std::printf("%s\n", line.text().c_str());
+}
+
+void print_loss(const char* name, std::optional<double> loss, std::optional<double> error, i64 sequences) {
+    if (!loss || !error) return;
+    std::printf("  %-13s loss %.4f nats/token  error %.4f  (%lld sequences)\n", name, *loss, *error,
+                static_cast<long long>(sequences));
+}
+
+void print_record(const std::string& checkpoint, const EvalRecord& record, const EvaluationShards& shards,
+                  const std::vector<DomainScore>& domains, double delta) {
+    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(record.step));
+    print_loss("held-out", record.heldout_loss, record.heldout_error, std::ssize(shards.heldout));
     print_domains(domains);
-    std::printf("  train probe   loss %.4f nats/token  error %.4f  (%zu sequences)\n", probe.mean_loss(),
-                probe.mean_error(), probe.loss.size());
-    std::printf("  gap           %.4f nats/token, %.0f %% interval [%.4f, %.4f]\n", gap.gap,
-                100 * (1 - delta), gap.low, gap.high);
+    print_loss("train probe", record.train_probe_loss, record.train_probe_error, std::ssize(shards.seen));
+    print_loss("train unseen", record.train_unseen_loss, record.train_unseen_error,
+               std::ssize(shards.unseen));
+    if (record.gap)
+        std::printf("  gap           %.4f nats/token, %.0f %% interval [%.4f, %.4f]\n", *record.gap,
+                    100 * (1 - delta), *record.gap_low, *record.gap_high);
+    for (const auto& [name, gap] : record.gaps)
+        std::printf("  gap of %-13s %.4f, at all evaluations at once [%.4f, %.4f]\n", name.c_str(), gap.value,
+                    gap.low, gap.high);
+    for (const auto& [name, bound] : record.bounds)
+        std::printf("  bound %-26s %10.4g%s\n", name.c_str(), bound.value, bound.vacuous ? "  vacuous" : "");
+    if (!record.prequential_off.empty())
+        std::printf("  no certificate from fresh data: %s\n", record.prequential_off.c_str());
+    std::printf("  %s\n", record.meaning.c_str());
 }
 
 /// With --top-k the weights of the chosen experts sum to 1 if they did in training: `normalize: auto` means
@@ -86,14 +94,18 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
     RankRuntime runtime(run.config, run.spec, world, runtime_options);
     const TrainingPosition position = load_checkpoint(runtime, checkpoint, false);
-    const std::vector<i64> windows = heldout_windows(run);
-    const ShardScores heldout = evaluate_windows(runtime, run, windows, true);
-    const ShardScores probe = evaluate_windows(runtime, run, probe_windows(run), false);
-    if (world.rank() == 0) {
-        print_scores(options, checkpoint, position.step, heldout,
-                     scores_by_domain(*run.dataset, windows, heldout), probe,
+    Generalization generalization(runtime, run);
+    generalization.begin(position, position.observers.empty());
+    EvalRecord record = generalization.evaluate_again(position.step);
+    // The fresh data were met with the trained number of active experts.
+    if (options.top_k)
+        std::erase_if(record.bounds, [](const auto& one) { return one.first.starts_with("prequential"); });
+    if (world.rank() != 0) return 0;
+    if (options.json)
+        print_json(checkpoint, record, generalization.shards());
+    else
+        print_record(checkpoint, record, generalization.shards(), generalization.domains(),
                      run.config.generalization.delta);
-    }
     return 0;
 }
 

@@ -80,6 +80,9 @@ class Dataset {
     /// sequence comes from; each source visits its windows once an epoch, in an order of its own for every
     /// epoch.
     [[nodiscard]] i64 training_sequence(u64 seed, i64 number) const;
+    /// How many sequences the stream begins with that all belong to the first epoch of their source: no two
+    /// have the same window.
+    [[nodiscard]] i64 first_epoch_sequences(u64 seed) const;
 
     /// Writes one window, numbered in file order, to `out`.
     void training_window(i64 index, WindowBuffer out) const { copy_window(training_, index, out); }
