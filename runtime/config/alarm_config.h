@@ -69,7 +69,7 @@ struct AlarmsConfig {
     AlarmConfig bias_saturation{&kBiasSaturationKeys, 1, 50};
     AlarmConfig loss_spike{&kLossSpikeKeys, 1.5, 50};
     AlarmConfig heldout_rise{&kHeldoutRiseKeys, 1.1};
-    AlarmConfig leak{&kLeakKeys, 0.1};
+    AlarmConfig leak{&kLeakKeys, 0.03};
     AlarmConfig overfitting_onset{&kOverfittingOnsetKeys, 0.02, 4};
     AlarmConfig bound_violated{&kBoundViolatedKeys, 0};
     bool operator==(const AlarmsConfig&) const = default;

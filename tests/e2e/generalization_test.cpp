@@ -1,4 +1,5 @@
 // What a run says of data it has not met: certificates, shards and the alarms of the gap, as users get them.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -123,8 +124,9 @@ std::vector<Json> run_planted(const Planted& planted) {
         {"task.data.path=" + path, "task.data.seq_len=16", fmt::format("task.data.validation={}", share),
          fmt::format("train.steps={}", planted.steps), fmt::format("train.eval_every={}", planted.steps / 8),
          "train.batch_sequences=16", "train.micro_sequences=8", "train.checkpoint_every=1000",
-         "train.log_every=50", "optimizer.lr=0.01", "generalization.probe_sequences=128",
-         "metrics.alarms.heldout_rise=off", "metrics.alarms.changed_expert=off"});
+         "train.log_every=50", "optimizer.lr=0.02", "optimizer.schedule.kind=constant", "model.layers=1",
+         "generalization.probe_sequences=128", "metrics.alarms.heldout_rise=off",
+         "metrics.alarms.changed_expert=off"});
 }
 std::vector<std::string> alarms_of(const std::vector<Json>& records) {
     std::vector<std::string> kinds;

@@ -33,7 +33,7 @@ UnitScores unit_of(const Philox& random, u64 number, i64 targets, double p) {
 double mean_bits(double p) {
     const LossScales scales = options_of(false).scales;
     double sum = 0;
-    constexpr int kPoints = 4000;
+    constexpr int kPoints = 500;
     for (int i = 0; i < kPoints; ++i) {
         const double u = (i + 0.5) / kPoints;
         const std::vector<double> loss{u < p ? 2 + u : u / 2};
