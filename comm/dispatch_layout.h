@@ -8,8 +8,8 @@
 
 namespace moesaic {
 
-/// The counts that every rank of the expert group knows alike. Experts of rank r are
-/// [r * local_experts, (r + 1) * local_experts).
+/// The counts that every rank of the expert group knows alike. Experts are named by their positions: those of
+/// rank r are [r * local_experts, (r + 1) * local_experts).
 struct LoadTable {
     std::span<const i64> load;  ///< [W,E] rows that rank w sends to expert e
     i64 ranks = 1, local_experts = 1;

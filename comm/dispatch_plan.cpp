@@ -14,7 +14,7 @@ namespace {
 /// What the one host synchronisation brings: this rank's choices in send order, and everybody's counts.
 struct HostView {
     std::vector<i32> order;  ///< [T*K] choice (t*K + k) of each slot; the first `slots` are meant
-    std::vector<i64> load;   ///< [W,E]
+    std::vector<i64> load;   ///< [W,E] by expert, then by position
 };
 
 i64 sum(const std::vector<i64>& counts) {
@@ -31,8 +31,31 @@ void assume_even_routing(i64 choices, i64 most_rows, i64 ranks, HostView& host) 
     }
 }
 
-/// Collective over mesh.experts(). Sorts the choices by expert and all-gathers the counts: experts of a rank
-/// are consecutive, so a stable sort by expert is the order destination, local expert, token.
+/// From the order of experts to that of their positions: the only place where rows meet the placement. Within
+/// an expert nothing moves, so that it sees its rows in the same order wherever it lies.
+void order_by_position(const ExpertPlacement& placement, i64 rank, HostView& host) {
+    const auto experts = std::ssize(placement.expert_at);
+    if (std::ranges::is_sorted(placement.expert_at)) return;
+    const HostView by_expert = host;
+    const auto row_of = [&](const std::vector<i64>& load, i64 source) {
+        return load.begin() + source * experts;
+    };
+    const auto own = row_of(by_expert.load, rank);
+    std::vector<i64> first(static_cast<std::size_t>(experts));
+    std::exclusive_scan(own, own + experts, first.begin(), i64{0});
+    auto slot = host.order.begin();
+    for (const i32 expert : placement.expert_at) {
+        const auto begin = by_expert.order.begin() + first[static_cast<std::size_t>(expert)];
+        slot = std::copy(begin, begin + own[expert], slot);
+    }
+    for (i64 source = 0; source < std::ssize(host.load) / experts; ++source) {
+        std::ranges::transform(placement.expert_at, host.load.begin() + source * experts,
+                               [&](i32 expert) { return row_of(by_expert.load, source)[expert]; });
+    }
+}
+
+/// Collective over mesh.experts(). Sorts the choices by position and all-gathers the counts: positions of a
+/// rank are consecutive, so this is the order destination, local expert, token.
 HostView sort_and_gather(StepContext& context, const Routing& routing, int layer) {
     Backend& backend = context.backend;
     const Communicator& group = context.mesh.experts();
@@ -58,6 +81,7 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     context.compute.synchronize();
     if (!context.backend.computes())
         assume_even_routing(routing.slots(), routing.most_rows, group.size(), host);
+    order_by_position(context.mesh.placement(layer), group.rank(), host);
     return host;
 }
 

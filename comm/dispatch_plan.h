@@ -46,7 +46,7 @@ struct DispatchPlan {
     i64 dropped = 0;           ///< choices of -1 on this rank
     Tensor slot_of_choice;     ///< i32 [T,K]; -1: dropped
     Tensor address_of_choice;  ///< i32 [T,K] as DispatchChunk::address_of_send, of the only round
-    std::vector<i64> load;     ///< [W,E] rows that rank w of the expert group sends to expert e
+    std::vector<i64> load;     ///< [W,E] rows that rank w sends to the expert at position p (Mesh::placement)
     std::vector<DispatchChunk> chunks;  ///< at least one
     std::vector<i32> choice_of_slot;    ///< [S] t*K + k
     NodePlan nodes;
@@ -57,7 +57,8 @@ struct DispatchPlan {
 [[nodiscard]] i64 receive_capacity(i64 tokens, i64 choices, double receive_budget);
 
 /// Collective over mesh.experts(): all-gathers the counts per expert (the only host synchronisation of a
-/// layer). `layer` names the collective; `capacity_rows` bounds what a rank receives in one round.
+/// layer). `layer` names the collective and says whose placement counts; `capacity_rows` bounds what a rank
+/// receives in one round.
 [[nodiscard]] DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows,
                                      int layer, const WireOrder& order = {});
 

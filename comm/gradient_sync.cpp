@@ -21,15 +21,14 @@ LogicalTensor logical_tensor(const Parameter& parameter) {
     return {hash_name(parameter.name), parameter.shape.elements()};
 }
 
-/// The experts' tensors of all ranks of the group: experts of a rank are consecutive, all of one shape.
+/// The experts' tensors of all ranks of the group, all of one shape.
 std::vector<LogicalTensor> expert_tensors(const Mesh& mesh, const ParameterStore& store) {
     std::vector<LogicalTensor> tensors;
     for (const Parameter& parameter : store.parameters()) {
         if (parameter.placement != Placement::expert) continue;
         for (int owner = 0; owner < mesh.expert_parallel(); ++owner) {
-            const i64 shift = i64{owner - mesh.experts().rank()} * mesh.local_experts();
-            tensors.push_back(
-                {hash_name(parameter.name_for_expert(parameter.expert + shift)), parameter.shape.elements()});
+            tensors.push_back({hash_name(parameter.name_for_expert(mesh.counterpart(parameter, owner))),
+                               parameter.shape.elements()});
         }
     }
     return tensors;
@@ -54,9 +53,9 @@ Communicator& GradientSync::group_of(const StepContext& context, Placement place
     return placement == Placement::expert ? context.mesh.replicas() : context.mesh.world();
 }
 
-void GradientSync::order_for_norm(StepContext& context) {
+void GradientSync::order_for_norm(const StepContext& context) {
     std::vector<LogicalTensor> tensors = expert_tensors(context.mesh, store_);
-    for (const Parameter& parameter : store_.parameters()) {
+    for (const Parameter& parameter : std::as_const(store_).parameters()) {
         if (parameter.placement == Placement::replicated) tensors.push_back(logical_tensor(parameter));
     }
     std::ranges::sort(tensors, {}, &LogicalTensor::hash);
@@ -68,7 +67,8 @@ void GradientSync::order_for_norm(StepContext& context) {
         offsets.push_back(blocks);
         blocks += tensors[i].blocks();
     }
-    for (const Parameter& parameter : store_.parameters()) {
+    norm_offset_.clear();
+    for (const Parameter& parameter : std::as_const(store_).parameters()) {
         const auto found =
             std::ranges::lower_bound(tensors, hash_name(parameter.name), {}, &LogicalTensor::hash);
         norm_offset_.push_back(offsets[static_cast<std::size_t>(found - tensors.begin())]);

@@ -40,6 +40,9 @@ class GradientSync {
     /// its parameters.
     void gather_gradients(StepContext& context);
 
+    /// After experts were given other names: where their blocks stand in the norm.
+    void experts_moved(const StepContext& context) { order_for_norm(context); }
+
     /// In backward order, replicated ones first.
     [[nodiscard]] std::span<const GradientBucket> buckets() const { return buckets_; }
     /// What this rank owns of an arena, one range per bucket; pieces_in() names the logical tensors.
@@ -48,7 +51,7 @@ class GradientSync {
     [[nodiscard]] static Communicator& group_of(const StepContext& context, Placement placement);
 
   private:
-    void order_for_norm(StepContext& context);
+    void order_for_norm(const StepContext& context);
 
     ParameterStore& store_;
     PlantedDefects defects_;

@@ -86,7 +86,7 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts)
     : Mesh(world, shape, experts, nodes_of_world(world, shape.ranks_per_node)) {}
 
 Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts, const std::vector<int>& node_of_rank)
-    : world_(world), shape_(shape), total_experts_(experts) {
+    : world_(world), shape_(shape), total_experts_(experts), contiguous_(contiguous_placement(experts)) {
     check_mesh_shape(shape, experts, world.size());
     const int replica_index = world.rank() / shape.expert, expert_rank = world.rank() % shape.expert;
     experts_ = world.split(replica_index, expert_rank, "experts");
@@ -150,9 +150,30 @@ i64 Mesh::shared_bytes() const {
     return sum;
 }
 
-int Mesh::expert_owner(int expert) const {
+const ExpertPlacement& Mesh::placement(int layer) const {
+    const auto found = placements_.find(layer);
+    return found == placements_.end() ? contiguous_ : found->second;
+}
+
+void Mesh::place_experts(int layer, ExpertPlacement placement) {
+    MOESAIC_ASSERT(std::ssize(placement.expert_at) == total_experts_, "places of {} experts for {}",
+                   placement.expert_at.size(), total_experts_);
+    placements_[layer] = std::move(placement);
+}
+
+std::span<const i32> Mesh::experts_of(int layer, int rank) const {
+    const auto each = static_cast<std::size_t>(local_experts());
+    return std::span(placement(layer).expert_at).subspan(static_cast<std::size_t>(rank) * each, each);
+}
+
+i32 Mesh::counterpart(const Parameter& parameter, int rank) const {
+    const i32 position = placement(parameter.layer).position_of[static_cast<std::size_t>(parameter.expert)];
+    return experts_of(parameter.layer, rank)[static_cast<std::size_t>(position % local_experts())];
+}
+
+int Mesh::expert_owner(int layer, int expert) const {
     MOESAIC_ASSERT(expert >= 0 && expert < total_experts_, "expert {} of {}", expert, total_experts_);
-    return expert / local_experts();
+    return placement(layer).position_of[static_cast<std::size_t>(expert)] / local_experts();
 }
 
 }  // namespace moesaic

@@ -1,6 +1,7 @@
 #include "comm/sharded_optimizer.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace moesaic {
 
@@ -94,28 +95,31 @@ void ShardedOptimizer::step(StepContext& context, double lr, double clip_factor,
     store_.pack(context.compute);
 }
 
-Tensor ShardedOptimizer::gather_state(StepContext& context, const Shard& shard, const Tensor& state) {
+void ShardedOptimizer::gather_state(StepContext& context, const Shard& shard, const Tensor& state,
+                                    TensorView all, Label label) {
     const GradientBucket& bucket = shard.bucket;
     Communicator& group = GradientSync::group_of(context, bucket.placement);
-    Tensor all = context.backend.allocate({bucket.range.size()}, store_.real());
     const i64 offset = shard.held.begin - bucket.range.begin;
-    const TensorView mine = all.view().flat(offset, shard.held.size());
+    const TensorView mine = all.flat(offset, shard.held.size());
     context.backend.copy(context.compute, state.view().flat(shard.state_begin, shard.held.size()), mine);
     if (zero_ == 1 && group.size() > 1) {
         context.exchange.wait(context.compute.record());
-        group.all_gather_rows(context.exchange, mine, all, bucket.rows, {"optimizer state"});
+        group.all_gather_rows(context.exchange, mine, all, bucket.rows, label);
         context.compute.wait(context.exchange.record());
     }
-    return all;
 }
 
 void ShardedOptimizer::visit_state(StepContext& context, const StateVisitor& visitor) {
     for (const Shard& shard : shards_) {
         const GradientBucket& bucket = shard.bucket;
-        const Tensor first = gather_state(context, shard, first_);
-        const Tensor second = gather_state(context, shard, second_);
+        const auto gathered = [&](const Tensor& state) {
+            Tensor all = context.backend.allocate({bucket.range.size()}, store_.real());
+            gather_state(context, shard, state, all, {"optimizer state"});
+            return all;
+        };
+        const Tensor first = gathered(first_), second = gathered(second_);
         Tensor master;
-        if (master_) master = gather_state(context, shard, master_);
+        if (master_) master = gathered(master_);
         context.compute.synchronize();
         for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.range)) {
             const Parameter& parameter = store_.parameters()[piece.parameter];
@@ -150,6 +154,89 @@ void ShardedOptimizer::load_state(StepContext& context, const Parameter& paramet
         if (master_) keep(state.value, master_);
     }
     context.compute.synchronize();
+}
+
+namespace {
+
+/// The first elements of somebody's memory, read as another type.
+TensorView borrowed(TensorView memory, i64 elements, DType dtype) {
+    MOESAIC_ASSERT(elements * size_of(dtype) <= memory.bytes(), "{} elements of {} in {} bytes", elements,
+                   name_of(dtype), memory.bytes());
+    return {{memory.data, dtype, memory.device, Shape{elements}}};
+}
+
+/// Collective over mesh.experts(). `arena_begin` is where `from` begins in the arena; `send` and `recv` have
+/// room for the bucket. Returns what has arrived, piece after piece; `recv` may be the memory of `from`.
+TensorView exchange_pieces(StepContext& context, const ExpertMoves& moves, ConstTensorView from,
+                           i64 arena_begin, TensorView send, TensorView recv) {
+    i64 sent = 0;
+    for (const ArenaRange& piece : moves.leaving) {
+        context.backend.copy(context.compute, from.flat(piece.begin - arena_begin, piece.size()),
+                             send.flat(sent, piece.size()));
+        sent += piece.size();
+    }
+    const TensorView arrived = recv.flat(0, std::reduce(moves.recv.begin(), moves.recv.end()));
+    context.exchange.wait(context.compute.record());
+    context.mesh.experts().all_to_all_rows(context.exchange, send.flat(0, sent), moves.send, arrived,
+                                           moves.recv, {kMovedExpertsPhase});
+    context.compute.wait(context.exchange.record());
+    return arrived;
+}
+
+}  // namespace
+
+void ShardedOptimizer::move_state(StepContext& context, const Shard& shard, const ExpertMoves& moves,
+                                  Tensor& state) {
+    const ArenaRange range = shard.bucket.range;
+    const auto memory = [&](TensorView arena) {
+        return borrowed(arena.flat(range.begin, range.size()), range.size(), store_.real());
+    };
+    const TensorView all = memory(store_.sums(Placement::expert));
+    const TensorView send = memory(store_.gradients(Placement::expert));
+    gather_state(context, shard, state, all, {kMovedExpertsPhase});
+    const TensorView arrived = exchange_pieces(context, moves, all, range.begin, send, all);
+    i64 at = 0;
+    for (const ArenaRange& piece : moves.arriving) {  // of which this replica keeps what it holds
+        const i64 begin = std::max(piece.begin, shard.held.begin);
+        const i64 end = std::min(piece.end, shard.held.end);
+        if (begin < end)
+            context.backend.copy(
+                context.compute, arrived.flat(at + begin - piece.begin, end - begin),
+                state.view().flat(shard.state_begin + begin - shard.held.begin, end - begin));
+        at += piece.size();
+    }
+}
+
+void ShardedOptimizer::move_values(StepContext& context, ArenaRange range, const ExpertMoves& moves) {
+    const TensorView values = store_.values(Placement::expert);
+    const auto memory = [&](TensorView arena) {
+        return borrowed(arena.flat(range.begin, range.size()), range.size(), values.dtype);
+    };
+    const TensorView arrived =
+        exchange_pieces(context, moves, values, 0, memory(store_.gradients(Placement::expert)),
+                        memory(store_.sums(Placement::expert)));
+    i64 at = 0;
+    for (const ArenaRange& piece : moves.arriving) {
+        context.backend.copy(context.compute, arrived.flat(at, piece.size()),
+                             values.flat(piece.begin, piece.size()));
+        at += piece.size();
+    }
+}
+
+void ShardedOptimizer::move_experts(StepContext& context, GradientSync& sync, const NewPlacements& next) {
+    for (const Shard& shard : shards_) {
+        if (shard.bucket.placement != Placement::expert) continue;
+        const ExpertMoves moves = expert_moves(context.mesh, store_, next, shard.bucket.range);
+        if (moves.tensors == 0) continue;
+        move_values(context, shard.bucket.range, moves);
+        move_state(context, shard, moves, first_);
+        move_state(context, shard, moves, second_);
+        if (master_) move_state(context, shard, moves, master_);
+    }
+    rename_experts(context.mesh, next, store_);
+    for (const auto& [layer, placement] : next) context.mesh.place_experts(layer, placement);
+    sync.experts_moved(context);
+    store_.pack(context.compute);
 }
 
 i64 ShardedOptimizer::moment_bytes() const {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "comm/expert_moves.h"
 #include "comm/gradient_sync.h"
 
 namespace moesaic {
@@ -42,6 +43,12 @@ class ShardedOptimizer {
     /// when the state has been read.
     void load_state(StepContext& context, const Parameter& parameter, const ParameterState& state);
 
+    /// Collective over mesh.experts() and mesh.replicas(), between steps. Places experts anew: values,
+    /// moments and masters go where `next` has them, every group of replicas moves its own copy, and from
+    /// then on names of parameters, the norm and plans follow. Takes no memory: the gradients and their sums,
+    /// which nobody needs between steps, are overwritten. Changes no bit of any expert.
+    void move_experts(StepContext& context, GradientSync& sync, const NewPlacements& next);
+
     /// Bytes of moments, and of master weights, held by this rank.
     [[nodiscard]] i64 moment_bytes() const;
     [[nodiscard]] i64 master_bytes() const;
@@ -61,8 +68,13 @@ class ShardedOptimizer {
     [[nodiscard]] std::vector<Run> runs_in(Placement placement, ArenaRange range) const;
     void update(StepContext& context, const Shard& shard, double lr, double clip_factor, i64 step);
     void set_initial_masters();
-    /// Collective over the bucket's group. One kind of state of a whole bucket.
-    [[nodiscard]] Tensor gather_state(StepContext& context, const Shard& shard, const Tensor& state);
+    /// Collective over the bucket's group. One kind of state of a whole bucket, in `all`.
+    void gather_state(StepContext& context, const Shard& shard, const Tensor& state, TensorView all,
+                      Label label);
+    /// Collective over mesh.experts(). The experts' values of a bucket.
+    void move_values(StepContext& context, ArenaRange range, const ExpertMoves& moves);
+    /// Collective over mesh.experts() and mesh.replicas(). One kind of state of a bucket's experts.
+    void move_state(StepContext& context, const Shard& shard, const ExpertMoves& moves, Tensor& state);
 
     ParameterStore& store_;
     AdamWSettings settings_;

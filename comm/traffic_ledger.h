@@ -52,6 +52,8 @@ inline constexpr std::string_view kCountsPhase = "counts per expert", kPlacesPha
                                   kDispatchPhase = "dispatch", kCombinePhase = "combine",
                                   kCombineBackwardPhase = "combine backward",
                                   kDispatchBackwardPhase = "dispatch backward";
+/// Weights and optimizer state of experts that get another place.
+inline constexpr std::string_view kMovedExpertsPhase = "moved experts";
 /// Those whose bytes are `exchange_bytes` of a step's record.
 inline constexpr std::string_view kRowPhases[] = {kPlacesPhase, kDispatchPhase, kCombinePhase,
                                                   kCombineBackwardPhase, kDispatchBackwardPhase};

@@ -1,74 +1,50 @@
-// One micro-batch on its way from windows of the data set to a model's input.
+// One micro-batch on its way from samples in host memory to a model's input.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include "layers/model.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/task_data.h"
 
 namespace moesaic {
 
-/// Holds up to `sequences` windows of seq_len+1 tokens on the host and as tokens and targets on the device.
+/// What the samples are made of that a model of this shape reads.
+[[nodiscard]] SampleShape sample_shape(const ModelSpec& spec);
+
+/// Holds up to `sequences` samples on the host and as a batch on the device: windows of seq_len + 1 tokens,
+/// whose targets are the next ones; tokens with targets of their own; or features with classes or values.
 class BatchWindows {
   public:
     /// With `document_mask`, the first token of a document is no target, and no token attends to another
     /// document than its own. Positions need no reset: rotary embeddings make attention depend on differences
-    /// of positions alone (Su et al. 2021, eq. 16).
-    BatchWindows(Backend& backend, i64 sequences, i64 seq_len, bool document_mask)
-        : seq_len_(seq_len),
-          windows_(static_cast<std::size_t>(sequences * (seq_len + 1))),
-          documents_(document_mask ? windows_.size() : 0),
-          tokens_(backend.allocate({sequences * seq_len}, DType::int32)),
-          targets_(backend.allocate({sequences * seq_len}, DType::int32)) {
-        if (document_mask) first_key_ = backend.allocate({sequences * seq_len}, DType::int32);
-    }
+    /// of positions alone (Su et al. 2021, eq. 16). Features are stored as `dtype`.
+    BatchWindows(Backend& backend, const Mesh& mesh, const ModelSpec& spec, DType dtype, i64 sequences,
+                 bool document_mask);
 
-    /// Host memory for the windows, to be filled before the functions below.
-    [[nodiscard]] WindowBuffer host() {
-        return {windows_.data(), documents_.empty() ? nullptr : documents_.data()};
-    }
-
-    /// Targets of window `sequence` that are not masked.
-    [[nodiscard]] i64 targets(i64 sequence) const {
-        if (documents_.empty()) return seq_len_;
-        i64 count = 0;
-        for (i64 t = 0; t < seq_len_; ++t) count += begins_document(sequence, t + 1) ? 0 : 1;
-        return count;
-    }
-
-    /// The first `count` windows as a batch: token t of a window predicts token t+1. `first_sequence` is the
-    /// first one's number in the global batch.
-    [[nodiscard]] Batch load(i64 count, i64 first_sequence) {
-        for (i64 s = 0; s < count; ++s) {
-            const i32* const window = windows_.data() + s * (seq_len_ + 1);
-            std::copy_n(window, seq_len_, tokens_.as<i32>() + s * seq_len_);
-            std::copy_n(window + 1, seq_len_, targets_.as<i32>() + s * seq_len_);
-            if (!documents_.empty()) mask_documents(s);
-        }
-        const i64 rows = count * seq_len_;
-        Batch batch{tokens_.slice_rows(0, rows), targets_.slice_rows(0, rows), count, seq_len_};
-        if (!documents_.empty()) batch.first_key = first_key_.slice_rows(0, rows);
-        batch.first_sequence = first_sequence;
-        return batch;
-    }
+    /// Host memory for the samples, to be filled before the functions below.
+    [[nodiscard]] WindowBuffer host();
+    /// Targets of sample `sequence` that are not masked.
+    [[nodiscard]] i64 targets(i64 sequence) const;
+    /// Whether a sample's loss is this rank's to tell: of a MoMLP where the expert of its cell is here.
+    [[nodiscard]] bool is_here(i64 sequence) const;
+    /// The first `count` samples as a batch. `first_sequence` is the first one's number in the global batch.
+    [[nodiscard]] Batch load(i64 count, i64 first_sequence);
 
   private:
-    [[nodiscard]] bool begins_document(i64 sequence, i64 place) const {
-        return documents_[static_cast<std::size_t>(sequence * (seq_len_ + 1) + place)] == place;
-    }
-    void mask_documents(i64 sequence) {
-        const i64 row = sequence * seq_len_;
-        const i32* const documents = documents_.data() + sequence * (seq_len_ + 1);
-        for (i64 t = 0; t < seq_len_; ++t) {
-            first_key_.as<i32>()[row + t] = static_cast<i32>(row + documents[t]);
-            if (begins_document(sequence, t + 1)) targets_.as<i32>()[row + t] = -1;
-        }
-    }
+    void load_windows(i64 count);
+    /// Sorts the samples that are here by expert, and takes the targets from the others.
+    void load_cells(i64 count, Batch& batch);
+    [[nodiscard]] bool begins_document(i64 sequence, i64 place) const;
+    void mask_documents(i64 sequence);
 
-    i64 seq_len_;
-    std::vector<i32> windows_, documents_;
-    Tensor tokens_, targets_, first_key_;
+    SampleShape shape_;
+    i64 first_expert_;
+    std::vector<i64> rows_per_expert_;  // of this rank; kind momlp
+    // What the shape has no use for stays empty.
+    std::vector<i32> windows_, documents_, host_targets_, host_cells_;
+    std::vector<float> host_features_;
+    std::vector<double> host_values_;
+    Tensor tokens_, targets_, first_key_, features_, values_, order_, slot_;
 };
 
 }  // namespace moesaic

@@ -22,6 +22,7 @@ struct Sizes {
 
 Sizes sizes_of(const RunSetup& run) {
     Sizes sizes;
+    if (run.spec.kind == ModelKind::momlp) return {count_parameters(run.spec).total, 0};
     sizes.expert =
         run.spec.feed_forward_parameters(run.spec.hidden) * run.spec.experts * run.spec.expert_layers();
     sizes.replicated = count_parameters(run.spec).total - sizes.expert;
@@ -59,14 +60,12 @@ void print_memory(const MemoryEstimate& memory, int ranks_in_process) {
 }
 
 void print_data(const RunSetup& run) {
-    const ModelSpec& spec = run.spec;
-    std::printf("data      %lld training and %lld held-out windows of %lld tokens; one epoch is %.1f steps\n",
+    std::printf("data      %lld training and %lld held-out %s; one epoch is %.1f steps\n",
                 static_cast<long long>(run.dataset->training_windows()),
-                static_cast<long long>(run.dataset->validation_windows()),
-                static_cast<long long>(spec.seq_len),
+                static_cast<long long>(run.dataset->validation_windows()), run.dataset->unit().c_str(),
                 static_cast<double>(run.dataset->training_windows()) /
                     static_cast<double>(run.config.train.batch_sequences));
-    std::printf("          tokenizer: %s\n", run.tokenizer->describe().c_str());
+    if (run.tokenizer) std::printf("          tokenizer: %s\n", run.tokenizer->describe().c_str());
     const std::vector<std::string> files = run.dataset->files();
     for (std::size_t i = 0; i < files.size() && i < kFilesShown; ++i)
         std::printf("          %s\n", files[i].c_str());
@@ -135,7 +134,8 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
     const ModelSpec& spec = run.spec;
     const DType stored = precision_of(run.config);
     TrafficEstimate traffic;
-    if (expert_parallel > 1) {  // else every rank holds all experts, and no row travels
+    if (expert_parallel > 1 &&
+        spec.kind != ModelKind::momlp) {  // else every rank holds all experts, and no row travels
         TrafficShape shape;
         shape.tokens = static_cast<double>(run.config.train.batch_sequences * spec.seq_len);
         shape.choices = spec.top_k;
@@ -172,15 +172,17 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     const ModelSpec& spec = run.spec;
     const int world = layout.world, expert_parallel = layout.expert_parallel;
     const ParameterCounts counts = count_parameters(spec);
-    const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
-    const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
+    const bool by_cells = spec.kind == ModelKind::momlp;
+    const i64 batch = run.config.train.batch_sequences;
+    const MicroBatches batches{batch, by_cells ? batch / world : run.config.train.micro_sequences, world};
+    const i64 tokens = batch * spec.seq_len;
+    const char* const row = spec.features > 0 ? "example" : "token";
     std::printf("configuration is valid\n");
     print_data(run);
-    std::printf(
-        "model     %lld parameters, %lld active per token; %.2f MFLOP per token, forward and backward\n",
-        static_cast<long long>(counts.total), static_cast<long long>(counts.active),
-        model_flops_per_token(spec) / 1e6);
-    if (spec.expert_layers() > 0) {
+    std::printf("model     %lld parameters, %lld active per %s; %.2f MFLOP per %s, forward and backward\n",
+                static_cast<long long>(counts.total), static_cast<long long>(counts.active), row,
+                model_flops_per_token(spec) / 1e6, row);
+    if (spec.expert_layers() > 0 && !by_cells) {
         const std::string shared =
             spec.shared_experts > 0
                 ? fmt::format("; {} shared: one feed-forward of width {}{}", spec.shared_experts,
@@ -190,13 +192,13 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
                     static_cast<long long>(spec.experts), static_cast<long long>(spec.hidden),
                     spec.expert_layers(), static_cast<long long>(spec.top_k), shared.c_str());
     }
-    if (spec.experts > 0) std::printf("router    %s\n", describe_router(spec).c_str());
+    if (spec.experts > 0 && !by_cells) std::printf("router    %s\n", describe_router(spec).c_str());
     std::printf("layout    %d ranks on %d %snode%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
                 world, layout.nodes, layout.simulated_nodes ? "simulated " : "", layout.nodes == 1 ? "" : "s",
                 expert_parallel, world / expert_parallel,
                 static_cast<long long>(spec.experts / expert_parallel));
-    std::printf("step      %lld tokens in %lld micro-batches; %lld micro-step%s per rank\n",
-                static_cast<long long>(tokens), static_cast<long long>(batches.count()),
+    std::printf("step      %lld %ss in %lld micro-batches; %lld micro-step%s per rank\n",
+                static_cast<long long>(tokens), row, static_cast<long long>(batches.count()),
                 static_cast<long long>(batches.micro_steps()), batches.micro_steps() == 1 ? "" : "s");
     if (looks_ahead(spec, batches)) {
         std::printf(
@@ -205,7 +207,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     print_memory(estimate_memory(run, world, expert_parallel, layout.ranks_per_node),
                  layout.ranks_in_process);
     print_traffic(run, layout);
-    if (spec.expert_layers() == 0) return;
+    if (spec.expert_layers() == 0 || by_cells) return;
     std::printf("balance   %s\n", describe_balance(spec).c_str());
     std::printf("capacity  %s\n", describe_capacity(spec).c_str());
 }

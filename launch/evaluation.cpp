@@ -37,28 +37,104 @@ double variance_of_mean(const std::vector<double>& values, const std::vector<dou
     return squares / (count - 1) / count * scale * scale;
 }
 
-constexpr i64 kScores = 3 + static_cast<i64>(kUnitLosses);  // of a sequence: error, weight, UnitScores
+// Of a sequence: loss, error, weight, share of wrong targets, UnitScores.
+constexpr i64 kScores = 5 + static_cast<i64>(kUnitLosses);
 
 }  // namespace
 
 double ShardScores::mean_loss() const {
     return mean_of(loss, weight);
 }
-double ShardScores::mean_error() const {
-    return mean_of(error, weight);
+double ShardScores::mean_share_wrong() const {
+    return mean_of(share_wrong, weight);
 }
+double ShardScores::mean_error() const {
+    if (measure != SampleError::distance) return mean_of(error, weight);
+    std::vector<double> squares(error);
+    for (double& one : squares) one *= one;
+    return std::sqrt(mean_of(squares, weight));
+}
+
+namespace {
+
+/// The scores of sample `sequence`.
+void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence, i64 seq_len, double targets,
+           i64 most_targets, double* scores) {
+    if (targets == 0) return;  // every token of the window is a document
+    const double* const losses = result.token_loss.as<double>() + sequence * seq_len;
+    scores[0] = std::accumulate(losses, losses + seq_len, 0.0) / targets;
+    scores[2] = targets / static_cast<double>(most_targets);
+    scores[4] = targets;
+    if (shard.measure == SampleError::distance) {
+        scores[1] = std::sqrt(scores[0]) * shard.distance_unit;
+        scores[5 + static_cast<i64>(UnitLoss::raw)] = scores[0];
+        return;
+    }
+    const double* const margins = result.token_margin.as<double>() + sequence * seq_len;
+    const auto length = static_cast<std::size_t>(seq_len);
+    const UnitScores unit = score_unit({losses, length}, {margins, length}, shard.scales);
+    std::copy(unit.losses.begin(), unit.losses.end(), scores + 5);
+    const i32* const mistakes = result.token_wrong.as<i32>() + sequence * seq_len;
+    const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
+    scores[3] = static_cast<double>(wrong) / targets;
+    scores[1] = shard.measure != SampleError::any_wrong ? scores[3] : wrong > 0 ? 1.0 : 0.0;
+}
+
+/// Collective over the world. All samples' scores in their order, from what each rank found; `batches` tells
+/// which ranks computed which samples, or, where it knows of one rank alone, that single samples are one
+/// rank's each.
+ShardScores gather_scores(RankRuntime& runtime, const MicroBatches& batches, std::vector<double>& mine,
+                          SampleError measure) {
+    Communicator& world = runtime.mesh->world();
+    const auto record = static_cast<i64>(mine.size());
+    std::vector<double> all = mine;
+    if (batches.world == world.size()) {
+        all.resize(mine.size() * static_cast<std::size_t>(world.size()));
+        world.all_gather(*runtime.exchange, view_of(mine.data(), {record}),
+                         view_of(all.data(), {record * world.size()}), {"scores of the evaluation"});
+    } else {
+        // All others are zeros: exact.
+        world.all_reduce(*runtime.exchange, view_of(all.data(), {record}), ReduceOp::sum,
+                         {"scores of the evaluation"});
+    }
+    runtime.exchange->synchronize();
+    ShardScores scores;
+    scores.measure = measure;
+    for (i64 i = 0; i < batches.micro_steps(); ++i) {
+        for (i64 rank = 0; rank < batches.world; ++rank) {
+            const double* part = all.data() + rank * record + i * batches.size * kScores;
+            for (i64 s = 0; s < batches.part(i, rank).count; ++s, part += kScores) {
+                scores.loss.push_back(part[0]);
+                scores.error.push_back(part[1]);
+                scores.weight.push_back(part[2]);
+                scores.share_wrong.push_back(part[3]);
+                UnitScores& unit = scores.units.emplace_back();
+                unit.targets = part[4];
+                std::copy_n(part + 5, kUnitLosses, unit.losses.begin());
+            }
+        }
+    }
+    return scores;
+}
+
+}  // namespace
 
 ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, const ShardOptions& shard) {
     const Communicator& world = runtime.mesh->world();
-    const i64 seq_len = shard.seq_len, micro_sequences = shard.micro_sequences;
-    const MicroBatches batches{shard.sequences, micro_sequences, world.size()};
-    BatchWindows windows(*runtime.backend, micro_sequences, seq_len, shard.document_mask);
+    const ModelSpec& spec = runtime.model.spec();
+    const i64 micro_sequences = shard.micro_sequences;
+    // Every rank of a MoMLP goes through all samples and scores those whose experts it has.
+    const bool by_cells = spec.kind == ModelKind::momlp;
+    const MicroBatches batches{shard.sequences, micro_sequences, by_cells ? 1 : world.size()};
+    const int rank_of_batch = by_cells ? 0 : world.rank();
+    BatchWindows windows(*runtime.backend, *runtime.mesh, spec, runtime.store.dtype(), micro_sequences,
+                         shard.document_mask);
     StepContext context = runtime.context(Phase::evaluate, 0);
     context.observer = shard.observer;
     const i64 record = batches.micro_steps() * micro_sequences * kScores;
     std::vector<double> mine(static_cast<std::size_t>(record), 0.0);
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
-        const MicroBatches::Part part = batches.part(i, world.rank());
+        const MicroBatches::Part part = batches.part(i, rank_of_batch);
         source(part.first, part.count, windows.host());
         const Batch batch = windows.load(part.count, part.first);
         ModelSaved unused;
@@ -66,69 +142,44 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
         runtime.compute->synchronize();
         double* scores = mine.data() + i * micro_sequences * kScores;
         for (i64 s = 0; s < part.count; ++s, scores += kScores) {
-            const double* const losses = result.token_loss.as<double>() + s * seq_len;
-            const i32* const mistakes = result.token_wrong.as<i32>() + s * seq_len;
-            const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
-            const auto targets = static_cast<double>(windows.targets(s));
-            if (targets == 0) continue;  // every token of the window is a document
-            const double* const margins = result.token_margin.as<double>() + s * seq_len;
-            const auto length = static_cast<std::size_t>(seq_len);
-            const UnitScores unit = score_unit({losses, length}, {margins, length}, shard.scales);
-            scores[0] = static_cast<double>(wrong) / targets;
-            scores[1] = targets / static_cast<double>(seq_len);
-            scores[2] = unit.targets;
-            std::copy(unit.losses.begin(), unit.losses.end(), scores + 3);
+            if (!windows.is_here(s)) continue;
+            score(shard, result, s, spec.seq_len, static_cast<double>(windows.targets(s)),
+                  spec.targets_per_sequence(), scores);
         }
     }
-    std::vector<double> all(mine.size() * static_cast<std::size_t>(world.size()));
-    runtime.mesh->world().all_gather(*runtime.exchange, view_of(mine.data(), {record}),
-                                     view_of(all.data(), {record * world.size()}),
-                                     {"scores of the evaluation"});
-    runtime.exchange->synchronize();
-    ShardScores scores;
-    for (i64 i = 0; i < batches.micro_steps(); ++i) {
-        for (int rank = 0; rank < world.size(); ++rank) {
-            const double* part = all.data() + rank * record + i * micro_sequences * kScores;
-            for (i64 s = 0; s < batches.part(i, rank).count; ++s, part += kScores) {
-                scores.error.push_back(part[0]);
-                scores.weight.push_back(part[1]);
-                UnitScores& unit = scores.units.emplace_back();
-                unit.targets = part[2];
-                std::copy_n(part + 3, kUnitLosses, unit.losses.begin());
-                scores.loss.push_back(unit.of(UnitLoss::raw));
-            }
-        }
-    }
-    return scores;
+    return gather_scores(runtime, batches, mine, shard.measure);
 }
 
-LossScales loss_scales(const GeneralizationConfig& config, i64 answers) {
-    const auto count = static_cast<double>(std::max<i64>(answers, 2));
-    return {count, config.smoothing, config.margin, config.clip.value_or(2 * std::log(count))};
+LossScales loss_scales(const RunSetup& run) {
+    const GeneralizationConfig& config = run.config.generalization;
+    const auto answers = static_cast<double>(std::max<i64>(run.spec.head_outputs(), 2));
+    return {answers, config.smoothing, config.margin, config.clip.value_or(2 * std::log(answers)),
+            run.dataset->error() == SampleError::any_wrong};
 }
 
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
                              bool heldout, RoutingObserver* observer) {
-    const Dataset& dataset = *run.dataset;
+    const TaskData& data = *run.dataset;
+    const SampleShape shape = data.shape();
     const WindowSource source = [&](i64 first, i64 count, WindowBuffer out) {
         for (i64 i = 0; i < count; ++i) {
             const i64 window = windows[static_cast<std::size_t>(first + i)];
-            heldout ? dataset.validation_window(window, out) : dataset.training_window(window, out);
-            out.tokens += dataset.seq_len() + 1;
-            if (out.documents != nullptr) out.documents += dataset.seq_len() + 1;
+            const WindowBuffer sample = out.from(i, shape);
+            heldout ? data.validation_window(window, sample) : data.training_window(window, sample);
         }
     };
-    return evaluate_shard(runtime, source,
-                          {static_cast<i64>(windows.size()), dataset.seq_len(),
-                           run.config.train.micro_sequences, run.config.task.data.document_mask, observer,
-                           loss_scales(run.config.generalization, run.spec.vocabulary)});
+    return evaluate_shard(
+        runtime, source,
+        {static_cast<i64>(windows.size()), run.config.train.micro_sequences,
+         run.config.task.data.document_mask, observer, data.error(), data.distance_unit(), loss_scales(run)});
 }
 
-std::vector<DomainScore> scores_by_domain(const Dataset& dataset, const std::vector<i64>& windows,
+std::vector<DomainScore> scores_by_domain(const TaskData& data, const std::vector<i64>& windows,
                                           const ShardScores& heldout) {
-    std::vector<ShardScores> parts(dataset.domains().size());
+    std::vector<ShardScores> parts(data.domains().size());
+    for (ShardScores& part : parts) part.measure = heldout.measure;
     for (std::size_t i = 0; i < windows.size() && !parts.empty(); ++i) {
-        ShardScores& part = parts[dataset.domain_of_validation(windows[i])];
+        ShardScores& part = parts[data.domain_of_validation(windows[i])];
         part.loss.push_back(heldout.loss[i]);
         part.error.push_back(heldout.error[i]);
         part.weight.push_back(heldout.weight[i]);
@@ -136,7 +187,7 @@ std::vector<DomainScore> scores_by_domain(const Dataset& dataset, const std::vec
     std::vector<DomainScore> scores;
     for (std::size_t i = 0; i < parts.size(); ++i) {
         if (parts[i].loss.empty()) continue;
-        scores.push_back({dataset.domains()[i], parts[i].mean_loss(), parts[i].mean_error(),
+        scores.push_back({data.domains()[i], parts[i].mean_loss(), parts[i].mean_error(),
                           static_cast<i64>(parts[i].loss.size())});
     }
     return scores;

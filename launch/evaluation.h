@@ -10,29 +10,34 @@
 
 namespace moesaic {
 
-/// What each sequence of a shard scored; the same on every rank and layout.
+/// What each sequence of a shard scored; the same on every rank and layout. Of examples a sequence is one.
 struct ShardScores {
-    std::vector<double> loss;                ///< mean over a sequence's targets, nats
-    std::vector<double> error;               ///< share of targets that are not the likeliest token
-    std::vector<double> weight;              ///< share of a sequence's targets that are not masked
-    std::vector<UnitScores> units;           ///< every loss of the sequence; loss and error are among them
-    [[nodiscard]] double mean_loss() const;  ///< over all targets
-    [[nodiscard]] double mean_error() const;
+    std::vector<double> loss;         ///< mean over a sequence's targets; of cross-entropy in nats
+    std::vector<double> error;        ///< as `measure` says
+    std::vector<double> weight;       ///< share of a sequence's targets that are not masked
+    std::vector<double> share_wrong;  ///< share of targets that are not the likeliest; cross-entropy
+    std::vector<UnitScores> units;    ///< every loss of the sequence; of the squared error the raw one alone
+    SampleError measure = SampleError::share_wrong;
+    [[nodiscard]] double mean_loss() const;   ///< over all targets
+    [[nodiscard]] double mean_error() const;  ///< of distances the root of the mean square
+    [[nodiscard]] double mean_share_wrong() const;
 };
 
-/// Fills windows first..first+count-1 of a shard.
+/// Fills samples first..first+count-1 of a shard.
 using WindowSource = std::function<void(i64 first, i64 count, WindowBuffer out)>;
 
 struct ShardOptions {
-    i64 sequences = 0, seq_len = 0;
+    i64 sequences = 0;
     i64 micro_sequences = 1;  ///< at a time per rank
     bool document_mask = false;
     RoutingObserver* observer = nullptr;  ///< of every micro-batch, see StepContext
+    SampleError measure = SampleError::share_wrong;
+    double distance_unit = 1;  ///< that errors of measure `distance` are multiplied by
     LossScales scales = {};
 };
 
-/// generalization.smoothing, margin and clip for a model with so many answers to choose among.
-[[nodiscard]] LossScales loss_scales(const GeneralizationConfig& config, i64 answers);
+/// generalization.smoothing, margin and clip for the run's model and task.
+[[nodiscard]] LossScales loss_scales(const RunSetup& run);
 
 /// Collective over the world. Evaluates all sequences of a shard in evaluation mode.
 [[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source,
@@ -50,8 +55,7 @@ struct DomainScore {
     i64 sequences = 0;
 };
 /// One score for each of the data's domains that has a window among `windows`, which `heldout` scores.
-[[nodiscard]] std::vector<DomainScore> scores_by_domain(const Dataset& dataset,
-                                                        const std::vector<i64>& windows,
+[[nodiscard]] std::vector<DomainScore> scores_by_domain(const TaskData& data, const std::vector<i64>& windows,
                                                         const ShardScores& heldout);
 
 /// Generalization gap: held-out minus training loss, with a two-sided normal interval of confidence 1 - delta

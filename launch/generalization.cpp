@@ -31,16 +31,19 @@ class Stopwatch {
     std::chrono::steady_clock::time_point start_;
 };
 
+/// Of units that have targets.
 std::vector<double> losses_of(const ShardScores& scores, UnitLoss loss) {
     std::vector<double> losses;
-    for (const UnitScores& unit : scores.units) losses.push_back(unit.of(loss));
+    for (const UnitScores& unit : scores.units) {
+        if (unit.targets > 0) losses.push_back(unit.of(loss));
+    }
     return losses;
 }
 
 double mean_of(const std::vector<double>& values) {
     double sum = 0;
     for (const double value : values) sum += value;
-    return sum / static_cast<double>(values.size());
+    return sum / static_cast<double>(std::max<std::size_t>(values.size(), 1));
 }
 
 }  // namespace
@@ -60,7 +63,18 @@ EvaluationShards evaluation_shards(const RunSetup& run) {
     return shards;
 }
 
+void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record) {
+    const std::vector<i64> windows = shifted_windows(run);
+    if (windows.empty()) return;
+    const ShardScores shifted = evaluate_windows(runtime, run, windows, true);
+    record.shifted_loss = shifted.mean_loss();
+    record.shifted_error = shifted.mean_error();
+    if (shifted.measure == SampleError::any_wrong) record.shifted_target_error = shifted.mean_share_wrong();
+}
+
 std::string why_training_forward_differs(const ModelSpec& spec) {
+    if (spec.loss == LossKind::squared_error) return "the squared error has no bound";
+    if (spec.kind == ModelKind::momlp) return "a sample's loss is known to the rank of its cell alone";
     if (spec.experts == 0) return "";
     if (spec.capacity) return "a capacity drops choices: a sequence's loss depends on the rest of its batch";
     if (spec.router.kind == "noisy_top_k") return "the router adds noise while training";
@@ -75,11 +89,13 @@ Generalization::Generalization(RankRuntime& runtime, const RunSetup& run)
       run_(run),
       shards_(evaluation_shards(run)),
       first_epoch_(run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed))),
+      bounded_(run.spec.loss == LossKind::cross_entropy),
       off_(why_training_forward_differs(run.spec)),
       history_(
           static_cast<std::size_t>(std::max<i64>(2, run.config.metrics.alarms.overfitting_onset.steps))) {
-    options_.scales = loss_scales(run.config.generalization, run.spec.vocabulary);
+    options_.scales = loss_scales(run);
     options_.delta = run.config.generalization.delta;
+    options_.exact_errors = options_.scales.all_right || run.spec.targets_per_sequence() == 1;
 }
 
 std::map<std::string, std::vector<double>> Generalization::observers() const {
@@ -143,8 +159,10 @@ std::map<std::string, BoundResult> Generalization::prequential_bounds(i64 step) 
 void Generalization::record_shard(const std::string& name, const ShardScores& scores,
                                   EvalRecord& record) const {
     if (scores.units.empty()) return;
-    for (const UnitLoss loss : all_unit_losses())
-        record.losses[name][std::string(name_of(loss))] = mean_of(losses_of(scores, loss));
+    for (const UnitLoss loss : all_unit_losses()) {
+        if (loss == UnitLoss::raw || bounded_)
+            record.losses[name][std::string(name_of(loss))] = mean_of(losses_of(scores, loss));
+    }
 }
 
 void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
@@ -166,7 +184,7 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
     if (!std::isfinite(gap.gap)) return;
     for (const UnitLoss loss : all_unit_losses()) {
         const double range = options_.scales.range(loss), least = options_.scales.least(loss);
-        if (std::isinf(range)) continue;
+        if (std::isinf(range) || !bounded_ || heldout.empty() || seen.empty()) continue;
         std::vector<double> unseen_losses = losses_of(scores.heldout, loss),
                             seen_losses = losses_of(scores.seen, loss);
         for (double& value : unseen_losses) value -= least;
@@ -180,6 +198,7 @@ void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) 
     const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
     record.measured = measures_by_name(routing.finish(), norms);
     const i64 met = std::min(record.step * run_.config.train.batch_sequences, first_epoch_);
+    if (!bounded_) return;
     const BoundInputs inputs =
         gap_bound_inputs(run_.spec, norms, static_cast<double>(met), options_.scales.margin, options_.delta);
     for (const Bound& bound : bound_table()) {
@@ -202,6 +221,7 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
         scores.unseen = evaluate_windows(runtime_, run_, shards_.unseen, false);
     EvalRecord record;
     record.step = step;
+    record.unit = run_.spec.seq_len == 1 ? "example" : "sequence";
     record.train_probe_loss = scores.seen.mean_loss();
     record.train_probe_error = scores.seen.mean_error();
     if (step >= shards_.seen_at_step) record.train_probe_age = step - shards_.seen_at_step;
@@ -217,11 +237,15 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     if (holds_out) {
         record.heldout_loss = scores.heldout.mean_loss();
         record.heldout_error = scores.heldout.mean_error();
+        if (scores.heldout.measure == SampleError::any_wrong)
+            record.heldout_target_error = scores.heldout.mean_share_wrong();
         domains_ = scores_by_domain(*run_.dataset, shards_.heldout, scores.heldout);
         for (const DomainScore& score : domains_) record.heldout_by_source[score.name] = score.loss;
         record_gap(scores, record);
-        record.bounds.merge(heldout_certificates(scores.heldout.units, options_, static_cast<double>(looks_),
-                                                 static_cast<u64>(run_.config.run.seed)));
+        if (bounded_)
+            record.bounds.merge(heldout_certificates(scores.heldout.units, options_,
+                                                     static_cast<double>(looks_),
+                                                     static_cast<u64>(run_.config.run.seed)));
     }
     record_bounds(routing, record);
     record.meaning = explain(record, options_.delta);

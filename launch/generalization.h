@@ -27,6 +27,9 @@ struct EvaluationShards {
 };
 [[nodiscard]] EvaluationShards evaluation_shards(const RunSetup& run);
 
+/// Collective over the world where the task has samples of another distribution: fills the record's fields.
+void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record);
+
 /// Why losses of the training forward are not those of an evaluation; empty: they are.
 [[nodiscard]] std::string why_training_forward_differs(const ModelSpec& spec);
 
@@ -74,6 +77,7 @@ class Generalization {
     EvaluationShards shards_;
     CertificateOptions options_;
     i64 first_epoch_;
+    bool bounded_;     // losses have bounds
     std::string off_;  // why there is no prequential certificate
     bool imported_ = false;
     i64 looks_ = 0;

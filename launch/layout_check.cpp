@@ -205,6 +205,7 @@ std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOp
         for (int expert_parallel = 1; expert_parallel <= world; ++expert_parallel) {
             if (world % expert_parallel != 0 || run.spec.experts % expert_parallel != 0) continue;
             if (run.spec.experts == 0 && expert_parallel > 1) continue;  // nothing to share
+            if (run.spec.kind == ModelKind::momlp && expert_parallel != world) continue;
             LayoutRun layout = one;
             layout.world = world;
             layout.options.expert_parallel = expert_parallel;

@@ -38,7 +38,7 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
             continue;
         }
         for (int owner = 0; owner < experts.size(); ++owner) {
-            const i64 expert = parameter.expert + i64{owner - experts.rank()} * runtime.mesh->local_experts();
+            const i64 expert = runtime.mesh->counterpart(parameter, owner);
             const i64 at = owner * elements + runtime.store.offset_of(i);
             tensors[parameter.name_for_expert(expert)] =
                 as_doubles(all.view().flat(at, parameter.shape.elements()));

@@ -48,6 +48,8 @@ int run(int argc, char** argv) {
     add_convert_commands(app, selected);
     add_bound_command(app, selected);
     add_bench_commands(app, selected);
+    add_study_command(app, selected);
+    add_report_command(app, selected);
     add_doctor_commands(app, selected);
     add_later_commands(app, selected);
     if (argc > 1) {

@@ -19,6 +19,7 @@ constexpr int kMostRanksTried = 16;
 
 /// A shorter batch with micro-batches of the same sizes: memory does not grow with their number.
 Config shortened(Config config, int world) {
+    if (config.model.kind == "momlp") return config;  // computes its batch at once
     const i64 round = world * config.train.micro_sequences;
     i64& batch = config.train.batch_sequences;
     if (batch > 3 * round) batch = 2 * round + batch % round;
@@ -30,9 +31,12 @@ void rehearse(RankRuntime& runtime, const Config& config) {
     TrainingStep training(runtime, config, [](i64, i64, i64, WindowBuffer) {});
     const WindowSource no_windows = [](i64, i64, WindowBuffer) {};
     const i64 sequences = 2 * runtime.mesh->world().size() * config.train.micro_sequences;
-    (void)evaluate_shard(
-        runtime, no_windows,
-        {sequences, config.task.data.seq_len, config.train.micro_sequences, config.task.data.document_mask});
+    ShardOptions shard;
+    shard.sequences = sequences;
+    shard.micro_sequences = config.train.micro_sequences;
+    shard.document_mask = config.task.data.document_mask;
+    if (runtime.model.spec().loss == LossKind::squared_error) shard.measure = SampleError::distance;
+    (void)evaluate_shard(runtime, no_windows, shard);
     StepContext context = runtime.context(Phase::train, 0);
     runtime.optimizer->visit_state(context, [](const Parameter&, const ParameterState&) {});
     for (const i64 step : {1, 2}) {

@@ -19,6 +19,7 @@ constexpr i64 kMatrixNumbers = 4;  // of MatrixNorms
 
 std::vector<int> expert_layers(const ModelSpec& spec) {
     std::vector<int> layers;
+    if (spec.kind == ModelKind::momlp) return layers;  // no router
     for (int layer = 0; layer < spec.layers; ++layer) {
         if (spec.has_experts(layer)) layers.push_back(layer);
     }
@@ -172,21 +173,23 @@ double LayerNormsOfExperts::stacked_factor() const {
 std::vector<LayerNormsOfExperts> measure_experts(RankRuntime& runtime) {
     const ModelSpec& spec = runtime.model.spec();
     const std::vector<int> layers = expert_layers(spec);
-    if (layers.empty()) return {};
+    // Without a norm before the experts nothing bounds their inputs; a MoMLP's experts are whole networks.
+    if (layers.empty() || spec.kind == ModelKind::momlp || !spec.residual) return {};
     std::map<std::string, const Parameter*> parameters;
     for (const Parameter& parameter : runtime.store.parameters()) parameters[parameter.name] = &parameter;
     const auto matrices = static_cast<i64>(matrix_names(spec).size());
     const i64 of_expert = 1 + matrices * kMatrixNumbers;
     std::vector<LayerNormsOfExperts> norms(layers.size());
     std::vector<double> numbers(layers.size() * static_cast<std::size_t>(spec.experts * of_expert), 0.0);
-    const i64 first = runtime.mesh->first_expert(), count = runtime.mesh->local_experts();
     for (std::size_t i = 0; i < layers.size(); ++i) {
-        const std::string norm = block_parameter_name(layers[i], "post_attention_layernorm.weight");
+        const std::string norm = block_parameter_name(layers[i], spec.kind == ModelKind::transformer
+                                                                     ? "post_attention_layernorm.weight"
+                                                                     : "norm.weight");
         for (const float weight : host_values(runtime, parameters.at(norm)->value))
             norms[i].radius = std::max(norms[i].radius, std::abs(static_cast<double>(weight)));
         norms[i].radius *= std::sqrt(static_cast<double>(spec.width));
         if (runtime.mesh->replicas().rank() != 0) continue;  // an expert's replicas hold the same weights
-        for (i64 expert = first; expert < first + count; ++expert)
+        for (const i32 expert : runtime.mesh->own_experts(layers[i]))
             measure_expert(runtime, parameters, layers[i], expert, norms[i].radius,
                            numbers.data() + (static_cast<i64>(i) * spec.experts + expert) * of_expert);
     }
@@ -242,7 +245,7 @@ BoundInputs gap_bound_inputs(const ModelSpec& spec, const std::vector<LayerNorms
     inputs.experts = experts;
     inputs.top_k = static_cast<double>(spec.top_k);
     inputs.delta = delta;
-    inputs.classes = static_cast<double>(spec.vocabulary);
+    inputs.classes = static_cast<double>(spec.head_outputs());
     inputs.lipschitz = std::numbers::sqrt2 / margin;  // of the ramp, in the logits
     inputs.router_inputs = width;
     inputs.router_bias = false;

@@ -7,6 +7,7 @@
 #include <exception>
 #include <thread>
 
+#include "launch/expert_rebalancer.h"
 #include "layers/capacity.h"
 #include "layers/routers/uniform_router.h"
 #include "runtime/base/log.h"
@@ -121,6 +122,13 @@ int resolve_threads(std::optional<i64> configured, int local_ranks) {
 
 int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int world, int ranks_per_node) {
     const int experts = static_cast<int>(spec.experts);
+    if (spec.kind == ModelKind::momlp) {
+        if (experts % world == 0) return world;
+        throw UserError(
+            fmt::format("model.moe.experts: {} ranks cannot share {} cells of a momlp evenly; a "
+                        "multiple of the ranks",
+                        world, experts));
+    }
     if (config.parallel.expert) {
         MeshShape shape;
         shape.expert = static_cast<int>(*config.parallel.expert);
@@ -170,9 +178,21 @@ void leave_out_idle_losses(ModelSpec& spec) {
 }  // namespace
 
 ModelSpec resolve_model(const Config& config, i64 vocabulary) {
+    return resolve_model(config, SampleShape{config.task.data.seq_len, vocabulary});
+}
+
+ModelSpec resolve_model(const Config& config, const SampleShape& shape) {
     const ModelConfig& model = config.model;
     ModelSpec spec;
-    spec.vocabulary = model.vocabulary.value_or(vocabulary);
+    if (model.kind == "mlp") spec.kind = ModelKind::mlp;
+    if (model.kind == "momlp") spec.kind = ModelKind::momlp;
+    if (shape.real_targets) spec.loss = LossKind::squared_error;
+    spec.features = shape.features;
+    spec.outputs = shape.outputs;
+    spec.targets_at_end = shape.targets_at_end;
+    spec.causal = config.task.kind == "lm";
+    spec.residual = model.residual;
+    spec.vocabulary = model.vocabulary.value_or(shape.vocabulary);
     spec.width = model.width;
     spec.layers = static_cast<int>(model.layers);
     spec.heads = model.heads;
@@ -198,7 +218,11 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
     spec.balance = resolve_balance(model.moe.balance);
     spec.capacity = resolve_capacity(model.moe.capacity);
     leave_out_idle_losses(spec);
-    spec.seq_len = config.task.data.seq_len;
+    if (spec.kind == ModelKind::momlp) {
+        spec.top_k = 1;
+        spec.balance.aux = spec.balance.z = spec.balance.importance = spec.balance.load = 0;
+    }
+    spec.seq_len = shape.seq_len;
     spec.micro_sequences = config.train.micro_sequences;
     spec.receive_budget = config.parallel.receive_budget;
     spec.chunks = config.parallel.chunks.value_or(1);
@@ -210,6 +234,15 @@ ModelSpec resolve_model(const Config& config, i64 vocabulary) {
 }
 
 namespace {
+
+/// Collective over `world`.
+std::unique_ptr<Mesh> make_mesh(const Config& config, const ModelSpec& spec, Communicator& world,
+                                const RuntimeOptions& options) {
+    auto mesh = std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
+                                       static_cast<int>(spec.experts));
+    place_experts(*mesh, config.parallel.placement, spec.layers);
+    return mesh;
+}
 
 ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
     spec.exchange = settings;
@@ -224,8 +257,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                options.shuffle_seed + static_cast<u64>(world.rank()))),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
-      mesh(std::make_unique<Mesh>(world, mesh_shape(config, spec, world, options),
-                                  static_cast<int>(spec.experts))),
+      mesh(make_mesh(config, spec, world, options)),
       store(*backend, options.dtype.value_or(precision_of(config))),
       exchange_choice(choose(spec, options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {
@@ -253,7 +285,8 @@ RankRuntime::~RankRuntime() {
 }
 
 ExchangeChoice RankRuntime::choose(const ModelSpec& spec, int threads) {
-    if (spec.exchange.name != "auto" || spec.experts == 0) return {spec.exchange, {}};
+    const bool exchanges_rows = spec.experts > 0 && spec.kind != ModelKind::momlp;
+    if (spec.exchange.name != "auto" || !exchanges_rows) return {spec.exchange, {}};
     // On a back end of its own: what measuring takes is given back.
     const auto own = make_cpu_backend(threads);
     const auto own_compute = own->make_stream("compute"), own_exchange = own->make_stream("exchange");

@@ -11,6 +11,7 @@
 #include "comm/step_context.h"
 #include "layers/model.h"
 #include "runtime/config/config.h"
+#include "runtime/data/task_data.h"
 #include "runtime/parameter_store.h"
 
 namespace moesaic {
@@ -28,7 +29,9 @@ struct RuntimeOptions {
 /// train.precision: the type of weights and activations.
 [[nodiscard]] DType precision_of(const Config& config);
 
-/// Resolves every `auto` that a model needs; `vocabulary` comes from the tokenizer, model.vocabulary wins.
+/// Resolves every `auto` that a model needs; the shape comes from the data, model.vocabulary wins over it.
+[[nodiscard]] ModelSpec resolve_model(const Config& config, const SampleShape& shape);
+/// The same for a language model with task.data.seq_len; `vocabulary` comes from the tokenizer.
 [[nodiscard]] ModelSpec resolve_model(const Config& config, i64 vocabulary);
 
 /// The expert-parallel size of a world (contract, "Layout"): the configured one, or the largest that fits.
@@ -40,8 +43,8 @@ class RankRuntime {
     /// Collective over `world`: makes and exercises every communicator.
     RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                 const RuntimeOptions& options);
-    /// Waits for what is enqueued: it reads this object, and other ranks wait for its collectives. Not after a
-    /// failure, when they will not come.
+    /// Waits for what is enqueued: it reads this object, and other ranks wait for its collectives. Not after
+    /// a failure, when they will not come.
     ~RankRuntime();
     RankRuntime(const RankRuntime&) = delete;
     RankRuntime& operator=(const RankRuntime&) = delete;

@@ -1,13 +1,14 @@
 #include "launch/run_setup.h"
 
-#include <fmt/ranges.h>
-
 #include <filesystem>
 #include <numeric>
 #include <set>
 
 #include "launch/rank_runtime.h"
 #include "runtime/checkpoint/manifest.h"
+#include "runtime/data/generated/sraven_data.h"
+#include "runtime/data/tables/function_table.h"
+#include "runtime/data/tables/table_data.h"
 
 namespace moesaic {
 
@@ -15,6 +16,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr i64 kFunctionSamples = 10000;
 constexpr i64 kMostHeldoutSequences = 1024;  // `auto`: an evaluation stays a small part of a run
 
 }  // namespace
@@ -44,8 +46,10 @@ DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary) {
     return options;
 }
 
-RunSetup set_up_run(Config config) {
-    RunSetup run;
+namespace {
+
+void set_up_language_model(RunSetup& run) {
+    const Config& config = run.config;
     const DataConfig& data = config.task.data;
     run.tokenizer = make_tokenizer(data.tokenizer);
     const i64 vocabulary = data.vocabulary.value_or(run.tokenizer->vocabulary_size());
@@ -55,8 +59,59 @@ RunSetup set_up_run(Config config) {
                         "task.data.vocabulary); at least as many rows",
                         *config.model.vocabulary, vocabulary, data.tokenizer));
     run.dataset = std::make_unique<Dataset>(dataset_options(data, vocabulary), *run.tokenizer);
-    run.spec = resolve_model(config, vocabulary);
+}
+
+std::unique_ptr<TaskData> make_table_data(const Config& config) {
+    const TaskConfig& task = config.task;
+    const DataConfig& data = task.data;
+    Table table;
+    if (data.function != "none") {
+        FunctionOptions options;
+        options.function = data.function;
+        options.dimensions = data.dimensions;
+        options.samples = data.samples.value_or(kFunctionSamples);
+        options.noise = data.noise;
+        options.seed = static_cast<u64>(data.split_seed);
+        table = make_function_table(options);
+    } else {
+        table = read_table(
+            {data.path, data.format, data.target, data.features, data.labels, task.kind == "classification"});
+    }
+    auto examples = std::make_unique<TableData>(
+        std::move(table),
+        TableDataOptions{data.validation, static_cast<u64>(data.split_seed), data.standardize});
+    const i64 cells = config.model.moe.experts;
+    if (config.model.kind == "momlp")
+        examples->divide(cells, config.train.batch_sequences / cells, config.model.prototypes,
+                         config.model.branches);
+    return examples;
+}
+
+std::unique_ptr<TaskData> make_sraven_data(const TaskConfig& task) {
+    SravenOptions options;
+    options.features = static_cast<int>(task.sraven.features);
+    options.values = static_cast<int>(task.sraven.values);
+    options.held_out = task.sraven.held_out;
+    options.samples = task.data.samples.value_or(options.samples);
+    options.test = task.sraven.test;
+    options.seed = static_cast<u64>(task.data.split_seed);
+    return std::make_unique<SravenData>(options);
+}
+
+}  // namespace
+
+RunSetup set_up_run(Config config) {
+    RunSetup run;
     run.config = std::move(config);
+    const std::string& kind = run.config.task.kind;
+    if (kind == "lm") {
+        set_up_language_model(run);
+    } else if (kind == "sraven") {
+        run.dataset = make_sraven_data(run.config.task);
+    } else {
+        run.dataset = make_table_data(run.config);
+    }
+    run.spec = resolve_model(run.config, run.dataset->shape());
     return run;
 }
 
@@ -77,7 +132,7 @@ Config checkpoint_config(const std::string& checkpoint_folder, const std::vector
 
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder) {
     const std::string trained = read_manifest(checkpoint_folder).tokenizer;
-    const std::string found = run.tokenizer->fingerprint();
+    const std::string found = tokenizer_fingerprint(run);
     if (trained.empty() || found.empty() || trained == found) return;
     throw UserError(fmt::format(
         "{}: was trained with another tokenizer: {}, and task.data.tokenizer '{}' ({}) is {}; give the one "
@@ -105,17 +160,25 @@ std::vector<i64> heldout_windows(const RunSetup& run) {
     return windows;
 }
 
+std::vector<i64> shifted_windows(const RunSetup& run) {
+    std::vector<i64> windows;
+    for (i64 i = 0; i < run.dataset->shifted_windows(); ++i)
+        windows.push_back(run.dataset->validation_windows() + i);
+    return windows;
+}
+
+std::string tokenizer_fingerprint(const RunSetup& run) {
+    return run.tokenizer ? run.tokenizer->fingerprint() : "";
+}
+
+void expect_language_model(const RunSetup& run, std::string_view what) {
+    if (run.tokenizer) return;
+    throw UserError(
+        fmt::format("{}: is for language models, and task.kind is {}", what, run.config.task.kind));
+}
+
 std::string data_fingerprint(const RunSetup& run) {
-    const Dataset& dataset = *run.dataset;
-    std::string text =
-        fmt::format("{} {} {} {} {}", run.tokenizer->fingerprint(), dataset.training_windows(),
-                    dataset.validation_windows(), dataset.training_tokens(), dataset.validation_tokens());
-    std::vector<i32> window(static_cast<std::size_t>(dataset.seq_len() + 1));
-    for (const i64 index : {i64{0}, dataset.training_windows() / 2, dataset.training_windows() - 1}) {
-        dataset.training_window(index, window.data());
-        text += fmt::format(" {}", fmt::join(window, ","));
-    }
-    return text;
+    return tokenizer_fingerprint(run) + " " + run.dataset->fingerprint();
 }
 
 std::string prepare_run_folder(const std::string& folder, bool resume) {

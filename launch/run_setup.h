@@ -17,8 +17,8 @@ namespace moesaic {
 /// What a configuration stands for before any rank-specific object exists.
 struct RunSetup {
     Config config;
-    std::unique_ptr<Tokenizer> tokenizer;
-    std::unique_ptr<Dataset> dataset;
+    std::unique_ptr<Tokenizer> tokenizer;  ///< of language models, else null
+    std::unique_ptr<TaskData> dataset;
     ModelSpec spec;
 };
 
@@ -30,6 +30,11 @@ struct RunSetup {
 [[nodiscard]] Config checkpoint_config(const std::string& checkpoint_folder,
                                        const std::vector<std::string>& overrides);
 
+/// Of the run's tokenizer; empty where it has none.
+[[nodiscard]] std::string tokenizer_fingerprint(const RunSetup& run);
+/// Throws UserError naming `what`, a thing that only language models can do, where the run's task is another.
+void expect_language_model(const RunSetup& run, std::string_view what);
+
 /// What the data section asks for, with a vocabulary that is known.
 [[nodiscard]] DatasetOptions dataset_options(const DataConfig& data, i64 vocabulary);
 
@@ -37,12 +42,15 @@ struct RunSetup {
 /// would mean something else.
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder);
 
-/// Windows of the fixed training probe: the first that training sees, each once.
+/// Samples of the fixed training probe: the first that training sees, each once.
 [[nodiscard]] std::vector<i64> probe_windows(const RunSetup& run);
-/// Windows of the held-out shard: all, or the configured number spread evenly over the files.
+/// Samples of the held-out shard: all, or the configured number spread evenly over the files.
 [[nodiscard]] std::vector<i64> heldout_windows(const RunSetup& run);
 
-/// The tokenizer, sizes of the data and its first, middle and last windows: what ranks compare at start-up,
+/// Samples of the held-out shard from another distribution; none where the task has none.
+[[nodiscard]] std::vector<i64> shifted_windows(const RunSetup& run);
+
+/// The tokenizer, sizes of the data and some of their content: what ranks compare at start-up,
 /// so that one node's other files do not spoil a run unseen.
 [[nodiscard]] std::string data_fingerprint(const RunSetup& run);
 

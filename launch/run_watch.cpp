@@ -69,6 +69,7 @@ void RunWatch::measure_layer(std::size_t index, i64 step, const StepResult& resu
     record.router_entropy = means.entropy;
     record.first_weight_mean = means.first_weight;
     record.dropped_fraction = means.dropped;
+    if (!result.rank_max_over_mean.empty()) record.rank_max_over_mean = result.rank_max_over_mean[index];
     if (!bias.empty()) {
         const auto [low, high] = std::minmax_element(bias.begin(), bias.end());
         record.bias_span = *high - *low;
@@ -281,6 +282,12 @@ std::vector<ExpertsRecord> RunWatch::layers() const {
 double RunWatch::worst_max_over_mean() const {
     double worst = 1;
     for (const ExpertsRecord& layer : layers_) worst = std::max(worst, layer.max_over_mean.value_or(1));
+    return worst;
+}
+
+double RunWatch::worst_rank_max_over_mean() const {
+    double worst = 1;
+    for (const ExpertsRecord& layer : layers_) worst = std::max(worst, layer.rank_max_over_mean.value_or(1));
     return worst;
 }
 

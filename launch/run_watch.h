@@ -28,6 +28,8 @@ class RunWatch {
     [[nodiscard]] std::vector<ExpertsRecord> layers() const;
     /// Largest load over mean of any layer in the latest step; 1 where there is no load.
     [[nodiscard]] double worst_max_over_mean() const;
+    /// The same of expert-parallel ranks' loads.
+    [[nodiscard]] double worst_rank_max_over_mean() const;
     /// Share of all choices of the latest step that were dropped.
     [[nodiscard]] double dropped_fraction() const;
     /// The same numbers for people.

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "launch/prototypes.h"
 #include "layers/balance.h"
 #include "layers/capacity.h"
 #include "runtime/base/log.h"
@@ -66,6 +67,7 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       start_(Clock::now()) {
     if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
     generalization_.begin(position_, !options_.resume_from.empty());
+    adopt_prototypes(runtime_, run_, options_.resume_from);
     begin();
     if (config_.metrics.record_routing != "none" && run.spec.experts > 0)
         training_.record_routing(config_.metrics.record_routing);
@@ -100,6 +102,7 @@ void Trainer::begin() {
     sink_options.name = config_.run.name;
     sink_options.resume = resume;
     sink_options.steps = config_.train.steps;
+    sink_options.row_name = run_.dataset->row_name();
     for (const std::string& name : config_.metrics.sinks) sinks_.add(make_sink(name, sink_options));
     log_file_.reset(std::fopen((options_.run_folder + "/log.rank0.txt").c_str(), "a"));
     if (log_file_) {  // what the console shows is kept, whether anybody watches or not
@@ -125,7 +128,7 @@ void Trainer::begin() {
     record.host = host_name();
     record.parameters = counts.total;
     record.active_parameters = counts.active;
-    record.balance = describe_balance(run_.spec);
+    if (run_.spec.kind != ModelKind::momlp) record.balance = describe_balance(run_.spec);
     if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
     sinks_.write(record);
 }
@@ -175,13 +178,14 @@ StepResult Trainer::step(i64 step) {
     const double lr = training_.update(step, result.grad_norm);
     runtime_.compute->synchronize();
     position_.step = step;
-    position_.tokens += config_.train.batch_sequences * config_.task.data.seq_len;
+    position_.tokens += config_.train.batch_sequences * run_.spec.seq_len;
     since_record_.seconds += seconds_since(start);
     since_record_.exchange_seconds += runtime_.mesh->exchange_seconds() - seconds_before;
     since_record_.exchange_bytes += ledger.of_rows().to_others() - bytes_before;
     ++since_record_.steps;
     const AlarmVerdict verdict = watch_.after_step(step, result, runtime_.model.selection_biases());
     if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
+    if (training_.moved()) sinks_.write(*training_.moved());
     heed(verdict);
     return result;
 }
@@ -209,7 +213,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.loss_z = result.loss_z;
     record.grad_norm = result.grad_norm;
     record.lr = lr;
-    const auto tokens = static_cast<double>(config_.train.batch_sequences * config_.task.data.seq_len);
+    const auto tokens = static_cast<double>(config_.train.batch_sequences * run_.spec.seq_len);
     record.tokens_per_s = tokens / seconds;
     record.step_ms = slowest[0] * 1e3;
     record.exchange_ms = slowest[1] * 1e3;
@@ -220,6 +224,8 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.dropped_fraction = watch_.dropped_fraction();
     record.memory_bytes = static_cast<i64>(slowest[2]);
     record.load_max_over_mean = watch_.worst_max_over_mean();
+    if (runtime_.mesh->expert_parallel() > 1)
+        record.rank_load_max_over_mean = watch_.worst_rank_max_over_mean();
     if (generalization_.scales_of_step(step)) record.bounds = generalization_.prequential_bounds(step);
     sinks_.write(record);
     for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);
@@ -238,6 +244,7 @@ void Trainer::evaluate(i64 step) {
     routing_probe_.begin();
     EvalRecord record = generalization_.evaluate(step, &routing_probe_);
     record.routing_changed = routing_probe_.finish();
+    record_shifted(runtime_, run_, record);
     AlarmVerdict verdict = watch_.after_evaluation(step, record.heldout_loss, record.routing_changed);
     watch_.look_at_gap(record, verdict);
     evaluation_seconds_ += seconds_since(start);
@@ -253,7 +260,7 @@ void Trainer::checkpoint(i64 step) {
     sinks_.flush();
     position_.observers = generalization_.observers();
     const CheckpointRecord record =
-        save_checkpoint(runtime_, options_.run_folder, position_, config_, run_.tokenizer->fingerprint());
+        save_checkpoint(runtime_, options_.run_folder, position_, config_, tokenizer_fingerprint(run_));
     checkpoint_step_ = step;
     sinks_.write(record);
 }

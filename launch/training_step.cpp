@@ -28,6 +28,14 @@ struct RecordLayout {
     [[nodiscard]] i64 size() const { return stop + 1; }
 };
 
+/// The batch of a MoMLP holds as many samples of every cell, cell by cell: a rank computes all of its cells'
+/// at once, and an expert's gradient is the sum of one micro-batch whatever the layout.
+MicroBatches micro_batches_of(const RankRuntime& runtime, const Config& config) {
+    const i64 batch = config.train.batch_sequences, world = runtime.mesh->world().size();
+    if (runtime.model.spec().kind == ModelKind::momlp) return {batch, batch / world, world};
+    return {batch, config.train.micro_sequences, world};
+}
+
 Schedule schedule_of(const Config& config) {
     const ScheduleConfig& given = config.optimizer.schedule;
     const ScheduleKind kind = given.kind == "cosine" ? ScheduleKind::cosine
@@ -96,23 +104,24 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, BatchSour
     : runtime_(runtime),
       config_(config),
       batches_(std::move(batches)),
-      micro_batches_{config.train.batch_sequences, config.train.micro_sequences,
-                     runtime.mesh->world().size()},
-      windows_(*runtime.backend, config.train.micro_sequences, config.task.data.seq_len,
-               config.task.data.document_mask) {}
+      micro_batches_(micro_batches_of(runtime, config)),
+      windows_(*runtime.backend, *runtime.mesh, runtime.model.spec(), runtime.store.dtype(),
+               micro_batches_.size, config.task.data.document_mask) {
+    if (config.parallel.placement.kind == "load_aware" && runtime.mesh->expert_parallel() > 1)
+        rebalancer_.emplace(runtime, config.parallel.placement);
+}
 
-TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset)
-    : TrainingStep(runtime, config,
-                   [&config, &dataset](i64 step, i64 first, i64 count, WindowBuffer windows) {
-                       dataset.training_batch(static_cast<u64>(config.run.seed), step,
-                                              config.train.batch_sequences, first, count, windows);
-                   }) {}
+TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const TaskData& data)
+    : TrainingStep(runtime, config, [&config, &data](i64 step, i64 first, i64 count, WindowBuffer windows) {
+          data.training_batch(static_cast<u64>(config.run.seed), step, config.train.batch_sequences, first,
+                              count, windows);
+      }) {}
 
 void TrainingStep::record_routing(const std::string& file) {
     const ModelSpec& spec = runtime_.model.spec();
     trace_.emplace(file,
                    RoutingTraceShape{config_.train.steps, spec.expert_layers(),
-                                     config_.train.batch_sequences * config_.task.data.seq_len,
+                                     config_.train.batch_sequences * spec.seq_len,
                                      router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k});
 }
 
@@ -126,7 +135,7 @@ void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, co
         if (!experts.empty())
             context.backend.copy(context.compute, chosen, view_of(experts.data(), chosen.shape));
         context.compute.synchronize();
-        trace_->write(context.step, layer++, part.first * config_.task.data.seq_len, experts);
+        trace_->write(context.step, layer++, part.first * runtime_.model.spec().seq_len, experts);
     }
 }
 
@@ -136,7 +145,7 @@ Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
 }
 
 i64 TrainingStep::count_targets(i64 step) {
-    const i64 all = config_.train.batch_sequences * config_.task.data.seq_len;
+    const i64 all = config_.train.batch_sequences * runtime_.model.spec().targets_per_sequence();
     if (!config_.task.data.document_mask) return all;
     std::vector<i64> targets{0};
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
@@ -172,11 +181,24 @@ void TrainingStep::look_ahead(i64 step, GlobalBatch& global) {
     sums.gather(world, *runtime_.exchange, global);
 }
 
+void TrainingStep::set_rank_loads(StepResult& result) const {
+    const ModelSpec& spec = runtime_.model.spec();
+    const Mesh& mesh = *runtime_.mesh;
+    auto counts = std::span<const i64>(result.expert_counts);
+    for (int layer = 0; layer < spec.layers; ++layer) {
+        if (!spec.has_experts(layer)) continue;
+        const auto experts = static_cast<std::size_t>(spec.experts);
+        result.rank_max_over_mean.push_back(
+            rank_load_max_over_mean(mesh.placement(layer), counts.first(experts), mesh.expert_parallel()));
+        counts = counts.subspan(experts);
+    }
+}
+
 StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     const i64 moe_layers = runtime_.model.spec().expert_layers();
     const i64 count_slots = moe_layers * runtime_.mesh->total_experts();
     GlobalBatch global;
-    global.tokens = config_.train.batch_sequences * config_.task.data.seq_len;
+    global.tokens = config_.train.batch_sequences * runtime_.model.spec().seq_len;
     global.targets = count_targets(step);
     if (balances_globally() && micro_batches_.micro_steps() > 1) look_ahead(step, global);
     runtime_.store.zero_gradients(*runtime_.compute);
@@ -195,6 +217,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     counts.resize(static_cast<std::size_t>(count_slots));
     result.expert_counts = counts;
     set_dropped_shares(result);
+    set_rank_loads(result);
     expert_counts_ = std::move(counts);
     result.targets = global.targets;
     result.loss = std::accumulate(result.sequence_loss.begin(), result.sequence_loss.end(), 0.0) /
@@ -205,7 +228,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
 
 void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                               std::vector<i64>& counts) {
-    const i64 seq_len = config_.task.data.seq_len;
+    const i64 seq_len = runtime_.model.spec().seq_len;
     const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers(), scales_.has_value());
     const MicroBatches::Part part = micro_batches_.part(index, runtime_.mesh->world().rank());
     StepContext context = runtime_.context(Phase::train, step);
@@ -293,6 +316,8 @@ double TrainingStep::update(i64 step, double grad_norm) {
     StepContext context = runtime_.context(Phase::train, step);
     runtime_.optimizer->step(context, lr, factor, step);
     runtime_.model.update_routers(context, expert_counts_);
+    moved_.reset();
+    if (rebalancer_ && step < config_.train.steps) moved_ = rebalancer_->after_step(step, expert_counts_);
     return lr;
 }
 

@@ -6,9 +6,10 @@
 
 #include "comm/routing_trace.h"
 #include "launch/batch_windows.h"
+#include "launch/expert_rebalancer.h"
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/task_data.h"
 #include "runtime/metrics/unit_losses.h"
 
 namespace moesaic {
@@ -23,49 +24,54 @@ struct RouterMeans {
     bool operator==(const RouterMeans&) const = default;
 };
 
-/// What a step measured, the same numbers on every rank and every layout.
+/// What a step measured, the same numbers on every rank and, where nothing else is said, every layout.
 struct StepResult {
-    double loss = 0;      ///< cross-entropy, nats per unmasked target of the global batch
+    double loss = 0;      ///< the task's, per unmasked target of the global batch; of cross-entropy in nats
     double loss_aux = 0;  ///< balance loss without its coefficient, summed over layers
     double loss_z = 0;
     double loss_importance = 0, loss_load = 0;  ///< 0 where they have no coefficient
     double grad_norm = 0;
     i64 targets = 0;
-    std::vector<double> sequence_loss;    ///< [B] sum over a sequence's targets, nats
+    std::vector<double> sequence_loss;    ///< [B] sum over a sequence's targets
     std::vector<UnitScores> unit_scores;  ///< [B] before the update; empty unless asked for
     std::vector<i64> expert_counts;       ///< [MoE layers, E] choices of each expert in the global batch
     std::vector<i64> dropped;             ///< [MoE layers] of those choices, for lack of capacity
     std::vector<RouterMeans> routers;     ///< [MoE layers]
     bool stop_requested = false;          ///< some rank was told to stop
+    /// [MoE layers] rows of the fullest expert-parallel rank over the mean: of the layout, not of the model.
+    std::vector<double> rank_max_over_mean;
 };
 
-/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`.
+/// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`. Of examples a
+/// sequence is one.
 using BatchSource = std::function<void(i64 step, i64 first, i64 count, WindowBuffer windows)>;
 
 class TrainingStep {
   public:
     TrainingStep(RankRuntime& runtime, const Config& config, BatchSource batches);
     /// Trains on the batches of the contract, which follow from run.seed.
-    TrainingStep(RankRuntime& runtime, const Config& config, const Dataset& dataset);
+    TrainingStep(RankRuntime& runtime, const Config& config, const TaskData& data);
 
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
     /// `step` (from 1).
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
-    /// From now on results hold unit_scores with these scales, or none.
+    /// From now on results hold unit_scores with these scales, or none. Cross-entropy, and no MoMLP.
     void score_units(const std::optional<LossScales>& scales) { scales_ = scales; }
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
-    /// Collective over the world. Clips and updates weights and routers; returns the learning rate. Needs
-    /// forward_backward of the same step.
+    /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
+    /// is due; returns the learning rate. Needs forward_backward of the same step.
     double update(i64 step, double grad_norm);
+    /// What the last update moved, if anything.
+    [[nodiscard]] const std::optional<PlacementRecord>& moved() const { return moved_; }
 
     [[nodiscard]] const MicroBatches& micro_batches() const { return micro_batches_; }
 
   private:
     [[nodiscard]] bool balances_globally() const;
     [[nodiscard]] Batch load_batch(i64 step, MicroBatches::Part part);
-    /// Collective over the world where task.data.document_mask is set: targets of the global batch that are
-    /// not masked.
+    /// Targets of the global batch that are not masked. Collective over the world where
+    /// task.data.document_mask is set: then alone their number depends on the samples.
     [[nodiscard]] i64 count_targets(i64 step);
     /// Collective over the world: forward passes alone, for exact sums over the whole batch (scope `global`).
     void look_ahead(i64 step, GlobalBatch& global);
@@ -74,6 +80,7 @@ class TrainingStep {
     void micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                     std::vector<i64>& counts);
     void write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved);
+    void set_rank_loads(StepResult& result) const;
     /// Collective over the world.
     void sum_counts(std::vector<i64>& counts);
     /// Collective over the world: every rank's record becomes the step's numbers.
@@ -87,6 +94,8 @@ class TrainingStep {
     std::vector<i64> expert_counts_;  // of the last batch
     std::optional<RoutingTraceWriter> trace_;
     std::optional<LossScales> scales_;
+    std::optional<ExpertRebalancer> rebalancer_;
+    std::optional<PlacementRecord> moved_;
 };
 
 }  // namespace moesaic

@@ -41,6 +41,7 @@ AttentionLayer::AttentionLayer(const ModelSpec& spec, int layer, const RotaryTab
       kv_heads_(spec.kv_heads),
       head_dim_(spec.head_dim),
       clip_(spec.clip_qkv),
+      causal_(spec.causal),
       rotary_(&rotary) {
     const auto projection = [&](std::string_view kind, i64 out, i64 in) {
         Parameter parameter;
@@ -135,7 +136,8 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
                                         .kv_heads = kv_heads_,
                                         .head_dim = head_dim_,
                                         .seq_len = in.seq_len,
-                                        .first_key = in.first_key});
+                                        .first_key = in.first_key,
+                                        .causal = causal_});
     Tensor y = backend.allocate({in.x.rows(), width_}, in.x.dtype);
     backend.gemm(context.compute, {.a = saved.mixed,
                                    .b = output_.value(),
@@ -170,7 +172,8 @@ Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, Cons
                                                  .kv_heads = kv_heads_,
                                                  .head_dim = head_dim_,
                                                  .seq_len = in.seq_len,
-                                                 .first_key = in.first_key});
+                                                 .first_key = in.first_key,
+                                                 .causal = causal_});
     dq = rotated_backward(context, in, q_norm_, std::move(dq), saved.q);
     dk = rotated_backward(context, in, k_norm_, std::move(dk), saved.k);
     if (clip_) backend.clamp_grad(context.compute, *clip_, saved.v, dv);

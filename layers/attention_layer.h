@@ -66,6 +66,7 @@ class AttentionLayer {
 
     i64 width_, heads_, kv_heads_, head_dim_;
     std::optional<double> clip_;
+    bool causal_;
     const RotaryTable* rotary_;
     Weight q_, k_, v_;  // [heads*head_dim, H], and k and v [kv_heads*head_dim, H]
     Weight output_;     // [H, heads*head_dim]

@@ -1,5 +1,5 @@
-// One transformer block: attention, then a feed-forward with or without experts, each after a norm and around
-// a residual.
+// One block of a model: attention, then a feed-forward with or without experts, each after a norm and around
+// a residual; of an MLP the feed-forward alone.
 #pragma once
 
 #include <optional>
@@ -11,16 +11,17 @@
 
 namespace moesaic {
 
-/// middle = x + attention(norm(x)); y = middle + feed_forward(norm(middle)).
+/// middle = x + attention(norm(x)); y = middle + feed_forward(norm(middle)). Kind mlp has no attention:
+/// middle = x; without spec.residual y = feed_forward(x).
 class Block {
   public:
     struct Saved {
         RmsNormLayer::Saved input_norm;
         Tensor attention_in;  // [T,H]
         AttentionLayer::Saved attention;
-        Tensor middle;  // [T,H]
+        Tensor middle;  // [T,H]; empty without attention
         RmsNormLayer::Saved post_norm;
-        Tensor feed_forward_in;  // [T,H]
+        Tensor feed_forward_in;  // [T,H]; empty without its norm
         DenseFeedForward::Saved dense;
         MoELayer::Saved experts;
     };
@@ -48,9 +49,13 @@ class Block {
     [[nodiscard]] const Router& router() const { return experts_->router(); }
 
   private:
-    RmsNormLayer input_norm_;
-    AttentionLayer attention_;
-    RmsNormLayer post_norm_;
+    /// What the feed-forward's norm reads, and the feed-forward itself.
+    [[nodiscard]] LayerInput middle_of(const LayerInput& in, const Saved& saved) const;
+    [[nodiscard]] LayerInput feed_forward_input(const LayerInput& in, const Saved& saved) const;
+
+    std::optional<RmsNormLayer> input_norm_;
+    std::optional<AttentionLayer> attention_;
+    std::optional<RmsNormLayer> post_norm_;
     std::optional<DenseFeedForward> dense_;
     std::optional<MoELayer> experts_;
 };

@@ -1,11 +1,40 @@
 #include "layers/expert_group.h"
 
+#include <algorithm>
+
 namespace moesaic {
 
-ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
+namespace {
+
+constexpr i64 kRowsInOrder = 256;
+
+/// Indexed rows, some at a time, for products that take no index.
+class RowsInOrder {
+  public:
+    RowsInOrder(StepContext& context, const IndexedRows& rows) : rows_(rows) {
+        if (rows.index.data)
+            memory_ = context.backend.allocate({kRowsInOrder, rows.rows.cols()}, rows.rows.dtype);
+    }
+    /// Valid until the next call; count is at most kRowsInOrder.
+    [[nodiscard]] ConstTensorView in_order(StepContext& context, i64 first, i64 count) {
+        const IndexedRows part = rows_.slice(first, count);
+        if (!part.index.data) return part.rows;
+        const TensorView moved = memory_.slice_rows(0, count);
+        gather_rows(context, part, moved);
+        return moved;
+    }
+
+  private:
+    IndexedRows rows_;
+    Tensor memory_;
+};
+
+}  // namespace
+
+ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, i64 capacity_rows,
                          ParameterStore& store)
     : width_(spec.width), hidden_(spec.hidden), capacity_rows_(capacity_rows), activation_(spec.activation) {
-    const i64 halves = activation_halves(activation_);
+    const i64 halves = activation_halves(activation_), experts = std::ssize(numbers);
     const auto declared = [&](i64 expert, std::string_view kind, Shape shape) {
         Parameter parameter;
         parameter.name = block_parameter_name(layer, fmt::format("mlp.experts.{}.{}.weight", expert, kind));
@@ -22,7 +51,7 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64
         return parameter;
     };
     std::vector<Parameter> up, down, slope;
-    for (i64 expert = first_expert; expert < first_expert + experts; ++expert) {
+    for (const i32 expert : numbers) {
         if (halves == 2) up.push_back(declared(expert, "gate_proj", {hidden_, width_}));
         up.push_back(declared(expert, "up_proj", {hidden_, width_}));
         down.push_back(declared(expert, "down_proj", {width_, hidden_}));
@@ -41,28 +70,29 @@ void ExpertGroup::allocate(StepContext& context, DType dtype, Saved& saved) cons
     saved.hidden = context.backend.allocate({capacity_rows_, hidden_}, dtype);
 }
 
-void ExpertGroup::recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                            Saved& saved) const {
+void ExpertGroup::recompute(StepContext& context, const IndexedRows& rows,
+                            std::span<const i64> rows_per_expert, Saved& saved) const {
     Backend& backend = context.backend;
-    const i64 received = rows.rows();
-    allocate(context, rows.dtype, saved);
+    const i64 received = rows.count();
+    allocate(context, rows.rows.dtype, saved);
     backend.grouped_gemm_activation(context.compute,
-                                    {.a = rows,
+                                    {.a = rows.rows,
                                      .b = up_.value(),
                                      .c = saved.preactivation.slice_rows(0, received),
                                      .rows_per_group = rows_per_expert,
                                      .trans_b = true,
-                                     .packed_b = up_.packed_transposed()},
+                                     .packed_b = up_.packed_transposed(),
+                                     .a_rows = rows.index},
                                     {.kind = activation_,
                                      .x = {},
                                      .y = saved.hidden.slice_rows(0, received),
                                      .slope = slope_.value_or_empty()});
 }
 
-void ExpertGroup::forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+void ExpertGroup::forward(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
                           TensorView out, Saved& saved) const {
     recompute(context, rows, rows_per_expert, saved);
-    context.backend.grouped_gemm(context.compute, {.a = saved.hidden.slice_rows(0, rows.rows()),
+    context.backend.grouped_gemm(context.compute, {.a = saved.hidden.slice_rows(0, rows.count()),
                                                    .b = down_.value(),
                                                    .c = out,
                                                    .rows_per_group = rows_per_expert,
@@ -75,10 +105,12 @@ void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient
                                   std::vector<i64> open_source) {
     const auto experts = open_source.size();
     if (round.count == 1) {
-        context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy,
-                                                                   .b = gradient.x,
+        context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy.rows,
+                                                                   .b = gradient.x.rows,
                                                                    .c = gradient.weight.sum(),
-                                                                   .rows_per_part = rows_per_source});
+                                                                   .rows_per_part = rows_per_source,
+                                                                   .a_rows = gradient.dy.index,
+                                                                   .b_rows = gradient.x.index});
         return;
     }
     weight_gradient_of_round(context, gradient, rows_per_source, std::move(open_source));
@@ -91,6 +123,7 @@ void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient&
                                            std::vector<i64> open_source) {
     const auto experts = static_cast<i64>(open_source.size());
     const i64 sources = static_cast<i64>(rows_per_source.size()) / experts;
+    RowsInOrder dy(context, gradient.dy), x(context, gradient.x);
     i64 first = 0;
     for (i64 segment = 0; segment < experts * sources; ++segment) {
         const i64 rows = rows_per_source[static_cast<std::size_t>(segment)];
@@ -100,32 +133,37 @@ void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient&
         if (open >= 0 && open != source) gradient.weight.fold_rows(context.compute, expert, 1);
         open = source;
         const TensorView grad = gradient.weight.grad().slice_rows(expert, 1);
-        context.backend.gemm(context.compute, {.a = gradient.dy.slice_rows(first, rows),
-                                               .b = gradient.x.slice_rows(first, rows),
-                                               .c = grad.reshaped({grad.shape[1], grad.shape[2]}),
-                                               .trans_a = true,
-                                               .accumulate = true});
-        first += rows;
+        const TensorView sum = grad.reshaped({grad.shape[1], grad.shape[2]});
+        for (const i64 end = first + rows; first < end;) {  // in whatever pieces, the bits are the same
+            const i64 count = std::min(kRowsInOrder, end - first);
+            context.backend.gemm(context.compute, {.a = dy.in_order(context, first, count),
+                                                   .b = x.in_order(context, first, count),
+                                                   .c = sum,
+                                                   .trans_a = true,
+                                                   .accumulate = true});
+            first += count;
+        }
     }
 }
 
-void ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                           std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
-                           Saved& saved) const {
+void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
+                           std::span<const i64> rows_per_expert, std::span<const i64> rows_per_source,
+                           const IndexedRows& d_out, TensorView d_rows, Saved& saved) const {
     Backend& backend = context.backend;
-    const i64 received = rows.rows();
-    Tensor d_preactivation_buffer = backend.allocate(saved.preactivation.shape(), rows.dtype);
+    const i64 received = rows.count();
+    Tensor d_preactivation_buffer = backend.allocate(saved.preactivation.shape(), rows.rows.dtype);
     const ConstTensorView hidden = saved.hidden.slice_rows(0, received);
     const TensorView d_preactivation = d_preactivation_buffer.slice_rows(0, received);  // [R,hF]
 
     saved.open_source.resize(rows_per_expert.size(), -1);
-    weight_gradient(context, {down_, d_out, hidden}, rows_per_source, saved.round, saved.open_source);
+    weight_gradient(context, {down_, d_out, {hidden}}, rows_per_source, saved.round, saved.open_source);
     backend.grouped_gemm_activation_backward(context.compute,
-                                             {.a = d_out,
+                                             {.a = d_out.rows,
                                               .b = down_.value(),
                                               .c = {},
                                               .rows_per_group = rows_per_expert,
-                                              .packed_b = down_.packed_plain()},
+                                              .packed_b = down_.packed_plain(),
+                                              .a_rows = d_out.index},
                                              {.kind = activation_,
                                               .x = saved.preactivation.slice_rows(0, received),
                                               .dy = {},
@@ -137,7 +175,7 @@ void ExpertGroup::backward(StepContext& context, ConstTensorView rows, std::span
                                            .c = d_rows,
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = up_.packed_plain()});
-    weight_gradient(context, {up_, d_preactivation, rows}, rows_per_source, saved.round, saved.open_source);
+    weight_gradient(context, {up_, {d_preactivation}, rows}, rows_per_source, saved.round, saved.open_source);
     for (std::size_t expert = 0; expert < saved.open_source.size(); ++expert) {
         for (std::size_t source = 0, sources = rows_per_source.size() / saved.open_source.size();
              source < sources; ++source) {

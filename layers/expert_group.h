@@ -4,13 +4,14 @@
 #include <span>
 #include <vector>
 
+#include "comm/exchange/indexed_rows.h"
 #include "layers/layer.h"
 #include "layers/model_spec.h"
 #include "runtime/parameter_store.h"
 
 namespace moesaic {
 
-/// down(activation(up(x))) of e consecutive experts over rows grouped by expert. Declares, for each of them,
+/// down(activation(up(x))) of e experts over rows grouped by expert. Declares, for each of them,
 /// mlp.experts.{n}.up_proj [F,H] and .down_proj [H,F], n the global expert number, with swiglu .gate_proj
 /// [F,H], with prelu .act_fn [1].
 class ExpertGroup {
@@ -27,30 +28,30 @@ class ExpertGroup {
         std::vector<i64> open_source;
     };
 
-    /// Owns experts [first_expert, first_expert + experts). Buffers hold `capacity_rows` rows whatever
-    /// arrives, so that memory does not depend on routing.
-    ExpertGroup(const ModelSpec& spec, int layer, i64 first_expert, i64 experts, i64 capacity_rows,
+    /// Owns the experts of these global numbers, by local index; which ones may change between steps, not how
+    /// many. Buffers hold `capacity_rows` rows whatever arrives, so that memory does not depend on routing.
+    ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, i64 capacity_rows,
                 ParameterStore& store);
 
-    /// rows [R,H] grouped by local expert, rows_per_expert [e] summing to R -> out [R,H].
-    void forward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+    /// rows [R,H] by local expert, rows_per_expert [e] summing to R -> out [R,H].
+    void forward(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
                  TensorView out, Saved& saved) const;
     /// d_out [R,H] -> d_rows [R,H]. rows_per_source [e,W]: each source's rows are one
     /// micro-batch, whose gradient is added row by row from zero and folded into the sum before the next
     /// source's: the same partial sums on every layout, however many rounds carry them.
-    void backward(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
-                  std::span<const i64> rows_per_source, ConstTensorView d_out, TensorView d_rows,
+    void backward(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
+                  std::span<const i64> rows_per_source, const IndexedRows& d_out, TensorView d_rows,
                   Saved& saved) const;
     /// The memory of `saved` alone.
     void allocate(StepContext& context, DType dtype, Saved& saved) const;
     /// The part of forward that backward needs: fills `saved` alone.
-    void recompute(StepContext& context, ConstTensorView rows, std::span<const i64> rows_per_expert,
+    void recompute(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,
                    Saved& saved) const;
 
   private:
     struct Gradient {
         const Weight& weight;
-        ConstTensorView dy, x;  // [R,.]
+        IndexedRows dy, x;  // [R,.]
     };
     /// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
     static void weight_gradient(StepContext& context, const Gradient& gradient,

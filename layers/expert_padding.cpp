@@ -37,9 +37,17 @@ ExpertPadding::ExpertPadding(StepContext& context, i64 rows, std::span<const i64
     from_padded_ = upload(context, host_from_padded_, padded);
 }
 
-Tensor ExpertPadding::pad(StepContext& context, ConstTensorView grouped) const {
-    Tensor padded = context.backend.allocate({from_grouped_.rows(), grouped.cols()}, grouped.dtype);
-    context.backend.gather_rows(context.compute, {.in = grouped, .index = from_grouped_, .out = padded});
+Tensor ExpertPadding::pad(StepContext& context, const IndexedRows& by_expert) const {
+    const ConstTensorView rows = by_expert.rows;
+    Tensor padded = context.backend.allocate({from_grouped_.rows(), rows.cols()}, rows.dtype);
+    Tensor grouped;
+    if (by_expert.index.data) {
+        grouped = context.backend.allocate({from_grouped_.rows(), rows.cols()}, rows.dtype);
+        gather_rows(context, by_expert, grouped.slice_rows(0, by_expert.count()));
+    }
+    context.backend.gather_rows(
+        context.compute,
+        {.in = grouped ? ConstTensorView(grouped) : rows, .index = from_grouped_, .out = padded});
     return padded;
 }
 

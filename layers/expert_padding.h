@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "comm/step_context.h"
+#include "comm/exchange/indexed_rows.h"
 
 namespace moesaic {
 
@@ -16,7 +16,7 @@ class ExpertPadding {
     ExpertPadding(StepContext& context, i64 rows, std::span<const i64> rows_per_expert,
                   std::span<const i64> rows_per_source);
 
-    [[nodiscard]] Tensor pad(StepContext& context, ConstTensorView grouped) const;
+    [[nodiscard]] Tensor pad(StepContext& context, const IndexedRows& by_expert) const;
     void unpad(StepContext& context, ConstTensorView padded, TensorView grouped) const;
 
     [[nodiscard]] std::span<const i64> rows_per_expert() const { return rows_per_expert_; }

@@ -22,16 +22,31 @@ Model::Model(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store, Pla
       world_(mesh.world().size()),
       defects_(defects),
       rotary_(spec.head_dim, spec.rope_theta, store.real()) {
-    embedding_ = std::make_unique<EmbeddingLayer>(spec, store);
+    if (spec.kind == ModelKind::momlp) {
+        cells_ = std::make_unique<CellExperts>(spec, mesh, store);
+        store.end_segment();
+        head_ = std::make_unique<OutputHead>(spec);
+    } else {
+        declare_stack(mesh, store);
+    }
+}
+
+void Model::declare_stack(const Mesh& mesh, ParameterStore& store) {
+    if (spec_.features > 0) {
+        input_ = std::make_unique<InputLayer>(spec_, store);
+    } else {
+        embedding_ = std::make_unique<EmbeddingLayer>(spec_, store);
+    }
     store.end_segment();
-    if (spec.experts > 0) exchange_ = make_exchange(spec, mesh, store.dtype());
-    blocks_.reserve(static_cast<std::size_t>(spec.layers));
-    for (int layer = 0; layer < spec.layers; ++layer) {
-        blocks_.emplace_back(spec, layer, mesh, exchange_.get(), rotary_, store);
+    if (spec_.experts > 0) exchange_ = make_exchange(spec_, mesh, store.dtype());
+    blocks_.reserve(static_cast<std::size_t>(spec_.layers));
+    for (int layer = 0; layer < spec_.layers; ++layer) {
+        blocks_.emplace_back(spec_, layer, mesh, exchange_.get(), rotary_, store);
         store.end_segment();
     }
-    norm_ = std::make_unique<RmsNormLayer>("model.norm.weight", -1, spec.width, spec.norm_eps, store);
-    head_ = std::make_unique<OutputHead>(spec, spec.tie_embeddings ? embedding_->table() : Weight(), store);
+    if (spec_.residual)
+        norm_ = std::make_unique<RmsNormLayer>("model.norm.weight", -1, spec_.width, spec_.norm_eps, store);
+    head_ = std::make_unique<OutputHead>(spec_, spec_.tie_embeddings ? embedding_->table() : Weight(), store);
     store.end_segment();
 }
 
@@ -41,20 +56,35 @@ LayerInput Model::input_of(const ModelSaved& saved, std::size_t index) {
             batch.first_sequence * batch.seq_len};
 }
 
-/// Collective over mesh.experts(). Returns what the head reads [T,H].
-Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved) {
-    MOESAIC_ASSERT(batch.tokens.elements() == batch.sequences * batch.seq_len,
-                   "{} tokens in {} sequences of {}", batch.tokens.elements(), batch.sequences,
-                   batch.seq_len);
+Tensor Model::run_input(StepContext& context, const Batch& batch) const {
+    const ConstTensorView x = input_ ? batch.features : batch.tokens;
+    MOESAIC_ASSERT(x.rows() == batch.rows() || batch.rows() == 0, "{} rows in {} sequences of {}", x.rows(),
+                   batch.sequences, batch.seq_len);
+    EmbeddingLayer::Saved no_ids;
+    InputLayer::Saved no_features;
+    return input_ ? input_->forward(context, {x, batch.seq_len}, no_features)
+                  : embedding_->forward(context, {x, batch.seq_len}, no_ids);
+}
+
+ConstTensorView Model::head_input(const ModelSaved& saved) {
+    return saved.normed ? saved.normed : saved.inputs.back();
+}
+
+/// Collective over mesh.experts(). Up to what the head reads.
+void Model::run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved) {
     saved = {};
     saved.batch = batch;
     saved.batch.seq_len = std::max<i64>(batch.seq_len, 1);
+    if (cells_) {
+        saved.inputs.resize(1);
+        saved.inputs[0] = cells_->forward(context, batch.features, batch.cells, saved.cells);
+        return;
+    }
     const i64 seq_len = saved.batch.seq_len;
-    rotary_.prepare(context, seq_len);
+    if (spec_.kind == ModelKind::transformer) rotary_.prepare(context, seq_len);
     saved.blocks.resize(blocks_.size());
     saved.inputs.resize(blocks_.size() + 1);
-    EmbeddingLayer::Saved nothing;
-    saved.inputs[0] = embedding_->forward(context, {batch.tokens, seq_len}, nothing);
+    saved.inputs[0] = run_input(context, saved.batch);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         saved.inputs[i + 1] = blocks_[i].forward(context, input_of(saved, i), saved.blocks[i]);
         if (keep && spec_.recompute) saved.blocks[i] = Block::keep_decisions(std::move(saved.blocks[i]));
@@ -64,15 +94,16 @@ Tensor Model::run_blocks(StepContext& context, const Batch& batch, bool keep, Mo
         saved.blocks[i] = {};
         saved.blocks[i].experts.router.totals = std::move(totals);
     }
-    return norm_->forward(context, {saved.inputs.back(), seq_len}, saved.norm);
+    if (norm_) saved.normed = norm_->forward(context, {saved.inputs.back(), seq_len}, saved.norm);
 }
 
 ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSaved& saved) {
     const bool keep = context.phase == Phase::train;
     ForwardResult result;
-    saved.normed = run_blocks(context, batch, keep, saved);
+    run_blocks(context, batch, keep, saved);
     saved.head.target = batch.targets;
-    result.token_loss = head_->forward(context, {saved.normed, saved.batch.seq_len}, saved.head);
+    saved.head.values = batch.values;
+    result.token_loss = head_->forward(context, {head_input(saved), saved.batch.seq_len}, saved.head);
     result.token_wrong = std::move(saved.head.wrong);
     result.token_margin = std::move(saved.head.margin);
     context.compute.synchronize();  // the routers' totals
@@ -83,7 +114,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
 
 std::vector<RouterStatistics> Model::count_choices(StepContext& context, const Batch& batch) {
     ModelSaved saved;
-    const Tensor unread = run_blocks(context, batch, false, saved);
+    run_blocks(context, batch, false, saved);
     context.compute.synchronize();  // the routers' totals
     return router_statistics(saved);
 }
@@ -93,6 +124,17 @@ std::vector<RouterStatistics> Model::router_statistics(const ModelSaved& saved) 
         return std::accumulate(parts.begin(), parts.end(), 0.0);
     };
     std::vector<RouterStatistics> all;
+    if (cells_) {
+        RouterStatistics& statistics = all.emplace_back();
+        statistics.counts = cells_->counts(saved.batch.cells);
+        statistics.balance_counts = statistics.counts;
+        statistics.weights.assign(statistics.counts.begin(), statistics.counts.end());
+        statistics.loads.assign(statistics.counts.size(), 0.0);
+        statistics.choices = std::accumulate(statistics.counts.begin(), statistics.counts.end(), i64{0});
+        statistics.weight_sum = static_cast<double>(statistics.choices);
+        statistics.tokens = statistics.choices;
+        return all;
+    }
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         if (!blocks_[i].has_experts()) continue;
         const RouterSaved& router = saved.blocks[i].experts.router;
@@ -115,13 +157,14 @@ std::vector<RouterStatistics> Model::router_statistics(const ModelSaved& saved) 
 
 Tensor Model::logits(StepContext& context, const Batch& batch) {
     ModelSaved saved;
-    const Tensor normed = run_blocks(context, batch, false, saved);
-    Tensor logits = head_->logits(context, normed);
+    run_blocks(context, batch, false, saved);
+    Tensor logits = head_->logits(context, head_input(saved));
     context.compute.synchronize();  // the routers' totals are copied into `saved`
     return logits;
 }
 
 std::vector<std::vector<double>> Model::selection_biases() const {
+    if (cells_) return {{}};
     std::vector<std::vector<double>> biases;
     for (const Block& block : blocks_) {
         if (block.has_experts()) biases.push_back(block.router().selection_bias());
@@ -130,7 +173,7 @@ std::vector<std::vector<double>> Model::selection_biases() const {
 }
 
 GlobalBalance Model::global_balance(const ModelSaved& saved, const GlobalBatch& global) const {
-    const i64 local = saved.batch.tokens.elements() * world_;
+    const i64 local = saved.batch.rows() * world_;
     GlobalBalance balance;
     balance.tokens =
         static_cast<double>(std::max<i64>(defects_.local_balance_loss ? local : global.tokens, 1));
@@ -151,6 +194,7 @@ std::vector<const RouterTotals*> Model::router_totals(const ModelSaved& saved) c
 }
 
 BalanceTerms Model::balance(const ModelSaved& saved, const GlobalBatch& global) const {
+    if (cells_) return {};
     return balance_terms(spec_, router_totals(saved), global_balance(saved, global));
 }
 
@@ -185,11 +229,17 @@ Model::Factors Model::upload_factors(StepContext& context, ModelSaved& saved, co
 void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                      const std::function<void(int segment)>& segment_ready) {
     const i64 seq_len = saved.batch.seq_len;
-    const Factors factors = upload_factors(context, saved, global);  // the layers' balance targets view it
     saved.head.scale = 1.0 / static_cast<double>(std::max<i64>(global.targets, 1));
-    Tensor d_normed = head_->backward(context, {saved.normed, seq_len}, {}, saved.head);
-    Tensor dx = norm_->backward(context, {saved.inputs.back(), seq_len}, d_normed, saved.norm);
-    d_normed.reset();
+    if (cells_) {
+        const Tensor d_outputs = head_->backward(context, {head_input(saved), seq_len}, {}, saved.head);
+        cells_->backward(context, saved.batch.cells, d_outputs, saved.cells);
+        saved = {};
+        segment_ready(0);
+        return;
+    }
+    const Factors factors = upload_factors(context, saved, global);  // the layers' balance targets view it
+    Tensor dx = head_->backward(context, {head_input(saved), seq_len}, {}, saved.head);
+    if (norm_) dx = norm_->backward(context, {saved.inputs.back(), seq_len}, dx, saved.norm);
     saved.head = {};
     segment_ready(spec_.layers + 1);
 
@@ -205,8 +255,13 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
         saved.inputs[i + 1].reset();
         segment_ready(static_cast<int>(i) + 1);
     }
-    EmbeddingLayer::Saved nothing;
-    embedding_->backward(context, {saved.batch.tokens, seq_len}, dx, nothing);
+    if (input_) {
+        InputLayer::Saved nothing;
+        input_->backward(context, {saved.batch.features, seq_len}, dx, nothing);
+    } else {
+        EmbeddingLayer::Saved nothing;
+        embedding_->backward(context, {saved.batch.tokens, seq_len}, dx, nothing);
+    }
     saved = {};
     segment_ready(0);
 }

@@ -1,4 +1,4 @@
-// The language model: embedding, blocks, norm and head, with its losses and its backward.
+// The model: embedding or input layer, blocks, norm and head, with its losses and its backward.
 #pragma once
 
 #include <functional>
@@ -8,21 +8,29 @@
 
 #include "comm/planted_defects.h"
 #include "layers/block.h"
+#include "layers/cell_experts.h"
 #include "layers/embedding.h"
+#include "layers/input_layer.h"
 #include "layers/model_spec.h"
 #include "layers/output_head.h"
 
 namespace moesaic {
 
-/// This rank's micro-batch; lives until the backward. T = sequences * seq_len, which may be 0.
+/// This rank's micro-batch; lives until the backward. T = sequences * seq_len, which may be 0. Of examples a
+/// sequence is one row of features.
 struct Batch {
-    ConstTensorView tokens;   ///< i32 [T] on the device
+    ConstTensorView tokens;   ///< i32 [T] on the device; empty where rows are features
     ConstTensorView targets;  ///< i32 [T] on the device; -1: masked
     i64 sequences = 0, seq_len = 0;
     /// i32 [T] on the device: the first row (of this batch) that row t may attend to, in t's own sequence;
     /// empty: the sequence's first. Documents packed into one sequence are kept apart so.
     ConstTensorView first_key{};
-    i64 first_sequence = 0;  ///< number of its first sequence in the global batch
+    i64 first_sequence = 0;      ///< number of its first sequence in the global batch
+    ConstTensorView features{};  ///< stored [T,D] on the device, instead of tokens
+    ConstTensorView values{};    ///< f64 [T,V] on the device, instead of targets: loss squared_error
+    CellRows cells{};            ///< which rows are whose; kind momlp
+
+    [[nodiscard]] i64 rows() const { return sequences * seq_len; }
 };
 
 /// What a micro-batch has to know of the global batch.
@@ -51,9 +59,11 @@ struct RouterStatistics {
 };
 
 struct ForwardResult {
-    Tensor token_loss;    ///< f64 [T] in nats, 0 where masked
-    Tensor token_wrong;   ///< i32 [T] 1 where another token is likelier; phase evaluate only, else empty
-    Tensor token_margin;  ///< f64 [T] of the target's logit over the largest other; infinity where masked
+    Tensor token_loss;  ///< f64 [T] spec.loss of each row, 0 where masked
+    /// i32 [T] 1 where another token or class is likelier; cross-entropy in phase evaluate only, else empty
+    Tensor token_wrong;
+    /// f64 [T] of the target's logit over the largest other, infinity where masked; cross-entropy, else empty
+    Tensor token_margin;
     std::vector<RouterStatistics> routers;  ///< one per layer with experts
 };
 
@@ -63,13 +73,15 @@ struct ModelSaved {
     std::vector<Tensor> inputs;        ///< [T,H] of each block, and last that of the final norm
     std::vector<Block::Saved> blocks;  ///< with spec.recompute the routers' decisions alone
     RmsNormLayer::Saved norm;
-    Tensor normed;  ///< [T,H] what the head reads
+    Tensor normed;  ///< [T,H] what the head reads; without spec.residual there is no norm, and it is empty
     OutputHead::Saved head;
+    CellExperts::Saved cells;  ///< kind momlp
 };
 
 /// Total loss of a global batch = sum of unmasked token losses / targets + aux * loss_aux + z * loss_z +
 /// importance * loss_importance + load * loss_load, the latter as in layers/balance.h.
-/// Segments of the store, in forward order: embedding, each block, final norm with the head.
+/// Segments of the store, in forward order: embedding or input layer, each block, final norm with the head;
+/// of kind momlp all in one, since its experts are all there is.
 class Model {
   public:
     /// Declares every parameter; the caller then allocates the store. `mesh` and `store` outlive the model.
@@ -96,12 +108,17 @@ class Model {
     /// Router::selection_bias of each layer with experts.
     [[nodiscard]] std::vector<std::vector<double>> selection_biases() const;
     [[nodiscard]] const ModelSpec& spec() const { return spec_; }
-    [[nodiscard]] int segments() const { return spec_.layers + 2; }
+    [[nodiscard]] int segments() const { return cells_ ? 1 : spec_.layers + 2; }
 
   private:
+    void declare_stack(const Mesh& mesh, ParameterStore& store);
+    /// [T,H] what the first block reads.
+    [[nodiscard]] Tensor run_input(StepContext& context, const Batch& batch) const;
+    /// What the head reads.
+    [[nodiscard]] static ConstTensorView head_input(const ModelSaved& saved);
     /// What block `index` reads.
     [[nodiscard]] static LayerInput input_of(const ModelSaved& saved, std::size_t index);
-    [[nodiscard]] Tensor run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
+    void run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
     [[nodiscard]] GlobalBalance global_balance(const ModelSaved& saved, const GlobalBatch& global) const;
     [[nodiscard]] std::vector<const RouterTotals*> router_totals(const ModelSaved& saved) const;
     [[nodiscard]] std::vector<RouterStatistics> router_statistics(const ModelSaved& saved) const;
@@ -118,7 +135,9 @@ class Model {
     RotaryTable rotary_;
     std::unique_ptr<Exchange> exchange_;  // of all layers with experts
     std::vector<Block> blocks_;
-    std::unique_ptr<EmbeddingLayer> embedding_;
+    std::unique_ptr<EmbeddingLayer> embedding_;  // where rows are tokens
+    std::unique_ptr<InputLayer> input_;          // where they are features
+    std::unique_ptr<CellExperts> cells_;         // kind momlp: all of the model up to the loss
     std::unique_ptr<RmsNormLayer> norm_;
     std::unique_ptr<OutputHead> head_;
     BalanceFactors host_factors_;  // what upload_factors copies from

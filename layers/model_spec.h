@@ -39,7 +39,7 @@ struct RouterSpec {
     u64 hash_seed = 0;
     std::string trace;                ///< replay: the file
     std::string traffic = "uniform";  ///< uniform: a pattern of comm/traffic
-    u64 seed = 1;       ///< run.seed, of noise and jitter
+    u64 seed = 1;                     ///< run.seed, of noise and jitter
 };
 
 /// Whose definition of the load-balance loss; formulas in layers/balance.h.
@@ -76,10 +76,30 @@ struct CapacitySpec {
     bool pad = false;          ///< experts compute on their full capacity, zero rows where there are fewer
 };
 
+/// What stands between input and outputs.
+enum class ModelKind : std::uint8_t {
+    transformer,  ///< blocks of attention and feed-forward
+    mlp,          ///< blocks of a feed-forward alone: every row by itself
+    momlp,        ///< an MLP for each cell of the inputs, see cell_experts.h
+};
+
+/// What a row's outputs are compared with its target by.
+enum class LossKind : std::uint8_t {
+    cross_entropy,  ///< nats; the target is one of the outputs
+    squared_error,  ///< mean over the outputs; the target has a value for each
+};
+
 struct ModelSpec {
+    ModelKind kind = ModelKind::transformer;
+    LossKind loss = LossKind::cross_entropy;
+    i64 features = 0;      ///< of a row of the input, a constant one included; 0: rows are token ids
+    i64 outputs = 0;       ///< classes or values; 0: one for each token id
+    bool causal = true;    ///< a row attends to the rows up to its own; else to its whole sequence
+    bool residual = true;  ///< a feed-forward stands behind a norm and around a residual (mlp: may be false)
+
     i64 vocabulary = 256;
-    i64 width = 128;
-    int layers = 4;
+    i64 width = 128;  ///< H; momlp: of an expert's hidden layers
+    int layers = 4;   ///< blocks; momlp: hidden layers of an expert
     i64 heads = 4, kv_heads = 4, head_dim = 32;
     QkNorm qk_norm = QkNorm::none;
     double norm_eps = 1e-5;
@@ -101,14 +121,21 @@ struct ModelSpec {
     std::optional<CapacitySpec> capacity;  ///< empty: dropless
 
     i64 seq_len = 256;
+    i64 targets_at_end = 0;       ///< of a sequence: its last so many rows have targets; 0: all rows
     i64 micro_sequences = 4;      ///< sequences of a micro-batch, at most
     i64 chunks = 1;               ///< in which a micro-batch's rows travel, at the mean load
     double receive_budget = 2.0;  ///< rows received at once, as a multiple of the mean
     ExchangeSettings exchange;
     bool recompute = false;  ///< blocks keep their input alone and compute forward again in the backward
 
+    /// V of the head: what a row's outputs are.
+    [[nodiscard]] i64 head_outputs() const { return outputs > 0 ? outputs : vocabulary; }
+    /// Targets of a sequence are its own next tokens.
+    [[nodiscard]] bool predicts_next_token() const { return features == 0 && outputs == 0; }
     [[nodiscard]] bool has_experts(int layer) const { return experts > 0 && (layer + 1) % every == 0; }
-    [[nodiscard]] int expert_layers() const { return experts > 0 ? layers / every : 0; }
+    [[nodiscard]] int expert_layers() const {
+        return experts == 0 ? 0 : kind == ModelKind::momlp ? 1 : layers / every;
+    }
     [[nodiscard]] i64 shared_hidden() const { return shared_experts * hidden; }
     /// Parameters of a feed-forward with `inner` hidden columns: up, down, the gate of gated activations, the
     /// slope of a learnt one.
@@ -116,6 +143,8 @@ struct ModelSpec {
         const i64 slopes = activation == ActivationKind::prelu ? 1 : 0;
         return (1 + activation_halves(activation)) * width * inner + slopes;
     }
+    /// Where no documents are masked.
+    [[nodiscard]] i64 targets_per_sequence() const { return targets_at_end > 0 ? targets_at_end : seq_len; }
     [[nodiscard]] i64 micro_tokens() const { return micro_sequences * seq_len; }
 };
 

@@ -53,7 +53,7 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange&
       padded_rows_(padded_rows_of(spec, mesh)),
       router_(make_router(spec, layer, store)),
       exchange_(exchange),
-      experts_(spec, layer, mesh.first_expert(), mesh.local_experts(), exchange.capacity_rows(), store) {
+      experts_(spec, layer, mesh.own_experts(layer), exchange.capacity_rows(), store) {
     if (spec.shared_experts > 0) shared_.emplace(spec, layer, store);
 }
 
@@ -113,7 +113,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
                 arriving = exchange_.start_combine_backward(context, saved.plan, round + 1, backward);
         };
         if (round >= saved.rounds.size()) receive_again(context, in, round, saved);
-        const ExpertRows d_out = exchange_.finish_arrival(context, saved.plan, round, std::move(arriving));
+        const ArrivedRows d_out = exchange_.finish_arrival(context, saved.plan, round, std::move(arriving));
         if (exchange_.looks_ahead()) start_next();
         round_backward(context, round, d_out, saved, backward);
         if (!exchange_.looks_ahead()) start_next();
@@ -141,14 +141,14 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     const i64 received = chunk.received();
     ExpertRows results = exchange_.result_rows(context);
     const TensorView out = results.rows.slice_rows(0, received);
-    const ConstTensorView arrived = current.rows.rows.slice_rows(0, received);
+    const IndexedRows arrived = current.rows.by_expert(received);
     if (padded_rows_ > 0) {
         MOESAIC_ASSERT(saved.plan.chunks.size() == 1, "padded experts in {} rounds",
                        saved.plan.chunks.size());
         saved.padding.emplace(context, padded_rows_, chunk.rows_per_expert, chunk.rows_per_source);
-        current.rows = ExpertRows(saved.padding->pad(context, arrived));
+        current.rows = ArrivedRows(saved.padding->pad(context, arrived));
         Tensor padded = context.backend.allocate(current.rows.rows.shape, out.dtype);
-        experts_.forward(context, current.rows.rows, saved.padding->rows_per_expert(), padded,
+        experts_.forward(context, {current.rows.rows}, saved.padding->rows_per_expert(), padded,
                          current.experts);
         saved.padding->unpad(context, padded, out);
     } else {
@@ -164,7 +164,7 @@ void MoELayer::keep_memory_of_unused_rounds(StepContext& context, Saved& saved) 
         Round& unused = saved.rounds[round];
         const DType dtype = exchange_.sizes().dtype;
         if (saved.rounds[0].rows.memory)
-            unused.rows = ExpertRows(context.backend.allocate(saved.rounds[0].rows.rows.shape, dtype));
+            unused.rows = ArrivedRows(context.backend.allocate(saved.rounds[0].rows.rows.shape, dtype));
         experts_.allocate(context, dtype, unused.experts);
     }
 }
@@ -176,12 +176,12 @@ void MoELayer::receive_again(StepContext& context, const LayerInput& in, std::si
     Round& current = saved.rounds.back();
     current.rows = exchange_.finish_arrival(context, saved.plan, round,
                                             exchange_.start_dispatch(context, saved.plan, round, in.x));
-    experts_.recompute(context, current.rows.rows.slice_rows(0, chunk.received()), chunk.rows_per_expert,
+    experts_.recompute(context, current.rows.by_expert(chunk.received()), chunk.rows_per_expert,
                        current.experts);
 }
 
 /// Collective over mesh.experts().
-void MoELayer::round_backward(StepContext& context, std::size_t round, const ExpertRows& d_out, Saved& saved,
+void MoELayer::round_backward(StepContext& context, std::size_t round, const ArrivedRows& d_out, Saved& saved,
                               ExchangeBackward& backward) const {
     const DispatchChunk& chunk = saved.plan.chunks[round];
     const i64 received = chunk.received();
@@ -189,16 +189,16 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Exp
     current.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size())};
     current.experts.open_source = std::move(saved.open_source);
     ExpertRows d_results = exchange_.result_rows(context);
-    const ConstTensorView d_arrived = d_out.rows.slice_rows(0, received);
+    const IndexedRows d_arrived = d_out.by_expert(received);
     const TensorView d_rows = d_results.rows.slice_rows(0, received);
     if (saved.padding) {
         const Tensor d_padded = saved.padding->pad(context, d_arrived);
         Tensor d_padded_rows = context.backend.allocate(d_padded.shape(), d_padded.dtype());
-        experts_.backward(context, current.rows.rows, saved.padding->rows_per_expert(),
-                          saved.padding->rows_per_source(), d_padded, d_padded_rows, current.experts);
+        experts_.backward(context, {current.rows.rows}, saved.padding->rows_per_expert(),
+                          saved.padding->rows_per_source(), {d_padded}, d_padded_rows, current.experts);
         saved.padding->unpad(context, d_padded_rows, d_rows);
     } else {
-        experts_.backward(context, current.rows.rows.slice_rows(0, received), chunk.rows_per_expert,
+        experts_.backward(context, current.rows.by_expert(received), chunk.rows_per_expert,
                           chunk.rows_per_source, d_arrived, d_rows, current.experts);
     }
     saved.open_source = std::move(current.experts.open_source);

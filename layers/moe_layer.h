@@ -19,7 +19,7 @@ namespace moesaic {
 class MoELayer {
   public:
     struct Round {
-        ExpertRows rows;  // [C,H] received
+        ArrivedRows rows;
         ExpertGroup::Saved experts;
     };
     struct Saved {
@@ -59,7 +59,7 @@ class MoELayer {
     void round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const;
     void keep_memory_of_unused_rounds(StepContext& context, Saved& saved) const;
     void receive_again(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
-    void round_backward(StepContext& context, std::size_t round, const ExpertRows& d_out, Saved& saved,
+    void round_backward(StepContext& context, std::size_t round, const ArrivedRows& d_out, Saved& saved,
                         ExchangeBackward& backward) const;
 
     ModelSpec spec_;

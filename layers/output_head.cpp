@@ -2,12 +2,14 @@
 
 namespace moesaic {
 
+OutputHead::OutputHead(const ModelSpec& spec) : outputs_(spec.head_outputs()), loss_(spec.loss) {}
+
 OutputHead::OutputHead(const ModelSpec& spec, const Weight& tied, ParameterStore& store)
-    : vocabulary_(spec.vocabulary), weight_(tied) {
+    : outputs_(spec.head_outputs()), loss_(spec.loss), weight_(tied) {
     if (!weight_) {
         Parameter weight;
         weight.name = "lm_head.weight";
-        weight.shape = {spec.vocabulary, spec.width};
+        weight.shape = {outputs_, spec.width};
         weight.init_std = spec.init_std;
         weight_ = store.declare(std::move(weight));
     }
@@ -15,7 +17,11 @@ OutputHead::OutputHead(const ModelSpec& spec, const Weight& tied, ParameterStore
 }
 
 Tensor OutputHead::logits(StepContext& context, ConstTensorView x) const {
-    Tensor logits = context.backend.allocate({x.rows(), vocabulary_}, accumulation_type(x.dtype));
+    Tensor logits = context.backend.allocate({x.rows(), outputs_}, accumulation_type(x.dtype));
+    if (!weight_) {
+        context.backend.convert(context.compute, x, logits);
+        return logits;
+    }
     context.backend.gemm(context.compute, {.a = x,
                                            .b = weight_.value(),
                                            .c = logits,
@@ -26,8 +32,13 @@ Tensor OutputHead::logits(StepContext& context, ConstTensorView x) const {
 
 Tensor OutputHead::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
     saved.logits = logits(context, in.x);
-    saved.log_sum_exp = context.backend.allocate({in.x.rows()}, DType::f64);
     Tensor loss = context.backend.allocate({in.x.rows()}, DType::f64);
+    if (loss_ == LossKind::squared_error) {
+        context.backend.squared_error(context.compute,
+                                      {.output = saved.logits, .target = saved.values, .loss = loss});
+        return loss;
+    }
+    saved.log_sum_exp = context.backend.allocate({in.x.rows()}, DType::f64);
     saved.margin = context.backend.allocate({in.x.rows()}, DType::f64);
     if (context.phase == Phase::evaluate) {
         saved.wrong = context.backend.allocate({in.x.rows()}, DType::int32);
@@ -44,11 +55,18 @@ Tensor OutputHead::forward(StepContext& context, const LayerInput& in, Saved& sa
 Tensor OutputHead::backward(StepContext& context, const LayerInput& in, ConstTensorView, Saved& saved) const {
     Backend& backend = context.backend;
     const TensorView d_logits = saved.logits;  // [T,V], in place
-    backend.cross_entropy_backward(context.compute, {.logits = saved.logits,
-                                                     .target = saved.target,
-                                                     .log_sum_exp = saved.log_sum_exp,
-                                                     .d_logits = d_logits,
-                                                     .scale = saved.scale});
+    if (loss_ == LossKind::squared_error) {
+        backend.squared_error_backward(
+            context.compute,
+            {.output = saved.logits, .target = saved.values, .d_output = d_logits, .scale = saved.scale});
+    } else {
+        backend.cross_entropy_backward(context.compute, {.logits = saved.logits,
+                                                         .target = saved.target,
+                                                         .log_sum_exp = saved.log_sum_exp,
+                                                         .d_logits = d_logits,
+                                                         .scale = saved.scale});
+    }
+    if (!weight_) return std::move(saved.logits);
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
     backend.gemm(context.compute,
                  {.a = d_logits, .b = weight_.value(), .c = dx, .packed_b = weight_.packed_plain()});

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/activation.h"
+#include "runtime/loss_operations.h"
 #include "runtime/memory_pool.h"
 #include "runtime/router_operations.h"
 #include "runtime/stream.h"
@@ -105,16 +106,18 @@ struct Rope {
     bool inverse = false;
 };
 
-/// Causal attention of consecutive sequences of seq_len rows, grouped-query: query head h reads key head
-/// h/(heads/kv_heads). q [T, heads*head_dim], k and v [T, kv_heads*head_dim], out [T, heads*head_dim];
-/// log_sum_exp real [heads, T] is kept for the backward. Scores are scaled by 1/sqrt(head_dim).
-/// first_key i32 [T] or empty: row t reads the keys of rows max(first row of its sequence, first_key[t]) to
-/// t, which holds documents apart that share a sequence; first_key[t] <= t.
+/// Attention of consecutive sequences of seq_len rows, grouped-query: query head h reads key head
+/// h/(heads/kv_heads); a row reads the keys of its sequence up to its own, or all of them without `causal`. q
+/// [T, heads*head_dim], k and v [T, kv_heads*head_dim], out [T, heads*head_dim]; log_sum_exp real [heads, T]
+/// is kept for the backward. Scores are scaled by 1/sqrt(head_dim). first_key i32 [T] or empty: row t reads
+/// the keys of rows max(first row of its sequence, first_key[t]) to t, which holds documents apart that share
+/// a sequence; first_key[t] <= t; causal attention alone has it.
 struct Attention {
     ConstTensorView q, k, v;
     TensorView out, log_sum_exp;
     i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
     ConstTensorView first_key = {};
+    bool causal = true;
 };
 /// dq, dk, dv are written.
 struct AttentionGrad {
@@ -122,6 +125,7 @@ struct AttentionGrad {
     TensorView dq, dk, dv;
     i64 heads = 0, kv_heads = 0, head_dim = 0, seq_len = 0;
     ConstTensorView first_key = {};
+    bool causal = true;
 };
 
 /// y[t] = table[index[t]]; table [V,H], index i32 [T], y [T,H].
@@ -153,22 +157,6 @@ struct ActivationGrad {
     ConstTensorView slope = {};
     std::span<const i64> rows_per_group = {};
     TensorView d_slope = {};
-};
-
-/// loss f64 [T] = logsumexp(logits[t]) - logits[t, target[t]], 0 where target is -1. logits real [T,V],
-/// target i32 [T]; log_sum_exp f64 [T] is kept for the backward. wrong i32 [T] or empty: 1 where some logit is
-/// not at most the target's, 0 where masked. margin f64 [T] or empty: the target's logit minus the largest
-/// other, infinity where masked.
-struct CrossEntropy {
-    ConstTensorView logits, target;
-    TensorView loss, log_sum_exp, wrong = {}, margin = {};
-};
-/// d_logits = scale * (softmax(logits) - one_hot(target)), 0 where target is -1; may be the logits' own
-/// memory.
-struct CrossEntropyGrad {
-    ConstTensorView logits, target, log_sum_exp;
-    TensorView d_logits;
-    double scale = 1.0;
 };
 
 /// probability real [T,E] = softmax(logits real [T,E]); log_sum_exp real [T].
@@ -354,6 +342,8 @@ class Backend {
     virtual void activation_backward(Stream&, const ActivationGrad&) = 0;
     virtual void cross_entropy(Stream&, const CrossEntropy&) = 0;
     virtual void cross_entropy_backward(Stream&, const CrossEntropyGrad&) = 0;
+    virtual void squared_error(Stream&, const SquaredError&) = 0;
+    virtual void squared_error_backward(Stream&, const SquaredErrorGrad&) = 0;
 
     virtual void row_softmax(Stream&, const RowSoftmax&) = 0;
     virtual void top_k(Stream&, const TopK&) = 0;

@@ -119,6 +119,33 @@ i64 tokens_to_try(StepContext& context, const ExchangeSizes& sizes, const Exchan
     return std::clamp<i64>(static_cast<i64>(static_cast<double>(first) * growth), 1, sizes.tokens);
 }
 
+/// Collective over the world. Groups of other replicas may lie otherwise; the choice is one for all. Flat
+/// comes first.
+std::vector<const ExchangeKind*> kinds_that_fit(StepContext& context) {
+    const NodeGrid& grid = context.mesh.grid();
+    const bool several_nodes = agree(context, grid.nodes, ReduceOp::max) > 1;
+    const bool even = agree(context, grid.even() ? 1 : 0, ReduceOp::min) > 0;
+    const bool alone = context.mesh.experts().size() == 1;
+    std::vector<const ExchangeKind*> kinds;
+    for (const ExchangeKind& kind : exchange_table()) {
+        const bool gains =
+            kind.needs_even_nodes ? several_nodes && even : !kind.for_one_node || (!several_nodes && !alone);
+        if (gains) kinds.push_back(&kind);
+    }
+    return kinds;
+}
+
+/// Collective over the world. Null where this allocation has no room for it, or wire types forbid it.
+std::unique_ptr<Exchange> make_or_leave_out(StepContext& context, const ExchangeSizes& sizes,
+                                            const ExchangeSettings& settings) {
+    std::unique_ptr<Exchange> exchange;
+    try {
+        exchange = make_exchange(context.mesh, sizes, settings);
+    } catch (const UserError&) {  // of all ranks of a group alike
+    }
+    return agree(context, exchange ? 1 : 0, ReduceOp::min) > 0 ? std::move(exchange) : nullptr;
+}
+
 }  // namespace
 
 std::string ExchangeChoice::text() const {
@@ -135,22 +162,21 @@ ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
     ExchangeChoice choice{settings, {}, 0};
     choice.settings.name = "flat";
     choice.settings.reduce_on_node = false;
-    const NodeGrid& grid = context.mesh.grid();
     if (!context.mesh.world().connected() || !context.backend.computes()) return choice;
-    // Groups of other replicas may lie otherwise; the choice is one for all.
-    const bool several = agree(context, grid.nodes, ReduceOp::max) > 1;
-    const bool even = agree(context, grid.even() ? 1 : 0, ReduceOp::min) > 0;
-    if (!several || !even) return choice;
-    choice.tokens = tokens_to_try(context, sizes, choice.settings);
-    Trial trial(context, sizes, choice.tokens);
+    const std::vector<const ExchangeKind*> kinds = kinds_that_fit(context);
     std::vector<ExchangeSettings> candidates;
     std::vector<std::unique_ptr<Exchange>> exchanges;
-    for (const ExchangeKind& kind : exchange_table()) {
-        if (kind.name == "shared_memory") continue;  // for one node; takes memory that there may not be
-        candidates.push_back(choice.settings);
-        candidates.back().name = kind.name;
-        exchanges.push_back(make_exchange(context.mesh, sizes, candidates.back()));
+    for (const ExchangeKind* kind : kinds) {
+        ExchangeSettings settings_of_kind = choice.settings;
+        settings_of_kind.name = kind->name;
+        auto exchange = make_or_leave_out(context, sizes, settings_of_kind);
+        if (!exchange) continue;
+        candidates.push_back(settings_of_kind);
+        exchanges.push_back(std::move(exchange));
     }
+    if (exchanges.size() == 1) return choice;
+    choice.tokens = tokens_to_try(context, sizes, choice.settings);
+    Trial trial(context, sizes, choice.tokens);
     const std::vector<double> seconds = measure(trial, exchanges);
     double best = seconds[0];
     for (std::size_t i = 0; i < candidates.size(); ++i) {

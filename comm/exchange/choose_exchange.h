@@ -23,10 +23,11 @@ struct ExchangeChoice {
     [[nodiscard]] std::string text() const;
 };
 
-/// Collective over mesh.world(). The same choice on every rank; takes about half a second where there is a
-/// choice: several nodes, each with as many ranks of a group. Routing is uniform, tokens are as many as a
-/// micro-batch has unless that took longer than a twentieth of a second. Memory is taken from
-/// context.backend. In a dry run nothing is measured: flat.
+/// Collective over mesh.world(). The same choice on every rank; takes at most about half a second, where
+/// there is a choice: groups of several ranks on one node, or on nodes that each have as many of them.
+/// Routing is uniform, tokens are as many as a micro-batch has unless that took longer than a twentieth of a
+/// second. An exchange that this machine has no room for is left out. Memory is taken from context.backend.
+/// In a dry run nothing is measured: flat.
 [[nodiscard]] ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,
                                              const ExchangeSettings& settings);
 

@@ -29,8 +29,8 @@ ArrivingRows TokenHops::start(StepContext& context, const DispatchPlan& plan, st
     return arriving;
 }
 
-ExpertRows TokenHops::finish_dispatch(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                      ArrivingRows arriving) const {
+ArrivedRows TokenHops::finish_dispatch(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                       ArrivingRows arriving) const {
     const NodeChunk& nodes = plan.nodes.chunks[round];
     const i64 proxied = nodes.proxied();
     Wire::finish(context, arriving.transfer);
@@ -76,8 +76,8 @@ ArrivingRows DedupExchange::start_combine_backward(StepContext& context, const D
     return arriving;
 }
 
-ExpertRows DedupExchange::finish_arrival(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                         ArrivingRows arriving) {
+ArrivedRows DedupExchange::finish_arrival(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                          ArrivingRows arriving) {
     if (!arriving.backward) return tokens_.finish_dispatch(context, plan, round, std::move(arriving));
     Wire::finish(context, arriving.transfer);
     const Tensor leaving = tokens_.weighted(context, plan, round, arriving.arrival, {}, {});

@@ -17,8 +17,8 @@ class TokenHops {
     [[nodiscard]] ArrivingRows start(StepContext&, const DispatchPlan&, std::size_t round,
                                      ConstTensorView tokens, Label) const;
     /// Collective over mesh.node(). Repeats what arrived for each of a token's choices.
-    [[nodiscard]] ExpertRows finish_dispatch(StepContext&, const DispatchPlan&, std::size_t round,
-                                             ArrivingRows) const;
+    [[nodiscard]] ArrivedRows finish_dispatch(StepContext&, const DispatchPlan&, std::size_t round,
+                                              ArrivingRows) const;
     /// Rows that arrived at the proxy [U,H], times the weights of the choices -> rows in leaving order [P,H].
     /// With `results`, the rows that these are gradients of, also d_weight [U,J].
     [[nodiscard]] Tensor weighted(StepContext&, const DispatchPlan&, std::size_t round,
@@ -40,7 +40,7 @@ class DedupExchange final : public SlotExchange {
                                 ConstTensorView x) override;
     ArrivingRows start_combine_backward(StepContext&, const DispatchPlan&, std::size_t round,
                                         ExchangeBackward&) override;
-    ExpertRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
+    ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
 
   protected:
     void rows_to_slots(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,
@@ -63,7 +63,7 @@ class NodeReducingExchange final : public Exchange {
                                 ConstTensorView x) override;
     ArrivingRows start_combine_backward(StepContext&, const DispatchPlan&, std::size_t round,
                                         ExchangeBackward&) override;
-    ExpertRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
+    ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
     void combine(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows results,
                  ConstTensorView weight, ExchangeSaved&) override;
     Tensor finish_combine(StepContext&, const DispatchPlan&, ConstTensorView weight, ExchangeSaved&) override;

@@ -9,6 +9,7 @@
 #include "comm/dispatch_plan.h"
 #include "comm/exchange/exchange_settings.h"
 #include "comm/exchange/expected_traffic.h"
+#include "comm/exchange/indexed_rows.h"
 #include "comm/exchange/wire.h"
 
 namespace moesaic {
@@ -26,15 +27,29 @@ struct ExchangeSizes {
     DType dtype = DType::f32;
 };
 
-/// Rows grouped by local expert [C,H], of which a round uses the first received(). `memory` is empty where
-/// the rows lie in memory of the exchange: dispatched rows of round 0 are then valid until the layer's next
-/// forward, all others until the next round's, in the order in which the verbs were called.
+/// What experts make of a round's rows: grouped by local expert [C,H], of which a round uses the first
+/// received(). `memory` is empty where the rows lie in memory of the exchange.
 struct ExpertRows {
     Tensor memory;
     TensorView rows;
 
     ExpertRows() = default;
     explicit ExpertRows(Tensor tensor) : memory(std::move(tensor)), rows(memory.view()) {}
+};
+
+/// Rows as they arrive, which products read in the order of experts: nobody moves them there. `memory` is
+/// empty where the rows lie in memory of the exchange, or are the dispatched tokens or the gradients
+/// themselves: dispatched rows of round 0 are then valid as long as the tokens and until the layer's next
+/// forward, all others until the next round's, in the order in which the verbs were called.
+struct ArrivedRows {
+    Tensor memory;
+    ConstTensorView rows;   ///< [.,H]
+    ConstTensorView index;  ///< i32, of the plan: row i by expert is rows[index[i]]; empty: rows[i]
+
+    ArrivedRows() = default;
+    explicit ArrivedRows(Tensor tensor) : memory(std::move(tensor)), rows(memory.view()) {}
+    /// The `received` rows of a round by expert.
+    [[nodiscard]] IndexedRows by_expert(i64 received) const;
 };
 
 /// A backward in progress; tensors that a kind has no use for are empty.
@@ -49,8 +64,8 @@ struct ExchangeBackward {
 
 /// Rows on their way to experts.
 struct ArrivingRows {
-    ExpertRows grouped;  ///< where they end
-    Tensor arrival;      ///< where the wire puts them, if not there already
+    ArrivedRows arrived;  ///< where they end
+    Tensor arrival;       ///< where the wire puts them first, if elsewhere
     Transfer transfer;
     ExchangeBackward* backward = nullptr;  ///< of a combine's backward
     i64 result_region = 0;                 ///< in the exchange's memory, for what experts make of them
@@ -100,8 +115,8 @@ class Exchange {
     [[nodiscard]] virtual ArrivingRows start_combine_backward(StepContext&, const DispatchPlan&,
                                                               std::size_t round, ExchangeBackward&) = 0;
     /// The end of either: from here on compute may read the rows.
-    [[nodiscard]] virtual ExpertRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round,
-                                                    ArrivingRows) = 0;
+    [[nodiscard]] virtual ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round,
+                                                     ArrivingRows) = 0;
     /// Memory for what experts make of a round's rows: results or gradients.
     [[nodiscard]] virtual ExpertRows result_rows(StepContext&);
     /// Collective over mesh.experts(). Takes the experts' results of one round.
@@ -131,6 +146,7 @@ struct ExchangeKind {
     std::string_view name;
     std::string_view help;
     bool needs_even_nodes;  ///< NodeGrid::even()
+    bool for_one_node;      ///< needs, or gains by, all ranks of a group being on one node
     std::unique_ptr<Exchange> (*make)(const Mesh&, const ExchangeSizes&, const ExchangeSettings&);
     std::vector<ExpectedBytes> (*expected)(const ExchangeSettings&, const TrafficShape&);
 };

@@ -20,11 +20,10 @@ ArrivingRows FlatExchange::start_dispatch(StepContext& context, const DispatchPl
     const DispatchChunk& chunk = plan.chunks[round];
     const i64 sent = chunk.sent();
     const ConstTensorView tokens = chunk.token_of_send.slice_rows(0, sent);
-    if (alone(context)) {  // sent order is grouped order
+    if (alone(context)) {  // sent order is grouped order, and experts can read tokens where they are
         ArrivingRows arriving;
-        arriving.grouped = result_rows(context);
-        context.backend.gather_rows(
-            context.compute, {.in = x, .index = tokens, .out = arriving.grouped.rows.slice_rows(0, sent)});
+        arriving.arrived.rows = x;
+        arriving.arrived.index = tokens;
         return arriving;
     }
     Tensor send = travel_buffer(context, {plan.most_slots, sizes().width}, x.dtype);
@@ -39,20 +38,17 @@ ArrivingRows FlatExchange::start_combine_backward(StepContext& context, const Di
     const i64 sent = chunk.sent();
     const Label label{kCombineBackwardPhase, plan.layer};
     const ConstTensorView d_slots = backward.d_slots;
-    if (!alone(context) && plan.chunks.size() == 1)  // all slots, in slot order
-        return start_travel(context, plan, round, d_slots.slice_rows(0, sent), {}, label);
-    ArrivingRows arriving;
-    Tensor send;
-    if (alone(context)) {
-        arriving.grouped = result_rows(context);
-    } else {
-        send = travel_buffer(context, {plan.most_slots, sizes().width}, d_slots.dtype);
+    if (alone(context)) {  // slots of a round are its rows in grouped order
+        ArrivingRows arriving;
+        arriving.arrived.rows = d_slots.slice_rows(chunk.first_slot[0], sent);
+        return arriving;
     }
-    const TensorView target = alone(context) ? arriving.grouped.rows : send.view();
+    if (plan.chunks.size() == 1)  // all slots, in slot order
+        return start_travel(context, plan, round, d_slots.slice_rows(0, sent), {}, label);
+    Tensor send = travel_buffer(context, {plan.most_slots, sizes().width}, d_slots.dtype);
     for_each_destination(chunk, {}, [&](i64 row, i64 slot, i64 count) {
-        context.backend.copy(context.compute, d_slots.slice_rows(slot, count), target.slice_rows(row, count));
+        context.backend.copy(context.compute, d_slots.slice_rows(slot, count), send.slice_rows(row, count));
     });
-    if (alone(context)) return arriving;
     const ConstTensorView used = send.slice_rows(0, sent);
     return start_travel(context, plan, round, used, std::move(send), label);
 }
@@ -62,14 +58,12 @@ ArrivingRows FlatExchange::start_travel(StepContext& context, const DispatchPlan
     const DispatchChunk& chunk = plan.chunks[round];
     ArrivingRows arriving;
     const Shape shape{sizes().capacity_rows, sizes().width};
-    arriving.grouped = ExpertRows(context.backend.allocate(shape, send.dtype));
-    if (!arrives_grouped(context)) arriving.arrival = travel_buffer(context, shape, send.dtype);
-    const TensorView target = arrives_grouped(context) ? arriving.grouped.rows : arriving.arrival.view();
+    arriving.arrived = ArrivedRows(context.backend.allocate(shape, send.dtype));
     arriving.transfer = wire().start(context, context.mesh.experts(),
                                      {.send = send,
                                       .send_rows = chunk.send_rows,
                                       .most_sent = plan.most_slots,
-                                      .recv = target.slice_rows(0, chunk.received()),
+                                      .recv = arriving.arrived.memory.slice_rows(0, chunk.received()),
                                       .recv_rows = chunk.recv_rows,
                                       .most_received = sizes().capacity_rows},
                                      label);
@@ -77,19 +71,12 @@ ArrivingRows FlatExchange::start_travel(StepContext& context, const DispatchPlan
     return arriving;
 }
 
-ExpertRows FlatExchange::finish_arrival(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                        ArrivingRows arriving) {
-    if (alone(context)) return std::move(arriving.grouped);
-    const DispatchChunk& chunk = plan.chunks[round];
-    const i64 received = chunk.received();
+ArrivedRows FlatExchange::finish_arrival(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                         ArrivingRows arriving) {
+    if (alone(context)) return std::move(arriving.arrived);
     Wire::finish(context, arriving.transfer);
-    if (!arrives_grouped(context)) {
-        context.backend.gather_rows(context.compute,
-                                    {.in = arriving.arrival.slice_rows(0, received),
-                                     .index = chunk.grouped_from_arrival.slice_rows(0, received),
-                                     .out = arriving.grouped.rows.slice_rows(0, received)});
-    }
-    return std::move(arriving.grouped);
+    if (!arrives_grouped(context)) arriving.arrived.index = plan.chunks[round].grouped_from_arrival;
+    return std::move(arriving.arrived);
 }
 
 void FlatExchange::reverse_rows(StepContext& context, const DispatchPlan& plan, std::size_t round,

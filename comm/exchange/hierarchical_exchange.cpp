@@ -60,8 +60,8 @@ ArrivingRows HierarchicalExchange::start_travel(StepContext& context, const Disp
     return arriving;
 }
 
-ExpertRows HierarchicalExchange::finish_arrival(StepContext& context, const DispatchPlan& plan,
-                                                std::size_t round, ArrivingRows arriving) {
+ArrivedRows HierarchicalExchange::finish_arrival(StepContext& context, const DispatchPlan& plan,
+                                                 std::size_t round, ArrivingRows arriving) {
     const NodeChunk& nodes = plan.nodes.chunks[round];
     const i64 proxied = nodes.proxied();
     Wire::finish(context, arriving.transfer);

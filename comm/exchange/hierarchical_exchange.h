@@ -19,7 +19,7 @@ class HierarchicalExchange final : public SlotExchange {
                                 ConstTensorView x) override;
     ArrivingRows start_combine_backward(StepContext&, const DispatchPlan&, std::size_t round,
                                         ExchangeBackward&) override;
-    ExpertRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
+    ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
 
   protected:
     void rows_to_slots(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,

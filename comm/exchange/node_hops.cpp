@@ -20,31 +20,23 @@ Transfer NodeHops::start_across(StepContext& context, const TransferRows& rows, 
     return wire_.start(context, context.mesh.across_nodes(), rows, label);
 }
 
-ExpertRows NodeHops::to_experts(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                ConstTensorView leaving, Label label) const {
+ArrivedRows NodeHops::to_experts(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                 ConstTensorView leaving, Label label) const {
     const DispatchChunk& chunk = plan.chunks[round];
     const NodeChunk& nodes = plan.nodes.chunks[round];
     const i64 received = chunk.received();
     const Shape shape{exchange_sizes_.capacity_rows, leaving.cols()};
-    ExpertRows grouped(context.backend.allocate(shape, leaving.dtype));
-    Tensor arrival;
-    if (!arrives_grouped_) arrival = travel_buffer(context, shape, leaving.dtype);
-    const TensorView target = arrives_grouped_ ? grouped.rows : arrival.view();
+    ArrivedRows arrived(context.backend.allocate(shape, leaving.dtype));
     wire_.exchange(context, context.mesh.node(),
                    {.send = leaving,
                     .send_rows = nodes.rows_to_local,
                     .most_sent = node_sizes_.proxied,
-                    .recv = target.slice_rows(0, received),
+                    .recv = arrived.memory.slice_rows(0, received),
                     .recv_rows = nodes.rows_from_proxy,
                     .most_received = exchange_sizes_.capacity_rows},
                    label);
-    if (!arrives_grouped_) {
-        context.backend.gather_rows(context.compute,
-                                    {.in = arrival.slice_rows(0, received),
-                                     .index = chunk.grouped_from_arrival.slice_rows(0, received),
-                                     .out = grouped.rows.slice_rows(0, received)});
-    }
-    return grouped;
+    if (!arrives_grouped_) arrived.index = chunk.grouped_from_arrival;
+    return arrived;
 }
 
 void NodeHops::to_proxies(StepContext& context, const DispatchPlan& plan, std::size_t round,

@@ -19,8 +19,8 @@ class NodeHops {
     /// `most_received` bound them.
     [[nodiscard]] Transfer start_across(StepContext&, const TransferRows&, Label) const;
     /// Collective over mesh.node(). At the proxy [P,H], in leaving order -> rows by expert [C,H].
-    [[nodiscard]] ExpertRows to_experts(StepContext&, const DispatchPlan&, std::size_t round,
-                                        ConstTensorView leaving, Label) const;
+    [[nodiscard]] ArrivedRows to_experts(StepContext&, const DispatchPlan&, std::size_t round,
+                                         ConstTensorView leaving, Label) const;
     /// Collective over mesh.node(). Rows by expert -> `leaving`, as they left the proxy.
     void to_proxies(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,
                     TensorView leaving, Label) const;

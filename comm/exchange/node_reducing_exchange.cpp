@@ -20,8 +20,8 @@ ArrivingRows NodeReducingExchange::start_combine_backward(StepContext& context, 
     return arriving;
 }
 
-ExpertRows NodeReducingExchange::finish_arrival(StepContext& context, const DispatchPlan& plan,
-                                                std::size_t round, ArrivingRows arriving) {
+ArrivedRows NodeReducingExchange::finish_arrival(StepContext& context, const DispatchPlan& plan,
+                                                 std::size_t round, ArrivingRows arriving) {
     if (!arriving.backward) return tokens_.finish_dispatch(context, plan, round, std::move(arriving));
     ExchangeBackward& backward = *arriving.backward;
     const NodeChunk& nodes = plan.nodes.chunks[round];

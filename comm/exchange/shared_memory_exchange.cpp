@@ -203,7 +203,7 @@ ArrivingRows SharedMemoryExchange::start_dispatch(StepContext& context, const Di
     arriving.meeting = arrive(context, label);
     arriving.label = label;
     end(context, label, chunk.send_rows);
-    arriving.grouped.rows = own(region);
+    arriving.arrived.rows = own(region);
     arriving.result_region = results_of(plan, round).number;
     return arriving;
 }
@@ -223,20 +223,20 @@ ArrivingRows SharedMemoryExchange::start_combine_backward(StepContext& context, 
     arriving.meeting = arrive(context, label);
     arriving.label = label;
     end(context, label, chunk.send_rows);
-    arriving.grouped.rows = own(region);
+    arriving.arrived.rows = own(region);
     arriving.result_region = gradients().number;
     return arriving;
 }
 
-ExpertRows SharedMemoryExchange::finish_arrival(StepContext& context, const DispatchPlan&, std::size_t,
-                                                ArrivingRows arriving) {
+ArrivedRows SharedMemoryExchange::finish_arrival(StepContext& context, const DispatchPlan&, std::size_t,
+                                                 ArrivingRows arriving) {
     begin(context);
     run_on_host(context.exchange, [this, meeting = arriving.meeting, label = arriving.label] {
         meeting_.wait(meeting, label);
     });
     end(context);
     result_rows_ = {arriving.result_region};
-    return std::move(arriving.grouped);
+    return std::move(arriving.arrived);
 }
 
 ExpertRows SharedMemoryExchange::result_rows(StepContext&) {

@@ -30,7 +30,7 @@ class SharedMemoryExchange final : public Exchange {
                                 ConstTensorView x) override;
     ArrivingRows start_combine_backward(StepContext&, const DispatchPlan&, std::size_t round,
                                         ExchangeBackward&) override;
-    ExpertRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
+    ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
     ExpertRows result_rows(StepContext&) override;
     void combine(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows results,
                  ConstTensorView weight, ExchangeSaved&) override;

@@ -4,8 +4,7 @@ namespace moesaic {
 
 void SlotExchange::combine(StepContext& context, const DispatchPlan& plan, std::size_t round,
                            ExpertRows results, ConstTensorView, ExchangeSaved& saved) {
-    if (round == 0)
-        saved.results = context.backend.allocate({plan.most_slots, sizes().width}, sizes().dtype);
+    if (round == 0) saved.results = context.backend.allocate({plan.most_slots, sizes().width}, sizes().dtype);
     rows_to_slots(context, plan, round, results.rows, saved.results, {kCombinePhase, plan.layer});
 }
 

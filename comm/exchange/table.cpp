@@ -32,11 +32,12 @@ std::unique_ptr<Exchange> make_dedup(const Mesh& mesh, const ExchangeSizes& size
 
 const std::vector<ExchangeKind>& exchange_table() {
     static const std::vector<ExchangeKind> kExchanges{
-        {"flat", "one all-to-all over all expert-parallel ranks", false, &make_flat, &expected_flat},
-        {"hierarchical", "across nodes between partners, then within the node", true,
+        {"flat", "one all-to-all over all expert-parallel ranks", false, false, &make_flat, &expected_flat},
+        {"hierarchical", "across nodes between partners, then within the node", true, false,
          &make_by_node<HierarchicalExchange>, &expected_hierarchical},
-        {"dedup", "as hierarchical, but a token crosses to a node once", true, &make_dedup, &expected_dedup},
-        {"shared_memory", "ranks of one machine write and read each other's rows in place", false,
+        {"dedup", "as hierarchical, but a token crosses to a node once", true, false, &make_dedup,
+         &expected_dedup},
+        {"shared_memory", "ranks of one machine write and read each other's rows in place", false, true,
          &make_shared_memory_exchange, &expected_flat},
     };
     return kExchanges;

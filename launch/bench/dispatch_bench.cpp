@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "comm/exchange/choose_exchange.h"
 #include "launch/bench/dispatch_problem.h"
 #include "launch/bench/dispatch_report.h"
 #include "launch/bench/element_access.h"
@@ -36,6 +37,8 @@ class DispatchBench {
         sizes.dtype = dtype_;
         ExchangeSettings settings;
         settings.name = exchange;
+        if (exchange == "auto") settings = choose_exchange(context_, sizes, settings).settings;
+        name_ = exchange == "auto" ? "auto:" + settings.name : exchange;
         exchange_ = make_exchange(mesh_, sizes, settings);
         x_ = rows_of(&DispatchProblem::x, width);
         dy_ = rows_of(&DispatchProblem::dy, width);
@@ -53,6 +56,7 @@ class DispatchBench {
     }
 
     [[nodiscard]] int threads() const { return threads_; }
+    [[nodiscard]] const std::string& name() const { return name_; }
 
     /// Collective over the world. Appends this rank's times to `us`, and its time outside of collectives to
     /// `own`.
@@ -110,12 +114,20 @@ class DispatchBench {
         laps_[phase] += 1e6 * watch.lap();
     }
 
+    /// Outside of the time, since experts read rows where they are.
+    Tensor in_order(const ArrivedRows& arrived, const DispatchChunk& round) {
+        Tensor rows = backend_->allocate({exchange_->capacity_rows(), x_.cols()}, dtype_);
+        gather_rows(context_, arrived.by_expert(round.received()), rows.slice_rows(0, round.received()));
+        compute_->synchronize();
+        return rows;
+    }
+
     /// What the experts do, outside of the time: each multiplies its rows by its scale.
     ExpertRows scaled(const DispatchChunk& round, ConstTensorView rows) {
         ExpertRows results = exchange_->result_rows(context_);
         i64 i = 0;
         for (std::size_t local = 0; local < round.rows_per_expert.size(); ++local) {
-            const double scale = DispatchProblem::scale(mesh_.first_expert() + static_cast<i64>(local));
+            const double scale = DispatchProblem::scale(mesh_.own_experts(0)[local]);
             for (const i64 end = i + round.rows_per_expert[local] * rows.cols(); i < end; ++i)
                 store_element(results.rows, i, scale * load_element(rows, i));
         }
@@ -125,16 +137,17 @@ class DispatchBench {
     void forward() {
         saved_ = {};
         for (std::size_t round = 0; round < plan_.chunks.size(); ++round) {
-            ExpertRows rows;
+            ArrivedRows arrived;
             timed(kDispatch, [&] {
-                rows = exchange_->finish_arrival(context_, plan_, round,
-                                                 exchange_->start_dispatch(context_, plan_, round, x_));
+                arrived = exchange_->finish_arrival(context_, plan_, round,
+                                                    exchange_->start_dispatch(context_, plan_, round, x_));
             });
+            Tensor rows = in_order(arrived, plan_.chunks[round]);
             if (checking_) {
-                plant_fault(rows.rows.slice_rows(0, plan_.chunks[round].received()));
-                wrong_ += problem_.wrong_arrivals(rows.rows, false);
+                plant_fault(rows.slice_rows(0, plan_.chunks[round].received()));
+                wrong_ += problem_.wrong_arrivals(rows, false);
             }
-            ExpertRows results = scaled(plan_.chunks[round], rows.rows);
+            ExpertRows results = scaled(plan_.chunks[round], rows);
             timed(kCombine, [&] {
                 exchange_->combine(context_, plan_, round, std::move(results), routing_.weight, saved_);
                 if (round + 1 == plan_.chunks.size())
@@ -148,16 +161,17 @@ class DispatchBench {
         ExchangeBackward backward;
         ExchangeGradients gradients;
         for (std::size_t round = 0; round < plan_.chunks.size(); ++round) {
-            ExpertRows rows;
+            ArrivedRows arrived;
             timed(kCombineBackward, [&] {
                 if (round == 0)
                     backward = exchange_->begin_backward(context_, plan_, dy_, routing_.weight, saved_);
-                rows = exchange_->finish_arrival(
+                arrived = exchange_->finish_arrival(
                     context_, plan_, round,
                     exchange_->start_combine_backward(context_, plan_, round, backward));
             });
-            if (checking_) wrong_ += problem_.wrong_arrivals(rows.rows, true);
-            ExpertRows d_rows = scaled(plan_.chunks[round], rows.rows);
+            const Tensor rows = in_order(arrived, plan_.chunks[round]);
+            if (checking_) wrong_ += problem_.wrong_arrivals(rows, true);
+            ExpertRows d_rows = scaled(plan_.chunks[round], rows);
             timed(kDispatchBackward, [&] {
                 exchange_->dispatch_backward(context_, plan_, round, std::move(d_rows), backward);
                 if (round + 1 == plan_.chunks.size())
@@ -190,6 +204,7 @@ class DispatchBench {
     std::unique_ptr<Stream> compute_, exchange_stream_;
     Mesh mesh_;
     StepContext context_;
+    std::string name_;
     std::unique_ptr<Exchange> exchange_;
     Tensor x_, dy_, y_, copy_from_, copy_to_;
     Routing routing_;
@@ -232,7 +247,7 @@ DispatchLine measure(const DispatchOptions& options, Communicator& world, const 
     for (i64 i = 0; i < options.iterations; ++i) bench.iterate(&laps, &own);
     const RankTimes times = gather_times(world, std::move(laps));
     DispatchLine line;
-    line.exchange = exchange;
+    line.exchange = bench.name();
     line.width = width;
     line.threads = bench.threads();
     line.own = gather_times(world, std::move(own));
@@ -305,12 +320,13 @@ void check_dispatch_options(const DispatchOptions& options) {
     std::vector<std::string> traffic;
     (void)parse_traffic(options.routing.traffic, traffic);
     for (const std::string& mistake : traffic) mistakes.add("--traffic: " + mistake);
-    std::string known;
+    std::string known = "auto";
     for (const ExchangeKind& kind : exchange_table())
         known += (known.empty() ? "" : ", ") + std::string(kind.name);
     for (const std::string& name : options.exchanges) {
-        const bool found =
-            std::ranges::any_of(exchange_table(), [&](const auto& kind) { return kind.name == name; });
+        const bool found = name == "auto" || std::ranges::any_of(exchange_table(), [&](const auto& kind) {
+                               return kind.name == name;
+                           });
         mistakes.require(found, fmt::format("--exchange: '{}' is no exchange; there are {}", name, known));
     }
     for (const i64 width : options.widths)

@@ -19,11 +19,11 @@ void print_dispatch_head(const DispatchOptions& options, const BenchWorld& world
     std::printf(
         "# times are p50 of the slowest rank; size is one way of the busiest rank, itself included; busbw is "
         "without bytes to itself\n#\n");
-    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "exchange", "tokens", "width", "experts", "k", "size");
+    std::printf("# %18s  %7s  %6s  %7s  %3s  %12s", "exchange", "tokens", "width", "experts", "k", "size");
     for (const char* name : kPhaseNames) std::printf("  %9s", name);
     std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "p95", "p99", "algbw", "busbw",
                 "memcpy", "%", "#wrong", "imbal", "same-node", "cross-node");
-    std::printf("# %14s  %7s  %6s  %7s  %3s  %12s", "", "(rank)", "", "", "", "(B)");
+    std::printf("# %18s  %7s  %6s  %7s  %3s  %12s", "", "(rank)", "", "", "", "(B)");
     for (std::size_t i = 0; i < kPhases; ++i) std::printf("  %9s", "(us)");
     std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "(us)", "(us)", "(GB/s)", "(GB/s)",
                 "(GB/s)", "fwd", "", "", "(B)", "(B)");
@@ -31,7 +31,7 @@ void print_dispatch_head(const DispatchOptions& options, const BenchWorld& world
 
 void print_dispatch_line(const DispatchOptions& options, const DispatchLine& line) {
     std::string text =
-        fmt::format("  {:>14}  {:7}  {:6}  {:7}  {:3}  {:12}", line.exchange, line.tokens, line.width,
+        fmt::format("  {:>18}  {:7}  {:6}  {:7}  {:3}  {:12}", line.exchange, line.tokens, line.width,
                     options.routing.experts, options.routing.top_k, line.moved.size);
     for (const double us : line.phase_us) text += "  " + fitted(us, 9);
     text += fmt::format("  {}  {}  {}  {}  {}  {}", fitted(line.moved.slowest.p95, 9),

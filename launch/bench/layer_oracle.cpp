@@ -75,7 +75,7 @@ class LayerOracle {
                 if (problem_.choices_of(token.number)[k] == expert) add_choice(token, k, gate, up, down);
             }
         }
-        if (mesh_.expert_owner(expert) != mesh_.experts().rank()) return;
+        if (mesh_.expert_owner(0, expert) != mesh_.experts().rank()) return;
         for (const i64 unit : {i64{0}, hidden_ / 2, hidden_ - 1}) {
             Row down_column(at(width_));
             for (i64 i = 0; i < width_; ++i) down_column[at(i)] = down[at(i * hidden_ + unit)];

@@ -42,9 +42,9 @@ void add_faults(CLI::App* bench, PlantedFaults& faults) {
 }
 
 std::string exchange_names() {
-    std::string names;
+    std::string names = "auto";
     for (const ExchangeKind& kind : exchange_table())
-        names += (names.empty() ? "" : ", ") + std::string(kind.name);
+        names += ", " + std::string(kind.name);
     return names;
 }
 

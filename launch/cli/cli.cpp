@@ -39,8 +39,6 @@ void add_later_command(CLI::App& parent, const std::string& full_name, const std
 
 void add_later_commands(CLI::App& app, Selected& selected) {
     constexpr std::pair<const char*, const char*> kLater[] = {
-        {"study", "a grid of runs, resumable, one results table"},
-        {"report", "one self-contained HTML file with figures and tables"},
         {"plan", "predicts memory, traffic and step time for layouts"},
     };
     for (const auto& [name, help] : kLater) add_later_command(app, name, help, selected);

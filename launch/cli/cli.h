@@ -21,6 +21,8 @@ void add_data_commands(CLI::App& app, Selected& selected);      ///< data dump, 
 void add_convert_commands(CLI::App& app, Selected& selected);   ///< convert import, export, ...
 void add_bound_command(CLI::App& app, Selected& selected);      ///< bound
 void add_bench_commands(CLI::App& app, Selected& selected);     ///< bench layer
+void add_report_command(CLI::App& app, Selected& selected);     ///< report
+void add_study_command(CLI::App& app, Selected& selected);      ///< study
 void add_doctor_commands(CLI::App& app, Selected& selected);    ///< doctor
 void add_later_commands(CLI::App& app, Selected& selected);     ///< the contract's that this version lacks
 

@@ -139,6 +139,23 @@ int bound_command(const BoundOptions& options);
 /// Whether that input takes a list and makes a table.
 [[nodiscard]] bool is_grid_input(std::string_view input);
 
+struct ReportOptions {
+    std::string folder;          ///< of a run
+    std::string out;             ///< HTML file; empty: report.html in `folder`
+    std::string figures;         ///< folder for figure files; empty: none
+    std::string format = "svg";  ///< of those
+};
+int report_command(const ReportOptions& options);
+
+struct StudyCommandOptions {
+    std::string study;    ///< YAML
+    std::string out;      ///< folder for study folders; empty: what the study says
+    bool resume = false;  ///< keep complete runs
+    bool smoke = false;   ///< the study's small size
+    bool check = false;
+};
+int study_command(const StudyCommandOptions& options);
+
 struct DoctorCommandOptions {
     bool json = false;
     bool quick = false;

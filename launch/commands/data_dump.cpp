@@ -9,8 +9,9 @@ namespace moesaic {
 int data_dump_command(const DataDumpOptions& options) {
     return run_on_ranks(0, [&](Communicator& world) {
         const RunSetup run = load_run(options.config, options.overrides);
+        expect_language_model(run, "data dump");
         if (world.rank() != 0) return 0;
-        const i64 sequences = run.config.train.batch_sequences, width = run.dataset->seq_len() + 1;
+        const i64 sequences = run.config.train.batch_sequences, width = run.spec.seq_len + 1;
         std::vector<i32> batch(static_cast<std::size_t>(sequences * width));
         NpyWriter file(options.file, {options.steps, sequences, width});
         for (i64 step = 1; step <= options.steps; ++step) {

@@ -232,6 +232,11 @@ Request request_of(const DataInspectOptions& options) {
     }
     LoadedConfig loaded = load_config(options.path, options.overrides);
     loaded.diagnostics.throw_if_any();
+    if (loaded.config.task.kind != "lm")
+        throw UserError(
+            fmt::format("{}: task.kind is {}, and inspect looks at texts and token files; train "
+                        "--check tells of tables",
+                        options.path, loaded.config.task.kind));
     const DataConfig& data = loaded.config.task.data;
     request.sources = dataset_options(data, 0).sources;
     request.read.tokenizer = data.tokenizer;

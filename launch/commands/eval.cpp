@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
 #include "launch/generalization.h"
 #include "launch/logits.h"
+#include "launch/prototypes.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -17,13 +19,14 @@ namespace moesaic {
 namespace {
 
 /// A line for each source or file, where there are several.
-void print_domains(const std::vector<DomainScore>& domains) {
+void print_domains(const std::vector<DomainScore>& domains, const std::string& unit) {
     if (domains.size() < 2) return;
     std::size_t width = 0;
     for (const DomainScore& domain : domains) width = std::max(width, domain.name.size());
     for (const DomainScore& domain : domains) {
-        std::printf("    %-*s  loss %.4f nats/token  error %.4f  (%lld sequences)\n", static_cast<int>(width),
-                    domain.name.c_str(), domain.loss, domain.error, static_cast<long long>(domain.sequences));
+        std::printf("    %-*s  loss %.4f %s  error %.4f  (%lld sequences)\n", static_cast<int>(width),
+                    domain.name.c_str(), domain.loss, unit.c_str(), domain.error,
+                    static_cast<long long>(domain.sequences));
     }
 }
 
@@ -36,23 +39,7 @@ void print_json(const std::string& checkpoint, const EvalRecord& record, const E
     std::printf("%s\n", line.text().c_str());
 }
 
-void print_loss(const char* name, std::optional<double> loss, std::optional<double> error, i64 sequences) {
-    if (!loss || !error) return;
-    std::printf("  %-13s loss %.4f nats/token  error %.4f  (%lld sequences)\n", name, *loss, *error,
-                static_cast<long long>(sequences));
-}
-
-void print_record(const std::string& checkpoint, const EvalRecord& record, const EvaluationShards& shards,
-                  const std::vector<DomainScore>& domains, double delta) {
-    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(record.step));
-    print_loss("held-out", record.heldout_loss, record.heldout_error, std::ssize(shards.heldout));
-    print_domains(domains);
-    print_loss("train probe", record.train_probe_loss, record.train_probe_error, std::ssize(shards.seen));
-    print_loss("train unseen", record.train_unseen_loss, record.train_unseen_error,
-               std::ssize(shards.unseen));
-    if (record.gap)
-        std::printf("  gap           %.4f nats/token, %.0f %% interval [%.4f, %.4f]\n", *record.gap,
-                    100 * (1 - delta), *record.gap_low, *record.gap_high);
+void print_bounds(const EvalRecord& record) {
     for (const auto& [name, gap] : record.gaps)
         std::printf("  gap of %-13s %.4f, at all evaluations at once [%.4f, %.4f]\n", name.c_str(), gap.value,
                     gap.low, gap.high);
@@ -60,7 +47,29 @@ void print_record(const std::string& checkpoint, const EvalRecord& record, const
         std::printf("  bound %-26s %10.4g%s\n", name.c_str(), bound.value, bound.vacuous ? "  vacuous" : "");
     if (!record.prequential_off.empty())
         std::printf("  no certificate from fresh data: %s\n", record.prequential_off.c_str());
-    std::printf("  %s\n", record.meaning.c_str());
+    if (!record.meaning.empty()) std::printf("  %s\n", record.meaning.c_str());
+}
+
+void print_record(const RunSetup& run, const std::string& checkpoint, const EvalRecord& record,
+                  const Generalization& generalization) {
+    const std::string unit = run.dataset->loss_unit();
+    const EvaluationShards& shards = generalization.shards();
+    const auto shard = [&](const char* name, std::optional<double> loss, std::optional<double> error,
+                           std::size_t sequences) {
+        if (!loss || !error) return;
+        std::printf("  %-12s  loss %.4f %s  error %.4f  (%zu sequences)\n", name, *loss, unit.c_str(), *error,
+                    sequences);
+    };
+    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(record.step));
+    shard("held-out", record.heldout_loss, record.heldout_error, shards.heldout.size());
+    print_domains(generalization.domains(), unit);
+    shard("shifted", record.shifted_loss, record.shifted_error, shifted_windows(run).size());
+    shard("train probe", record.train_probe_loss, record.train_probe_error, shards.seen.size());
+    shard("train unseen", record.train_unseen_loss, record.train_unseen_error, shards.unseen.size());
+    if (record.gap)
+        std::printf("  gap           %.4f %s, %.0f %% interval [%.4f, %.4f]\n", *record.gap, unit.c_str(),
+                    100 * (1 - run.config.generalization.delta), *record.gap_low, *record.gap_high);
+    print_bounds(record);
 }
 
 /// With --top-k the weights of the chosen experts sum to 1 if they did in training: `normalize: auto` means
@@ -94,9 +103,11 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     runtime_options.threads = resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node);
     RankRuntime runtime(run.config, run.spec, world, runtime_options);
     const TrainingPosition position = load_checkpoint(runtime, checkpoint, false);
+    adopt_prototypes(runtime, run, checkpoint);
     Generalization generalization(runtime, run);
     generalization.begin(position, position.observers.empty());
     EvalRecord record = generalization.evaluate_again(position.step);
+    record_shifted(runtime, run, record);
     // The fresh data were met with the trained number of active experts.
     if (options.top_k)
         std::erase_if(record.bounds, [](const auto& one) { return one.first.starts_with("prequential"); });
@@ -104,8 +115,7 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     if (options.json)
         print_json(checkpoint, record, generalization.shards());
     else
-        print_record(checkpoint, record, generalization.shards(), generalization.domains(),
-                     run.config.generalization.delta);
+        print_record(run, checkpoint, record, generalization);
     return 0;
 }
 

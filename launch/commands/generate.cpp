@@ -55,6 +55,7 @@ int generate_on_rank(const GenerateOptions& options, Communicator& world) {
     std::vector<std::string> overrides = options.overrides;
     overrides.push_back("parallel.expert=1");
     const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
+    expect_language_model(run, "generate");
     check_tokenizer(run, checkpoint);
     RuntimeOptions runtime_options;
     runtime_options.threads = resolve_threads(run.config.cpu.threads, 1);

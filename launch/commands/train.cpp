@@ -38,7 +38,7 @@ TrainerOptions plan_resume(const TrainOptions& options, const std::string& run_f
 /// Collective over `world`. The exchange of a run, or what `auto` would take, on a mesh that is only made for
 /// that; throws UserError where the exchange does not fit the nodes.
 ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int expert_parallel) {
-    if (run.spec.experts == 0) return {run.spec.exchange, {}};
+    if (run.spec.experts == 0 || run.spec.kind == ModelKind::momlp) return {run.spec.exchange, {}};
     const auto backend =
         make_cpu_backend(resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node));
     const auto compute = backend->make_stream("compute"), exchange = backend->make_stream("exchange");

@@ -75,6 +75,9 @@ WeightSource WeightSource::open_checkpoint(const std::string& checkpoint_or_run)
     const auto reader = std::make_shared<CheckpointReader>(checkpoint);
     WeightSource source;
     source.config = checkpoint_config(checkpoint, {});
+    if (source.config.task.kind != "lm")
+        throw UserError(fmt::format("{}: task.kind is {}; only language models have other forms", checkpoint,
+                                    source.config.task.kind));
     source.description = fmt::format("checkpoint {}", checkpoint);
     source.tokenizer_fingerprint = reader->manifest().tokenizer;
     source.files_ = reader;

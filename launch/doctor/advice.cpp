@@ -29,6 +29,7 @@ constexpr std::array kInstallable{
     Installable{"CMake", "cmake", "cmake", "", "", ""},
     Installable{"Ninja", "ninja-build", "ninja-build", kCrb, "", "make does as well"},
     Installable{"git", "git", "git", "", "", "only for the commit in the version"},
+    Installable{"gnuplot", "gnuplot-nox", "gnuplot", "", "", "only for `report`"},
     Installable{"MPI library", "libopenmpi-dev openmpi-bin", "openmpi openmpi-devel", "", kModule,
                 "then build again"},
     Installable{"launcher", "openmpi-bin", "openmpi", "", kModule, ""},

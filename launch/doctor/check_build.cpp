@@ -83,7 +83,8 @@ Findings check_tools(const OsRelease& os, const std::string& path) {
                                   {"Clang", {"clang++", "clang++-14"}, 14},
                                   {"CMake", {"cmake"}, 3.20},
                                   {"Ninja", {"ninja"}, 0},
-                                  {"git", {"git"}, 0}};
+                                  {"git", {"git"}, 0},
+                                  {"gnuplot", {"gnuplot"}, 0}};
     Findings rows;
     for (const Tool& tool : tools) rows.push_back(check_tool(os, path, tool));
     return rows;

@@ -5,7 +5,9 @@
 
 #include "runtime/activation.h"
 #include "runtime/config/alarm_config.h"
+#include "runtime/config/placement_config.h"
 #include "runtime/config/router_config.h"
+#include "runtime/config/task_config.h"
 
 namespace moesaic {
 
@@ -36,6 +38,7 @@ struct ParallelConfig {
     i64 zero = 1;
     std::string comm = "auto", exchange = "auto", dedup_reduce = "exact", wire = "auto";
     std::optional<i64> ranks_per_node, chunks;
+    PlacementConfig placement;
     double receive_budget = 2.0;
     i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
     double timeout_seconds = 600;
@@ -57,6 +60,7 @@ struct ParallelConfig {
                 "Consecutive ranks that count as one node; auto: as the machines are");
         v.value("chunks", chunks, "auto", {1, 64},
                 "Parts in which rows travel while experts compute on others; auto: 1");
+        v.section("placement", placement);
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");
         v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");
@@ -67,71 +71,6 @@ struct ParallelConfig {
                 "A collective that takes longer ends the run");
         v.value("bucket_bytes", bucket_bytes, kPositive,
                 "Gradients are summed in buckets of about this size");
-    }
-};
-
-/// In a source of a blend: what `task.data` says under the same key.
-inline constexpr const char* kInherit = "inherit";
-
-/// One of `task.data.sources`.
-struct SourceConfig {
-    std::string path, name = "auto";
-    double weight = 1;
-    std::string format = kInherit, text_key = kInherit, token_type = kInherit, end_of_document = kInherit;
-    bool operator==(const SourceConfig&) const = default;
-    template <class Visitor>
-    void fields(Visitor& v) {
-        v.value("path", path, "File, folder or Megatron prefix of this source");
-        v.value("weight", weight, {0, 1e12},
-                "Share of the sequences, relative to the other sources; 0: left out");
-        v.value("name", name, "Name in records; auto: the last part of the path");
-        v.choice("format", format,
-                 {kInherit, "auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
-                 "Format of this source");
-        v.value("text_key", text_key, "As task.data.text_key");
-        v.choice("token_type", token_type, {kInherit, "auto", "uint16", "uint32"}, "As task.data.token_type");
-        v.value("end_of_document", end_of_document, "As task.data.end_of_document");
-    }
-};
-
-struct DataConfig {
-    std::string path = "configs/data/quad";
-    std::vector<SourceConfig> sources;
-    std::string format = "auto", tokenizer = "bytes";
-    std::optional<i64> vocabulary;
-    std::string text_key = "text", token_type = "auto", end_of_document = "auto";
-    bool document_mask = false;
-    i64 seq_len = 256;
-    double validation = 0.1;
-    bool operator==(const DataConfig&) const = default;
-    template <class Visitor>
-    void fields(Visitor& v) {
-        v.value_unless(!sources.empty(), "path", path, "File, folder or Megatron prefix of training data");
-        v.sections("sources", sources, "Blend of several sources, instead of path");
-        v.choice("format", format, {"auto", "text", "jsonl", "bin", "megatron", "npy", "csv", "idx"},
-                 "Format of the data; auto: by ending and header, file by file");
-        v.value("tokenizer", tokenizer,
-                "bytes, a tokenizer.json, merges file or folder; none for token ids alone");
-        v.value("vocabulary", vocabulary, "auto", kSize, "Number of token ids; auto: the tokenizer's");
-        v.value("text_key", text_key, "Member of a JSON line that is the document's text");
-        v.choice("token_type", token_type, {"auto", "uint16", "uint32"},
-                 "Ids of a .bin without header; auto: uint16");
-        v.value("end_of_document", end_of_document,
-                "Id that ends a document: a number, none, or auto: the tokenizer's (bytes: 0)");
-        v.value("document_mask", document_mask, "No attention and no target across documents of a sequence");
-        v.value("seq_len", seq_len, kSize, "Tokens of one sequence");
-        v.value("validation", validation, {0, 0.99}, "Share of each file, at its end, that is held out");
-    }
-};
-
-struct TaskConfig {
-    std::string kind = "lm";
-    DataConfig data;
-    bool operator==(const TaskConfig&) const = default;
-    template <class Visitor>
-    void fields(Visitor& v) {
-        v.choice("kind", kind, {"lm", "classification", "regression", "sraven"}, "What is learnt");
-        v.section("data", data);
     }
 };
 
@@ -223,16 +162,19 @@ struct ModelConfig {
     double norm_eps = 1e-5, rope_theta = 10000, init_std = 0.02;
     std::optional<double> clip_qkv;
     i64 dense_hidden = 512;
-    bool tie_embeddings = false;
+    bool tie_embeddings = false, residual = true;
+    i64 branches = 2;
+    std::string prototypes = "k_means";
     MoeConfig moe;
     bool operator==(const ModelConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
-        v.choice("kind", kind, {"transformer", "mlp", "momlp"}, "Kind of model");
+        v.choice("kind", kind, {"transformer", "mlp", "momlp"},
+                 "mlp: feed-forwards alone, for rows of a table; momlp: an MLP for each cell of the inputs");
         v.value("vocabulary", vocabulary, "auto", kSize,
                 "Rows of the embedding table, at least the tokenizer's ids; auto: as many as those");
-        v.value("width", width, kSize, "Width of the residual stream");
-        v.value("layers", layers, {1, 100000}, "Transformer blocks");
+        v.value("width", width, kSize, "Width of the residual stream; momlp: of an expert's hidden layers");
+        v.value("layers", layers, {1, 100000}, "Blocks; momlp: hidden layers of an expert");
         v.value("heads", heads, kSize, "Query heads");
         v.value("kv_heads", kv_heads, kSize, "Key and value heads");
         v.value("head_dim", head_dim, "auto", kSize, "Width of a head; auto: width / heads");
@@ -245,6 +187,11 @@ struct ModelConfig {
                 "Queries, keys and values are clamped to +- this (OLMoE)");
         v.value("dense_hidden", dense_hidden, kSize, "Width of the feed-forward in layers without experts");
         v.value("tie_embeddings", tie_embeddings, "The output head is the embedding table");
+        v.value("residual", residual,
+                "mlp: feed-forwards stand behind a norm and around a residual; false: one feeds the next");
+        v.value("branches", branches, {2, 65536}, "momlp: children of a node of the routing tree");
+        v.choice("prototypes", prototypes, {"k_means", "farthest_point"},
+                 "momlp: how prototypes of cells are chosen among training inputs");
         v.section("moe", moe);
     }
 };

@@ -53,8 +53,12 @@ class SectionReader {
 
     template <class Section>
     void section(const char* name, Section& section) {
-        if (const YAML::Node child = take(name))
-            SectionReader(child, prefix_ + name + ".", loaded_, override_).read(section);
+        const YAML::Node child = take(name);
+        YAML::Node mapping = child;
+        if constexpr (requires { section.kind; }) {  // "router: switch" is "router: {kind: switch}"
+            if (child && child.IsScalar()) mapping.reset(YAML::Node()), mapping["kind"] = child;
+        }
+        if (child) SectionReader(mapping, prefix_ + name + ".", loaded_, override_).read(section);
     }
     template <class Section>
     void section_or_word(const char* name, Section& section, bool& is_word, const char* word, const char*) {
@@ -190,7 +194,8 @@ class SectionReader {
                 // An override does not place the sections on the way to the key that it sets.
                 const bool keep = !override_.empty() && entry.second.IsMap();
                 if (!keep || !loaded_.where.contains(prefix_ + name))
-                    loaded_.where[prefix_ + name] = where(entry.first);
+                    loaded_.where[prefix_ + name] =
+                        where(entry.first.Mark().is_null() ? entry.second : entry.first);
                 return entry.second;
             }
         }

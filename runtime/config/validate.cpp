@@ -8,6 +8,7 @@
 
 #include "runtime/config/load.h"
 #include "runtime/config/validate_router.h"
+#include "runtime/config/validate_task.h"
 
 namespace moesaic {
 
@@ -28,9 +29,8 @@ const std::vector<Limitation>& limitations() {
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},
         {"parallel.context", {"1"}},
-        {"task.kind", {"lm"}},
-        {"task.data.format", {"auto", "text", "jsonl", "bin", "megatron", "npy"}},
-        {"model.kind", {"transformer"}},
+        {"task.kind", {"lm", "classification", "regression", "sraven"}},
+        {"model.kind", {"transformer", "mlp", "momlp"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},
@@ -56,6 +56,7 @@ void check_limitations(LoadedConfig& loaded) {
 
 void check_attention(LoadedConfig& loaded) {
     const ModelConfig& model = loaded.config.model;
+    if (model.kind != "transformer") return;
     const bool uneven = !model.head_dim && model.width % model.heads != 0;
     if (uneven) {
         loaded.complain("model.heads",
@@ -227,6 +228,23 @@ void check_exchange(LoadedConfig& loaded) {
     }
 }
 
+/// Whoever sets an option of another kind expects an effect that it would not have.
+void check_placement(LoadedConfig& loaded) {
+    const PlacementConfig& placement = loaded.config.parallel.placement;
+    const PlacementConfig untouched;
+    const auto only_for = [&](bool touched, const char* key, const char* kind) {
+        if (!touched || placement.kind == kind) return;
+        loaded.complain(fmt::format("parallel.placement.{}", key),
+                        fmt::format("has no meaning for kind {}", placement.kind),
+                        fmt::format("leave it out, or kind: {}", kind));
+    };
+    only_for(placement.seed != untouched.seed, "seed", "permuted");
+    only_for(placement.every != untouched.every, "every", "load_aware");
+    only_for(placement.min_gain != untouched.min_gain, "min_gain", "load_aware");
+    if (placement.kind != untouched.kind && loaded.config.model.moe.experts == 0)
+        loaded.complain("parallel.placement.kind", "a dense model has no experts to place", "contiguous");
+}
+
 }  // namespace
 
 std::string version_limits() {
@@ -239,6 +257,7 @@ std::string version_limits() {
 
 void validate(LoadedConfig& loaded, Purpose purpose) {
     check_limitations(loaded);
+    check_task(loaded);
     check_attention(loaded);
     check_experts(loaded, purpose);
     check_model_size(loaded);
@@ -246,6 +265,7 @@ void validate(LoadedConfig& loaded, Purpose purpose) {
     check_sinks(loaded);
     check_training(loaded);
     check_exchange(loaded);
+    check_placement(loaded);
 }
 
 }  // namespace moesaic

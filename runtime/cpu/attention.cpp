@@ -1,4 +1,4 @@
-// Causal attention forward and backward: one task per sequence and head (backward: key head).
+// Attention forward and backward: one task per sequence and head (backward: key head).
 #include "runtime/cpu/attention.h"
 
 #include <algorithm>
@@ -82,14 +82,22 @@ class FirstKeys {
     i64 sequence_row_;
 };
 
+i64 all_keys(const AttentionShape& shape) {
+    return shape.causal ? 0 : shape.seq_len;
+}
+i64 first_key_of(const AttentionShape& shape, const FirstKeys& first_keys, i64 first, i64 last) {
+    return shape.causal ? first_keys.of_block(first, last) : 0;
+}
+
 /// The keys of row i within the columns that a block has.
 template <class T>
-KeyRange keys_of(const CausalBlock<T>& block, const FirstKeys& first_keys, i64 i) {
+KeyRange keys_of(const ScoreBlock<T>& block, const FirstKeys& first_keys, i64 i) {
+    if (block.all_keys > 0) return {0, block.all_keys, block.all_keys};
     return {first_keys.of(i) - block.first_key, i + 1 - block.first_key, block.tile_end(i) - block.first_key};
 }
 
 template <class T>
-void attend(const CausalAttention<T>& attention, i64 sequence, i64 head) {
+void attend(const SequenceAttention<T>& attention, i64 sequence, i64 head) {
     const AttentionShape& shape = attention.shape;
     const GemmKernels<T>& products = gemm_kernels<T>();
     const AttentionKernels<T>& rows = attention_kernels<T>();
@@ -113,7 +121,9 @@ void attend(const CausalAttention<T>& attention, i64 sequence, i64 head) {
 
     for (i64 first = 0; first < length; first += kQueryBlock) {
         const i64 last = std::min(length, first + kQueryBlock);
-        const CausalBlock<T> block{products, scores, stride, first, last, first_keys.of_block(first, last)};
+        const ScoreBlock<T> block{products,       scores, stride,
+                                  first,          last,   first_key_of(shape, first_keys, first, last),
+                                  all_keys(shape)};
         T sums[kQueryBlock];
         block.assign_product(q.operand().from(first, 0), shape.head_dim, keys);
         for (i64 i = first; i < last; ++i)
@@ -129,7 +139,7 @@ void attend(const CausalAttention<T>& attention, i64 sequence, i64 head) {
 template <class T>
 class HeadBackward {
   public:
-    HeadBackward(const CausalAttentionGrad<T>& grad, i64 sequence, i64 key_head)
+    HeadBackward(const SequenceAttentionGrad<T>& grad, i64 sequence, i64 key_head)
         : grad_(grad),
           shape_(grad.shape),
           sequence_(sequence),
@@ -182,9 +192,9 @@ class HeadBackward {
         const T* const log_sum_exp = grad_.log_sum_exp + head * shape_.rows + sequence_ * shape_.seq_len;
         const i64 last = std::min(shape_.seq_len, first + kQueryBlock), stride = score_stride(shape_);
         const FirstKeys first_keys(grad_.first_key, shape_, sequence_);
-        const i64 first_key = first_keys.of_block(first, last);
-        const CausalBlock<T> scores{products_, scores_, stride, first, last, first_key};
-        const CausalBlock<T> d_scores{products_, d_scores_, stride, first, last, first_key};
+        const i64 first_key = first_key_of(shape_, first_keys, first, last), keys = all_keys(shape_);
+        const ScoreBlock<T> scores{products_, scores_, stride, first, last, first_key, keys};
+        const ScoreBlock<T> d_scores{products_, d_scores_, stride, first, last, first_key, keys};
 
         scores.assign_product(q.operand().from(first, 0), shape_.head_dim, keys_);
         d_scores.assign_product(d_out.operand().from(first, 0), shape_.head_dim, values_);
@@ -203,7 +213,7 @@ class HeadBackward {
 
     const GemmKernels<T>& products_ = gemm_kernels<T>();
     const AttentionKernels<T>& rows_ = attention_kernels<T>();
-    const CausalAttentionGrad<T>& grad_;
+    const SequenceAttentionGrad<T>& grad_;
     const AttentionShape& shape_;
     i64 sequence_, key_head_;
     Workspace<T> memory_;
@@ -215,7 +225,7 @@ class HeadBackward {
 }  // namespace
 
 template <class T>
-void causal_attention(ThreadPool& pool, const CausalAttention<T>& attention) {
+void sequence_attention(ThreadPool& pool, const SequenceAttention<T>& attention) {
     check(attention.shape);
     const i64 heads = attention.shape.heads;
     pool.parallel_for(attention.shape.rows / attention.shape.seq_len * heads,
@@ -223,16 +233,16 @@ void causal_attention(ThreadPool& pool, const CausalAttention<T>& attention) {
 }
 
 template <class T>
-void causal_attention_backward(ThreadPool& pool, const CausalAttentionGrad<T>& grad) {
+void sequence_attention_backward(ThreadPool& pool, const SequenceAttentionGrad<T>& grad) {
     check(grad.shape);
     const i64 heads = grad.shape.kv_heads;
     pool.parallel_for(grad.shape.rows / grad.shape.seq_len * heads,
                       [&](i64 task) { HeadBackward<T>(grad, task / heads, task % heads).run(); });
 }
 
-template void causal_attention(ThreadPool&, const CausalAttention<float>&);
-template void causal_attention(ThreadPool&, const CausalAttention<double>&);
-template void causal_attention_backward(ThreadPool&, const CausalAttentionGrad<float>&);
-template void causal_attention_backward(ThreadPool&, const CausalAttentionGrad<double>&);
+template void sequence_attention(ThreadPool&, const SequenceAttention<float>&);
+template void sequence_attention(ThreadPool&, const SequenceAttention<double>&);
+template void sequence_attention_backward(ThreadPool&, const SequenceAttentionGrad<float>&);
+template void sequence_attention_backward(ThreadPool&, const SequenceAttentionGrad<double>&);
 
 }  // namespace moesaic

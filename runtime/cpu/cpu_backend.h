@@ -53,6 +53,8 @@ class CpuBackend final : public Backend {
     void activation_backward(Stream& stream, const ActivationGrad& operation) override;
     void cross_entropy(Stream& stream, const CrossEntropy& operation) override;
     void cross_entropy_backward(Stream& stream, const CrossEntropyGrad& operation) override;
+    void squared_error(Stream& stream, const SquaredError& operation) override;
+    void squared_error_backward(Stream& stream, const SquaredErrorGrad& operation) override;
 
     void row_softmax(Stream& stream, const RowSoftmax& operation) override;
     void top_k(Stream& stream, const TopK& operation) override;

@@ -4,6 +4,7 @@
 #include "runtime/cpu/loss.h"
 #include "runtime/cpu/norm.h"
 #include "runtime/cpu/rope.h"
+#include "runtime/cpu/squared_error.h"
 
 namespace moesaic {
 
@@ -118,6 +119,28 @@ void CpuBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& 
     expect(operation.d_logits, rows, vocabulary, operation.logits.dtype, "cross_entropy_backward d_logits");
     run_on_host(stream, [this, operation, rows, vocabulary] {
         share(rows, vocabulary, [&](Range part) { cpu::cross_entropy_grad(operation, part); });
+    });
+}
+
+void CpuBackend::squared_error(Stream& stream, const SquaredError& operation) {
+    const i64 rows = operation.output.rows(), outputs = operation.output.cols();
+    expect_real(operation.output.dtype, "squared_error");
+    expect(operation.output, operation.output.dtype, "squared_error output");
+    expect(operation.target, rows, outputs, DType::f64, "squared_error target");
+    expect(operation.loss, rows, 1, DType::f64, "squared_error loss");
+    run_on_host(stream, [this, operation, rows, outputs] {
+        share(rows, outputs, [&](Range part) { cpu::squared_error(operation, part); });
+    });
+}
+
+void CpuBackend::squared_error_backward(Stream& stream, const SquaredErrorGrad& operation) {
+    const i64 rows = operation.output.rows(), outputs = operation.output.cols();
+    expect_real(operation.output.dtype, "squared_error_backward");
+    expect(operation.output, operation.output.dtype, "squared_error_backward output");
+    expect(operation.target, rows, outputs, DType::f64, "squared_error_backward target");
+    expect(operation.d_output, rows, outputs, operation.output.dtype, "squared_error_backward d_output");
+    run_on_host(stream, [this, operation, rows, outputs] {
+        share(rows, outputs, [&](Range part) { cpu::squared_error_grad(operation, part); });
     });
 }
 

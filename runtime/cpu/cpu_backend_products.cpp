@@ -42,8 +42,10 @@ AttentionShape check_attention(const Operation& operation) {
     expect(operation.log_sum_exp, operation.heads, rows, real, "attention log_sum_exp");
     if (operation.first_key.elements() > 0) {
         expect(operation.first_key, rows, 1, DType::int32, "attention first_key");
+        MOESAIC_ASSERT(operation.causal, "first_key of {} rows in attention to all keys", rows);
     }
-    return {rows, operation.heads, operation.kv_heads, operation.head_dim, operation.seq_len};
+    return {
+        rows, operation.heads, operation.kv_heads, operation.head_dim, operation.seq_len, operation.causal};
 }
 
 }  // namespace
@@ -124,13 +126,13 @@ void CpuBackend::attention(Stream& stream, const Attention& operation) {
     run_on_host(stream, [this, operation, shape] {
         with_real(operation.q.dtype, [&](auto real) {
             using Real = decltype(real);
-            causal_attention<Real>(threads_, {.shape = shape,
-                                              .q = operation.q.as<Real>(),
-                                              .k = operation.k.as<Real>(),
-                                              .v = operation.v.as<Real>(),
-                                              .out = operation.out.as<Real>(),
-                                              .log_sum_exp = operation.log_sum_exp.as<Real>(),
-                                              .first_key = first_key_of(operation.first_key)});
+            sequence_attention<Real>(threads_, {.shape = shape,
+                                                .q = operation.q.as<Real>(),
+                                                .k = operation.k.as<Real>(),
+                                                .v = operation.v.as<Real>(),
+                                                .out = operation.out.as<Real>(),
+                                                .log_sum_exp = operation.log_sum_exp.as<Real>(),
+                                                .first_key = first_key_of(operation.first_key)});
         });
     });
 }
@@ -146,17 +148,17 @@ void CpuBackend::attention_backward(Stream& stream, const AttentionGrad& operati
     run_on_host(stream, [this, operation, shape] {
         with_real(operation.q.dtype, [&](auto real) {
             using Real = decltype(real);
-            causal_attention_backward<Real>(threads_, {.shape = shape,
-                                                       .q = operation.q.as<Real>(),
-                                                       .k = operation.k.as<Real>(),
-                                                       .v = operation.v.as<Real>(),
-                                                       .out = operation.out.as<Real>(),
-                                                       .log_sum_exp = operation.log_sum_exp.as<Real>(),
-                                                       .d_out = operation.d_out.as<Real>(),
-                                                       .dq = operation.dq.as<Real>(),
-                                                       .dk = operation.dk.as<Real>(),
-                                                       .dv = operation.dv.as<Real>(),
-                                                       .first_key = first_key_of(operation.first_key)});
+            sequence_attention_backward<Real>(threads_, {.shape = shape,
+                                                         .q = operation.q.as<Real>(),
+                                                         .k = operation.k.as<Real>(),
+                                                         .v = operation.v.as<Real>(),
+                                                         .out = operation.out.as<Real>(),
+                                                         .log_sum_exp = operation.log_sum_exp.as<Real>(),
+                                                         .d_out = operation.d_out.as<Real>(),
+                                                         .dq = operation.dq.as<Real>(),
+                                                         .dk = operation.dk.as<Real>(),
+                                                         .dv = operation.dv.as<Real>(),
+                                                         .first_key = first_key_of(operation.first_key)});
         });
     });
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/base/atomic_file.h"
+#include "runtime/base/mapped_file.h"
 #include "runtime/base/types.h"
 #include "runtime/data/id_array.h"
 
@@ -41,6 +42,19 @@ struct NpyIds {
 /// Maps an array of little-endian integers of any width. UserError with the byte where it is anything else or
 /// damaged or has more dimensions, and as IdArray has it.
 [[nodiscard]] NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions = 2);
+
+/// A mapped array of any element type, in C order.
+struct NpyArray {
+    MappedFile file;
+    i64 data_at = 0;    ///< where the elements begin
+    std::string descr;  ///< "<f4"
+    std::vector<i64> shape;
+};
+/// UserError with the byte where it is damaged, in Fortran's order or of more dimensions. That the elements
+/// fill the file is left to whoever knows their size: expect_npy_elements.
+[[nodiscard]] NpyArray open_npy_array(const std::string& path, std::size_t most_dimensions);
+/// Their number; UserError where `size` bytes each do not fill the file.
+[[nodiscard]] i64 expect_npy_elements(const NpyArray& array, i64 size);
 
 /// Token ids, one sequence a row.
 struct TokenRows {

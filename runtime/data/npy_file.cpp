@@ -60,8 +60,7 @@ std::string_view value_of(const std::string& path, const Header& header, std::st
     fail(path, 10, fmt::format("the header has no '{}'", key));
 }
 
-IdType type_of(const std::string& path, std::string_view text) {
-    const std::string_view descr = text.substr(0, std::min<std::size_t>(text.size(), 5));  // '<u2'
+IdType type_of(const std::string& path, std::string_view descr) {
     struct Known {
         std::string_view kind;
         IdType type;
@@ -134,25 +133,40 @@ class IdRows final : public TokenFile {
 
 }  // namespace
 
-NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions) {
-    MappedFile file(path);
-    const Header header = read_header(file);
-    const IdType type = type_of(path, value_of(path, header, "descr"));
+NpyArray open_npy_array(const std::string& path, std::size_t most_dimensions) {
+    NpyArray array{MappedFile(path), 0, {}, {}};
+    const Header header = read_header(array.file);
+    array.data_at = header.data_at;
+    const std::string_view descr = value_of(path, header, "descr");
+    array.descr = descr.substr(0, std::min<std::size_t>(descr.size(), 5));  // '<u2'
     const bool row_major = value_of(path, header, "fortran_order").starts_with("False");
-    const std::vector<i64> shape = shape_of(path, value_of(path, header, "shape"), most_dimensions);
-    if (!row_major && shape.size() > 1)
+    array.shape = shape_of(path, value_of(path, header, "shape"), most_dimensions);
+    if (!row_major && array.shape.size() > 1)
         fail(path, 10, "the array lies in Fortran's order", "save numpy.ascontiguousarray of it");
-    const i64 room = (static_cast<i64>(file.size()) - header.data_at) / size_of(type);
+    return array;
+}
+
+i64 expect_npy_elements(const NpyArray& array, i64 size) {
+    const auto bytes = static_cast<i64>(array.file.size());
+    const i64 room = (bytes - array.data_at) / size;
     i64 count = 1;
-    for (const i64 extent : shape) {
+    for (const i64 extent : array.shape) {
         if (extent > 0 && count > room / extent)
-            fail(path, 10, fmt::format("the shape promises more than the {} elements that follow", room));
+            fail(array.file.path(), 10,
+                 fmt::format("the shape promises more than the {} elements that follow", room));
         count *= extent;
     }
-    const i64 end = header.data_at + count * size_of(type);
-    if (end != static_cast<i64>(file.size()))
-        fail(path, end, fmt::format("the array ends here, the file has {} bytes", file.size()));
-    return {IdArray(std::move(file), header.data_at, count, type, vocabulary), shape};
+    const i64 end = array.data_at + count * size;
+    if (end != bytes)
+        fail(array.file.path(), end, fmt::format("the array ends here, the file has {} bytes", bytes));
+    return count;
+}
+
+NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions) {
+    NpyArray array = open_npy_array(path, most_dimensions);
+    const IdType type = type_of(path, array.descr);
+    const i64 count = expect_npy_elements(array, size_of(type));
+    return {IdArray(std::move(array.file), array.data_at, count, type, vocabulary), array.shape};
 }
 
 TokenRows read_token_rows(const std::string& path) {

@@ -1,6 +1,8 @@
 // Cutting files into windows, ordering them by epoch and source.
 #include "runtime/data/sampler.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -54,7 +56,8 @@ std::string source_name(const SourceOptions& source) {
     return last.stem().string();
 }
 
-Dataset::Dataset(const DatasetOptions& options, const Tokenizer& tokenizer) : seq_len_(options.seq_len) {
+Dataset::Dataset(const DatasetOptions& options, const Tokenizer& tokenizer)
+    : seq_len_(options.seq_len), vocabulary_(options.vocabulary) {
     check_options(options);
     std::string mistakes;
     std::vector<double> weights;
@@ -196,15 +199,19 @@ i64 Dataset::first_epoch_sequences(u64 seed) const {
     return first;
 }
 
-void Dataset::training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first, i64 count,
-                             WindowBuffer out) const {
-    MOESAIC_ASSERT(step >= 1 && 0 <= first && 0 <= count && first + count <= batch_sequences,
-                   "step {} first {} count {} batch_sequences {}", step, first, count, batch_sequences);
-    for (i64 i = 0; i < count; ++i) {
-        training_window(training_sequence(seed, (step - 1) * batch_sequences + first + i), out);
-        out.tokens += seq_len_ + 1;
-        if (out.documents != nullptr) out.documents += seq_len_ + 1;
+std::string Dataset::unit() const {
+    return fmt::format("windows of {} tokens", seq_len_);
+}
+
+std::string Dataset::fingerprint() const {
+    std::string text = fmt::format("{} {} {} {}", training_windows(), validation_windows(), training_tokens(),
+                                   validation_tokens());
+    std::vector<i32> window(static_cast<std::size_t>(seq_len_ + 1));
+    for (const i64 index : {i64{0}, training_windows() / 2, training_windows() - 1}) {
+        training_window(index, window.data());
+        text += fmt::format(" {}", fmt::join(window, ","));
     }
+    return text;
 }
 
 std::vector<std::string> Dataset::files() const {

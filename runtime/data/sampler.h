@@ -8,6 +8,7 @@
 
 #include "runtime/base/types.h"
 #include "runtime/data/blend.h"
+#include "runtime/data/task_data.h"
 #include "runtime/data/token_file.h"
 #include "runtime/data/tokenizer.h"
 
@@ -41,66 +42,54 @@ struct DatasetOptions {
     i64 vocabulary = 0;     ///< ids lie in [0, vocabulary); 0: the tokenizer's
 };
 
-/// Host memory for windows.
-struct WindowBuffer {
-    WindowBuffer(i32* to_tokens, i32* to_documents = nullptr)  // NOLINT(google-explicit-constructor)
-        : tokens(to_tokens), documents(to_documents) {}
-
-    i32* tokens;  ///< [count, seq_len + 1]
-    /// [count, seq_len + 1] the place in its window at which the document of a token begins, 0 for one that
-    /// began before the window; null where nobody asks.
-    i32* documents;
-};
-
 /// All training data, cut into windows.
 /// The tokens of each file are split at cut = tokens - floor(tokens * validation) into a training part and a
 /// held-out part. Each part gives (part tokens - 1) / seq_len windows of seq_len + 1 tokens at stride
 /// seq_len: neighbours share one token, which the first only predicts and the second only reads. No window
 /// crosses a cut or a file. Windows are numbered through the files of all sources in order. Immutable after
 /// construction: threads may share it.
-class Dataset {
+class Dataset final : public TaskData {
   public:
     /// Opens all files, and tokenizes text. Throws UserError, with the mistakes of all files, where a file
     /// cannot be read, an option is out of range or a source gives no training window.
     Dataset(const DatasetOptions& options, const Tokenizer& tokenizer);
 
     [[nodiscard]] i64 seq_len() const { return seq_len_; }
-    [[nodiscard]] i64 training_windows() const { return training_.first_window.back(); }
-    [[nodiscard]] i64 validation_windows() const { return validation_.first_window.back(); }
+    [[nodiscard]] SampleShape shape() const override {
+        return {.seq_len = seq_len_, .vocabulary = vocabulary_};
+    }
+    [[nodiscard]] i64 training_windows() const override { return training_.first_window.back(); }
+    [[nodiscard]] i64 validation_windows() const override { return validation_.first_window.back(); }
     /// Tokens of all files' parts, those that no window reaches included.
     [[nodiscard]] i64 training_tokens() const { return training_.tokens; }
     [[nodiscard]] i64 validation_tokens() const { return validation_.tokens; }
 
-    /// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `out`. Sequence i of
-    /// the batch is number (step - 1) * batch_sequences + i of a stream, so the batch depends on (seed, step)
-    /// only.
-    void training_batch(u64 seed, i64 step, i64 batch_sequences, i64 first, i64 count,
-                        WindowBuffer out) const;
-    /// The training window of sequence `number` (from 0) of the stream. The blend says which source a
-    /// sequence comes from; each source visits its windows once an epoch, in an order of its own for every
-    /// epoch.
-    [[nodiscard]] i64 training_sequence(u64 seed, i64 number) const;
-    /// How many sequences the stream begins with that all belong to the first epoch of their source: no two
-    /// have the same window.
-    [[nodiscard]] i64 first_epoch_sequences(u64 seed) const;
+    /// The blend says which source a sequence comes from; each source visits its windows once an epoch, in an
+    /// order of its own for every epoch.
+    [[nodiscard]] i64 training_sequence(u64 seed, i64 number) const override;
+    [[nodiscard]] i64 first_epoch_sequences(u64 seed) const override;
 
-    /// Writes one window, numbered in file order, to `out`.
-    void training_window(i64 index, WindowBuffer out) const { copy_window(training_, index, out); }
-    void validation_window(i64 index, WindowBuffer out) const { copy_window(validation_, index, out); }
+    /// Windows are numbered in file order.
+    void training_window(i64 index, WindowBuffer out) const override { copy_window(training_, index, out); }
+    void validation_window(i64 index, WindowBuffer out) const override {
+        copy_window(validation_, index, out);
+    }
     /// The file that a window comes from: its path below the source's folder.
     [[nodiscard]] const std::string& training_file(i64 window) const;
     [[nodiscard]] const std::string& validation_file(i64 window) const;
 
     /// What held-out losses are told apart by: the sources of a blend, or the files of a single source where
     /// there are at most 64; else nothing.
-    [[nodiscard]] std::span<const std::string> domains() const { return domains_; }
+    [[nodiscard]] std::span<const std::string> domains() const override { return domains_; }
     /// The index in domains() of a held-out window; domains() is not empty.
-    [[nodiscard]] std::size_t domain_of_validation(i64 window) const;
+    [[nodiscard]] std::size_t domain_of_validation(i64 window) const override;
 
     /// One line for each file that gave no training or no validation window, for the caller to log.
-    [[nodiscard]] std::span<const std::string> warnings() const { return warnings_; }
+    [[nodiscard]] std::span<const std::string> warnings() const override { return warnings_; }
     /// One line for each file: its layout, and what is known of its documents.
-    [[nodiscard]] std::vector<std::string> files() const;
+    [[nodiscard]] std::vector<std::string> files() const override;
+    [[nodiscard]] std::string unit() const override;
+    [[nodiscard]] std::string fingerprint() const override;
 
   private:
     struct File {
@@ -127,7 +116,7 @@ class Dataset {
     void name_domains();
     void copy_window(const Part& part, i64 window, WindowBuffer out) const;
 
-    i64 seq_len_;
+    i64 seq_len_, vocabulary_;
     std::vector<File> files_;
     std::vector<Source> sources_;
     std::unique_ptr<Blend> blend_;

@@ -140,10 +140,11 @@ void ConsoleSink::write(const RunRecord& record) {
     print(fmt::format("Moesaic {} ({})  {} (expert parallel {} x data parallel {})  {} on {}", record.version,
                       record.commit, ranks(record.world_size), record.expert_parallel, record.data_parallel,
                       record.device, record.host));
-    print(fmt::format("{}{} parameters, {} of them active per token  {} steps",
+    print(fmt::format("{}{} parameters, {} of them active per {}  {} steps",
                       options_.name.empty() ? "" : options_.name + ": ",
                       detail::compact_text(static_cast<double>(record.parameters)),
-                      detail::compact_text(static_cast<double>(record.active_parameters)), options_.steps));
+                      detail::compact_text(static_cast<double>(record.active_parameters)),
+                      options_.row_name == "tok" ? "token" : "example", options_.steps));
     if (!record.balance.empty()) print("balance: " + record.balance);
     if (!record.capacity.empty()) print("capacity: " + record.capacity);
 }
@@ -155,7 +156,8 @@ void ConsoleSink::write(const StepRecord& record) {
     add(line, "  gap {:>6.3f}", evaluation_.gap);
     if (const auto fresh = record.bounds.find("prequential"); fresh != record.bounds.end())
         line += fmt::format("  error <= {:.3f}", fresh->second.value);
-    if (record.tokens_per_s) line += fmt::format("  {:>5} tok/s", detail::compact_text(*record.tokens_per_s));
+    if (record.tokens_per_s)
+        line += fmt::format("  {:>5} {}/s", detail::compact_text(*record.tokens_per_s), options_.row_name);
     add(line, "  exchange {:>2.0f}%", share(record.exchange_ms, record.step_ms, 100));
     add(line, "  load {:.2f}x", record.load_max_over_mean);
     add(line, "  dropped {:.1f}%", share(record.dropped_fraction, {}, 100));
@@ -187,6 +189,8 @@ void ConsoleSink::write(const EvalRecord& record) {
     add(line, " (error {:.3f})", record.heldout_error);
     add(line, "  train probe {:>6.3f}", record.train_probe_loss);
     add(line, " (error {:.3f})", record.train_probe_error);
+    add(line, "  shifted {:>6.3f}", record.shifted_loss);
+    add(line, " (error {:.3f})", record.shifted_error);
     add(line, "  gap {:>6.3f}", record.gap);
     if (record.gap_low && record.gap_high)
         line += fmt::format(" [{:.3f}, {:.3f}]", *record.gap_low, *record.gap_high);
@@ -209,6 +213,21 @@ void ConsoleSink::write(const AlarmRecord& record) {
                                       std::pair("expert", record.expert)})
         if (value) about += fmt::format("{}{} {}", about.empty() ? "" : ", ", name, *value);
     print(about.empty() ? line : line + " (" + about + ")");
+}
+
+void ConsoleSink::write(const PlacementRecord& record) {
+    std::size_t moved = 0;
+    double before = 1, after = 1;
+    for (const LayerPlacement& layer : record.layers) {
+        moved += layer.experts.size();
+        before = std::max(before, layer.max_over_mean_before);
+        after = std::max(after, layer.max_over_mean_after);
+    }
+    print(fmt::format(
+        "placement after step {}: {} expert{} of {} layer{} moved, fullest rank {:.2f}x the mean "
+        "-> {:.2f}x  {} in {:.1f} ms",
+        record.step, moved, moved == 1 ? "" : "s", record.layers.size(), record.layers.size() == 1 ? "" : "s",
+        before, after, detail::bytes_text(static_cast<double>(record.bytes)), 1e3 * record.seconds));
 }
 
 void ConsoleSink::write(const CheckpointRecord& record) {

@@ -17,6 +17,7 @@ class ConsoleSink : public Sink {
     void write(const RouterHealthRecord& record) override;
     void write(const EvalRecord& record) override;
     void write(const AlarmRecord& record) override;
+    void write(const PlacementRecord& record) override;
     void write(const CheckpointRecord& record) override;
     void write(const EndRecord& record) override;
 

@@ -23,6 +23,7 @@ class JsonlSink : public Sink {
     void write(const ExpertsRecord& record) override { file_.append(json_of(record)); }
     void write(const EvalRecord& record) override { file_.append(json_of(record)); }
     void write(const AlarmRecord& record) override { file_.append(json_of(record)); }
+    void write(const PlacementRecord& record) override { file_.append(json_of(record)); }
     void write(const CheckpointRecord& record) override { file_.append(json_of(record)); }
     void write(const EndRecord& record) override { file_.append(json_of(record)); }
     void flush() override { file_.sync(); }

@@ -55,7 +55,9 @@ struct StepRecord {
     std::optional<double> dropped_fraction;    ///< of the (token, choice) pairs
     std::optional<i64> memory_bytes;
     std::optional<double> loss_importance, loss_load;  ///< where they have a coefficient
-    std::map<std::string, BoundResult> bounds;         ///< certificates from data met for the first time
+    /// Of the expert-parallel ranks, in the layer where it is largest; where there are several ranks.
+    std::optional<double> rank_load_max_over_mean;
+    std::map<std::string, BoundResult> bounds;  ///< certificates from data met for the first time
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -76,6 +78,7 @@ struct StepRecord {
         visit("memory_bytes", memory_bytes);
         visit("loss_importance", loss_importance);
         visit("loss_load", loss_load);
+        visit("rank_load_max_over_mean", rank_load_max_over_mean);
         visit("bounds", bounds);
     }
 };
@@ -96,6 +99,7 @@ struct ExpertsRecord {
     std::optional<double> first_weight_mean;         ///< over tokens, of the first choice's weight
     std::optional<double> dropped_fraction;          ///< of the choices
     std::optional<double> bias_span;                 ///< largest minus smallest selection bias
+    std::optional<double> rank_max_over_mean;        ///< of the load of expert-parallel ranks
     std::vector<std::string> alarms;                 ///< kinds that are raised for this layer now
 
     template <class Visitor>
@@ -114,6 +118,7 @@ struct ExpertsRecord {
         visit("first_weight_mean", first_weight_mean);
         visit("dropped_fraction", dropped_fraction);
         visit("bias_span", bias_span);
+        visit("rank_max_over_mean", rank_max_over_mean);
         visit("alarms", alarms);
     }
 };
@@ -162,6 +167,11 @@ struct EvalRecord {
     std::map<std::string, double> heldout_by_source;  ///< by source of a blend, or by file
     std::map<std::string, BoundResult> bounds;
     std::vector<RoutingChange> routing_changed;  ///< by layer; empty at the first evaluation
+    /// Of held-out samples from another distribution than the training samples': combinations never trained
+    /// on.
+    std::optional<double> shifted_loss, shifted_error;
+    /// Share of single targets that are wrong, where a sample's error counts all of its targets together.
+    std::optional<double> heldout_target_error, shifted_target_error;
     std::string unit = "sequence";               ///< what is drawn independently, and losses are means over
     std::optional<double> train_unseen_loss, train_unseen_error;
     std::optional<i64> train_probe_age;  ///< steps since training saw the last of the train probe
@@ -197,6 +207,10 @@ struct EvalRecord {
         visit("heldout_by_source", heldout_by_source);
         visit("bounds", bounds);
         visit("routing_changed", routing_changed);
+        visit("shifted_loss", shifted_loss);
+        visit("shifted_error", shifted_error);
+        visit("heldout_target_error", heldout_target_error);
+        visit("shifted_target_error", shifted_target_error);
         visit("unit", unit);
         visit("train_unseen_loss", train_unseen_loss);
         visit("train_unseen_error", train_unseen_error);
@@ -234,6 +248,40 @@ struct AlarmRecord {
         visit("value", value);
         visit("threshold", threshold);
         visit("action", action);
+    }
+};
+
+/// What became of one layer's experts.
+struct LayerPlacement {
+    i64 layer = 0;
+    std::vector<i64> experts, ranks;  ///< those that moved, and to which rank of their expert-parallel group
+    double max_over_mean_before = 1,
+           max_over_mean_after = 1;  ///< of the ranks' loads since the last decision
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("layer", layer);
+        visit("experts", experts);
+        visit("ranks", ranks);
+        visit("max_over_mean_before", max_over_mean_before);
+        visit("max_over_mean_after", max_over_mean_after);
+    }
+};
+
+/// Experts were moved after a step.
+struct PlacementRecord {
+    static constexpr std::string_view kEvent = "placement";
+    i64 step = 0;
+    std::vector<LayerPlacement> layers;  ///< whose experts moved
+    i64 bytes = 0;                       ///< sent between ranks, of all ranks
+    double seconds = 0;                  ///< the slowest rank's
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("layers", layers);
+        visit("bytes", bytes);
+        visit("seconds", seconds);
     }
 };
 

@@ -27,6 +27,7 @@ class Sink {
     virtual void write(const RouterHealthRecord&) {}
     virtual void write(const EvalRecord&) {}
     virtual void write(const AlarmRecord&) {}
+    virtual void write(const PlacementRecord&) {}
     virtual void write(const CheckpointRecord&) {}
     virtual void write(const EndRecord&) {}
     /// Brings everything written to disk; call it before each checkpoint's manifest.
@@ -39,6 +40,7 @@ struct SinkOptions {
     bool resume = false;              ///< append to the files that are there
     i64 steps = 0;                    ///< of the whole run
     std::FILE* console = stdout;      ///< where the console sink writes
+    std::string row_name = "tok";     ///< what a second's work is counted in
     std::function<double()> seconds;  ///< a clock; empty takes the system's
 };
 
@@ -60,6 +62,7 @@ class SinkGroup : public Sink {
     void write(const RouterHealthRecord& record) override { write_all(record); }
     void write(const EvalRecord& record) override { write_all(record); }
     void write(const AlarmRecord& record) override { write_all(record); }
+    void write(const PlacementRecord& record) override { write_all(record); }
     void write(const CheckpointRecord& record) override { write_all(record); }
     void write(const EndRecord& record) override { write_all(record); }
     void flush() override {

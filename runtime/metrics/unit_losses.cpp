@@ -63,6 +63,8 @@ UnitScores score_unit(std::span<const double> cross_entropy, std::span<const dou
     }
     if (unit.targets == 0) return unit;
     for (double& loss : unit.losses) loss /= unit.targets;
+    double& error = unit.losses[static_cast<std::size_t>(UnitLoss::error)];
+    if (scales.all_right) error = error > 0 ? 1 : 0;
     return unit;
 }
 

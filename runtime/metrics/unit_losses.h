@@ -30,6 +30,7 @@ struct LossScales {
     double smoothing = 0.1;  ///< a, in (0, 1)
     double margin = 1;       ///< gamma, of logits
     double clip = 2;         ///< c, nats
+    bool all_right = false;  ///< a unit's error is 1 unless all of its targets are right
 
     /// The loss lies in [least, least + range]; the raw one's range is infinite.
     [[nodiscard]] double least(UnitLoss loss) const;

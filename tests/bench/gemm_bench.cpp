@@ -123,17 +123,17 @@ void bench_attention(benchmark::State& state, bool backward) {
                v = random_values(kElements, 3);
     const auto d_out = random_values(kElements, 4);
     auto out = q, log_sum_exp = random_values(kShape.heads * kShape.rows, 5), dq = q, dk = k, dv = v;
-    const CausalAttention<float> forward{kShape,   q.data(),   k.data(),
-                                         v.data(), out.data(), log_sum_exp.data()};
-    causal_attention(pool, forward);
+    const SequenceAttention<float> forward{kShape,   q.data(),   k.data(),
+                                           v.data(), out.data(), log_sum_exp.data()};
+    sequence_attention(pool, forward);
     for (auto _ : state) {
         if (backward)
-            causal_attention_backward(
-                pool, CausalAttentionGrad<float>{kShape, q.data(), k.data(), v.data(), out.data(),
-                                                 log_sum_exp.data(), d_out.data(), dq.data(), dk.data(),
-                                                 dv.data()});
+            sequence_attention_backward(
+                pool, SequenceAttentionGrad<float>{kShape, q.data(), k.data(), v.data(), out.data(),
+                                                   log_sum_exp.data(), d_out.data(), dq.data(), dk.data(),
+                                                   dv.data()});
         else
-            causal_attention(pool, forward);
+            sequence_attention(pool, forward);
     }
     report(state, (backward ? 10.0 : 4.0) * static_cast<double>(kElements) * (kShape.seq_len + 1) / 2);
 }

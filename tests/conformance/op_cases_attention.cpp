@@ -11,6 +11,9 @@ namespace {
 struct AttentionSizes {
     i64 sequences, seq_len, heads, kv_heads, head_dim;
     std::vector<i64> documents = {};  ///< their lengths, T rows in all; empty: no first_key
+    bool causal = true;
+    /// One past the last row whose key row t reads.
+    [[nodiscard]] i64 end_of(i64 t) const { return causal ? t + 1 : (t / seq_len + 1) * seq_len; }
     [[nodiscard]] i64 rows() const { return sequences * seq_len; }
 };
 
@@ -38,7 +41,7 @@ void attention_reference(Values& v, const AttentionSizes& size) {
             const double* q = v[0].data() + (t * size.heads + head) * dim;
             double sum = 0;
             std::vector<double> mix(at(dim));
-            for (i64 u = first_key_of(size, v.back(), t); u <= t; ++u) {
+            for (i64 u = first_key_of(size, v.back(), t); u < size.end_of(t); ++u) {
                 const i64 key = (u * size.kv_heads + head / share) * dim;
                 double score = 0;
                 for (i64 i = 0; i < dim; ++i) score += q[i] * v[1][at(key + i)];
@@ -63,7 +66,8 @@ Attention attention_of(const AttentionSizes& size, Views v, const TensorView& ou
             .kv_heads = size.kv_heads,
             .head_dim = size.head_dim,
             .seq_len = size.seq_len,
-            .first_key = v.back()};
+            .first_key = v.back(),
+            .causal = size.causal};
 }
 
 /// The derivatives dq, dk, dv (buffers 6 to 8) by the definition.
@@ -76,7 +80,7 @@ void attention_grad_reference(Values& v, const AttentionSizes& size) {
             const i64 query = (t * size.heads + head) * dim;
             double delta = 0;
             for (i64 i = 0; i < dim; ++i) delta += v[5][at(query + i)] * v[3][at(query + i)];
-            for (i64 u = first_key_of(size, v.back(), t); u <= t; ++u) {
+            for (i64 u = first_key_of(size, v.back(), t); u < size.end_of(t); ++u) {
                 const i64 key = (u * size.kv_heads + head / share) * dim;
                 double score = 0, d_probability = 0;
                 for (i64 i = 0; i < dim; ++i) {
@@ -102,8 +106,8 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
     const Buffer q = normal("q", wide), k = normal("k", narrow), v_rows = normal("v", narrow);
     const Buffer first_key = first_keys(size);
     const std::string name =
-        fmt::format(" {}x{} heads {}/{} dim {} documents {}", size.sequences, size.seq_len, size.heads,
-                    size.kv_heads, size.head_dim, size.documents.size());
+        fmt::format(" {}x{} heads {}/{} dim {} documents {}{}", size.sequences, size.seq_len, size.heads,
+                    size.kv_heads, size.head_dim, size.documents.size(), size.causal ? "" : " all keys");
     cases.push_back(
         {.name = "attention" + name,
          .buffers = {q, k, v_rows, output("out", wide), real(output("log_sum_exp", sums)), first_key},
@@ -133,7 +137,8 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
                                                       .kv_heads = size.kv_heads,
                                                       .head_dim = size.head_dim,
                                                       .seq_len = size.seq_len,
-                                                      .first_key = v.back()});
+                                                      .first_key = v.back(),
+                                                      .causal = size.causal});
                          },
                      .reference = [=](Values& v) { attention_grad_reference(v, size); },
                      .tolerance_f32 = 2e-5,
@@ -160,6 +165,11 @@ void append_attention_cases(std::vector<OpCase>& cases) {
     append_attention(cases, {1, 7, 1, 1, 8, {7}});
     append_attention(cases, {2, 70, 4, 2, 16, {1, 20, 57, 1, 61}});
     append_attention(cases, {1, 200, 2, 2, 16, {100, 1, 1, 98}});
+    append_attention(cases, {0, 4, 2, 1, 8, {}, false});
+    append_attention(cases, {3, 1, 1, 1, 8, {}, false});
+    append_attention(cases, {2, 5, 2, 1, 6, {}, false});
+    append_attention(cases, {2, 36, 4, 2, 8, {}, false});
+    append_attention(cases, {1, 150, 2, 2, 16, {}, false});
 }
 
 }  // namespace moesaic::conformance

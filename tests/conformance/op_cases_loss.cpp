@@ -1,4 +1,4 @@
-// Cases of the softmax and the cross entropy.
+// Cases of the softmax, the cross entropy and the squared error.
 #include <algorithm>
 #include <cmath>
 
@@ -136,6 +136,47 @@ void append_cross_entropy_grad(std::vector<OpCase>& cases, i64 rows, i64 vocabul
          .gradients = {{0, to}}});
 }
 
+void append_squared_error(std::vector<OpCase>& cases, i64 rows, i64 outputs) {
+    const Shape shape{rows, outputs};
+    const Buffer target = by_row(filled("target", shape, normal("target", shape).values, Storage::f64));
+    const Buffer output_rows = by_row(real(normal("output", shape, 3)));
+    cases.push_back(
+        {.name = fmt::format("squared_error {}x{}", rows, outputs),
+         .buffers = {output_rows, target, by_row(output("loss", {rows}, Storage::f64))},
+         .run = [](Backend& b, Stream& s,
+                   Views v) { b.squared_error(s, {.output = v[0], .target = v[1], .loss = v[2]}); },
+         .reference =
+             [=](Values& v) {
+                 for (std::size_t row = 0; row < v[2].size(); ++row) {
+                     v[2][row] = 0;
+                     for (std::size_t i = row * at(outputs); i < (row + 1) * at(outputs); ++i)
+                         v[2][row] += std::pow(v[0][i] - v[1][i], 2) / static_cast<double>(outputs);
+                 }
+             },
+         .tolerance_f32 = 1e-13});
+    cases.push_back({.name = fmt::format("squared_error_backward {}x{}", rows, outputs),
+                     .buffers = {output_rows, target, by_row(real(output("d_output", shape)))},
+                     .run =
+                         [](Backend& b, Stream& s, Views v) {
+                             b.squared_error_backward(
+                                 s, {.output = v[0], .target = v[1], .d_output = v[2], .scale = kFactor});
+                         },
+                     .reference =
+                         [=](Values& v) {
+                             for (std::size_t i = 0; i < v[2].size(); ++i)
+                                 v[2][i] = kFactor * 2 * (v[0][i] - v[1][i]) / static_cast<double>(outputs);
+                         },
+                     .tolerance_f32 = 1e-6,
+                     .objective =
+                         [=](Backend& b, Stream& s, Views v) {
+                             Tensor loss = b.allocate({rows}, DType::f64);
+                             b.squared_error(s, {.output = v[0], .target = v[1], .loss = loss});
+                             const std::vector<double> ones(at(rows), kFactor);
+                             return dot(s, loss, view_of(ones.data(), {rows}));
+                         },
+                     .gradients = {{0, 2}}});
+}
+
 }  // namespace
 
 void append_loss_cases(std::vector<OpCase>& cases) {
@@ -150,6 +191,8 @@ void append_loss_cases(std::vector<OpCase>& cases) {
         append_cross_entropy_grad(cases, sizes.rows, sizes.columns, false);
         append_cross_entropy_grad(cases, sizes.rows, sizes.columns, true);
     }
+    for (const Sizes& sizes : {Sizes{0, 2}, {1, 1}, {7, 3}, {300, 64}})
+        append_squared_error(cases, sizes.rows, sizes.columns);
 }
 
 }  // namespace moesaic::conformance

@@ -41,6 +41,7 @@ struct ExchangeSeen {
 };
 
 inline constexpr i64 kExchangeWidth = 5;
+inline constexpr int kExchangeLayer = 3;
 
 namespace exchange_detail {
 
@@ -75,12 +76,13 @@ class ExchangeBench {
         sizes.capacity_rows = capacity;
         sizes.dtype = DType::f64;
         exchange_ = make_exchange(setup.mesh, sizes, settings);
+        setup.mesh.place_experts(kExchangeLayer, routing.placement);
     }
 
     /// Collective over mesh.experts(). Nothing waits for the streams between the plan and the end.
     ExchangeSeen there_and_back() {
         upload_inputs();
-        const DispatchPlan plan = exchange_->plan(setup_.context, routing_of_rank_, 3);
+        const DispatchPlan plan = exchange_->plan(setup_.context, routing_of_rank_, kExchangeLayer);
         ExchangeSaved saved;
         for (std::size_t round = 0; round < plan.chunks.size(); ++round) forward(plan, round, saved);
         const Tensor y = exchange_->finish_combine(setup_.context, plan, routing_of_rank_.weight, saved);
@@ -102,7 +104,7 @@ class ExchangeBench {
         }
         setup_.drain();
         for (const TrafficLedger::Line& line : setup_.mesh.world().ledger().lines()) {
-            if (line.layer == 3) seen.sent.push_back(line);
+            if (line.layer == kExchangeLayer) seen.sent.push_back(line);
         }
         return seen;
     }
@@ -130,9 +132,9 @@ class ExchangeBench {
     }
     void forward(const DispatchPlan& plan, std::size_t round, ExchangeSaved& saved) {
         StepContext& context = setup_.context;
-        ExpertRows rows = exchange_->finish_arrival(context, plan, round,
-                                                    exchange_->start_dispatch(context, plan, round, x_));
-        keep(rows, rows_);
+        const ArrivedRows rows = exchange_->finish_arrival(
+            context, plan, round, exchange_->start_dispatch(context, plan, round, x_));
+        keep(rows, plan.chunks[round].received(), rows_);
         ExpertRows results = exchange_->result_rows(context);
         fill(results, results_, plan, round);
         exchange_->combine(context, plan, round, std::move(results), routing_of_rank_.weight, saved);
@@ -140,17 +142,17 @@ class ExchangeBench {
     }
     void backward(const DispatchPlan& plan, std::size_t round, ExchangeBackward& backward) {
         StepContext& context = setup_.context;
-        ExpertRows d_results = exchange_->finish_arrival(
+        const ArrivedRows d_results = exchange_->finish_arrival(
             context, plan, round, exchange_->start_combine_backward(context, plan, round, backward));
-        keep(d_results, d_results_);
+        keep(d_results, plan.chunks[round].received(), d_results_);
         ExpertRows d_rows = exchange_->result_rows(context);
         fill(d_rows, d_rows_, plan, round);
         exchange_->dispatch_backward(context, plan, round, std::move(d_rows), backward);
         overwrite_freed_memory();
     }
-    void keep(const ExpertRows& rows, std::vector<Tensor>& kept) {
-        kept.push_back(setup_.backend->allocate(rows.rows.shape, rows.rows.dtype));
-        setup_.backend->copy(*setup_.compute, rows.rows, kept.back());
+    void keep(const ArrivedRows& rows, i64 received, std::vector<Tensor>& kept) {
+        kept.push_back(setup_.backend->allocate({exchange_->capacity_rows(), kExchangeWidth}, DType::f64));
+        gather_rows(setup_.context, rows.by_expert(received), kept.back().slice_rows(0, received));
     }
     /// This round's share of all received rows.
     void fill(const ExpertRows& to, const std::vector<double>& all, const DispatchPlan& plan,

@@ -31,15 +31,15 @@ inline void declare_model(ParameterStore& store, const Mesh& mesh) {
         replicated(prefix + "norm", {33}, layer);
         replicated(prefix + "attention", {64, 64}, layer);
         replicated(prefix + "router", {17, 241}, layer);
-        const int first = mesh.first_expert(), count = mesh.local_experts();
+        const std::span<const i32> own = mesh.own_experts(layer);
         for (const auto& [part, shape] :
              {std::pair{"gate", Shape{41, 103}}, std::pair{"down", Shape{7, 3}}}) {
             std::vector<Parameter> experts;
-            for (int expert = first; expert < first + count; ++expert) {
+            for (const i32 expert : own) {
                 experts.push_back(parameter(prefix + "experts." + std::to_string(expert) + "." + part, shape,
                                             Placement::expert, layer, expert));
             }
-            store.declare(std::move(experts), {count, shape[0], shape[1]});
+            store.declare(std::move(experts), {std::ssize(own), shape[0], shape[1]});
         }
         store.end_segment();
     }

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "comm/expert_placement.h"
 #include "runtime/base/philox.h"
 #include "runtime/base/types.h"
 
@@ -22,9 +23,16 @@ struct RoutingCase {
     i64 choices = 1;
     std::vector<i64> tokens;               // [W]
     std::vector<std::vector<i32>> expert;  // [W][T*K]
+    ExpertPlacement placement = contiguous_placement(experts);
 
+    /// Where the expert lies.
+    [[nodiscard]] i64 position(i64 number) const {
+        return placement.position_of[static_cast<std::size_t>(number)];
+    }
     [[nodiscard]] i64 local_experts() const { return experts / ranks; }
-    /// Kept rows of all ranks by (expert, source, token): grouped order, receiver after receiver.
+    [[nodiscard]] i64 receiver(const RoutedRow& row) const { return position(row.expert) / local_experts(); }
+    /// Kept rows of all ranks by (position of the expert, source, token): grouped order, receiver after
+    /// receiver.
     [[nodiscard]] std::vector<RoutedRow> grouped() const {
         std::vector<RoutedRow> rows;
         for (i64 source = 0; source < ranks; ++source) {
@@ -34,8 +42,9 @@ struct RoutingCase {
                 if (chosen >= 0) rows.push_back({chosen, source, i / choices, i % choices});
             }
         }
-        std::ranges::sort(rows, {},
-                          [](const RoutedRow& row) { return std::tuple(row.expert, row.source, row.token); });
+        std::ranges::sort(rows, {}, [this](const RoutedRow& row) {
+            return std::tuple(position(row.expert), row.source, row.token);
+        });
         return rows;
     }
     [[nodiscard]] std::vector<RoutedRow> sent_by(i64 source) const {
@@ -45,7 +54,7 @@ struct RoutingCase {
     }
     [[nodiscard]] std::vector<RoutedRow> received_by(i64 rank) const {
         std::vector<RoutedRow> rows = grouped();
-        std::erase_if(rows, [&](const RoutedRow& row) { return row.expert / local_experts() != rank; });
+        std::erase_if(rows, [&](const RoutedRow& row) { return receiver(row) != rank; });
         return rows;
     }
     /// A number that only this token of this rank has.
@@ -77,7 +86,8 @@ inline std::vector<i32> random_choices(const RoutingCase& shape, i64 rank, doubl
 
 inline RoutingCase random_case(std::string name, int ranks, int experts, i64 choices, std::vector<i64> tokens,
                                double drop, i32 avoided) {
-    RoutingCase one{std::move(name), ranks, experts, choices, std::move(tokens), {}};
+    RoutingCase one{
+        std::move(name), ranks, experts, choices, std::move(tokens), {}, contiguous_placement(experts)};
     for (i64 rank = 0; rank < ranks; ++rank) one.expert.push_back(random_choices(one, rank, drop, avoided));
     return one;
 }
@@ -85,7 +95,7 @@ inline RoutingCase random_case(std::string name, int ranks, int experts, i64 cho
 }  // namespace detail
 
 /// For `ranks` ranks: uneven tokens, a rank with none, an expert with none, drops, K = 1, K = E, all tokens
-/// on one expert, one token in all, no token at all, everything dropped.
+/// on one expert, one token in all, no token at all, everything dropped, experts in another order.
 inline std::vector<RoutingCase> routing_cases(int ranks, int experts) {
     const auto world = static_cast<std::size_t>(ranks);
     std::vector<i64> uneven(world);
@@ -105,6 +115,9 @@ inline std::vector<RoutingCase> routing_cases(int ranks, int experts) {
     RoutingCase crowded = detail::random_case("one expert", ranks, experts, 1, uneven, 0.0, -1);
     for (auto& mine : crowded.expert) std::ranges::fill(mine, experts - 1);
     cases.push_back(crowded);
+    RoutingCase permuted = detail::random_case("permuted experts", ranks, experts, several, uneven, 0.2, -1);
+    permuted.placement = permuted_placement(experts, 5, 0);
+    cases.push_back(permuted);
     return cases;
 }
 

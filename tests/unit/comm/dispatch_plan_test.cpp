@@ -16,7 +16,7 @@ namespace {
 std::vector<i64> load_of(const RoutingCase& routing) {
     std::vector<i64> load(static_cast<std::size_t>(routing.ranks * routing.experts), 0);
     for (const RoutedRow& row : routing.grouped()) {
-        ++load[static_cast<std::size_t>(row.source * routing.experts + row.expert)];
+        ++load[static_cast<std::size_t>(row.source * routing.experts + routing.position(row.expert))];
     }
     return load;
 }
@@ -132,7 +132,8 @@ void expect_rounds_match_sorting(const RoutingCase& routing, i64 capacity) {
                 std::vector<i64> per_expert(static_cast<std::size_t>(routing.local_experts()), 0);
                 std::vector<i64> per_source(static_cast<std::size_t>(routing.ranks), 0);
                 for (const RoutedRow& row : piece) {
-                    ++per_expert[static_cast<std::size_t>(row.expert % routing.local_experts())];
+                    ++per_expert[static_cast<std::size_t>(routing.position(row.expert) %
+                                                          routing.local_experts())];
                     ++per_source[static_cast<std::size_t>(row.source)];
                 }
                 EXPECT_EQ(layout.rows_per_expert, per_expert);
@@ -172,6 +173,7 @@ PlanNumbers plan_on(RankSetup& setup, const RoutingCase& routing, i64 capacity) 
     Routing decided;
     decided.expert = setup.backend->allocate({routing.tokens[rank], routing.choices}, DType::int32);
     setup.backend->copy(*setup.compute, view_of(expert.data(), decided.expert.shape()), decided.expert);
+    setup.mesh.place_experts(5, routing.placement);
     const i64 before = setup.backend->pool().bytes_in_use();
     const DispatchPlan plan = make_plan(setup.context, decided, capacity, 5);
     PlanNumbers numbers{plan.tokens, plan.choices, plan.slots, plan.dropped, 0,  {},

@@ -52,8 +52,8 @@ TEST(Mesh, PlacesRanksAndExperts) {
         EXPECT_EQ(mesh.replicas().rank(), world.rank() / 3);
         EXPECT_EQ(mesh.replica(), world.rank() / 3);
         EXPECT_EQ(mesh.local_experts(), 4);
-        EXPECT_EQ(mesh.first_expert(), world.rank() % 3 * 4);
-        for (int expert = 0; expert < 12; ++expert) EXPECT_EQ(mesh.expert_owner(expert), expert / 4);
+        EXPECT_EQ(mesh.own_experts(0).front(), world.rank() % 3 * 4);
+        for (int expert = 0; expert < 12; ++expert) EXPECT_EQ(mesh.expert_owner(0, expert), expert / 4);
     });
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "runtime/bfloat16.h"
 #include "tests/support/parameter_model.h"
@@ -127,6 +128,18 @@ class OptimizerBench {
         for (const float one : value) rounded.push_back(to_bfloat16(one));
         EXPECT_TRUE(setup.read<BFloat16>(parameter.value) == rounded) << parameter.name;
     }
+    /// Names are those of the experts that a layer's placement gives this rank.
+    void expect_placed(int layer, const ExpertPlacement& placement) {
+        EXPECT_EQ(setup.mesh.placement(layer), placement);
+        std::set<i64> named;
+        for (const Parameter& parameter : store.parameters()) {
+            if (parameter.placement != Placement::expert || parameter.layer != layer) continue;
+            named.insert(parameter.expert);
+            EXPECT_NE(parameter.name.find(fmt::format(".experts.{}.", parameter.expert)), std::string::npos);
+        }
+        const std::span<const i32> own = setup.mesh.own_experts(layer);
+        EXPECT_EQ(named, std::set<i64>(own.begin(), own.end()));
+    }
     void load(const ModelState& state) {
         for (Parameter& parameter : store.parameters()) {
             TensorState tensor = state.at(parameter.name);
@@ -194,6 +207,48 @@ TEST(ShardedOptimizer, ContinuesFromALoadedStateOnAnotherLayout) {
             bench.expect_state(serial[3]);
             bench.setup.drain();
         });
+    }
+}
+
+/// From place to place between steps: every tensor goes on as if it had stayed, under its own name.
+TEST(ShardedOptimizer, MovesExpertsWithTheirState) {
+    const std::vector<ModelState> serial = serial_states();
+    std::vector<double> norms;
+    run_ranks(1, [&](Communicator& world) {
+        OptimizerBench bench(world, {});
+        for (const int step : {1, 2}) {
+            bench.train(step);
+            norms.push_back(bench.sync->gradient_norm(bench.setup.context));
+        }
+    });
+    for (const Layout& layout : layouts()) {
+        SCOPED_TRACE(testing::Message()
+                     << layout.world << " ranks, expert " << layout.expert_parallel << ", zero "
+                     << layout.zero << ", " << layout.bucket_bytes << ", " << name_of(layout.dtype));
+        run_ranks(layout.world, [&](Communicator& world) {
+            OptimizerBench bench(world, layout);
+            const auto move = [&](const NewPlacements& next) {
+                bench.setup.drain();
+                const i64 allocations = bench.setup.backend->pool().fresh_allocations();
+                bench.optimizer->move_experts(bench.setup.context, *bench.sync, next);
+                bench.setup.drain();
+                EXPECT_EQ(bench.setup.backend->pool().fresh_allocations(), allocations);
+                for (const auto& [layer, placement] : next) bench.expect_placed(layer, placement);
+            };
+            bench.train(1);
+            EXPECT_EQ(bench.sync->gradient_norm(bench.setup.context), norms[0]);
+            move({{0, ExpertPlacement({3, 2, 1, 0})}, {1, ExpertPlacement({0, 2, 1, 3})}});
+            bench.expect_state(serial[1]);
+            bench.train(2);
+            EXPECT_EQ(bench.sync->gradient_norm(bench.setup.context), norms[1]);
+            move({{1, ExpertPlacement({1, 3, 0, 2})}});  // also within a rank
+            bench.train(3);
+            bench.expect_state(serial[3]);
+            move({{0, ExpertPlacement({0, 1, 2, 3})}, {1, ExpertPlacement({0, 1, 2, 3})}});
+            bench.expect_state(serial[3]);
+            bench.setup.drain();
+        });
+        if (testing::Test::HasFailure()) break;
     }
 }
 

@@ -234,6 +234,15 @@ struct Moved {
     i64 dropped = 0;
 };
 
+/// What experts make of a round's rows that return their input.
+ExpertRows identity(RankSetup& rank, Exchange& exchange, const DispatchChunk& round,
+                    const ArrivedRows& arrived) {
+    ExpertRows results = exchange.result_rows(rank.context);
+    gather_rows(rank.context, arrived.by_expert(round.received()),
+                results.rows.slice_rows(0, round.received()));
+    return results;
+}
+
 /// Experts that return their input, weights of 1/k: what dispatch and combine make of rows after drops.
 Moved through_identity_experts(RankSetup& rank, const ModelSpec& spec, i64 micro_batch) {
     const i64 tokens = kTokens[micro_batch];
@@ -256,16 +265,18 @@ Moved through_identity_experts(RankSetup& rank, const ModelSpec& spec, i64 micro
     ExchangeSaved saved;
     for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
         EXPECT_LE(plan.chunks[round].received(), kBudget);
-        ExpertRows rows = exchange->finish_arrival(rank.context, plan, round,
-                                                   exchange->start_dispatch(rank.context, plan, round, x));
-        exchange->combine(rank.context, plan, round, std::move(rows), kept.weight, saved);
+        const ArrivedRows rows = exchange->finish_arrival(
+            rank.context, plan, round, exchange->start_dispatch(rank.context, plan, round, x));
+        exchange->combine(rank.context, plan, round, identity(rank, *exchange, plan.chunks[round], rows),
+                          kept.weight, saved);
     }
     const Tensor y = exchange->finish_combine(rank.context, plan, kept.weight, saved);
     ExchangeBackward backward = exchange->begin_backward(rank.context, plan, x, kept.weight, saved);
     for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
-        ExpertRows rows = exchange->finish_arrival(
+        const ArrivedRows rows = exchange->finish_arrival(
             rank.context, plan, round, exchange->start_combine_backward(rank.context, plan, round, backward));
-        exchange->dispatch_backward(rank.context, plan, round, std::move(rows), backward);
+        exchange->dispatch_backward(rank.context, plan, round,
+                                    identity(rank, *exchange, plan.chunks[round], rows), backward);
     }
     const Tensor d_x = exchange->finish_backward(rank.context, plan, std::move(backward)).dx;
     Moved moved{rank.read<double>(y), rank.read<double>(d_x), {}, plan.dropped};

@@ -1,6 +1,8 @@
 // Every layer's backward against finite differences: a new layer joins with a line.
 #include "tests/support/grad_check.h"
 
+#include <array>
+
 #include "layers/attention_layer.h"
 #include "layers/dense_feed_forward.h"
 #include "layers/embedding.h"
@@ -211,13 +213,13 @@ struct ExpertsAsLayer {
 
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const {
         Tensor out = context.backend.allocate(in.x.shape, in.x.dtype);
-        experts.forward(context, in.x, rows_per_expert, out, saved);
+        experts.forward(context, {in.x}, rows_per_expert, out, saved);
         return out;
     }
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const {
         Tensor dx = context.backend.allocate(in.x.shape, in.x.dtype);
-        experts.backward(context, in.x, rows_per_expert, rows_per_expert, dy, dx, saved);
+        experts.backward(context, {in.x}, rows_per_expert, rows_per_expert, {dy}, dx, saved);
         return dx;
     }
 };
@@ -225,7 +227,7 @@ struct ExpertsAsLayer {
 TEST(GradCheck, ExpertGroupWithAnEmptyExpert) {
     for_each_activation([](const ModelSpec& spec) {
         Bench bench(spec);
-        const ExpertGroup experts(bench.spec, 0, 0, 4, kTokens + 3, bench.store);
+        const ExpertGroup experts(bench.spec, 0, std::array{0, 1, 2, 3}, kTokens + 3, bench.store);
         const ExpertsAsLayer layer{experts, {4, 0, 10, 1}};
         GradCheck<ExpertsAsLayer> check{bench.rank, bench.store, layer, bench.input(8)};
         check.step = 1e-5;

@@ -58,7 +58,7 @@ class Count {
         RoutedRow row;
         i64 round;
     };
-    [[nodiscard]] i64 receiver(const RoutedRow& row) const { return row.expert / routing_.local_experts(); }
+    [[nodiscard]] i64 receiver(const RoutedRow& row) const { return routing_.receiver(row); }
     void counts() {
         for (i64 rank = 0; rank < routing_.ranks; ++rank) add(kCountsPhase, rank, routing_.experts * 8);
     }

@@ -160,28 +160,42 @@ TEST(Exchange, NamesWhatThereIs) {
 }
 
 /// Every rank names the same exchange, of those that give flat's bits.
+/// Of 4 ranks of one group, `per_node` on each simulated node; the same on all.
+ExchangeChoice choice_of_auto(int per_node, std::optional<DType> wire) {
+    std::vector<ExchangeChoice> choices(4);
+    run_ranks(4, [&](Communicator& world) {
+        RankSetup setup(world, 4, 8, {}, per_node);
+        const ExchangeSizes sizes{.tokens = 64, .choices = 2, .width = 32, .capacity_rows = 256};
+        choices[static_cast<std::size_t>(world.rank())] =
+            choose_exchange(setup.context, sizes, {.name = "auto", .reduce_on_node = false, .wire = wire});
+    });
+    for (const ExchangeChoice& one : choices) EXPECT_EQ(one.text(), choices.front().text());
+    return choices.front();
+}
+
 TEST(Exchange, AutoMeasuresWhereThereIsAChoice) {
-    for (const int per_node : {4, 2, 1}) {
-        std::vector<ExchangeChoice> choices(4);
-        run_ranks(4, [&](Communicator& world) {
-            RankSetup setup(world, 4, 8, {}, per_node);
-            ExchangeSizes sizes{.tokens = 64, .choices = 2, .width = 32, .capacity_rows = 256};
-            choices[static_cast<std::size_t>(world.rank())] = choose_exchange(
-                setup.context, sizes, {.name = "auto", .reduce_on_node = false, .wire = DType::bf16});
-        });
-        const ExchangeChoice& first = choices.front();
-        // shared_memory is for one node
-        EXPECT_EQ(std::ssize(first.measured), per_node == 4 ? 0 : std::ssize(exchange_table()) - 1);
-        double best = 1e9, chosen = per_node == 4 ? 0 : 1e9;
-        for (const ExchangeTiming& one : first.measured) {
+    struct Case {
+        int per_node;
+        std::optional<DType> wire;
+        std::vector<std::string> measured;
+    };
+    const std::vector<std::string> by_node{"flat", "hierarchical", "dedup"};
+    for (const auto& [per_node, wire, measured] :
+         {Case{4, std::nullopt, {"flat", "shared_memory"}}, Case{4, DType::bf16, {}},
+          Case{2, DType::bf16, by_node}, Case{1, std::nullopt, by_node}}) {
+        const ExchangeChoice choice = choice_of_auto(per_node, wire);
+        std::vector<std::string> names;
+        double best = 1e9, chosen = measured.empty() ? 0 : 1e9;
+        for (const ExchangeTiming& one : choice.measured) {
+            names.push_back(one.name);
             best = std::min(best, one.milliseconds);
-            if (one.name == first.settings.name) chosen = one.milliseconds;
-            EXPECT_THAT(first.text(), testing::HasSubstr(one.name));
+            if (one.name == choice.settings.name) chosen = one.milliseconds;
+            EXPECT_THAT(choice.text(), testing::HasSubstr(one.name));
         }
+        EXPECT_EQ(names, measured);
         EXPECT_LE(chosen, best * 1.1);
-        EXPECT_FALSE(first.settings.reduce_on_node);
-        EXPECT_EQ(first.settings.wire, DType::bf16);
-        for (const ExchangeChoice& one : choices) EXPECT_EQ(one.text(), first.text());
+        EXPECT_FALSE(choice.settings.reduce_on_node);
+        EXPECT_EQ(choice.settings.wire, wire);
     }
 }
 

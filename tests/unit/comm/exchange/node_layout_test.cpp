@@ -21,7 +21,7 @@ std::vector<TravellingRow> travelling(const RoutingCase& routing, i64 capacity) 
     std::vector<TravellingRow> rows;
     std::map<i64, i64> received;
     for (const RoutedRow& row : routing.grouped()) {
-        const i64 receiver = row.expert / routing.local_experts();
+        const i64 receiver = routing.receiver(row);
         rows.push_back({row, receiver, received[receiver]++ / capacity});
     }
     return rows;
@@ -30,7 +30,7 @@ std::vector<TravellingRow> travelling(const RoutingCase& routing, i64 capacity) 
 void expect_layout(const RoutingCase& routing, const NodeGrid& grid, i64 rank, i64 round, i64 capacity) {
     std::vector<i64> load(static_cast<std::size_t>(routing.ranks * routing.experts), 0);
     for (const RoutedRow& row : routing.grouped())
-        ++load[static_cast<std::size_t>(row.source * routing.experts + row.expert)];
+        ++load[static_cast<std::size_t>(row.source * routing.experts + routing.position(row.expert))];
     const LoadTable table{load, routing.ranks, routing.local_experts()};
     const NodeLayout layout = node_layout(table, grid, rank, round, capacity);
     const auto node = [&](i64 one) { return grid.node_of[static_cast<std::size_t>(one)]; };
@@ -55,7 +55,7 @@ void expect_layout(const RoutingCase& routing, const NodeGrid& grid, i64 rank, i
     const auto key = [&](const TravellingRow& one, bool leaving) {
         const int first = leaving ? local(one.receiver) : node(one.row.source);
         const int second = leaving ? node(one.row.source) : local(one.receiver);
-        return std::tuple(first, second, one.row.expert, one.row.token);
+        return std::tuple(first, second, routing.position(one.row.expert), one.row.token);
     };
     std::vector<TravellingRow> arriving = proxied, leaving = proxied;
     std::ranges::sort(arriving, {}, [&](const TravellingRow& one) { return key(one, false); });

@@ -63,6 +63,29 @@ TEST(Config, AlarmsCanBeChangedOneByOneAndSwitchedOff) {
                "metrics.alarms.changed_expert.steps", "no key");
 }
 
+/// A word alone is the section's kind.
+TEST(Config, PlacementOfExperts) {
+    const LoadedConfig word = parse("parallel:\n  placement: load_aware\n", {"parallel.placement.every=7"});
+    EXPECT_EQ(word.diagnostics.text(), "");
+    EXPECT_EQ(word.config.parallel.placement.kind, "load_aware");
+    EXPECT_EQ(word.config.parallel.placement.every, 7);
+    EXPECT_EQ(parse_config(to_yaml(word.config), "again").config, word.config);
+    const LoadedConfig mapping = parse("parallel: {placement: {kind: permuted, seed: 3}}\n");
+    EXPECT_EQ(mapping.diagnostics.text(), "");
+    EXPECT_EQ(mapping.config.parallel.placement.seed, 3);
+    EXPECT_EQ(parse("", {"parallel.placement=permuted"}).config.parallel.placement.kind, "permuted");
+    expect_one(parse("\nparallel: {placement: by_load}\n"), "c.yaml:2", "parallel.placement.kind",
+               "'by_load' is unknown", "one of: contiguous, permuted, load_aware");
+    expect_one(parse("\nparallel:\n  placement: {every: 5}\n"), "c.yaml:3", "parallel.placement.every",
+               "has no meaning for kind contiguous", "kind: load_aware");
+    expect_one(parse("\nparallel:\n  placement: permuted\nmodel: {moe: {experts: 0}}\n"), "c.yaml:3",
+               "parallel.placement.kind", "no experts to place");
+    expect_one(parse("parallel: {placement: [permuted]}\n"), "c.yaml:1", "parallel.placement",
+               "a list is not a mapping");
+    EXPECT_EQ(parse("", {"model.moe.router=switch", "model.moe.top_k=1"}).config.model.moe.router.kind,
+              "switch");
+}
+
 TEST(Config, AGateNeedsSharedExperts) {
     EXPECT_EQ(parse("model: {moe: {shared_experts: 2, shared_gate: true}}").diagnostics.text(), "");
     expect_one(parse("model:\n  moe:\n    shared_gate: true\n"), "c.yaml:3", "model.moe.shared_gate",

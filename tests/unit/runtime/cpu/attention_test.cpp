@@ -52,11 +52,12 @@ struct Problem {
     Problem& run(int threads = 1) {
         ThreadPool pool(threads);
         const i32* const first = first_key.empty() ? nullptr : first_key.data();
-        causal_attention(pool, CausalAttention<T>{shape, q.data(), k.data(), v.data(), out.data(),
-                                                  log_sum_exp.data(), first});
-        causal_attention_backward(
-            pool, CausalAttentionGrad<T>{shape, q.data(), k.data(), v.data(), out.data(), log_sum_exp.data(),
-                                         d_out.data(), dq.data(), dk.data(), dv.data(), first});
+        sequence_attention(pool, SequenceAttention<T>{shape, q.data(), k.data(), v.data(), out.data(),
+                                                      log_sum_exp.data(), first});
+        sequence_attention_backward(
+            pool,
+            SequenceAttentionGrad<T>{shape, q.data(), k.data(), v.data(), out.data(), log_sum_exp.data(),
+                                     d_out.data(), dq.data(), dk.data(), dv.data(), first});
         return *this;
     }
     void expect_same_bits(const Problem& other) const {

@@ -80,21 +80,24 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
                             "load_max_over_mean", "dropped_fraction", "memory_bytes", "loss_importance",
-                            "loss_load", "bounds"));
+                            "loss_load", "rank_load_max_over_mean", "bounds"));
     EXPECT_THAT(names_in(json_of(ExpertsRecord())),
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
                             "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
-                            "dropped_fraction", "bias_span", "alarms"));
+                            "dropped_fraction", "bias_span", "rank_max_over_mean", "alarms"));
     EXPECT_THAT(
         names_in(json_of(EvalRecord())),
         ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
                     "heldout_error", "train_probe_error", "heldout_by_source", "bounds", "routing_changed",
-                    "unit", "train_unseen_loss", "train_unseen_error", "train_probe_age", "losses", "gaps",
+                    "shifted_loss", "shifted_error", "heldout_target_error", "shifted_target_error", "unit",
+                    "train_unseen_loss", "train_unseen_error", "train_probe_age", "losses", "gaps",
                     "heldout_change", "gap_change", "gap_rise", "unseen_difference", "measured",
                     "prequential_off", "meaning", "evaluation_share", "generalization_share"));
     EXPECT_THAT(names_in(json_of(AlarmRecord())),
                 ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert", "value",
                             "threshold", "action"));
+    EXPECT_THAT(names_in(json_of(PlacementRecord())),
+                ElementsAre("event", "step", "layers", "bytes", "seconds"));
     EXPECT_THAT(names_in(json_of(CheckpointRecord())),
                 ElementsAre("event", "step", "path", "bytes", "seconds"));
     EXPECT_THAT(names_in(json_of(EndRecord())), ElementsAre("event", "step", "status", "seconds"));
@@ -140,18 +143,26 @@ TEST(Sinks, JsonlHoldsEveryEvent) {
     sink->write(experts);
     sink->write(eval_record(2));
     sink->write(AlarmRecord{2, "not_finite", "the loss is \"nan\"", 1, {}, {}, {}, {}});
+    PlacementRecord placement{2, {}, 4096, 0.25};
+    placement.layers.push_back({1, {3, 7}, {1, 0}, 1.75, 1.25});
+    sink->write(placement);
     sink->write(CheckpointRecord{2, "x", 10, 0.5});
     sink->write(EndRecord{2, "done", 1.5});
     sink->flush();
     const std::string text = read_text(run / "metrics.jsonl");
     std::vector<std::string> events;
     for (const std::string& line : lines_of(text)) events.push_back(nlohmann::json::parse(line).at("event"));
-    EXPECT_THAT(events, ElementsAre("run", "step", "step", "experts", "eval", "alarm", "checkpoint", "end"));
+    EXPECT_THAT(events, ElementsAre("run", "step", "step", "experts", "eval", "alarm", "placement",
+                                    "checkpoint", "end"));
+    EXPECT_EQ(lines_of(text)[6],
+              R"({"event":"placement","step":2,"layers":[{"layer":1,"experts":[3,7],"ranks":[1,0],)"
+              R"("max_over_mean_before":1.75,"max_over_mean_after":1.25}],"bytes":4096,"seconds":0.25})");
     EXPECT_EQ(lines_of(text)[1],
               R"({"event":"step","step":1,"tokens":8192,"loss":3.412,"loss_aux":0.0101,"loss_z":null,)"
               R"("grad_norm":0.82,"lr":0.0029,"tokens_per_s":41234,"step_ms":200,"exchange_ms":36,)"
               R"("exchange_bytes":1048576,"flops_utilization":null,"load_max_over_mean":1.31,)"
-              R"("dropped_fraction":0,"memory_bytes":null,"loss_importance":null,"loss_load":null,"bounds":{}})");
+              R"("dropped_fraction":0,"memory_bytes":null,"loss_importance":null,"loss_load":null,)"
+              R"("rank_load_max_over_mean":null,"bounds":{}})");
     EXPECT_THAT(lines_of(text)[2], HasSubstr(R"("loss":"nan")"));
 }
 
@@ -189,11 +200,11 @@ TEST(Sinks, CsvHasOneRowPerStepWithTheEvaluationAfterIt) {
     EXPECT_EQ(read_text(run / "metrics.csv"),
               "step,tokens,loss,loss_aux,loss_z,grad_norm,lr,tokens_per_s,step_ms,exchange_ms,exchange_bytes,"
               "flops_utilization,load_max_over_mean,dropped_fraction,memory_bytes,loss_importance,"
-              "loss_load,heldout_loss,train_probe_loss,gap\n"
-              "0,,,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
-              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,3.498,3.412,0.086\n"
-              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,\n"
-              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,\n");
+              "loss_load,rank_load_max_over_mean,heldout_loss,train_probe_loss,gap\n"
+              "0,,,,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
+              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,3.498,3.412,0.086\n"
+              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,\n"
+              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,\n");
 }
 
 TEST(Sinks, AppendingCutsATornLine) {
@@ -224,6 +235,8 @@ TEST(Sinks, ConsoleLinesAreForReading) {
     now += 36;
     sink.write(step_record(100));
     sink.write(eval_record(100));
+    sink.write(PlacementRecord{
+        100, {{0, {2}, {1}, 1.2, 1.1}, {3, {4, 5, 6}, {0, 1, 0}, 1.924, 1.04}}, 12897485, 0.0032});
     sink.write(CheckpointRecord{100, "runs/quad/checkpoints/step-00000100", 12897485, 0.41});
     now += 8;
     StepRecord certified = step_record(120);
@@ -251,6 +264,9 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         "  bounds: published 87.2 (vacuous)\n"
         "  no certificate from fresh data: the router adds noise while training\n"
         "  In plain words.\n"
+        "placement after step 100: 4 experts of 2 layers moved, fullest rank 1.92x the mean -> 1.10x  12.3 "
+        "MiB "
+        "in 3.2 ms\n"
         "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s\n"
         "step 120/300   40%  eta  1:12  loss  3.412  held-out  3.498  gap  0.086  error <= 0.432  41.2k "
         "tok/s  exchange 18%  load 1.31x  dropped 0.0%  |g| 0.82  lr 2.9e-03\n"

@@ -1,0 +1,66 @@
+// moesaic study: a grid of runs, one table, and a verdict on every claim.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "launch/commands/commands.h"
+#include "launch/run_setup.h"
+#include "launch/study/claims.h"
+#include "launch/study/study_runs.h"
+#include "runtime/base/atomic_file.h"
+#include "runtime/base/error.h"
+#include "runtime/metrics/json_line.h"
+
+namespace moesaic {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void print_claims(const std::vector<ClaimResult>& results) {
+    for (const ClaimResult& result : results)
+        fmt::print("{:<15} {}: {}\n{:16}{}\n", name_of(result.verdict), result.name, result.statement, "",
+                   result.finding);
+}
+
+}  // namespace
+
+int study_command(const StudyCommandOptions& options) {
+    Diagnostics diagnostics;
+    StudyConfig study = load_study(options.study, options.smoke, diagnostics);
+    diagnostics.throw_if_any();
+    check_points(study, diagnostics);
+    check_claims(study, diagnostics);
+    diagnostics.throw_if_any();
+    if (!options.out.empty()) study.out = options.out;
+    const std::string folder = study.out + "/" + study.name;
+    if (options.check) {
+        fmt::print("{}: {} points, {} seeds, {} claims{}\n", study.name, points_of(study).size(), study.seeds,
+                   study.claims.size(), study.takes.empty() ? "" : "; takes " + study.takes);
+        return 0;
+    }
+    const std::string moved = prepare_run_folder(folder, options.resume);
+    if (!moved.empty()) fmt::print("{} was there and is now {}\n", folder, moved);
+    fs::create_directories(folder);
+    const std::string program = fs::read_symlink("/proc/self/exe").string();
+    const StudyTable table = run_study(study, folder, {program, options.resume, true});
+    write_file_atomically(folder + "/results.csv", csv_text(table));
+    write_file_atomically(folder + "/results.jsonl", jsonl_text(table));
+    std::vector<ClaimResult> results;
+    std::string claims;
+    for (const StudyClaim& claim : study.claims) {
+        results.push_back(judge(claim, table));
+        claims += JsonLine().fields_of(results.back()).text() + "\n";
+    }
+    write_file_atomically(folder + "/claims.jsonl", claims);
+    print_claims(results);
+    const auto failed = std::ranges::count_if(
+        table.rows, [](const StudyRow& row) { return row.contains("status") && row.at("status") != "done"; });
+    fmt::print("{}/results.csv: {} runs{}\n", folder, table.rows.size(),
+               failed > 0 ? fmt::format(", {} of them not done; `--resume` runs those again", failed) : "");
+    return failed > 0 ? 1 : 0;
+}
+
+}  // namespace moesaic

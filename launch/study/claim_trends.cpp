@@ -1,0 +1,195 @@
+// Claims about how a number follows an axis: slopes, rank correlations, the gap law.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <sstream>
+
+#include "launch/study/claim_kinds.h"
+#include "launch/study/claim_options.h"
+#include "runtime/base/philox.h"
+#include "runtime/metrics/statistics/fits.h"
+#include "runtime/metrics/statistics/gap_law.h"
+
+namespace moesaic {
+
+namespace {
+
+constexpr double kAlpha = 0.1;  // intervals of 90 %
+constexpr i64 kDraws = 2000;
+constexpr u64 kSeed = 1;
+
+std::vector<std::string> split_list(const std::string& text) {
+    std::istringstream stream(text);
+    std::vector<std::string> names;
+    for (std::string name; std::getline(stream, name, ',');) {
+        const std::size_t first = name.find_first_not_of(" ["), last = name.find_last_not_of(" ]");
+        if (first != std::string::npos) names.push_back(name.substr(first, last - first + 1));
+    }
+    return names;
+}
+
+/// Correlation of means over cells, and percentiles of it when cells are drawn anew.
+struct RankFit {
+    double estimate = 0, low = 0, high = 0;
+};
+RankFit rank_fit(const std::vector<double>& left, const std::vector<double>& right) {
+    RankFit fit{.estimate = spearman(left, right)};
+    const Philox random(kSeed, "bootstrap of cells for ranks");
+    std::vector<double> drawn;
+    u64 counter = 0;
+    for (i64 draw = 0; draw < kDraws; ++draw) {
+        std::vector<double> x, y;
+        for (std::size_t i = 0; i < left.size(); ++i) {
+            const auto at = std::min(
+                left.size() - 1,
+                static_cast<std::size_t>(random.uniform(counter++) * static_cast<double>(left.size())));
+            x.push_back(left[at]);
+            y.push_back(right[at]);
+        }
+        if (const double value = spearman(x, y); std::isfinite(value)) drawn.push_back(value);
+    }
+    fit.low = drawn.empty() ? -1 : quantile_of(drawn, kAlpha / 2);
+    fit.high = drawn.empty() ? 1 : quantile_of(drawn, 1 - kAlpha / 2);
+    return fit;
+}
+
+bool is_small(const GapCell& cell, std::span<const GapCell> cells, double GapCell::*axis) {
+    return cell.*axis < std::ranges::max(cells, {}, axis).*axis;
+}
+
+/// What the predictor is told of each cell.
+std::vector<GapCell> gap_cells(const StudyClaim& claim, const StudyTable& table,
+                               const std::vector<const StudyRow*>& rows) {
+    std::vector<GapCell> cells;
+    for (const StudyGroup& group : groups_of(table, rows)) {
+        const std::vector<double> gaps = numbers_of(group.rows, claim_text(claim, "of"));
+        const auto axis = [&](const char* option) {
+            return number_in(*group.rows.front(), claim_text(claim, option));
+        };
+        const auto samples = axis("samples"), experts = axis("experts"), top_k = axis("top_k");
+        if (!samples || !experts || !top_k || gaps.empty()) continue;
+        const double error = deviation_of(gaps) / std::sqrt(static_cast<double>(gaps.size()));
+        cells.push_back({*samples, *experts, *top_k, mean_of(gaps), error});
+    }
+    return cells;
+}
+
+}  // namespace
+
+void judge_slope(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,
+                 ClaimResult& result) {
+    const std::vector<std::string> axes = split_list(claim_text(claim, "against"));
+    std::vector<Cell> cells;
+    for (const StudyGroup& group : groups_of(table, rows)) {
+        Cell cell{{}, numbers_of(group.rows, claim_text(claim, "of"))};
+        for (const std::string& axis : axes)
+            if (const auto x = number_in(*group.rows.front(), axis); x && *x > 0) cell.x.push_back(*x);
+        if (cell.x.size() == axes.size()) cells.push_back(std::move(cell));
+    }
+    const auto fit = log_log_slope(cells, kAlpha, kDraws, kSeed);
+    if (!fit) {
+        result.finding =
+            fmt::format("{} cells do not determine a slope in {} (at least {} are needed, all positive)",
+                        cells.size(), fmt::join(axes, ", "), axes.size() + 2);
+        return;
+    }
+    result.estimate = fit->slope[0];
+    result.low = fit->low[0];
+    result.high = fit->high[0];
+    result.smallest_detectable = (fit->high[0] - fit->low[0]) / 2;
+    const double low = claim_number(claim, "low", -kUnlimited),
+                 high = claim_number(claim, "high", kUnlimited);
+    result.verdict = verdict_of(fit->low[0], fit->high[0], low, high);
+    std::vector<std::string> slopes;
+    for (std::size_t i = 0; i < axes.size(); ++i)
+        slopes.push_back(
+            fmt::format("{:.3f} [{:.3f}, {:.3f}] in {}", fit->slope[i], fit->low[i], fit->high[i], axes[i]));
+    result.finding = fmt::format(
+        "slope of ln {}: {} (90 %, {} cells{}); expected [{}, {}]", claim_text(claim, "of"),
+        fmt::join(slopes, ", "), fit->cells,
+        fit->left_out > 0 ? fmt::format(", {} runs not positive left out", fit->left_out) : "", low, high);
+    // Runs whose gap is not positive are not lost at random: without them a slope would flatter.
+    if (fit->left_out * 10 > result.rows) result.verdict = Verdict::inconclusive;
+}
+
+void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
+                            const std::vector<const StudyRow*>& rows, ClaimResult& result) {
+    std::vector<double> left, right;
+    for (const StudyGroup& group : groups_of(table, rows)) {
+        const std::vector<double> x = numbers_of(group.rows, claim_text(claim, "of"));
+        const std::vector<double> y = numbers_of(group.rows, claim_text(claim, "with"));
+        if (x.empty() || y.empty()) continue;
+        left.push_back(mean_of(x));
+        right.push_back(mean_of(y));
+    }
+    const double wanted = claim_number(claim, "at_least", 0);
+    if (left.size() < 4) {
+        result.finding = fmt::format("{} cells are too few for a rank correlation", left.size());
+        return;
+    }
+    const RankFit fit = rank_fit(left, right);
+    if (!std::isfinite(fit.estimate)) {
+        result.finding = "one of the two does not vary";
+        return;
+    }
+    result.estimate = fit.estimate;
+    result.low = fit.low;
+    result.high = fit.high;
+    if (fit.high < wanted) result.verdict = Verdict::not_reproduced;
+    if (fit.estimate >= wanted && fit.low > 0) result.verdict = Verdict::reproduced;
+    result.finding =
+        fmt::format("Spearman {:.3f} [{:.3f}, {:.3f}] (90 %) over {} cells; expected at least {}",
+                    fit.estimate, fit.low, fit.high, left.size(), wanted);
+}
+
+void judge_predictor(const StudyClaim& claim, const StudyTable& table,
+                     const std::vector<const StudyRow*>& rows, ClaimResult& result) {
+    const std::vector<GapCell> cells = gap_cells(claim, table, rows);
+    std::set<std::pair<double, double>> groups;
+    for (const GapCell& cell : cells) groups.emplace(cell.experts, cell.top_k);
+    constexpr std::size_t kEnoughGroups = 12;
+    constexpr double kNominal = 0.8;
+    if (groups.size() < 4 || cells.size() < 6) {
+        result.finding = fmt::format("{} (T, k) pairs and {} cells are too few", groups.size(), cells.size());
+        return;
+    }
+    const auto larger_experts = [](const GapCell& cell, std::span<const GapCell> all) {
+        return is_small(cell, all, &GapCell::experts);
+    };
+    const auto more_samples = [](const GapCell& cell, std::span<const GapCell> all) {
+        return is_small(cell, all, &GapCell::samples);
+    };
+    std::vector<std::string> lines;
+    std::vector<std::array<double, 3>> scores;
+    for (const GapLaw& law : gap_laws()) {
+        const LawScore left_out = leave_one_out(law, cells);
+        const auto experts = extrapolate(law, cells, larger_experts),
+                   samples = extrapolate(law, cells, more_samples);
+        const double none = std::nan("");
+        scores.push_back(
+            {left_out.log_rmse, experts ? experts->log_rmse : none, samples ? samples->log_rmse : none});
+        lines.push_back(fmt::format("{} {:.3f}/{:.3f}/{:.3f} (Spearman {:.2f})", law.name, scores.back()[0],
+                                    scores.back()[1], scores.back()[2], left_out.spearman));
+    }
+    const double coverage = interval_coverage(gap_laws().front(), cells, 1 - kNominal);
+    result.estimate = scores.front()[0];
+    bool wins = coverage >= kNominal;
+    for (std::size_t i = 1; i < scores.size(); ++i) {
+        const std::string_view name = gap_laws()[i].name;
+        if (name != "saturating_N" && name != "sqrt_T_over_N") continue;
+        for (std::size_t split = 0; split < 3; ++split)
+            wins = wins && scores.front()[split] < scores[i][split];
+    }
+    result.verdict = wins ? Verdict::reproduced : Verdict::not_reproduced;
+    if (groups.size() < kEnoughGroups) result.verdict = Verdict::inconclusive;
+    result.finding = fmt::format(
+        "rms error of ln gap, left-out (T, k) / largest T / largest N: {}; coverage of 80 % intervals "
+        "{:.2f}; {} (T, k) pairs, {} cells{}",
+        fmt::join(lines, ", "), coverage, groups.size(), cells.size(),
+        groups.size() < kEnoughGroups ? ", of which 12 pairs are needed" : "");
+}
+
+}  // namespace moesaic

@@ -1,0 +1,90 @@
+// moesaic study: a grid through the binary, taken up again after a kill, and its page.
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "runtime/machine/programs.h"
+#include "tests/e2e/command.h"
+
+namespace moesaic::e2e {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Two points and two seeds of the tiny configuration, on one and on two ranks.
+std::string small_study(const std::string& out) {
+    return "name: small\nout: " + out +
+           "\nbase: configs/tiny.yaml\nseeds: 2\njobs: 2\n"
+           "set: {train.steps: 6, train.eval_every: 6, train.checkpoint_every: 6, train.log_every: 1}\n"
+           "zip: {model.moe.experts: [2, 4], ranks: [1, 2]}\n"
+           "claims: [{name: loss, kind: difference, statement: fewer experts, of: heldout_loss, "
+           "first: {model.moe.experts: 2}, second: {model.moe.experts: 4}, expect: less}]\n";
+}
+
+TEST(Study, RunsResumesAndReports) {
+    const ScratchFolder scratch;
+    write_text(scratch / "small.yaml", small_study(scratch / "out"));
+    const CommandResult first = moesaic({"study", scratch / "small.yaml"});
+    ASSERT_EQ(first.code, 0) << first.text();
+    const std::string folder = scratch / "out/small";
+    const Words csv = lines_of(read_text(folder + "/results.csv"));
+    ASSERT_EQ(csv.size(), 5u);
+    EXPECT_EQ(csv[0].rfind("model.moe.experts,ranks,seed,", 0), 0u) << csv[0];
+    EXPECT_EQ(occurrences(read_text(folder + "/claims.jsonl"), "\"verdict\":\"inconclusive\""), 1)
+        << "two pairs";
+
+    // A run that was cut off, and one that is missing: those two again, the others untouched, the same
+    // numbers.
+    const std::string table = read_text(folder + "/results.jsonl");
+    const auto kept = fs::last_write_time(folder + "/runs/cell-001-seed-1/metrics.jsonl");
+    fs::remove_all(folder + "/runs/cell-001-seed-2");
+    const std::string cut = folder + "/runs/cell-002-seed-1/metrics.jsonl", whole = read_text(cut);
+    write_text(cut, whole.substr(0, whole.size() / 2));
+    const CommandResult again = moesaic({"study", scratch / "small.yaml", "--resume"});
+    ASSERT_EQ(again.code, 0) << again.text();
+    EXPECT_EQ(occurrences(again.out, "4 runs, 2 of them done already"), 1) << again.text();
+    EXPECT_EQ(fs::last_write_time(folder + "/runs/cell-001-seed-1/metrics.jsonl"), kept);
+    const auto losses_of = [](const std::string& text) {
+        std::vector<Json> found;
+        for (const std::string& line : lines_of(text)) found.push_back(Json::parse(line).at("heldout_loss"));
+        return found;
+    };
+    EXPECT_EQ(losses_of(read_text(folder + "/results.jsonl")), losses_of(table));
+
+    if (!find_program("gnuplot", search_path())) return;
+    const CommandResult page = moesaic({"report", folder});
+    ASSERT_EQ(page.code, 0) << page.text();
+    EXPECT_GE(occurrences(read_text(folder + "/report.html"), "<svg"), 2);
+}
+
+TEST(Study, AFailedRunIsARowAndAnExitCode) {
+    const ScratchFolder scratch;
+    std::string study = small_study(scratch / "out");
+    study.replace(study.find("ranks: [1, 2]"), 13, "task.data.path: [configs/data/quad, /absent]");
+    write_text(scratch / "small.yaml", study);
+    const CommandResult result = moesaic({"study", scratch / "small.yaml"});
+    EXPECT_EQ(result.code, 1) << result.text();
+    EXPECT_EQ(occurrences(read_text(scratch / "out/small/results.csv"), "failed with 2"), 2);
+    EXPECT_EQ(occurrences(result.out, "2 of them not done"), 1) << result.text();
+}
+
+TEST(Study, SaysWhatIsWrong) {
+    const ScratchFolder scratch;
+    std::string study = small_study(scratch / "out");
+    study.replace(study.find("model.moe.experts: [2, 4], ranks"), 32, "model.moe.expertz: [2, 4], ranks");
+    write_text(scratch / "small.yaml", study);
+    expect_failure(moesaic({"study", scratch / "small.yaml"}), 2, {"did you mean 'experts'?"});
+    EXPECT_FALSE(fs::exists(scratch / "out"));
+}
+
+TEST(Study, TheViolationStudyShowsItsViolation) {
+    const ScratchFolder scratch;
+    const CommandResult result =
+        moesaic({"study", "configs/studies/violation.yaml", "--smoke", "--out", scratch.path()});
+    ASSERT_EQ(result.code, 0) << result.text();
+    EXPECT_EQ(occurrences(result.out, "\nreproduced      published_exceeded"), 1) << result.text();
+    EXPECT_EQ(occurrences(result.out, "\nreproduced      corrected_holds"), 1) << result.text();
+}
+
+}  // namespace
+}  // namespace moesaic::e2e

@@ -1,0 +1,61 @@
+// What is drawn of a study's table.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "launch/report/study_figures.h"
+#include "launch/report/study_page.h"
+#include "runtime/machine/programs.h"
+#include "tests/unit/runtime/scratch_folder.h"
+
+namespace moesaic {
+namespace {
+
+using testing::HasSubstr;
+
+/// T and its partner M vary together, k on its own; the gap grows with T.
+StudyTable example() {
+    StudyTable table{{"moe.experts", "M", "moe.top_k", "seed", "gap", "heldout_loss", "bound.published"}, {}};
+    for (const int experts : {2, 4, 8})
+        for (const int k : {1, 2})
+            for (const int seed : {1, 2})
+                table.rows.push_back({{"moe.experts", std::to_string(experts)},
+                                      {"M", std::to_string(experts / 2)},
+                                      {"moe.top_k", std::to_string(k)},
+                                      {"seed", std::to_string(seed)},
+                                      {"gap", number_text(.01 * experts * (1 + .1 * seed))},
+                                      {"heldout_loss", number_text(experts == 8 ? 3 - k : k)},
+                                      {"bound.published", number_text(.1 * experts)}});
+    return table;
+}
+
+TEST(StudyFigures, DrawWhatTheTableHas) {
+    std::vector<std::string> names;
+    for (const StudyFigure& figure : study_figures(example())) names.push_back(figure.drawing.name);
+    EXPECT_THAT(names, testing::IsSupersetOf({"gap_against_moe_experts", "gap_against_M",
+                                              "gap_against_moe_top_k", "heldout_loss_against_moe_experts",
+                                              "bounds_against_gap", "best_k_against_moe_experts"}));
+    const StudyFigure first = study_figures(example()).front();
+    EXPECT_THAT(first.drawing.script, HasSubstr("top_k=1 slope 1.00"))
+        << "M goes along with T and makes no curve";
+    StudyTable constant = example();
+    for (StudyRow& row : constant.rows) row["moe.experts"] = row["M"] = row["moe.top_k"] = "1";
+    EXPECT_TRUE(study_figures(constant).empty());
+    EXPECT_TRUE(study_figures(StudyTable()).empty());
+}
+
+TEST(StudyFigures, GnuplotDrawsThem) {
+    if (!find_program("gnuplot", search_path())) GTEST_SKIP() << "no gnuplot here";
+    const ScratchFolder folder;
+    EXPECT_FALSE(is_study_folder(folder.path()));
+    write_text(folder / "results.jsonl", jsonl_text(example()));
+    write_text(
+        folder / "claims.jsonl",
+        "{\"name\":\"n\",\"statement\":\"<s>\",\"verdict\":\"inconclusive\",\"finding\":\"f\"}\n{\"na");
+    ASSERT_TRUE(is_study_folder(folder.path()));
+    const std::string html = study_page(folder.path(), Gnuplot());
+    for (const StudyFigure& figure : study_figures(example())) EXPECT_THAT(html, HasSubstr(figure.title));
+    EXPECT_THAT(html, HasSubstr("n: &lt;s&gt;"));
+}
+
+}  // namespace
+}  // namespace moesaic
