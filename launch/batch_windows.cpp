@@ -36,7 +36,7 @@ SampleShape sample_shape(const ModelSpec& spec) {
 
 BatchWindows::BatchWindows(Backend& backend, const Mesh& mesh, const ModelSpec& spec, DType dtype,
                            i64 sequences, bool document_mask)
-    : shape_(sample_shape(spec)), first_expert_(mesh.first_expert()) {
+    : shape_(sample_shape(spec)), first_expert_(first_cell_of(mesh)) {
     const i64 rows = sequences * shape_.seq_len;
     const bool next_token = spec.predicts_next_token();
     if (spec.kind == ModelKind::momlp) {

@@ -6,6 +6,7 @@
 
 #include "launch/rank_runtime.h"
 #include "runtime/checkpoint/manifest.h"
+#include "runtime/data/generated/skills_data.h"
 #include "runtime/data/generated/sraven_data.h"
 #include "runtime/data/tables/function_table.h"
 #include "runtime/data/tables/table_data.h"
@@ -98,6 +99,20 @@ std::unique_ptr<TaskData> make_sraven_data(const TaskConfig& task) {
     return std::make_unique<SravenData>(options);
 }
 
+std::unique_ptr<TaskData> make_skills_data(const TaskConfig& task) {
+    SkillsOptions options;
+    options.skills = static_cast<int>(task.skills.skills);
+    options.combined = static_cast<int>(task.skills.combined);
+    options.topics = static_cast<int>(task.skills.topics);
+    options.values = static_cast<int>(task.skills.values);
+    options.length = static_cast<int>(task.skills.length);
+    options.held_out = task.skills.held_out;
+    options.samples = task.data.samples.value_or(options.samples);
+    options.test = task.skills.test;
+    options.seed = static_cast<u64>(task.data.split_seed);
+    return std::make_unique<SkillsData>(options);
+}
+
 }  // namespace
 
 RunSetup set_up_run(Config config) {
@@ -108,6 +123,8 @@ RunSetup set_up_run(Config config) {
         set_up_language_model(run);
     } else if (kind == "sraven") {
         run.dataset = make_sraven_data(run.config.task);
+    } else if (kind == "skills") {
+        run.dataset = make_skills_data(run.config.task);
     } else {
         run.dataset = make_table_data(run.config);
     }

@@ -5,9 +5,13 @@
 
 namespace moesaic {
 
+i64 first_cell_of(const Mesh& mesh) {
+    return mesh.own_experts(-1).front();
+}
+
 CellExperts::CellExperts(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store)
     : experts_(spec.experts),
-      first_expert_(mesh.first_expert()),
+      first_expert_(first_cell_of(mesh)),
       local_experts_(mesh.local_experts()),
       hidden_(spec.width),
       outputs_(spec.head_outputs()),

@@ -17,6 +17,9 @@ struct CellRows {
     std::span<const i64> rows_per_expert;  ///< [e] on the host
 };
 
+/// Cells are no layer's experts, which parallel.placement moves: a rank has consecutive ones from this on.
+[[nodiscard]] i64 first_cell_of(const Mesh& mesh);
+
 /// Every row goes through the MLP of its cell alone: spec.layers hidden layers of spec.width units with
 /// spec.activation, each with biases (the first layer's is the weight of the constant feature). An expert
 /// lies on one rank, which needs the rows of its own cells and nothing of other ranks. Rows that are not here

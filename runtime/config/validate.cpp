@@ -29,8 +29,6 @@ const std::vector<Limitation>& limitations() {
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},
         {"parallel.context", {"1"}},
-        {"task.kind", {"lm", "classification", "regression", "sraven"}},
-        {"model.kind", {"transformer", "mlp", "momlp"}},
         {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},

@@ -91,7 +91,13 @@ void check_keys_of_kinds(LoadedConfig& loaded) {
                                                   {"model.branches", {"momlp"}},
                                                   {"model.prototypes", {"momlp"}},
                                                   {"model.moe.router", {"transformer", "mlp"}},
-                                                  {"model.moe.capacity", {"transformer", "mlp"}}};
+                                                  {"model.moe.capacity", {"transformer", "mlp"}},
+                                                  {"model.moe.hidden", {"transformer", "mlp"}},
+                                                  {"model.moe.shared_experts", {"transformer", "mlp"}},
+                                                  {"model.init_std", {"transformer", "mlp"}},
+                                                  {"parallel.expert", {"transformer", "mlp"}},
+                                                  {"train.recompute", {"transformer", "mlp"}},
+                                                  {"metrics.record_routing", {"transformer", "mlp"}}};
     check_keys(loaded, "task.kind", loaded.config.task.kind, kTaskKeys);
     check_keys(loaded, "model.kind", loaded.config.model.kind, kModelKeys);
 }
@@ -150,7 +156,14 @@ void check_cells(LoadedConfig& loaded) {
                         "relu, prelu or gelu");
 }
 
-void check_sraven(LoadedConfig& loaded) {
+/// Held-out combinations have to be some.
+void check_combinations(LoadedConfig& loaded) {
+    const SkillsConfig& skills = loaded.config.task.skills;
+    if (loaded.config.task.kind == "skills" && skills.held_out > 0 && skills.combined < 2)
+        loaded.complain(
+            "task.skills.combined",
+            "a combination of one skill is the skill: held out, it would be met for the first time",
+            "2 or more, or held_out: 0");
     const SravenConfig& sraven = loaded.config.task.sraven;
     if (loaded.config.task.kind != "sraven" || sraven.held_out == 0 || sraven.features > 1) return;
     loaded.complain("task.sraven.features",
@@ -166,7 +179,7 @@ void check_task(LoadedConfig& loaded) {
     check_format(loaded);
     check_rows(loaded);
     check_cells(loaded);
-    check_sraven(loaded);
+    check_combinations(loaded);
 }
 
 }  // namespace moesaic
