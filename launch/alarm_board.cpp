@@ -40,6 +40,15 @@ constexpr KindEntry kKinds[] = {
     {"heldout_rise", &AlarmsConfig::heldout_rise, false, 1, false,
      "the model overfits or diverges; take the checkpoint with the lowest held-out loss, use more data or a "
      "lower optimizer.lr"},
+    {"leak", &AlarmsConfig::leak, false, 0, false,
+     "look for held-out texts among the training data (the same documents, or duplicates), else the held-out "
+     "data are of an easier kind; until then held-out losses and certificates say nothing about new data"},
+    {"overfitting_onset", &AlarmsConfig::overfitting_onset, false, 0, false,
+     "the model learns its training data by heart; use more data or fewer epochs, a higher "
+     "optimizer.weight_decay, or the checkpoint before"},
+    {"bound_violated", &AlarmsConfig::bound_violated, false, -0.1, false,
+     "an assumption of the bound is broken, or its expression is no bound: see its assumptions in the eval "
+     "record"},
 };
 
 const KindEntry& entry_of(AlarmKind kind) {

@@ -22,6 +22,9 @@ enum class AlarmKind : std::uint8_t {
     bias_saturation,
     loss_spike,
     heldout_rise,
+    leak,
+    overfitting_onset,
+    bound_violated,
 };
 
 /// In ascending order of weight: of several alarms the heaviest action counts.

@@ -154,6 +154,7 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
             manifest.sampler_cursor = position.step * config.train.batch_sequences;
             manifest.config = to_yaml(config);
             manifest.tokenizer = tokenizer;
+            manifest.observers = position.observers;
             for (int rank = 0; rank < world.size(); ++rank) {
                 const ShardReport& shard = reports[static_cast<std::size_t>(rank)];
                 manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes,
@@ -191,7 +192,7 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
     StepContext context = runtime.context(Phase::train, 0);
     together(runtime, report, reports, [&] {
         CheckpointReader reader(folder, ShardCheck::sizes);
-        position = {reader.manifest().step, reader.manifest().tokens};
+        position = {reader.manifest().step, reader.manifest().tokens, reader.manifest().observers};
         for (std::size_t shard = 0; shard < reader.manifest().shards.size(); ++shard) {
             if (static_cast<int>(shard % static_cast<std::size_t>(world.size())) == world.rank())
                 reader.verify_shard(shard);

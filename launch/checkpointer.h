@@ -2,7 +2,9 @@
 // last.
 #pragma once
 
+#include <map>
 #include <string>
+#include <vector>
 
 #include "launch/rank_runtime.h"
 #include "runtime/checkpoint/checkpoint_reader.h"
@@ -12,8 +14,9 @@ namespace moesaic {
 
 /// Where training stands.
 struct TrainingPosition {
-    i64 step = 0;    ///< finished steps
-    i64 tokens = 0;  ///< seen so far
+    i64 step = 0;                                               ///< finished steps
+    i64 tokens = 0;                                             ///< seen so far
+    std::map<std::string, std::vector<double>> observers = {};  ///< see Manifest
 };
 
 /// Collective over the world. Writes RUN/checkpoints/step-…: every rank its share of the weights and moments,

@@ -1,12 +1,13 @@
 #include "launch/evaluation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <numeric>
 
 #include "launch/batch_windows.h"
 #include "launch/micro_batches.h"
+#include "runtime/metrics/paired_change.h"
 
 namespace moesaic {
 
@@ -36,17 +37,8 @@ double variance_of_mean(const std::vector<double>& values, const std::vector<dou
     return squares / (count - 1) / count * scale * scale;
 }
 
-constexpr i64 kScores = 4;  // of a sequence: loss, error, weight, share of wrong targets
-
-/// z with P(|N(0,1)| > z) = delta, by bisection on the complementary error function.
-double two_sided_quantile(double delta) {
-    double low = 0, high = 40;
-    for (int i = 0; i < 200; ++i) {
-        const double middle = 0.5 * (low + high);
-        (std::erfc(middle / std::numbers::sqrt2) > delta ? low : high) = middle;
-    }
-    return 0.5 * (low + high);
-}
+// Of a sequence: loss, error, weight, share of wrong targets, UnitScores.
+constexpr i64 kScores = 5 + static_cast<i64>(kUnitLosses);
 
 }  // namespace
 
@@ -65,17 +57,23 @@ double ShardScores::mean_error() const {
 
 namespace {
 
-/// Loss, error and weight of sample `sequence`.
+/// The scores of sample `sequence`.
 void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence, i64 seq_len, double targets,
            i64 most_targets, double* scores) {
     if (targets == 0) return;  // every token of the window is a document
     const double* const losses = result.token_loss.as<double>() + sequence * seq_len;
     scores[0] = std::accumulate(losses, losses + seq_len, 0.0) / targets;
     scores[2] = targets / static_cast<double>(most_targets);
+    scores[4] = targets;
     if (shard.measure == SampleError::distance) {
         scores[1] = std::sqrt(scores[0]) * shard.distance_unit;
+        scores[5 + static_cast<i64>(UnitLoss::raw)] = scores[0];
         return;
     }
+    const double* const margins = result.token_margin.as<double>() + sequence * seq_len;
+    const auto length = static_cast<std::size_t>(seq_len);
+    const UnitScores unit = score_unit({losses, length}, {margins, length}, shard.scales);
+    std::copy(unit.losses.begin(), unit.losses.end(), scores + 5);
     const i32* const mistakes = result.token_wrong.as<i32>() + sequence * seq_len;
     const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
     scores[3] = static_cast<double>(wrong) / targets;
@@ -110,6 +108,9 @@ ShardScores gather_scores(RankRuntime& runtime, const MicroBatches& batches, std
                 scores.error.push_back(part[1]);
                 scores.weight.push_back(part[2]);
                 scores.share_wrong.push_back(part[3]);
+                UnitScores& unit = scores.units.emplace_back();
+                unit.targets = part[4];
+                std::copy_n(part + 5, kUnitLosses, unit.losses.begin());
             }
         }
     }
@@ -149,6 +150,13 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
     return gather_scores(runtime, batches, mine, shard.measure);
 }
 
+LossScales loss_scales(const RunSetup& run) {
+    const GeneralizationConfig& config = run.config.generalization;
+    const auto answers = static_cast<double>(std::max<i64>(run.spec.head_outputs(), 2));
+    return {answers, config.smoothing, config.margin, config.clip.value_or(2 * std::log(answers)),
+            run.dataset->error() == SampleError::any_wrong};
+}
+
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
                              bool heldout, RoutingObserver* observer) {
     const TaskData& data = *run.dataset;
@@ -160,9 +168,10 @@ ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const st
             heldout ? data.validation_window(window, sample) : data.training_window(window, sample);
         }
     };
-    return evaluate_shard(runtime, source,
-                          {static_cast<i64>(windows.size()), run.config.train.micro_sequences,
-                           run.config.task.data.document_mask, observer, data.error(), data.distance_unit()});
+    return evaluate_shard(
+        runtime, source,
+        {static_cast<i64>(windows.size()), run.config.train.micro_sequences,
+         run.config.task.data.document_mask, observer, data.error(), data.distance_unit(), loss_scales(run)});
 }
 
 std::vector<DomainScore> scores_by_domain(const TaskData& data, const std::vector<i64>& windows,

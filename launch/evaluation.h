@@ -6,6 +6,7 @@
 
 #include "launch/rank_runtime.h"
 #include "launch/run_setup.h"
+#include "runtime/metrics/unit_losses.h"
 
 namespace moesaic {
 
@@ -15,6 +16,7 @@ struct ShardScores {
     std::vector<double> error;        ///< as `measure` says
     std::vector<double> weight;       ///< share of a sequence's targets that are not masked
     std::vector<double> share_wrong;  ///< share of targets that are not the likeliest; cross-entropy
+    std::vector<UnitScores> units;    ///< every loss of the sequence; of the squared error the raw one alone
     SampleError measure = SampleError::share_wrong;
     [[nodiscard]] double mean_loss() const;   ///< over all targets
     [[nodiscard]] double mean_error() const;  ///< of distances the root of the mean square
@@ -31,7 +33,11 @@ struct ShardOptions {
     RoutingObserver* observer = nullptr;  ///< of every micro-batch, see StepContext
     SampleError measure = SampleError::share_wrong;
     double distance_unit = 1;  ///< that errors of measure `distance` are multiplied by
+    LossScales scales = {};
 };
+
+/// generalization.smoothing, margin and clip for the run's model and task.
+[[nodiscard]] LossScales loss_scales(const RunSetup& run);
 
 /// Collective over the world. Evaluates all sequences of a shard in evaluation mode.
 [[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source,

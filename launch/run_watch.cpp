@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/metrics/bounds/bound_table.h"
+#include "runtime/metrics/explain.h"
 #include "runtime/metrics/load_summary.h"
+#include "runtime/metrics/unit_losses.h"
 
 namespace moesaic {
 
@@ -24,6 +27,13 @@ std::string named(std::vector<i64> experts) {
     const bool many = experts.size() > kExpertsNamed;
     if (many) experts.resize(kExpertsNamed);
     return fmt::format("{}{}", fmt::join(experts, ", "), many ? ", ..." : "");
+}
+
+/// Whether it claims to be above the gap.
+bool bounds_the_gap(const std::string& name, const BoundResult& result) {
+    const Bound* const bound = find_bound(name);
+    return bound != nullptr && (bound->kind == BoundKind::gap || name.starts_with("published")) &&
+           speaks_of_the_model(result);
 }
 
 }  // namespace
@@ -203,6 +213,64 @@ AlarmVerdict RunWatch::after_evaluation(i64 step, std::optional<double> heldout_
     }
     if (!lowest_heldout_ || *heldout_loss < lowest_heldout_->loss) lowest_heldout_ = {*heldout_loss, step};
     return verdict;
+}
+
+void RunWatch::look_at_gap(const EvalRecord& record, AlarmVerdict& verdict) {
+    if (record.unseen_difference && record.train_unseen_loss && *record.train_unseen_loss > 0) {
+        const IntervalRecord& difference = *record.unseen_difference;
+        board_.observe(record.step,
+                       {AlarmKind::leak,
+                        difference.low / *record.train_unseen_loss,
+                        {},
+                        {},
+                        [&] {
+                            return fmt::format(
+                                "the held-out loss lies {:.3f} nats [{:.3f}, {:.3f}] below that of training "
+                                "sequences that were not seen yet, {:.3f}",
+                                difference.value, difference.low, difference.high, *record.train_unseen_loss);
+                        }},
+                       verdict);
+    }
+    if (record.gap_rise && record.gap_low) {
+        const IntervalRecord& rise = *record.gap_rise;
+        // A gap that is not open cannot widen: held-out data may be learnt more slowly for being harder.
+        board_.observe(record.step,
+                       {AlarmKind::overfitting_onset,
+                        *record.gap_low > 0 ? rise.low : std::min(rise.low, 0.0),
+                        {},
+                        {},
+                        [&] {
+                            return fmt::format(
+                                "the gap is {:.3f} nats [{:.3f}, {:.3f}] and grew by {:.3f} [{:.3f}, {:.3f}] "
+                                "over the last evaluations",
+                                *record.gap, *record.gap_low, *record.gap_high, rise.value, rise.low,
+                                rise.high);
+                        }},
+                       verdict);
+    }
+    watch_bounds(record, verdict);
+}
+
+void RunWatch::watch_bounds(const EvalRecord& record, AlarmVerdict& verdict) {
+    const auto gap = record.gaps.find(std::string(name_of(kGapBoundLoss)));
+    if (gap == record.gaps.end()) return;
+    const std::pair<const std::string, BoundResult>* worst = nullptr;
+    for (const auto& one : record.bounds) {
+        if (!bounds_the_gap(one.first, one.second)) continue;
+        if (worst == nullptr || one.second.value < worst->second.value) worst = &one;
+    }
+    if (worst == nullptr) return;
+    board_.observe(record.step,
+                   {AlarmKind::bound_violated,
+                    gap->second.low - worst->second.value,
+                    {},
+                    {},
+                    [&] {
+                        return fmt::format(
+                            "the gap of the {} loss is at least {:.3f}, and {} says at most {:.3f}",
+                            name_of(kGapBoundLoss), gap->second.low, worst->first, worst->second.value);
+                    }},
+                   verdict);
 }
 
 std::vector<ExpertsRecord> RunWatch::layers() const {

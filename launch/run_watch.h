@@ -21,6 +21,9 @@ class RunWatch {
     [[nodiscard]] AlarmVerdict after_evaluation(i64 step, std::optional<double> heldout_loss,
                                                 const std::vector<RoutingChange>& changes);
 
+    /// Once per evaluation: does the held-out shard look leaked, does the gap open, does it exceed a bound?
+    void look_at_gap(const EvalRecord& record, AlarmVerdict& verdict);
+
     /// Of the latest step, one per layer with experts, with the alarms that are raised now.
     [[nodiscard]] std::vector<ExpertsRecord> layers() const;
     /// Largest load over mean of any layer in the latest step; 1 where there is no load.
@@ -36,6 +39,7 @@ class RunWatch {
     void watch_layer(const ExpertsRecord& layer, AlarmVerdict& verdict);
     void watch_dead_experts(const ExpertsRecord& layer, AlarmVerdict& verdict);
     void watch_loss(i64 step, double loss, AlarmVerdict& verdict);
+    void watch_bounds(const EvalRecord& record, AlarmVerdict& verdict);
 
     ModelSpec spec_;
     AlarmBoard board_;

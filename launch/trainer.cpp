@@ -62,12 +62,12 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       options_(options),
       runtime_(config_, run.spec, world, runtime_options(config_, world)),
       training_(runtime_, config_, *run.dataset),
-      probe_(probe_windows(run)),
-      heldout_(heldout_windows(run)),
+      generalization_(runtime_, run),
       watch_(config_.metrics.alarms, run.spec),
       routing_probe_(runtime_),
       start_(Clock::now()) {
     if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
+    generalization_.begin(position_, !options_.resume_from.empty());
     adopt_prototypes(runtime_, run_, options_.resume_from);
     begin();
     if (config_.metrics.record_routing != "none" && run.spec.experts > 0)
@@ -165,6 +165,7 @@ StepResult Trainer::step(i64 step) {
     const TrafficLedger& ledger = runtime_.mesh->world().ledger();
     const i64 bytes_before = ledger.of_rows().to_others();
     const double seconds_before = runtime_.mesh->exchange_seconds();
+    training_.score_units(generalization_.scales_of_step(step));
     const StepResult result = training_.forward_backward(step, stop_signal != 0);
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
         // Every rank sees the same numbers; one speaks.
@@ -174,6 +175,7 @@ StepResult Trainer::step(i64 step) {
                         "checkpoint is of step {}",
                         shown(result.loss), shown(result.grad_norm), checkpoint_step_));
     }
+    generalization_.add_step(step, result);
     const double lr = training_.update(step, result.grad_norm);
     runtime_.compute->synchronize();
     position_.step = step;
@@ -225,6 +227,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.load_max_over_mean = watch_.worst_max_over_mean();
     if (runtime_.mesh->expert_parallel() > 1)
         record.rank_load_max_over_mean = std::ranges::max(result.rank_max_over_mean);
+    if (generalization_.scales_of_step(step)) record.bounds = generalization_.prequential_bounds(step);
     sinks_.write(record);
     for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);
     sinks_.write(watch_.health(false));
@@ -238,53 +241,25 @@ void Trainer::heed(const AlarmVerdict& verdict) {
 }
 
 void Trainer::evaluate(i64 step) {
-    RoutingObserver* const watch_heldout = heldout_.empty() ? nullptr : &routing_probe_;
+    const auto start = Clock::now();
     routing_probe_.begin();
-    const ShardScores heldout = evaluate_windows(runtime_, run_, heldout_, true, watch_heldout);
-    const ShardScores probe =
-        evaluate_windows(runtime_, run_, probe_, false, heldout_.empty() ? &routing_probe_ : nullptr);
-    EvalRecord record;
-    record.step = step;
+    EvalRecord record = generalization_.evaluate(step, &routing_probe_);
     record.routing_changed = routing_probe_.finish();
-    const std::optional<double> heldout_loss =
-        heldout.loss.empty() ? std::nullopt : std::optional(heldout.mean_loss());
-    record_shifted(record);
-    const AlarmVerdict verdict = watch_.after_evaluation(step, heldout_loss, record.routing_changed);
-    if (runtime_.mesh->world().rank() != 0) return heed(verdict);
-    record.train_probe_loss = probe.mean_loss();
-    record.train_probe_error = probe.mean_error();
-    if (!heldout.loss.empty()) {
-        record.heldout_loss = heldout.mean_loss();
-        record.heldout_error = heldout.mean_error();
-        if (heldout.measure == SampleError::any_wrong)
-            record.heldout_target_error = heldout.mean_share_wrong();
-        for (const DomainScore& score : scores_by_domain(*run_.dataset, heldout_, heldout))
-            record.heldout_by_source[score.name] = score.loss;
-        // A gap compares with training samples already seen; before that there is none to speak of.
-        if (step * config_.train.batch_sequences >= static_cast<i64>(probe_.size())) {
-            const GapEstimate gap = estimate_gap(heldout, probe, config_.generalization.delta);
-            record.gap = gap.gap;
-            record.gap_low = gap.low;
-            record.gap_high = gap.high;
-        }
-    }
-    sinks_.write(record);
+    record_shifted(runtime_, run_, record);
+    AlarmVerdict verdict = watch_.after_evaluation(step, record.heldout_loss, record.routing_changed);
+    watch_.look_at_gap(record, verdict);
+    evaluation_seconds_ += seconds_since(start);
+    const double seconds = seconds_since(start_);
+    record.evaluation_share = evaluation_seconds_ / seconds;
+    record.generalization_share = generalization_.extra_seconds() / seconds;
+    sinks_.write(record);  // to none but on rank 0
     heed(verdict);
-}
-
-/// Collective over the world where the task has such samples.
-void Trainer::record_shifted(EvalRecord& record) {
-    const std::vector<i64> windows = shifted_windows(run_);
-    if (windows.empty()) return;
-    const ShardScores shifted = evaluate_windows(runtime_, run_, windows, true);
-    record.shifted_loss = shifted.mean_loss();
-    record.shifted_error = shifted.mean_error();
-    if (shifted.measure == SampleError::any_wrong) record.shifted_target_error = shifted.mean_share_wrong();
 }
 
 void Trainer::checkpoint(i64 step) {
     if (checkpoint_step_ == step) return;
     sinks_.flush();
+    position_.observers = generalization_.observers();
     const CheckpointRecord record =
         save_checkpoint(runtime_, options_.run_folder, position_, config_, tokenizer_fingerprint(run_));
     checkpoint_step_ = step;

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "launch/checkpointer.h"
-#include "launch/evaluation.h"
+#include "launch/generalization.h"
 #include "launch/routing_probe.h"
 #include "launch/run_setup.h"
 #include "launch/run_watch.h"
@@ -38,7 +38,6 @@ class Trainer {
     void record_step(i64 step, const StepResult& result, double lr);
     /// Collective over the world.
     void evaluate(i64 step);
-    void record_shifted(EvalRecord& record);
     /// Writes what was raised and cleared; the heaviest action of the step counts.
     void heed(const AlarmVerdict& verdict);
     int stop_by_alarm(i64 step);
@@ -54,7 +53,7 @@ class Trainer {
     TrainingStep training_;
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_file_{nullptr, &std::fclose};
     SinkGroup sinks_;  // empty but on rank 0; writes to log_file_
-    std::vector<i64> probe_, heldout_;
+    Generalization generalization_;
     RunWatch watch_;
     RoutingProbe routing_probe_;
     AlarmAction action_ = AlarmAction::none;  // of the current step's alarms
@@ -66,6 +65,7 @@ class Trainer {
         double seconds = 0, exchange_seconds = 0;
         i64 exchange_bytes = 0, steps = 0;
     } since_record_;  // sums over the steps since the last record
+    double evaluation_seconds_ = 0;
     i64 checkpoint_step_ = -1;
 };
 

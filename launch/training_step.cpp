@@ -1,5 +1,6 @@
 #include "launch/training_step.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "launch/batch_sums.h"
@@ -14,14 +15,16 @@ enum RouterSum : i64 { kWeights, kChoices, kFirstWeights, kEntropies, kTokens, k
 
 /// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
 /// carries it all: per micro-step [aux, z, importance, load, the sums of each MoE layer's router, loss of
-/// each sequence], and whether it has to stop.
+/// each sequence, its scores where asked for], and whether it has to stop.
 struct RecordLayout {
     static constexpr i64 routers = 4;
-    RecordLayout(const MicroBatches& batches, i64 moe_layers)
+    static constexpr i64 unit_numbers = 1 + static_cast<i64>(kUnitLosses);  // of UnitScores
+    RecordLayout(const MicroBatches& batches, i64 moe_layers, bool scored)
         : losses(routers + kRouterSums * moe_layers),
-          stride(losses + batches.size),
+          units(losses + batches.size),
+          stride(units + (scored ? batches.size * unit_numbers : 0)),
           stop(batches.micro_steps() * stride) {}
-    i64 losses, stride, stop;
+    i64 losses, units, stride, stop;
     [[nodiscard]] i64 size() const { return stop + 1; }
 };
 
@@ -67,6 +70,18 @@ RouterMeans means_of(const double* sums) {
         means.entropy = sums[kEntropies] / sums[kTokens];
     }
     return means;
+}
+
+void write_unit(const UnitScores& unit, double* numbers) {
+    *numbers++ = unit.targets;
+    std::copy(unit.losses.begin(), unit.losses.end(), numbers);
+}
+
+UnitScores read_unit(const double* numbers) {
+    UnitScores unit;
+    unit.targets = *numbers++;
+    std::copy_n(numbers, unit.losses.size(), unit.losses.begin());
+    return unit;
 }
 
 void set_dropped_shares(StepResult& result) {
@@ -187,7 +202,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     global.targets = count_targets(step);
     if (balances_globally() && micro_batches_.micro_steps() > 1) look_ahead(step, global);
     runtime_.store.zero_gradients(*runtime_.compute);
-    const RecordLayout layout(micro_batches_, moe_layers);
+    const RecordLayout layout(micro_batches_, moe_layers, scales_.has_value());
     std::vector<double> record(static_cast<std::size_t>(layout.size()), 0.0);
     std::vector<i64> counts(static_cast<std::size_t>(count_slots + moe_layers), 0);
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
@@ -214,7 +229,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
 void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                               std::vector<i64>& counts) {
     const i64 seq_len = runtime_.model.spec().seq_len;
-    const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers());
+    const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers(), scales_.has_value());
     const MicroBatches::Part part = micro_batches_.part(index, runtime_.mesh->world().rank());
     StepContext context = runtime_.context(Phase::train, step);
     ModelSaved saved;
@@ -235,6 +250,11 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     for (i64 s = 0; s < part.count; ++s) {
         const double* const losses = result.token_loss.as<double>() + s * seq_len;
         mine[layout.losses + s] = std::accumulate(losses, losses + seq_len, 0.0);
+        if (!scales_) continue;
+        const double* const margins = result.token_margin.as<double>() + s * seq_len;
+        const auto length = static_cast<std::size_t>(seq_len);
+        write_unit(score_unit({losses, length}, {margins, length}, *scales_),
+                   mine + layout.units + s * RecordLayout::unit_numbers);
     }
     add_counts(result.routers, counts);
     double* sums = mine + RecordLayout::routers;
@@ -255,7 +275,7 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
 
 StepResult TrainingStep::gather_results(std::vector<double>& mine) {
     Communicator& world = runtime_.mesh->world();
-    const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers());
+    const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers(), scales_.has_value());
     std::vector<double> all(mine.size() * static_cast<std::size_t>(world.size()));
     world.all_gather(*runtime_.exchange, view_of(mine.data(), {layout.size()}),
                      view_of(all.data(), {layout.size() * world.size()}), {"losses of the step"});
@@ -274,6 +294,8 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
             const i64 count = micro_batches_.part(i, rank).count;
             result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses,
                                         part + layout.losses + count);
+            for (i64 s = 0; scales_ && s < count; ++s)
+                result.unit_scores.push_back(read_unit(part + layout.units + s * RecordLayout::unit_numbers));
             for (std::size_t j = 0; j < routers.size(); ++j) routers[j] += part[RecordLayout::routers + j];
         }
     }

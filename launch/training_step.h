@@ -10,6 +10,7 @@
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
 #include "runtime/data/task_data.h"
+#include "runtime/metrics/unit_losses.h"
 
 namespace moesaic {
 
@@ -31,11 +32,12 @@ struct StepResult {
     double loss_importance = 0, loss_load = 0;  ///< 0 where they have no coefficient
     double grad_norm = 0;
     i64 targets = 0;
-    std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets
-    std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
-    std::vector<i64> dropped;           ///< [MoE layers] of those choices, for lack of capacity
-    std::vector<RouterMeans> routers;   ///< [MoE layers]
-    bool stop_requested = false;        ///< some rank was told to stop
+    std::vector<double> sequence_loss;    ///< [B] sum over a sequence's targets
+    std::vector<UnitScores> unit_scores;  ///< [B] before the update; empty unless asked for
+    std::vector<i64> expert_counts;       ///< [MoE layers, E] choices of each expert in the global batch
+    std::vector<i64> dropped;             ///< [MoE layers] of those choices, for lack of capacity
+    std::vector<RouterMeans> routers;     ///< [MoE layers]
+    bool stop_requested = false;          ///< some rank was told to stop
     /// [MoE layers] rows of the fullest expert-parallel rank over the mean: of the layout, not of the model.
     std::vector<double> rank_max_over_mean;
 };
@@ -53,6 +55,8 @@ class TrainingStep {
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
     /// `step` (from 1).
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
+    /// From now on results hold unit_scores with these scales, or none. Cross-entropy, and no MoMLP.
+    void score_units(const std::optional<LossScales>& scales) { scales_ = scales; }
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
     /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
@@ -89,6 +93,7 @@ class TrainingStep {
     BatchWindows windows_;
     std::vector<i64> expert_counts_;  // of the last batch
     std::optional<RoutingTraceWriter> trace_;
+    std::optional<LossScales> scales_;
     std::optional<ExpertRebalancer> rebalancer_;
     std::optional<PlacementRecord> moved_;
 };

@@ -105,6 +105,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
     saved.head.values = batch.values;
     result.token_loss = head_->forward(context, {head_input(saved), saved.batch.seq_len}, saved.head);
     result.token_wrong = std::move(saved.head.wrong);
+    result.token_margin = std::move(saved.head.margin);
     context.compute.synchronize();  // the routers' totals
     result.routers = router_statistics(saved);
     if (!keep) saved = {};

@@ -39,6 +39,7 @@ Tensor OutputHead::forward(StepContext& context, const LayerInput& in, Saved& sa
         return loss;
     }
     saved.log_sum_exp = context.backend.allocate({in.x.rows()}, DType::f64);
+    saved.margin = context.backend.allocate({in.x.rows()}, DType::f64);
     if (context.phase == Phase::evaluate) {
         saved.wrong = context.backend.allocate({in.x.rows()}, DType::int32);
     }
@@ -46,7 +47,8 @@ Tensor OutputHead::forward(StepContext& context, const LayerInput& in, Saved& sa
                                                     .target = saved.target,
                                                     .loss = loss,
                                                     .log_sum_exp = saved.log_sum_exp,
-                                                    .wrong = saved.wrong});
+                                                    .wrong = saved.wrong,
+                                                    .margin = saved.margin});
     return loss;
 }
 

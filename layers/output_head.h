@@ -18,6 +18,7 @@ class OutputHead {
         ConstTensorView
             values;        // f64 [T,V], set before the forward instead where the loss is the squared error
         Tensor wrong;      // i32 [T] as CrossEntropy says; cross-entropy in phase evaluate only
+        Tensor margin;     // f64 [T] as CrossEntropy says; cross-entropy only
         double scale = 1;  // d loss / d token loss, set before the backward
     };
 

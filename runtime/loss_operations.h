@@ -12,8 +12,10 @@ namespace moesaic {
 struct CrossEntropy {
     ConstTensorView logits, target;
     TensorView loss, log_sum_exp;
-    TensorView wrong =
-        {};  ///< i32 [T] or empty: 1 where some logit is not at most the target's, 0 where masked
+    /// i32 [T] or empty: 1 where some logit is not at most the target's, 0 where masked.
+    TensorView wrong = {};
+    /// f64 [T] or empty: the target's logit minus the largest other; infinity where masked.
+    TensorView margin = {};
 };
 /// d_logits = scale * (softmax(logits) - one_hot(target)), 0 where target is -1; may be the logits' own
 /// memory.

@@ -15,7 +15,7 @@ void add_bound_command(CLI::App& app, Selected& selected) {
     const auto options = std::make_shared<BoundOptions>();
     CLI::App* bound = app.add_subcommand(
         "bound", "Generalization bounds from numbers; lists of --experts, --top-k, --samples make a table");
-    bound->add_option("RUN", options->run, "Run folder to take the numbers from (not in this version)");
+    bound->add_option("RUN", options->run, "Run folder: the bounds of its newest evaluation, instead of numbers");
     // Values stay text here: all mistakes are reported at once, with those between options.
     for (const BoundInputField& field : bound_input_fields()) {
         const std::string name = bound_option(field.name);

@@ -6,17 +6,19 @@
 #include <map>
 
 #include "launch/commands/bound_points.h"
+#include "launch/commands/run_bounds.h"
 #include "runtime/metrics/json_line.h"
 
 namespace moesaic {
 
 namespace {
 
-using Results = std::vector<std::pair<const Bound*, BoundResult>>;
+using Results = std::vector<NamedBound>;
 
 Results compute(const std::vector<const Bound*>& bounds, const BoundInputs& inputs) {
     Results results;
-    for (const Bound* const bound : bounds) results.emplace_back(bound, bound->compute(inputs));
+    for (const Bound* const bound : bounds)
+        results.push_back({std::string(bound->name), bound->kind, bound->compute(inputs)});
     return results;
 }
 
@@ -26,7 +28,7 @@ std::string short_number(double value) {
 
 std::string json_of(const Results& results) {
     JsonLine object;
-    for (const auto& [bound, result] : results) object.field(bound->name, result);
+    for (const NamedBound& bound : results) object.field(bound.name, bound.result);
     return object.text();
 }
 
@@ -64,16 +66,16 @@ std::string terms_text(const BoundResult& result) {
 
 void print_values(const Results& results, double delta) {
     std::size_t width = 0;
-    for (const auto& [bound, result] : results) width = std::max(width, bound->name.size());
+    for (const NamedBound& bound : results) width = std::max(width, bound.name.size());
     BoundKind last{};
     bool first = true;
-    for (const auto& [bound, result] : results) {
-        if (first || bound->kind != last) {
-            std::printf("%s%s\n", first ? "" : "\n", heading(bound->kind, delta).c_str());
+    for (const auto& [name, kind, result] : results) {
+        if (first || kind != last) {
+            std::printf("%s%s\n", first ? "" : "\n", heading(kind, delta).c_str());
         }
         first = false;
-        last = bound->kind;
-        fmt::print("  {:<{}}  {:>10}  {:<7}  {}\n", bound->name, width, short_number(result.value),
+        last = kind;
+        fmt::print("  {:<{}}  {:>10}  {:<7}  {}\n", name, width, short_number(result.value),
                    result.vacuous ? "vacuous" : "", terms_text(result));
     }
 }
@@ -85,16 +87,16 @@ void print_assumptions(const Results& results) {
         std::vector<std::string_view> bounds;
     };
     std::vector<Row> rows;
-    for (const auto& [bound, result] : results) {
+    for (const auto& [name, kind, result] : results) {
         for (const Assumption& assumption : result.assumptions) {
             const auto same = std::find_if(rows.begin(), rows.end(), [&](const Row& row) {
                 return row.assumption.name == assumption.name && row.assumption.status == assumption.status &&
                        row.assumption.meaning == assumption.meaning;
             });
             if (same == rows.end())
-                rows.push_back({assumption, {bound->name}});
+                rows.push_back({assumption, {name}});
             else
-                same->bounds.push_back(bound->name);
+                same->bounds.push_back(name);
         }
     }
     fmt::print("\nassumptions\n");
@@ -126,10 +128,10 @@ void print_table(const BoundPoints& request) {
     for (const BoundInputs& point : request.points) {
         fmt::print("{:>8} {:>8} {:>{}}", number(point.experts), number(point.top_k), number(point.samples),
                    kNumber);
-        for (const auto& [bound, result] : compute(request.bounds, point)) {
+        for (const auto& [name, kind, result] : compute(request.bounds, point)) {
             vacuous |= result.vacuous;
             fmt::print("  {:>{}}", short_number(result.value) + (result.vacuous ? "*" : ""),
-                       std::max<std::size_t>(bound->name.size(), kNumber));
+                       std::max<std::size_t>(name.size(), kNumber));
         }
         fmt::print("\n");
     }
@@ -139,8 +141,8 @@ void print_table(const BoundPoints& request) {
 void print_table_as_json(const BoundPoints& request) {
     for (const BoundInputs& point : request.points) {
         std::map<std::string, BoundResult> bounds;
-        for (const auto& [bound, result] : compute(request.bounds, point))
-            bounds.emplace(bound->name, result);
+        for (const NamedBound& bound : compute(request.bounds, point))
+            bounds.emplace(bound.name, bound.result);
         JsonLine line;
         line.field("experts", point.experts).field("top_k", point.top_k).field("samples", point.samples);
         line.field("bounds", bounds);
@@ -164,6 +166,21 @@ void print_list() {
 }  // namespace
 
 int bound_command(const BoundOptions& options) {
+    const bool of_run = !options.run.empty() && options.unknown.empty() && options.values.empty() &&
+                        options.gate.empty() && options.bounds.empty() && !options.list;
+    if (of_run) {
+        const RunBounds run = read_run_bounds(options.run);
+        if (!options.print) return 0;
+        if (options.json) {
+            fmt::print("{}\n", json_of(run.bounds));
+            return 0;
+        }
+        fmt::print("{}, the evaluation at step {}\n", options.run, run.step);
+        print_values(run.bounds, run.delta);
+        print_assumptions(run.bounds);
+        if (!run.meaning.empty()) fmt::print("\n{}\n", run.meaning);
+        return 0;
+    }
     const bool only_list = options.list && options.unknown.empty() && options.run.empty();
     const BoundPoints request = only_list ? BoundPoints{} : read_bound_points(options);
     if (!options.print) return 0;

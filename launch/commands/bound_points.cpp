@@ -63,8 +63,8 @@ class Reader {
         }
         // After an unknown option the word is that option's value, more likely than a run.
         if (!options_.run.empty() && options_.unknown.empty()) {
-            mistake(options_.run, "taking the numbers from a run is not in this version",
-                    "give them as options");
+            mistake(options_.run, "a run's own bounds take no numbers, --bounds or --list beside them",
+                    "give the run alone, or the numbers alone");
         }
         inputs_.router_bias = !options_.no_router_bias;
         inputs_.measured = options_.measured;

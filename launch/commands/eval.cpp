@@ -6,7 +6,7 @@
 
 #include "launch/checkpointer.h"
 #include "launch/commands/commands.h"
-#include "launch/evaluation.h"
+#include "launch/generalization.h"
 #include "launch/logits.h"
 #include "launch/prototypes.h"
 #include "launch/ranks.h"
@@ -30,46 +30,46 @@ void print_domains(const std::vector<DomainScore>& domains, const std::string& u
     }
 }
 
-/// What an evaluation found.
-struct Scores {
-    ShardScores heldout, probe;
-    std::optional<ShardScores> shifted;  // where the task has samples from another distribution
-    std::vector<DomainScore> domains;
-};
-
-void print_json(const std::string& checkpoint, i64 step, const Scores& scores, const GapEstimate& gap) {
-    const ShardScores &heldout = scores.heldout, &probe = scores.probe;
+void print_json(const std::string& checkpoint, const EvalRecord& record, const EvaluationShards& shards) {
     JsonLine line;
-    line.field("checkpoint", checkpoint).field("step", step);
-    line.field("heldout_loss", heldout.mean_loss()).field("heldout_error", heldout.mean_error());
-    line.field("heldout_sequences", std::ssize(heldout.loss));
-    line.field("train_probe_loss", probe.mean_loss()).field("train_probe_error", probe.mean_error());
-    line.field("train_probe_sequences", std::ssize(probe.loss));
-    if (scores.shifted) {
-        line.field("shifted_loss", scores.shifted->mean_loss());
-        line.field("shifted_error", scores.shifted->mean_error());
-    }
-    std::map<std::string, double> by_source;
-    for (const DomainScore& domain : scores.domains) by_source[domain.name] = domain.loss;
-    line.field("heldout_by_source", by_source);
-    line.field("gap", gap.gap).field("gap_low", gap.low).field("gap_high", gap.high);
+    line.field("checkpoint", checkpoint);
+    line.fields_of(record);
+    line.field("heldout_sequences", std::ssize(shards.heldout));
+    line.field("train_probe_sequences", std::ssize(shards.seen));
     std::printf("%s\n", line.text().c_str());
 }
 
-void print_scores(const RunSetup& run, const std::string& checkpoint, i64 step, const Scores& scores,
-                  const GapEstimate& gap) {
+void print_bounds(const EvalRecord& record) {
+    for (const auto& [name, gap] : record.gaps)
+        std::printf("  gap of %-13s %.4f, at all evaluations at once [%.4f, %.4f]\n", name.c_str(), gap.value,
+                    gap.low, gap.high);
+    for (const auto& [name, bound] : record.bounds)
+        std::printf("  bound %-26s %10.4g%s\n", name.c_str(), bound.value, bound.vacuous ? "  vacuous" : "");
+    if (!record.prequential_off.empty())
+        std::printf("  no certificate from fresh data: %s\n", record.prequential_off.c_str());
+    if (!record.meaning.empty()) std::printf("  %s\n", record.meaning.c_str());
+}
+
+void print_record(const RunSetup& run, const std::string& checkpoint, const EvalRecord& record,
+                  const Generalization& generalization) {
     const std::string unit = run.dataset->loss_unit();
-    const auto shard = [&](const char* name, const ShardScores& one) {
-        std::printf("  %-12s  loss %.4f %s  error %.4f  (%zu sequences)\n", name, one.mean_loss(),
-                    unit.c_str(), one.mean_error(), one.loss.size());
+    const EvaluationShards& shards = generalization.shards();
+    const auto shard = [&](const char* name, std::optional<double> loss, std::optional<double> error,
+                           std::size_t sequences) {
+        if (!loss || !error) return;
+        std::printf("  %-12s  loss %.4f %s  error %.4f  (%zu sequences)\n", name, *loss, unit.c_str(), *error,
+                    sequences);
     };
-    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(step));
-    shard("held-out", scores.heldout);
-    print_domains(scores.domains, unit);
-    if (scores.shifted) shard("shifted", *scores.shifted);
-    shard("train probe", scores.probe);
-    std::printf("  gap           %.4f %s, %.0f %% interval [%.4f, %.4f]\n", gap.gap, unit.c_str(),
-                100 * (1 - run.config.generalization.delta), gap.low, gap.high);
+    std::printf("%s (step %lld)\n", checkpoint.c_str(), static_cast<long long>(record.step));
+    shard("held-out", record.heldout_loss, record.heldout_error, shards.heldout.size());
+    print_domains(generalization.domains(), unit);
+    shard("shifted", record.shifted_loss, record.shifted_error, shifted_windows(run).size());
+    shard("train probe", record.train_probe_loss, record.train_probe_error, shards.seen.size());
+    shard("train unseen", record.train_unseen_loss, record.train_unseen_error, shards.unseen.size());
+    if (record.gap)
+        std::printf("  gap           %.4f %s, %.0f %% interval [%.4f, %.4f]\n", *record.gap, unit.c_str(),
+                    100 * (1 - run.config.generalization.delta), *record.gap_low, *record.gap_high);
+    print_bounds(record);
 }
 
 /// With --top-k the weights of the chosen experts sum to 1 if they did in training: `normalize: auto` means
@@ -104,20 +104,18 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     RankRuntime runtime(run.config, run.spec, world, runtime_options);
     const TrainingPosition position = load_checkpoint(runtime, checkpoint, false);
     adopt_prototypes(runtime, run, checkpoint);
-    const std::vector<i64> windows = heldout_windows(run);
-    Scores scores;
-    scores.heldout = evaluate_windows(runtime, run, windows, true);
-    scores.probe = evaluate_windows(runtime, run, probe_windows(run), false);
-    if (const std::vector<i64> shifted = shifted_windows(run); !shifted.empty())
-        scores.shifted = evaluate_windows(runtime, run, shifted, true);
+    Generalization generalization(runtime, run);
+    generalization.begin(position, position.observers.empty());
+    EvalRecord record = generalization.evaluate_again(position.step);
+    record_shifted(runtime, run, record);
+    // The fresh data were met with the trained number of active experts.
+    if (options.top_k)
+        std::erase_if(record.bounds, [](const auto& one) { return one.first.starts_with("prequential"); });
     if (world.rank() != 0) return 0;
-    scores.domains = scores_by_domain(*run.dataset, windows, scores.heldout);
-    const GapEstimate gap = estimate_gap(scores.heldout, scores.probe, run.config.generalization.delta);
-    if (options.json) {
-        print_json(checkpoint, position.step, scores, gap);
-    } else {
-        print_scores(run, checkpoint, position.step, scores, gap);
-    }
+    if (options.json)
+        print_json(checkpoint, record, generalization.shards());
+    else
+        print_record(run, checkpoint, record, generalization);
     return 0;
 }
 

@@ -51,6 +51,7 @@ json to_json(const Manifest& manifest) {
                      {"shards", std::move(shards)},
                      {"tensors", std::move(tensors)}};
     if (!manifest.tokenizer.empty()) document["tokenizer"] = manifest.tokenizer;
+    if (!manifest.observers.empty()) document["observers"] = manifest.observers;
     return document;
 }
 
@@ -121,6 +122,7 @@ Manifest from_json(json document) {
     manifest.sampler_cursor = whole(document.at("sampler_cursor"), "sampler_cursor");
     manifest.config = document.at("config").get<std::string>();
     if (document.contains("tokenizer")) manifest.tokenizer = document.at("tokenizer").get<std::string>();
+    if (document.contains("observers")) document.at("observers").get_to(manifest.observers);
     for (const json& shard : document.at("shards")) manifest.shards.push_back(shard_from(shard));
     for (const auto& [name, tensor] : document.at("tensors").items())
         manifest.tensors.emplace(name, tensor_from(name, tensor, manifest.shards.size()));

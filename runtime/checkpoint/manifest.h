@@ -40,6 +40,8 @@ struct Manifest {
     std::string tokenizer;   ///< its fingerprint (Tokenizer::fingerprint); empty: not recorded
     std::vector<ShardRecord> shards;
     std::map<std::string, TensorRecord> tensors;
+    /// What the run's observers remember, finite numbers by name; empty in checkpoints of other programs.
+    std::map<std::string, std::vector<double>> observers;
     bool operator==(const Manifest&) const = default;
 
     /// Adds a finished shard and the tensors that its header lists; a tensor that another shard holds is an

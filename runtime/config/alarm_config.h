@@ -47,6 +47,17 @@ inline constexpr AlarmKeys kLossSpikeKeys{
     {1, 1e9}, "Loss over the median of the last steps, at least", "How many steps the median is taken of"};
 inline constexpr AlarmKeys kHeldoutRiseKeys{
     {1, 1e9}, "Held-out loss over its lowest so far, at least", nullptr};
+inline constexpr AlarmKeys kLeakKeys{
+    kShare,
+    "Share by which the held-out loss lies below that of training sequences not yet seen, with confidence, "
+    "at least",
+    nullptr};
+inline constexpr AlarmKeys kOverfittingOnsetKeys{
+    {0, 1e9},
+    "Rise of the gap over the last evaluations in nats, with confidence, at least",
+    "Over so many evaluations"};
+inline constexpr AlarmKeys kBoundViolatedKeys{
+    {-1e9, 1e9}, "Lower limit of a gap minus a bound of that gap, at least", nullptr};
 
 struct AlarmsConfig {
     bool off = false;
@@ -58,6 +69,9 @@ struct AlarmsConfig {
     AlarmConfig bias_saturation{&kBiasSaturationKeys, 1, 50};
     AlarmConfig loss_spike{&kLossSpikeKeys, 1.5, 50};
     AlarmConfig heldout_rise{&kHeldoutRiseKeys, 1.1};
+    AlarmConfig leak{&kLeakKeys, 0.03};
+    AlarmConfig overfitting_onset{&kOverfittingOnsetKeys, 0.02, 4};
+    AlarmConfig bound_violated{&kBoundViolatedKeys, 0};
     bool operator==(const AlarmsConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -72,6 +86,9 @@ struct AlarmsConfig {
         alarm("bias_saturation", bias_saturation, "Selection biases that outweigh all scores");
         alarm("loss_spike", loss_spike, "The loss jumps up");
         alarm("heldout_rise", heldout_rise, "The held-out loss rises again");
+        alarm("leak", leak, "Held-out data are easier than training data that were not yet seen");
+        alarm("overfitting_onset", overfitting_onset, "The generalization gap is open and widens");
+        alarm("bound_violated", bound_violated, "A gap exceeds its bound: an assumption is broken");
     }
 };
 

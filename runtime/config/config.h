@@ -256,6 +256,8 @@ struct GeneralizationConfig {
     std::optional<i64> heldout_sequences;
     std::string loss = "all", bounds = "all";
     double delta = 0.05;
+    double smoothing = 0.1, margin = 1;
+    std::optional<double> clip;
     bool operator==(const GeneralizationConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
@@ -264,6 +266,11 @@ struct GeneralizationConfig {
                 "Held-out sequences evaluated; auto: all, at most 1024");
         v.value("loss", loss, "Losses that are measured");
         v.value("delta", delta, {1e-12, 0.999}, "1 - confidence of intervals and bounds");
+        v.value("smoothing", smoothing, {1e-6, 0.999},
+                "Smoothed bits: weight of the uniform prediction that the model's is mixed with");
+        v.value("margin", margin, {1e-9, 1e9}, "Ramp loss: margin of the right logit from which on it is 0");
+        v.value("clip", clip, "auto", {1e-9, 1e9},
+                "Clipped loss: cross-entropy above this counts as this; auto: twice ln(vocabulary)");
         v.value("bounds", bounds, "Bounds that are computed");
     }
 };

@@ -102,6 +102,9 @@ void CpuBackend::cross_entropy(Stream& stream, const CrossEntropy& operation) {
     if (operation.wrong.elements() > 0) {
         expect(operation.wrong, rows, 1, DType::int32, "cross_entropy wrong");
     }
+    if (operation.margin.elements() > 0) {
+        expect(operation.margin, rows, 1, DType::f64, "cross_entropy margin");
+    }
     run_on_host(stream, [this, operation, rows] {
         share(rows, operation.logits.cols(), [&](Range part) { cpu::cross_entropy(operation, part); });
     });

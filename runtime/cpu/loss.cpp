@@ -52,11 +52,20 @@ void softmax_row(const Real* logits, Real* probability, Real& log_sum_exp, i64 c
     log_sum_exp = maximum + std::log(sum);
 }
 
+/// The target's logit minus the largest other, which is the row's `maximum` unless the target has that.
+template <class Real>
+double margin_of_row(const Real* logits, i32 target, i64 columns, Real maximum) {
+    Real other = maximum;
+    if (!(logits[target] < maximum)) {
+        other = std::max(row_maximum(logits, target), row_maximum(logits + target + 1, columns - target - 1));
+    }
+    return static_cast<double>(logits[target]) - static_cast<double>(other);
+}
+
 /// Sums blocks of columns in Real and the blocks in f64, which keeps f32 accurate for a large vocabulary.
 template <class Real>
-double log_sum_exp_of_row(const Real* logits, i64 columns) {
+double log_sum_exp_of_row(const Real* logits, i64 columns, Real maximum) {
     constexpr i64 kBlock = 1024;
-    const Real maximum = row_maximum(logits, columns);
     double sum = 0;
     for (i64 first = 0; first < columns; first += kBlock) {
         const i64 count = std::min(kBlock, columns - first);
@@ -106,13 +115,20 @@ void cross_entropy_target(const CrossEntropy& operation, Range rows) {
             const i32 target = operation.target.as<i32>()[row];
             MOESAIC_ASSERT(target >= -1 && target < columns, "target {} of row {}, vocabulary {}", target,
                            row, columns);
-            const double log_sum_exp = log_sum_exp_of_row(logits, columns);
+            const Real maximum = row_maximum(logits, columns);
+            const double log_sum_exp = log_sum_exp_of_row(logits, columns, maximum);
             operation.log_sum_exp.as<double>()[row] = log_sum_exp;
             operation.loss.as<double>()[row] =
                 target < 0 ? 0.0 : log_sum_exp - static_cast<double>(logits[target]);
-            if (operation.wrong.elements() == 0) continue;
-            const bool right = target < 0 || logits[target] >= row_maximum(logits, columns);
-            operation.wrong.as<i32>()[row] = right ? 0 : 1;
+            if (operation.wrong.elements() > 0) {
+                const bool right = target < 0 || logits[target] >= maximum;
+                operation.wrong.as<i32>()[row] = right ? 0 : 1;
+            }
+            if (operation.margin.elements() > 0) {
+                operation.margin.as<double>()[row] = target < 0
+                                                         ? std::numeric_limits<double>::infinity()
+                                                         : margin_of_row(logits, target, columns, maximum);
+            }
         }
     });
 }

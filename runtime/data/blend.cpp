@@ -76,9 +76,33 @@ Blend::Draw Blend::draw(u64 seed, i64 number) const {
     const u64 point = (static_cast<u64>(slot) << kOffsetBits) + offset_of(block);
     const auto above = std::upper_bound(limits_.begin(), limits_.end(), point);
     const auto source = static_cast<std::size_t>(above - limits_.begin()) - 1;
-    const i64 earlier = slots_below_in_earlier_blocks(block, limits_[source + 1]) -
-                        slots_below_in_earlier_blocks(block, limits_[source]);
-    return {source, earlier + slot - slots_below(block, limits_[source])};
+    return {source, count_before(block, source) + slot - slots_below(block, limits_[source])};
+}
+
+i64 Blend::count_before(i64 block, std::size_t source) const {
+    return slots_below_in_earlier_blocks(block, limits_[source + 1]) -
+           slots_below_in_earlier_blocks(block, limits_[source]);
+}
+
+std::optional<i64> Blend::first_number_from(u64 seed, const Draw& wanted) const {
+    if (only_ > 0) return wanted.source == only_ - 1 ? std::optional(wanted.ordinal) : std::nullopt;
+    constexpr i64 kMostBlocks = i64{1} << kOffsetBits;
+    i64 low = 0, high = 1;  // the block: count_before(low) <= ordinal < count_before(high)
+    while (count_before(high, wanted.source) <= wanted.ordinal) {
+        low = high;
+        high *= 2;
+        if (high > kMostBlocks) return std::nullopt;
+    }
+    while (high - low > 1) {
+        const i64 middle = low + (high - low) / 2;
+        (count_before(middle, wanted.source) <= wanted.ordinal ? low : high) = middle;
+    }
+    for (i64 number = low * kBlock; number < high * kBlock; ++number) {
+        const Draw found = draw(seed, number);
+        if (found.source == wanted.source && found.ordinal >= wanted.ordinal) return number;
+    }
+    MOESAIC_ASSERT(false, "source {} ordinal {} is not in block {}", wanted.source, wanted.ordinal, low);
+    return std::nullopt;
 }
 
 }  // namespace moesaic

@@ -1,6 +1,7 @@
 // Which source every sequence of a blend comes from.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "runtime/base/types.h"
@@ -27,8 +28,13 @@ class Blend {
     };
     /// Of sequence `number`, from 0. A single source gives ordinal = number.
     [[nodiscard]] Draw draw(u64 seed, i64 number) const;
+    /// The first sequence that is drawn from a source with at least that ordinal (they do not ascend within a
+    /// block); absent where the source has no share that counts.
+    [[nodiscard]] std::optional<i64> first_number_from(u64 seed, const Draw& from) const;
 
   private:
+    /// Sequences of a source in the blocks before `block`.
+    [[nodiscard]] i64 count_before(i64 block, std::size_t source) const;
     /// Slots of block `block` below the limit, and of all blocks before it.
     [[nodiscard]] static i64 slots_below(i64 block, u64 limit);
     [[nodiscard]] static i64 slots_below_in_earlier_blocks(i64 block, u64 limit);

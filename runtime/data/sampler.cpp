@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <utility>
 
 #include "runtime/base/error.h"
@@ -187,6 +188,15 @@ i64 Dataset::training_sequence(u64 seed, i64 number) const {
                                                  : fmt::format("epoch {}", epoch);
     const KeyedPermutation order(source.windows, seed, name);
     return source.first_window + order(draw.ordinal % source.windows);
+}
+
+i64 Dataset::first_epoch_sequences(u64 seed) const {
+    i64 first = std::numeric_limits<i64>::max();
+    for (std::size_t source = 0; source < sources_.size(); ++source) {
+        const auto number = blend_->first_number_from(seed, {source, sources_[source].windows});
+        if (number) first = std::min(first, *number);
+    }
+    return first;
 }
 
 std::string Dataset::unit() const {

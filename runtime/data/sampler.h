@@ -67,6 +67,7 @@ class Dataset final : public TaskData {
     /// The blend says which source a sequence comes from; each source visits its windows once an epoch, in an
     /// order of its own for every epoch.
     [[nodiscard]] i64 training_sequence(u64 seed, i64 number) const override;
+    [[nodiscard]] i64 first_epoch_sequences(u64 seed) const override;
 
     /// Windows are numbered in file order.
     void training_window(i64 index, WindowBuffer out) const override { copy_window(training_, index, out); }

@@ -59,6 +59,8 @@ class TaskData {
     [[nodiscard]] virtual i64 validation_windows() const = 0;
     /// The training sample that is number `number` (from 0) of the stream of a run with this seed.
     [[nodiscard]] virtual i64 training_sequence(u64 seed, i64 number) const = 0;
+    /// How many sequences the stream begins with of which no two are the same sample.
+    [[nodiscard]] virtual i64 first_epoch_sequences(u64 /*seed*/) const { return training_windows(); }
     /// Writes one sample to `out`.
     virtual void training_window(i64 index, WindowBuffer out) const = 0;
     virtual void validation_window(i64 index, WindowBuffer out) const = 0;

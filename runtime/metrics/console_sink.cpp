@@ -9,6 +9,8 @@
 #include <cmath>
 #include <utility>
 
+#include "runtime/metrics/explain.h"
+
 namespace moesaic {
 
 namespace detail {
@@ -59,7 +61,8 @@ std::optional<double> share(std::optional<double> part, std::optional<double> wh
 std::string bounds_text(const std::map<std::string, BoundResult>& bounds) {
     std::string text;
     for (const auto& [name, bound] : bounds) {
-        text += text.empty() ? "  bounds: " : ", ";
+        if (is_certificate(name) || !speaks_of_the_model(bound)) continue;
+        text += text.empty() ? "" : ", ";
         text += fmt::format("{} {:.3g}", name, bound.value);
         if (bound.vacuous) text += " (vacuous)";
     }
@@ -151,6 +154,8 @@ void ConsoleSink::write(const StepRecord& record) {
     line += fmt::format("  loss {:>6.3f}", record.loss);
     add(line, "  held-out {:>6.3f}", evaluation_.heldout_loss);
     add(line, "  gap {:>6.3f}", evaluation_.gap);
+    if (const auto fresh = record.bounds.find("prequential"); fresh != record.bounds.end())
+        line += fmt::format("  error <= {:.3f}", fresh->second.value);
     if (record.tokens_per_s)
         line += fmt::format("  {:>5} {}/s", detail::compact_text(*record.tokens_per_s), options_.row_name);
     add(line, "  exchange {:>2.0f}%", share(record.exchange_ms, record.step_ms, 100));
@@ -189,7 +194,16 @@ void ConsoleSink::write(const EvalRecord& record) {
     add(line, "  gap {:>6.3f}", record.gap);
     if (record.gap_low && record.gap_high)
         line += fmt::format(" [{:.3f}, {:.3f}]", *record.gap_low, *record.gap_high);
-    print(line + bounds_text(record.bounds));
+    print(line);
+    const std::string certificate = certificate_line(record.bounds);
+    if (!certificate.empty()) print("  certificate: " + certificate);
+    const std::string others = bounds_text(record.bounds);
+    if (!others.empty()) print("  bounds: " + others);
+    if (!record.prequential_off.empty() && !said_why_off_) {
+        said_why_off_ = true;
+        print("  no certificate from fresh data: " + record.prequential_off);
+    }
+    if (!record.meaning.empty()) print("  " + record.meaning);
 }
 
 void ConsoleSink::write(const AlarmRecord& record) {

@@ -23,8 +23,9 @@ class ConsoleSink : public Sink {
 
   private:
     SinkOptions options_;
-    EvalRecord evaluation_;          // the latest
-    double start_seconds_;           // when first_step_ was done; the time that is left follows from both
+    EvalRecord evaluation_;  // the latest
+    double start_seconds_;   // when first_step_ was done; the time that is left follows from both
+    bool said_why_off_ = false;
     std::optional<i64> first_step_;  // 0, or the first one seen after a resume
 
     void print(std::string line);

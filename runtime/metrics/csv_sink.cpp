@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "runtime/base/log.h"
@@ -17,6 +18,7 @@ void append_cell(std::string& line, double value) {
 void append_cell(std::string& line, i64 value) {
     line += fmt::format("{},", value);
 }
+void append_cell(std::string&, const std::map<std::string, BoundResult>&) {}  // no cell holds an object
 template <class T>
 void append_cell(std::string& line, const std::optional<T>& value) {
     if (value)
@@ -25,9 +27,16 @@ void append_cell(std::string& line, const std::optional<T>& value) {
         line += ',';
 }
 
+template <class T>
+constexpr bool has_cell(const T&) {
+    return !std::is_same_v<T, std::map<std::string, BoundResult>>;
+}
+
 std::string header_line() {
     std::string line;
-    StepRecord().fields([&](std::string_view name, const auto&) { line += fmt::format("{},", name); });
+    StepRecord().fields([&](std::string_view name, const auto& value) {
+        if (has_cell(value)) line += fmt::format("{},", name);
+    });
     return line + "heldout_loss,train_probe_loss,gap";
 }
 
@@ -60,8 +69,8 @@ void CsvSink::write_pending() {
     if (!pending_) return;
     const Row row = *std::exchange(pending_, std::nullopt);
     std::string line;
-    StepRecord().fields([&](std::string_view name, const auto&) {
-        if (!row.fields) line += name == "step" ? fmt::format("{},", row.step) : ",";
+    StepRecord().fields([&](std::string_view name, const auto& value) {
+        if (!row.fields && has_cell(value)) line += name == "step" ? fmt::format("{},", row.step) : ",";
     });
     if (row.fields)
         row.fields->fields([&](std::string_view, const auto& value) { append_cell(line, value); });

@@ -57,6 +57,7 @@ struct StepRecord {
     std::optional<double> loss_importance, loss_load;  ///< where they have a coefficient
     /// Of the expert-parallel ranks, in the layer where it is largest; where there are several ranks.
     std::optional<double> rank_load_max_over_mean;
+    std::map<std::string, BoundResult> bounds;  ///< certificates from data met for the first time
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -78,6 +79,7 @@ struct StepRecord {
         visit("loss_importance", loss_importance);
         visit("loss_load", loss_load);
         visit("rank_load_max_over_mean", rank_load_max_over_mean);
+        visit("bounds", bounds);
     }
 };
 
@@ -140,7 +142,21 @@ struct RoutingChange {
     }
 };
 
-/// Held-out samples against training samples already seen, both under the current parameters.
+/// A number with its confidence limits.
+struct IntervalRecord {
+    double value = 0, low = 0, high = 0;
+    bool operator==(const IntervalRecord&) const = default;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("value", value);
+        visit("low", low);
+        visit("high", high);
+    }
+};
+
+/// Held-out samples against training samples already seen, both under the current parameters. "Unseen" are
+/// training samples that will come only at the end of the first epoch, while that is still ahead.
 struct EvalRecord {
     static constexpr std::string_view kEvent = "eval";
     i64 step = 0;
@@ -154,6 +170,27 @@ struct EvalRecord {
     std::optional<double> shifted_loss, shifted_error;
     /// Share of single targets that are wrong, where a sample's error counts all of its targets together.
     std::optional<double> heldout_target_error, shifted_target_error;
+    std::string unit = "sequence";               ///< what is drawn independently, and losses are means over
+    std::optional<double> train_unseen_loss, train_unseen_error;
+    std::optional<i64> train_probe_age;  ///< steps since training saw the last of the train probe
+    /// Mean losses by shard (heldout, train_seen, train_unseen) and UnitLoss.
+    std::map<std::string, std::map<std::string, double>> losses;
+    /// Held-out minus seen training loss, by bounded UnitLoss: limits by betting (betting_upper), valid at
+    /// all evaluations at once. gap_low and gap_high are those of the raw loss, normal and of this
+    /// evaluation.
+    std::map<std::string, IntervalRecord> gaps;
+    /// Since the evaluation before, unit by unit: of the held-out loss, and of the gap.
+    std::optional<IntervalRecord> heldout_change, gap_change;
+    /// Of the gap over the last evaluations (alarm overfitting_onset).
+    std::optional<IntervalRecord> gap_rise;
+    /// Unseen training loss minus held-out loss (alarm leak).
+    std::optional<IntervalRecord> unseen_difference;
+    std::map<std::string, std::vector<double>> measured;  ///< what the bounds were computed from, see README
+    std::string prequential_off;                          ///< why there is no fresh-data certificate
+    std::string meaning;                                  ///< the record in plain words
+    /// Share of the run's time so far: of evaluations in all, and of that what bounds and certificates took
+    /// besides the losses of the held-out shard and the train probe.
+    std::optional<double> evaluation_share, generalization_share;
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -172,6 +209,21 @@ struct EvalRecord {
         visit("shifted_error", shifted_error);
         visit("heldout_target_error", heldout_target_error);
         visit("shifted_target_error", shifted_target_error);
+        visit("unit", unit);
+        visit("train_unseen_loss", train_unseen_loss);
+        visit("train_unseen_error", train_unseen_error);
+        visit("train_probe_age", train_probe_age);
+        visit("losses", losses);
+        visit("gaps", gaps);
+        visit("heldout_change", heldout_change);
+        visit("gap_change", gap_change);
+        visit("gap_rise", gap_rise);
+        visit("unseen_difference", unseen_difference);
+        visit("measured", measured);
+        visit("prequential_off", prequential_off);
+        visit("meaning", meaning);
+        visit("evaluation_share", evaluation_share);
+        visit("generalization_share", generalization_share);
     }
 };
 

@@ -87,7 +87,8 @@ TEST(BoundCommand, MistakesAllAtOnce) {
     }
     expect_failure(moesaic({"bound"}), 2,
                    {"moesaic bound: --samples: the numbers are not enough for any bound; "});
-    expect_failure(moesaic({"bound", "runs/none"}), 2, {"not in this version"});
+    expect_failure(moesaic({"bound", "runs/none"}), 2, {"runs/none/metrics.jsonl: there is no such file; "});
+    expect_failure(moesaic({"bound", "runs/none", "--samples", "10"}), 2, {"give the run alone, or"});
     expect_failure(moesaic({"bound", "--samples", "10", "--experts", "4", "--top-k", "5"}), 2,
                    {"5 is above experts 4"});
 }

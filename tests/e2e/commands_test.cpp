@@ -116,10 +116,39 @@ TEST_F(Trained, EvalRepeatsTheRunsOwnEvaluation) {
             EXPECT_NEAR(found.at(field), evaluations.back().at(field), 1e-6) << field;
         }
         EXPECT_EQ(found.at("step"), 20);
+        const Json& want = evaluations.back();
+        ASSERT_GE(want.at("bounds").size(), 12u);
+        for (const auto& [name, bound] : want.at("bounds").items())
+            EXPECT_NEAR(found.at("bounds").at(name).at("value"), bound.at("value"),
+                        1e-6 * bound.at("value").get<double>())
+                << name;
+        for (const char* group : {"losses", "gaps"}) {
+            for (const auto& [name, numbers] : want.at(group).items()) {
+                for (const auto& [key, value] : numbers.items())
+                    EXPECT_NEAR(found.at(group).at(name).at(key), value, 1e-6) << name << " " << key;
+            }
+        }
+        for (const auto& [name, layers] : want.at("measured").items()) {
+            for (std::size_t i = 0; i < layers.size(); ++i)
+                EXPECT_NEAR(found.at("measured").at(name).at(i), layers[i], 1e-6 * layers[i].get<double>())
+                    << name;
+        }
     }
     const CommandResult first = moesaic({"eval", "--json", run_ + "/checkpoints/step-00000000"});
     ASSERT_EQ(first.code, 0) << first.text();
     EXPECT_NEAR(Json::parse(first.out).at("heldout_loss"), evaluations.front().at("heldout_loss"), 1e-6);
+}
+
+TEST_F(Trained, BoundShowsWhatTheRunRecorded) {
+    const Json want = events(records_, "eval").back().at("bounds");
+    const CommandResult json = moesaic({"bound", run_, "--json"});
+    ASSERT_EQ(json.code, 0) << json.text();
+    EXPECT_EQ(Json::parse(json.out), want);
+    const CommandResult text = moesaic({"bound", run_});
+    ASSERT_EQ(text.code, 0) << text.text();
+    EXPECT_LT(text.out.find("\n  heldout "), text.out.find("\n  corrected_softmax "));
+    EXPECT_NE(text.out.find("layers_below_frozen       violated"), std::string::npos) << text.out;
+    EXPECT_NE(text.out.find("On new data the model is wrong in"), std::string::npos);
 }
 
 TEST_F(Trained, EvalWithOtherActiveExperts) {

@@ -28,8 +28,10 @@ struct ModelStep {
 };
 
 struct ModelStepResult {
-    std::vector<double> token_loss;  ///< [sequences * seq_len]
-    std::vector<i32> token_wrong;    ///< [sequences * seq_len]
+    std::vector<double> token_loss;    ///< [sequences * seq_len]
+    std::vector<i32> token_wrong;      ///< [sequences * seq_len]
+    std::vector<double> token_margin;  ///< [sequences * seq_len] in evaluation
+    std::vector<double> train_margin;  ///< [sequences * seq_len] in training
     double loss = 0;
     BalanceTerms balance;
     std::vector<i64> counts;     ///< [expert layers * E]
@@ -103,8 +105,10 @@ inline void count_rank(const ModelStep& step, RankSetup& rank, Model& model, Mod
         EXPECT_TRUE(saved.blocks.empty());
         const std::vector<double> logits = rank.read<double>(model.logits(rank.context, one.batch));
         const std::vector<i32> wrong = rank.read<i32>(forward.token_wrong);
+        const std::vector<double> margin = rank.read<double>(forward.token_margin);
         const std::lock_guard lock(mutex);
         std::copy(wrong.begin(), wrong.end(), result.token_wrong.begin() + one.first * step.spec.seq_len);
+        std::copy(margin.begin(), margin.end(), result.token_margin.begin() + one.first * step.spec.seq_len);
         routers[static_cast<std::size_t>(index)] = forward.routers;
         std::copy(logits.begin(), logits.end(),
                   result.logits.begin() + one.first * step.spec.seq_len * step.spec.vocabulary);
@@ -143,7 +147,9 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
         model.backward(rank.context, saved, global,
                        [&](int segment) { store.fold_segment(*rank.compute, segment); });
         const std::vector<double> loss = rank.read<double>(forward.token_loss);
+        const std::vector<double> margin = rank.read<double>(forward.token_margin);
         const std::lock_guard lock(mutex);
+        std::copy(margin.begin(), margin.end(), result.train_margin.begin() + one.first * step.spec.seq_len);
         std::copy(loss.begin(), loss.end(), result.token_loss.begin() + one.first * step.spec.seq_len);
         result.balance.aux += terms.aux;
         result.balance.z += terms.z;
@@ -170,6 +176,8 @@ inline void model_step_rank(const ModelStep& step, Communicator& world, ModelSte
     ModelStepResult result;
     result.token_loss.resize(step.tokens.size());
     result.token_wrong.resize(step.tokens.size());
+    result.token_margin.resize(step.tokens.size());
+    result.train_margin.resize(step.tokens.size());
     result.logits.resize(step.tokens.size() * static_cast<std::size_t>(step.spec.vocabulary));
     std::vector<std::vector<RouterStatistics>> routers(
         static_cast<std::size_t>(detail::rounded_micro_batches(step)));

@@ -119,6 +119,13 @@ i64 TableData::training_sequence(u64 seed, i64 number) const {
     return order(number % training_);
 }
 
+i64 TableData::first_epoch_sequences(u64) const {
+    if (!cells_) return training_;
+    i64 batches = training_;  // until the smallest cell begins anew
+    for (const std::vector<i64>& rows : rows_) batches = std::min(batches, std::ssize(rows) / each_);
+    return batches * cells_->cells() * each_;
+}
+
 void TableData::copy(i64 row, WindowBuffer out) const {
     MOESAIC_ASSERT(0 <= row && row < table_.rows, "example {} of {}", row, table_.rows);
     std::copy_n(table_.features.data() + row * table_.columns, table_.columns, out.features);

@@ -28,6 +28,7 @@ class TableData final : public TaskData {
     [[nodiscard]] i64 training_windows() const override { return training_; }
     [[nodiscard]] i64 validation_windows() const override { return table_.rows - training_; }
     [[nodiscard]] i64 training_sequence(u64 seed, i64 number) const override;
+    [[nodiscard]] i64 first_epoch_sequences(u64 seed) const override;
     void training_window(i64 index, WindowBuffer out) const override { copy(index, out); }
     void validation_window(i64 index, WindowBuffer out) const override { copy(training_ + index, out); }
     /// The share of wrong classes, or the distance in the target's own unit.

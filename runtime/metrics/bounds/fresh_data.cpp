@@ -97,8 +97,16 @@ double catoni_lambda(double expected, double planned, double delta) {
 }
 
 double bernstein_lambda(double expected_variance, double planned, double delta) {
-    const double variance = std::max(expected_variance, 1e-12);
-    return std::min(0.5, std::sqrt(-2 * std::log(delta) / (planned * variance)));
+    // (nats + psi(lambda) squares)/lambda falls, then rises: lambda psi'(lambda) - psi(lambda) is nats/squares
+    // at its least, and that grows with lambda.
+    const double target = -std::log(delta) / (planned * std::max(expected_variance, 1e-12));
+    double low = 0, high = 0.95;
+    for (int i = 0; i < 60; ++i) {
+        const double lambda = 0.5 * (low + high);
+        const double psi = -std::log1p(-lambda) - lambda, slope = lambda / (1 - lambda);
+        (lambda * slope - psi < target ? low : high) = lambda;
+    }
+    return high;
 }
 
 }  // namespace moesaic

@@ -91,7 +91,7 @@ class CatoniCertificate final : public FreshDataCertificate {
 /// lambda of the Catoni form for a mean of about `expected` over `planned` units; expected is kept in [0.01,
 /// 0.99].
 [[nodiscard]] double catoni_lambda(double expected, double planned, double delta);
-/// lambda of the Bernstein form for a variance of about `expected`; at most 1/2.
+/// lambda of the Bernstein form that makes it least for `planned` units of about that variance; at most 0.95.
 [[nodiscard]] double bernstein_lambda(double expected_variance, double planned, double delta);
 
 }  // namespace moesaic

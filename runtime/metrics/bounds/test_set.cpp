@@ -71,7 +71,33 @@ double plug_in_bernstein_upper(std::span<const double> losses, double delta) {
     return std::min(1.0, (weighted + nats + penalty) / weights);
 }
 
-GapInterval bernstein_gap_interval(std::span<const double> heldout, std::span<const double> train,
+double betting_upper(std::span<const double> losses, double delta) {
+    MOESAIC_ASSERT(!losses.empty(), "delta {}, no losses", delta);
+    constexpr double kMostOfTheStake = 0.95;
+    const double nats = -std::log(delta), planned = static_cast<double>(losses.size());
+    std::vector<double> stakes;
+    double sum = 0.5, squares = 0.25, seen = 1;  // as if one loss of 1/2 had been seen before
+    for (const double loss : losses) {
+        stakes.push_back(std::sqrt(2 * nats * seen / (planned * squares)));
+        sum += loss;
+        const double mean = sum / ++seen;
+        squares += (loss - mean) * (loss - mean);
+    }
+    const auto is_rich = [&](double mean) {  // grows with the mean
+        double capital = 0;
+        for (std::size_t i = 0; i < losses.size(); ++i)
+            capital += std::log1p(std::min(stakes[i], kMostOfTheStake / (1 - mean)) * (mean - losses[i]));
+        return capital >= nats;
+    };
+    double low = 0, high = 1;
+    for (int i = 0; i < 60; ++i) {
+        const double middle = 0.5 * (low + high);
+        (is_rich(middle) ? high : low) = middle;
+    }
+    return high;
+}
+
+GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train,
                                    double range, double delta) {
     struct Side {
         double mean = 0, low = 0, high = 0;
@@ -85,8 +111,8 @@ GapInterval bernstein_gap_interval(std::span<const double> heldout, std::span<co
             sum += losses[i];
         }
         return Side{sum / static_cast<double>(losses.size()),
-                    range * (1 - plug_in_bernstein_upper(mirrored, delta / 4)),
-                    range * plug_in_bernstein_upper(scaled, delta / 4)};
+                    range * (1 - betting_upper(mirrored, delta / 4)),
+                    range * betting_upper(scaled, delta / 4)};
     };
     const Side unseen = side(heldout), seen = side(train);
     return {unseen.mean - seen.mean, unseen.low - seen.high, unseen.high - seen.low};

@@ -102,7 +102,7 @@ TEST(BoundPoints, NothingToCompute) {
     BoundOptions options;
     options.run = "runs/quad";
     EXPECT_THAT(mistakes(options),
-                testing::HasSubstr("runs/quad: taking the numbers from a run is not in this version"));
+                testing::HasSubstr("runs/quad: a run's own bounds take no numbers"));
 }
 
 }  // namespace

@@ -60,7 +60,8 @@ AlarmsConfig only(AlarmConfig AlarmsConfig::*one) {
     for (AlarmConfig AlarmsConfig::*each :
          {&AlarmsConfig::dead_experts, &AlarmsConfig::load_max_over_mean, &AlarmsConfig::entropy,
           &AlarmsConfig::dropped_fraction, &AlarmsConfig::changed_expert, &AlarmsConfig::bias_saturation,
-          &AlarmsConfig::loss_spike, &AlarmsConfig::heldout_rise}) {
+          &AlarmsConfig::loss_spike, &AlarmsConfig::heldout_rise, &AlarmsConfig::leak,
+          &AlarmsConfig::overfitting_onset, &AlarmsConfig::bound_violated}) {
         (config.*each).off = each != one;
     }
     return config;
@@ -228,6 +229,72 @@ TEST(RunWatch, ChangedExpert) {
     ASSERT_EQ(raised.size(), 1U);
     expect_alarm(raised[0], "changed_expert", 200, 1, "60 % of the held-out probe's tokens");
     EXPECT_THAT(run.watch.health(false).changed, ElementsAre(0.6));
+}
+
+EvalRecord healthy_evaluation(i64 step) {
+    EvalRecord record;
+    record.step = step;
+    record.train_unseen_loss = 2.0;
+    record.unseen_difference = {0.1, -0.2, 0.4};
+    record.gap = 0.05;
+    record.gap_low = -0.1;
+    record.gap_high = 0.2;
+    record.gap_rise = {0.05, -0.01, 0.11};
+    record.gaps["ramp"] = {0.05, -0.2, 0.3};
+    record.bounds["published"].value = 0.04;
+    return record;
+}
+
+std::vector<AlarmRecord> look(WatchedRun& run, const EvalRecord& record) {
+    AlarmVerdict verdict;
+    run.watch.look_at_gap(record, verdict);
+    return verdict.raised;
+}
+
+TEST(RunWatch, LeakOfTheHeldOutShard) {
+    WatchedRun run;
+    EvalRecord record = healthy_evaluation(100);
+    EXPECT_THAT(look(run, record), IsEmpty());
+    record.unseen_difference = {0.9, 0.3, 1.5};  // at least 15 % of 2.0
+    const std::vector<AlarmRecord> raised = look(run, record);
+    ASSERT_EQ(raised.size(), 1U);
+    expect_alarm(raised[0], "leak", 100, {}, "0.900 nats [0.300, 1.500] below");
+    EXPECT_DOUBLE_EQ(*raised[0].value, 0.15);
+    EXPECT_THAT(look(run, record), IsEmpty()) << "once";
+}
+
+TEST(RunWatch, OnsetOfOverfitting) {
+    WatchedRun run;
+    EvalRecord record = healthy_evaluation(100);
+    record.gap_rise = {0.3, 0.1, 0.5};
+    EXPECT_THAT(look(run, record), IsEmpty()) << "the gap may still be none";
+    record.gap = 0.4;
+    record.gap_low = 0.25;
+    const std::vector<AlarmRecord> raised = look(run, record);
+    ASSERT_EQ(raised.size(), 1U);
+    expect_alarm(raised[0], "overfitting_onset", 100, {}, "grew by 0.300 [0.100, 0.500]");
+    WatchedRun other;
+    record.gap_rise = {0.3, -0.1, 0.7};
+    EXPECT_THAT(look(other, record), IsEmpty()) << "open, but not known to widen";
+}
+
+/// 1000 constant experts behind a hash on 10,000 noise labels: the exact gap, the published expression with
+/// one expert's complexity, and our bound (theory of runtime/metrics/bounds).
+TEST(RunWatch, AGapAboveItsBound) {
+    WatchedRun run;
+    EvalRecord record = healthy_evaluation(100);
+    record.gaps["ramp"] = {0.1245, 0.1, 0.149};
+    record.bounds["published"].value = 0.0456;
+    record.bounds["corrected_frozen"].value = 0.3285;
+    record.bounds["heldout"].value = 0.01;  // bounds a loss, no gap
+    record.bounds["corrected_uniform"].value = 0.05;
+    record.bounds["corrected_uniform"].assume("gate_covered", AssumptionStatus::violated, "other gates");
+    const std::vector<AlarmRecord> raised = look(run, record);
+    ASSERT_EQ(raised.size(), 1U);
+    expect_alarm(raised[0], "bound_violated", 100, {}, "at least 0.100, and published says at most 0.046");
+    WatchedRun corrected;
+    record.bounds.erase("published");
+    EXPECT_THAT(look(corrected, record), IsEmpty()) << "never of ours";
 }
 
 TEST(RunWatch, TheHeaviestActionCounts) {

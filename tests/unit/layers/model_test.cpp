@@ -120,6 +120,25 @@ TEST(Model, CountsATokenAsWrongWhereAnotherIsLikelier) {
     EXPECT_GT(right, 0);
 }
 
+TEST(Model, MarginsAreThoseOfTheLogitsInBothPhases) {
+    const ModelStep step = usual_step();
+    const ModelStepResult result = run_model_step(step);
+    i64 masked = 0;
+    for (std::size_t t = 0; t < step.tokens.size(); ++t) {
+        const auto row = result.logits.begin() + static_cast<std::ptrdiff_t>(t) * step.spec.vocabulary;
+        double other = -std::numeric_limits<double>::infinity();
+        for (i32 v = 0; v < step.spec.vocabulary; ++v) {
+            if (v != step.targets[t]) other = std::max(other, row[v]);
+        }
+        const double margin = step.targets[t] < 0 ? std::numeric_limits<double>::infinity()
+                                                  : row[step.targets[t]] - other;
+        EXPECT_EQ(result.token_margin[t], margin) << t;
+        EXPECT_EQ(result.train_margin[t], margin) << t << ": a loss of training is one of evaluation";
+        masked += step.targets[t] < 0 ? 1 : 0;
+    }
+    EXPECT_GT(masked, 0);
+}
+
 TEST(Model, PlantedLocalBalanceLossShows) {
     ModelStep step = usual_step();
     step.ranks = 2;

@@ -41,6 +41,27 @@ TEST(Blend, EveryBlockHasTheSharesRoundedDownOrUp) {
     }
 }
 
+TEST(Blend, FirstNumberFromAnOrdinal) {
+    for (const Weights& weights : blends()) {
+        const Blend blend(weights);
+        for (std::size_t source = 0; source < weights.size(); source += 3) {
+            if (share(weights, source) < 0.01) continue;
+            for (const i64 ordinal : {0, 1, 5, 20}) {
+                i64 number = 0;
+                for (;; ++number) {
+                    const Blend::Draw draw = blend.draw(3, number);
+                    if (draw.source == source && draw.ordinal >= ordinal) break;
+                }
+                EXPECT_EQ(blend.first_number_from(3, {source, ordinal}), number)
+                    << "source " << source << " of " << weights.size() << ", ordinal " << ordinal;
+            }
+        }
+    }
+    EXPECT_EQ(Blend({1, 0, 2}).first_number_from(3, {1, 0}), std::nullopt) << "a source without weight";
+    EXPECT_EQ(Blend({0, 1}).first_number_from(3, {0, 0}), std::nullopt);
+    EXPECT_EQ(Blend({0, 1}).first_number_from(3, {1, 5}), 5);
+}
+
 TEST(Blend, EverySourceCountsItsSequencesOnce) {
     for (const Weights& weights : blends()) {
         const Blend blend(weights);

@@ -38,6 +38,21 @@ struct Blended {
     }
 };
 
+TEST(BlendedDataset, NoWindowComesTwiceInTheFirstEpoch) {
+    for (const std::vector<double>& weights :
+         {std::vector<double>{5, 2, 1}, {1, 1, 1}, {1}, {1, 50}, {1, 0, 3}}) {
+        const Blended blended(weights);
+        std::set<i64> seen;
+        i64 number = 0;
+        while (seen.insert(blended.dataset->training_sequence(9, number)).second) ++number;
+        const i64 first_epoch = blended.dataset->first_epoch_sequences(9);
+        EXPECT_LE(first_epoch, number);
+        EXPECT_GE(first_epoch, number - Blend::kBlock) << "and it is not given up much too soon";
+        EXPECT_GT(first_epoch, 0);
+        EXPECT_TRUE(weights.size() > 1 || first_epoch == 30);
+    }
+}
+
 TEST(BlendedDataset, EverySourceVisitsItsWindowsOnceAnEpoch) {
     const Blended blended({5, 2, 1});
     std::map<char, std::vector<i64>> visited;

@@ -46,10 +46,14 @@ EvalRecord eval_record(i64 step) {
     record.gap_low = 0.041;
     record.gap_high = 0.131;
     record.bounds["heldout"].value = 3.61;
+    record.bounds["heldout"].terms.add("empirical", 0.408);
     record.bounds["heldout"].terms.add("slack", 0.112);
+    record.bounds["heldout"].details.add("units", 390);
     record.bounds["heldout"].assume_independent_samples();
     record.bounds["published"].value = 87.25;
     record.bounds["published"].vacuous = true;
+    record.prequential_off = "the router adds noise while training";
+    record.meaning = "In plain words.";
     return record;
 }
 
@@ -76,7 +80,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
                             "load_max_over_mean", "dropped_fraction", "memory_bytes", "loss_importance",
-                            "loss_load", "rank_load_max_over_mean"));
+                            "loss_load", "rank_load_max_over_mean", "bounds"));
     EXPECT_THAT(names_in(json_of(ExpertsRecord())),
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
                             "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
@@ -84,7 +88,11 @@ TEST(Records, HaveTheFieldsOfTheContract) {
     EXPECT_THAT(
         names_in(json_of(EvalRecord())),
         ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
-                    "heldout_error", "train_probe_error", "heldout_by_source", "bounds", "routing_changed"));
+                    "heldout_error", "train_probe_error", "heldout_by_source", "bounds", "routing_changed",
+                    "shifted_loss", "shifted_error", "heldout_target_error", "shifted_target_error", "unit",
+                    "train_unseen_loss", "train_unseen_error", "train_probe_age", "losses", "gaps",
+                    "heldout_change", "gap_change", "gap_rise", "unseen_difference", "measured",
+                    "prequential_off", "meaning", "evaluation_share", "generalization_share"));
     EXPECT_THAT(names_in(json_of(AlarmRecord())),
                 ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert", "value",
                             "threshold", "action"));
@@ -154,7 +162,7 @@ TEST(Sinks, JsonlHoldsEveryEvent) {
               R"("grad_norm":0.82,"lr":0.0029,"tokens_per_s":41234,"step_ms":200,"exchange_ms":36,)"
               R"("exchange_bytes":1048576,"flops_utilization":null,"load_max_over_mean":1.31,)"
               R"("dropped_fraction":0,"memory_bytes":null,"loss_importance":null,"loss_load":null,)"
-              R"("rank_load_max_over_mean":null})");
+              R"("rank_load_max_over_mean":null,"bounds":{}})");
     EXPECT_THAT(lines_of(text)[2], HasSubstr(R"("loss":"nan")"));
 }
 
@@ -231,7 +239,9 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         100, {{0, {2}, {1}, 1.2, 1.1}, {3, {4, 5, 6}, {0, 1, 0}, 1.924, 1.04}}, 12897485, 0.0032});
     sink.write(CheckpointRecord{100, "runs/quad/checkpoints/step-00000100", 12897485, 0.41});
     now += 8;
-    sink.write(step_record(120));
+    StepRecord certified = step_record(120);
+    certified.bounds["prequential"].value = 0.4321;
+    sink.write(certified);
     sink.write(AlarmRecord{120, "dead_expert", "no tokens for 50 steps", {}, 2, 5, {}, {}});
     StepRecord broken;
     broken.step = 300;
@@ -249,14 +259,17 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         "0.0%  |g| 0.82  lr 2.9e-03\n"
         "step 100/300   33%  eta  1:20  loss  3.412  41.2k tok/s  exchange 18%  load 1.31x  dropped "
         "0.0%  |g| 0.82  lr 2.9e-03\n"
-        "eval 100/300  held-out  3.498  train probe  3.412  gap  0.086 [0.041, 0.131]  bounds: heldout "
-        "3.61, published 87.2 (vacuous)\n"
+        "eval 100/300  held-out  3.498  train probe  3.412  gap  0.086 [0.041, 0.131]\n"
+        "  certificate: error at most 3.610 (0.408 on 390 held out)\n"
+        "  bounds: published 87.2 (vacuous)\n"
+        "  no certificate from fresh data: the router adds noise while training\n"
+        "  In plain words.\n"
         "placement after step 100: 4 experts of 2 layers moved, fullest rank 1.92x the mean -> 1.10x  12.3 "
         "MiB "
         "in 3.2 ms\n"
         "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s\n"
-        "step 120/300   40%  eta  1:12  loss  3.412  held-out  3.498  gap  0.086  41.2k tok/s  exchange "
-        "18%  load 1.31x  dropped 0.0%  |g| 0.82  lr 2.9e-03\n"
+        "step 120/300   40%  eta  1:12  loss  3.412  held-out  3.498  gap  0.086  error <= 0.432  41.2k "
+        "tok/s  exchange 18%  load 1.31x  dropped 0.0%  |g| 0.82  lr 2.9e-03\n"
         "ALARM at step 120: dead_expert: no tokens for 50 steps (layer 2, expert 5)\n"
         "step 300/300  100%  eta  0:00  loss    nan  held-out  3.498  gap  0.086  lr 0.0e+00\n"
         "done at step 300 after 2:05\n");

@@ -83,6 +83,38 @@ TEST(HeldoutBounds, CoverKnownChances) {
     }
 }
 
+TEST(HeldoutBounds, BettingCoversAndIsNarrowForAverages) {
+    // Averages in a narrow band, and 0-1 losses; one as close to 1 as can be.
+    struct Case {
+        double mean, half_width, widest;
+        bool binary;
+    };
+    for (const Case& one :
+         {Case{.16, .05, .03, false}, {.5, .4, .08, false}, {.2, 0, .07, true}, {.97, 0, .03, true}}) {
+        int violations = 0;
+        double width = 0, bernstein = 0;
+        for (u64 seed = 0; seed < 1000; ++seed) {
+            const Philox random(seed, "betting");
+            std::vector<double> losses;
+            for (u64 i = 0; i < 300; ++i) {
+                const double u = random.uniform(i);
+                losses.push_back(one.binary ? (u < one.mean ? 1 : 0)
+                                            : one.mean + one.half_width * (2 * u - 1));
+            }
+            const double upper = betting_upper(losses, .05);
+            violations += upper < one.mean ? 1 : 0;
+            width += (upper - one.mean) / 1000;
+            bernstein += (plug_in_bernstein_upper(losses, .05) - one.mean) / 1000;
+        }
+        EXPECT_LE(violations, 50) << one.mean;
+        EXPECT_LT(width, one.widest) << one.mean;
+        EXPECT_LT(width, bernstein) << one.mean;
+    }
+    EXPECT_EQ(betting_upper(std::vector{1.0}, .05), 1);
+    EXPECT_EQ(betting_upper(std::vector<double>(50, 1.0), .05), 1);
+    EXPECT_NEAR(betting_upper(std::vector<double>(1000, 0.0), .05), 3.2e-3, 1e-4);
+}
+
 TEST(GapInterval, HoldsTheTrueGapAndIsNarrowForSmallVariance) {
     int outside = 0;
     for (u64 run = 0; run < 200; ++run) {
@@ -92,7 +124,7 @@ TEST(GapInterval, HoldsTheTrueGapAndIsNarrowForSmallVariance) {
             heldout.push_back(4 + .6 * (2 * random.uniform(2 * i) - 1));  // bits, range 18.8
             train.push_back(3.9 + .6 * (2 * random.uniform(2 * i + 1) - 1));
         }
-        const GapInterval interval = bernstein_gap_interval(heldout, train, 18.8, .05);
+        const GapInterval interval = bounded_gap_interval(heldout, train, 18.8, .05);
         outside += interval.low > .1 || interval.high < .1 ? 1 : 0;
         EXPECT_LT(interval.low, interval.gap);
         EXPECT_GT(interval.high, interval.gap);

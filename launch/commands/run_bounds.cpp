@@ -1,0 +1,94 @@
+#include "launch/commands/run_bounds.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/error.h"
+#include "runtime/config/load.h"
+#include "runtime/metrics/explain.h"
+
+namespace moesaic {
+
+namespace {
+
+using Json = nlohmann::ordered_json;  // terms keep their order
+
+/// Numbers that are not finite are strings in records.
+double number_of(const Json& value) {
+    if (value.is_number()) return value.get<double>();
+    if (value == "inf") return std::numeric_limits<double>::infinity();
+    if (value == "-inf") return -std::numeric_limits<double>::infinity();
+    return std::nan("");
+}
+
+BoundTerms terms_of(const Json& object) {
+    BoundTerms terms;
+    for (const auto& [name, value] : object.items()) terms.add(name, number_of(value));
+    return terms;
+}
+
+AssumptionStatus status_of(const std::string& name) {
+    for (const AssumptionStatus status : {AssumptionStatus::holds, AssumptionStatus::violated}) {
+        if (name == name_of(status)) return status;
+    }
+    return AssumptionStatus::unknown;
+}
+
+BoundResult result_of(const Json& record) {
+    BoundResult result;
+    result.value = number_of(record.at("value"));
+    result.terms = terms_of(record.at("terms"));
+    result.vacuous = record.at("vacuous").get<bool>();
+    if (record.contains("details")) result.details = terms_of(record.at("details"));
+    for (const Json& one : record.at("assumptions"))
+        result.assume(one.at("name").get<std::string>(), status_of(one.at("status").get<std::string>()),
+                      one.at("meaning").get<std::string>());
+    return result;
+}
+
+/// Place among what is shown: certificates, then the table's rows.
+std::ptrdiff_t place_of(const NamedBound& bound) {
+    if (is_certificate(bound.name)) return -1;
+    const Bound* const row = find_bound(bound.name);
+    return row == nullptr ? std::ssize(bound_table()) : row - bound_table().data();
+}
+
+double delta_of(const Json& run_record) {
+    LoadedConfig loaded =
+        parse_config(run_record.at("config").get<std::string>(), "the run's config", {}, Purpose::inference);
+    return loaded.config.generalization.delta;
+}
+
+}  // namespace
+
+RunBounds read_run_bounds(const std::string& run_folder) {
+    const std::string path = run_folder + "/metrics.jsonl";
+    std::ifstream file(path);
+    if (!file) throw UserError(fmt::format("{}: there is no such file; give the folder of a run", path));
+    RunBounds run;
+    Json newest;
+    for (std::string line; std::getline(file, line);) {
+        const Json record = Json::parse(line, nullptr, false);
+        if (record.is_discarded() || !record.is_object() || !record.contains("event")) continue;
+        if (record.at("event") == "run") run.delta = delta_of(record);
+        if (record.at("event") == "eval") newest = record;
+    }
+    if (newest.is_null() || !newest.contains("bounds") || newest.at("bounds").empty())
+        throw UserError(fmt::format(
+            "{}: no evaluation recorded a bound yet; they come with each evaluation (train.eval_every)",
+            path));
+    run.step = newest.at("step").get<i64>();
+    if (newest.contains("meaning")) run.meaning = newest.at("meaning").get<std::string>();
+    for (const auto& [name, record] : newest.at("bounds").items()) {
+        const Bound* const row = find_bound(name);
+        run.bounds.push_back({name, row == nullptr ? BoundKind::risk : row->kind, result_of(record)});
+    }
+    std::stable_sort(run.bounds.begin(), run.bounds.end(),
+                     [](const NamedBound& a, const NamedBound& b) { return place_of(a) < place_of(b); });
+    return run;
+}
+
+}  // namespace moesaic

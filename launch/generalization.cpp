@@ -1,0 +1,265 @@
+#include "launch/generalization.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <set>
+
+#include "launch/model_measures.h"
+#include "runtime/metrics/bounds/bound_table.h"
+#include "runtime/metrics/bounds/test_set.h"
+#include "runtime/metrics/explain.h"
+
+namespace moesaic {
+
+namespace {
+
+constexpr const char* kRunNumbers = "generalization";
+constexpr const char* kPrequentialNumbers = "prequential";
+
+class Stopwatch {
+  public:
+    explicit Stopwatch(double& seconds) : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
+    ~Stopwatch() {
+        seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    }
+    Stopwatch(const Stopwatch&) = delete;
+    Stopwatch& operator=(const Stopwatch&) = delete;
+
+  private:
+    double& seconds_;
+    std::chrono::steady_clock::time_point start_;
+};
+
+/// Of units that have targets.
+std::vector<double> losses_of(const ShardScores& scores, UnitLoss loss) {
+    std::vector<double> losses;
+    for (const UnitScores& unit : scores.units) {
+        if (unit.targets > 0) losses.push_back(unit.of(loss));
+    }
+    return losses;
+}
+
+double mean_of(const std::vector<double>& values) {
+    double sum = 0;
+    for (const double value : values) sum += value;
+    return sum / static_cast<double>(std::max<std::size_t>(values.size(), 1));
+}
+
+}  // namespace
+
+EvaluationShards evaluation_shards(const RunSetup& run) {
+    const auto seed = static_cast<u64>(run.config.run.seed);
+    const i64 batch = run.config.train.batch_sequences;
+    EvaluationShards shards;
+    shards.heldout = heldout_windows(run);
+    shards.seen = probe_windows(run);
+    shards.seen_at_step = (std::ssize(shards.seen) + batch - 1) / batch;
+    const i64 end = run.dataset->first_epoch_sequences(seed);
+    const i64 count = std::clamp<i64>(end - std::ssize(shards.seen), 0, std::ssize(shards.seen));
+    for (i64 number = end - count; number < end; ++number)
+        shards.unseen.push_back(run.dataset->training_sequence(seed, number));
+    shards.unseen_until_step = (end - count) / batch;
+    return shards;
+}
+
+void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record) {
+    const std::vector<i64> windows = shifted_windows(run);
+    if (windows.empty()) return;
+    const ShardScores shifted = evaluate_windows(runtime, run, windows, true);
+    record.shifted_loss = shifted.mean_loss();
+    record.shifted_error = shifted.mean_error();
+    if (shifted.measure == SampleError::any_wrong) record.shifted_target_error = shifted.mean_share_wrong();
+}
+
+std::string why_training_forward_differs(const ModelSpec& spec) {
+    if (spec.loss == LossKind::squared_error) return "the squared error has no bound";
+    if (spec.kind == ModelKind::momlp) return "a sample's loss is known to the rank of its cell alone";
+    if (spec.experts == 0) return "";
+    if (spec.capacity) return "a capacity drops choices: a sequence's loss depends on the rest of its batch";
+    if (spec.router.kind == "noisy_top_k") return "the router adds noise while training";
+    if (spec.router.jitter > 0) return "the router's input is jittered while training";
+    if (spec.router.kind == "sinkhorn") return "the router plans while training and does not in evaluation";
+    if (spec.router.kind == "replay") return "the routing is replayed from a file";
+    return "";
+}
+
+Generalization::Generalization(RankRuntime& runtime, const RunSetup& run)
+    : runtime_(runtime),
+      run_(run),
+      shards_(evaluation_shards(run)),
+      first_epoch_(run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed))),
+      bounded_(run.spec.loss == LossKind::cross_entropy),
+      off_(why_training_forward_differs(run.spec)),
+      history_(
+          static_cast<std::size_t>(std::max<i64>(2, run.config.metrics.alarms.overfitting_onset.steps))) {
+    options_.scales = loss_scales(run);
+    options_.delta = run.config.generalization.delta;
+    options_.exact_errors = options_.scales.all_right || run.spec.targets_per_sequence() == 1;
+}
+
+std::map<std::string, std::vector<double>> Generalization::observers() const {
+    const auto number = [](i64 value) { return static_cast<double>(value); };
+    std::map<std::string, std::vector<double>> numbers;
+    numbers[kRunNumbers] = {number(looks_),
+                            imported_ ? 1.0 : 0.0,
+                            number(run_.config.run.seed),
+                            number(run_.config.train.batch_sequences),
+                            number(first_epoch_),
+                            number(run_.dataset->training_windows())};
+    if (prequential_) numbers[kPrequentialNumbers] = prequential_->state();
+    return numbers;
+}
+
+void Generalization::begin(const TrainingPosition& position, bool imported) {
+    const auto stored = position.observers.find(kRunNumbers);
+    const bool known = stored != position.observers.end() && stored->second.size() == 6;
+    imported_ = known ? stored->second[1] != 0 : imported;
+    options_.from_scratch = !imported_;
+    if (known) looks_ = static_cast<i64>(stored->second[0]);
+    if (!off_.empty()) return;
+    prequential_.emplace(options_, static_cast<double>(first_epoch_),
+                         static_cast<double>(run_.config.train.batch_sequences));
+    if (position.step == 0) return;
+    const auto certificate = position.observers.find(kPrequentialNumbers);
+    const std::vector<double> mine = observers().at(kRunNumbers);
+    if (!known || certificate == position.observers.end()) {
+        off_ = "the checkpoint that the run was resumed from holds no state of it";
+    } else if (!std::equal(mine.begin() + 2, mine.end(), stored->second.begin() + 2)) {
+        off_ = "the run was resumed with other data, or in another order";
+    } else if (!prequential_->restore(certificate->second)) {
+        off_ = "the checkpoint that the run was resumed from holds another version's state of it";
+    }
+    if (!off_.empty()) prequential_.reset();
+}
+
+bool Generalization::all_fresh(i64 step) const {
+    return step <= first_epoch_ / run_.config.train.batch_sequences;
+}
+
+std::optional<LossScales> Generalization::scales_of_step(i64 step) const {
+    return prequential_ && all_fresh(step) ? std::optional(options_.scales) : std::nullopt;
+}
+
+void Generalization::add_step(i64 step, const StepResult& result) {
+    if (!prequential_ || !all_fresh(step)) return;
+    MOESAIC_ASSERT(std::ssize(result.unit_scores) == run_.config.train.batch_sequences,
+                   "{} units in a batch of {}", result.unit_scores.size(), run_.config.train.batch_sequences);
+    prequential_->add(result.unit_scores);
+}
+
+std::map<std::string, BoundResult> Generalization::prequential_bounds(i64 step) const {
+    if (!prequential_) return {};
+    std::map<std::string, BoundResult> bounds = prequential_->bounds();
+    const i64 last = std::min(step, first_epoch_ / run_.config.train.batch_sequences);
+    for (auto& [name, bound] : bounds) bound.details.add("until_step", static_cast<double>(last));
+    return bounds;
+}
+
+void Generalization::record_shard(const std::string& name, const ShardScores& scores,
+                                  EvalRecord& record) const {
+    if (scores.units.empty()) return;
+    for (const UnitLoss loss : all_unit_losses()) {
+        if (loss == UnitLoss::raw || bounded_)
+            record.losses[name][std::string(name_of(loss))] = mean_of(losses_of(scores, loss));
+    }
+}
+
+void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
+    const std::vector<double> heldout = losses_of(scores.heldout, UnitLoss::raw),
+                              seen = losses_of(scores.seen, UnitLoss::raw);
+    const double delta = delta_of_look(options_.delta, static_cast<double>(looks_));
+    if (!scores.unseen.units.empty())
+        record.unseen_difference = mean_difference(losses_of(scores.unseen, UnitLoss::raw), heldout, delta);
+    // A gap compares with training samples already seen; before that there is none to speak of.
+    if (record.step < shards_.seen_at_step) return;
+    const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, options_.delta);
+    record.gap = gap.gap;
+    record.gap_low = gap.low;
+    record.gap_high = gap.high;
+    history_.add(heldout, seen);
+    record.heldout_change = history_.heldout_change(delta);
+    record.gap_change = history_.gap_change(delta);
+    record.gap_rise = history_.gap_rise(delta);
+    if (!std::isfinite(gap.gap)) return;
+    for (const UnitLoss loss : all_unit_losses()) {
+        const double range = options_.scales.range(loss), least = options_.scales.least(loss);
+        if (std::isinf(range) || !bounded_ || heldout.empty() || seen.empty()) continue;
+        std::vector<double> unseen_losses = losses_of(scores.heldout, loss),
+                            seen_losses = losses_of(scores.seen, loss);
+        for (double& value : unseen_losses) value -= least;
+        for (double& value : seen_losses) value -= least;
+        const GapInterval interval = bounded_gap_interval(unseen_losses, seen_losses, range, delta);
+        record.gaps[std::string(name_of(loss))] = {interval.gap, interval.low, interval.high};
+    }
+}
+
+void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) {
+    const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
+    record.measured = measures_by_name(routing.finish(), norms);
+    const i64 met = std::min(record.step * run_.config.train.batch_sequences, first_epoch_);
+    if (!bounded_) return;
+    const BoundInputs inputs =
+        gap_bound_inputs(run_.spec, norms, static_cast<double>(met), options_.scales.margin, options_.delta);
+    for (const Bound& bound : bound_table()) {
+        const bool of_model = bound.kind == BoundKind::gap || bound.kind == BoundKind::trend ||
+                              bound.kind == BoundKind::measure;
+        if (of_model && bound.name != "momlp_gap"  // of experts at fixed prototypes, which these are not
+            && missing_inputs(bound, inputs).empty())
+            record.bounds.emplace(bound.name, bound.compute(inputs));
+    }
+}
+
+EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
+    Scores scores;
+    const bool holds_out = !shards_.heldout.empty();
+    RoutingMeasure routing(runtime_, observer);
+    scores.heldout = evaluate_windows(runtime_, run_, shards_.heldout, true, holds_out ? &routing : nullptr);
+    scores.seen = evaluate_windows(runtime_, run_, shards_.seen, false, holds_out ? nullptr : &routing);
+    const Stopwatch watch(extra_seconds_);
+    if (step <= shards_.unseen_until_step)
+        scores.unseen = evaluate_windows(runtime_, run_, shards_.unseen, false);
+    EvalRecord record;
+    record.step = step;
+    record.unit = run_.spec.seq_len == 1 ? "example" : "sequence";
+    record.train_probe_loss = scores.seen.mean_loss();
+    record.train_probe_error = scores.seen.mean_error();
+    if (step >= shards_.seen_at_step) record.train_probe_age = step - shards_.seen_at_step;
+    if (!scores.unseen.units.empty()) {
+        record.train_unseen_loss = scores.unseen.mean_loss();
+        record.train_unseen_error = scores.unseen.mean_error();
+    }
+    record_shard("heldout", scores.heldout, record);
+    record_shard("train_seen", scores.seen, record);
+    record_shard("train_unseen", scores.unseen, record);
+    record.prequential_off = off_;
+    record.bounds = prequential_bounds(step);
+    if (holds_out) {
+        record.heldout_loss = scores.heldout.mean_loss();
+        record.heldout_error = scores.heldout.mean_error();
+        if (scores.heldout.measure == SampleError::any_wrong)
+            record.heldout_target_error = scores.heldout.mean_share_wrong();
+        domains_ = scores_by_domain(*run_.dataset, shards_.heldout, scores.heldout);
+        for (const DomainScore& score : domains_) record.heldout_by_source[score.name] = score.loss;
+        record_gap(scores, record);
+        if (bounded_)
+            record.bounds.merge(heldout_certificates(scores.heldout.units, options_,
+                                                     static_cast<double>(looks_),
+                                                     static_cast<u64>(run_.config.run.seed)));
+    }
+    record_bounds(routing, record);
+    record.meaning = explain(record, options_.delta);
+    return record;
+}
+
+EvalRecord Generalization::evaluate(i64 step, RoutingObserver* observer) {
+    ++looks_;
+    return look(step, observer);
+}
+
+EvalRecord Generalization::evaluate_again(i64 step) {
+    looks_ = std::max<i64>(looks_, 1);
+    return look(step, nullptr);
+}
+
+}  // namespace moesaic

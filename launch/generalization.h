@@ -1,0 +1,90 @@
+// How well a run's model does on data it has not met: fixed shards, certificates, the gap and its course.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/checkpointer.h"
+#include "launch/evaluation.h"
+#include "launch/training_step.h"
+#include "runtime/metrics/certificates.h"
+#include "runtime/metrics/paired_change.h"
+#include "runtime/metrics/records.h"
+
+namespace moesaic {
+
+class RoutingMeasure;
+
+/// Windows that are evaluated at every look, the same throughout a run.
+struct EvaluationShards {
+    std::vector<i64> heldout;
+    std::vector<i64> seen;      ///< the first that training sees (probe_windows)
+    std::vector<i64> unseen;    ///< the last of the first epoch, none of them among `seen`
+    i64 seen_at_step = 0;       ///< when training has seen all of `seen`
+    i64 unseen_until_step = 0;  ///< the last step before training sees one of `unseen`
+};
+[[nodiscard]] EvaluationShards evaluation_shards(const RunSetup& run);
+
+/// Collective over the world where the task has samples of another distribution: fills the record's fields.
+void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record);
+
+/// Why losses of the training forward are not those of an evaluation; empty: they are.
+[[nodiscard]] std::string why_training_forward_differs(const ModelSpec& spec);
+
+/// The same on every rank: fed with numbers of global batches and whole shards alone. The paired history
+/// begins anew when a run is resumed; the certificates go on.
+class Generalization {
+  public:
+    Generalization(RankRuntime& runtime, const RunSetup& run);
+
+    /// To be called once before the first step. `imported`: the run begins with another one's weights.
+    void begin(const TrainingPosition& position, bool imported);
+    [[nodiscard]] std::map<std::string, std::vector<double>> observers() const;
+
+    /// For TrainingStep::score_units; none where the certificate is off or the step meets a sequence again.
+    [[nodiscard]] std::optional<LossScales> scales_of_step(i64 step) const;
+    /// After the forward and before the update of a step that scales_of_step wanted.
+    void add_step(i64 step, const StepResult& result);
+    /// As of `step`; about the steps up to detail until_step, which the first epoch ends with.
+    [[nodiscard]] std::map<std::string, BoundResult> prequential_bounds(i64 step) const;
+
+    /// Collective over the world. All but routing_changed and the times. `observer`: of the held-out shard,
+    /// or of the seen one where nothing is held out.
+    [[nodiscard]] EvalRecord evaluate(i64 step, RoutingObserver* observer);
+    /// The same for a checkpoint that was evaluated before, as `begin` was told: without counting a look.
+    [[nodiscard]] EvalRecord evaluate_again(i64 step);
+    /// This rank's seconds in evaluations besides the losses of the held-out shard and the seen one.
+    [[nodiscard]] double extra_seconds() const { return extra_seconds_; }
+    [[nodiscard]] const EvaluationShards& shards() const { return shards_; }
+    /// Of the latest evaluation's held-out shard.
+    [[nodiscard]] const std::vector<DomainScore>& domains() const { return domains_; }
+
+  private:
+    struct Scores {
+        ShardScores heldout, seen, unseen;
+    };
+    [[nodiscard]] EvalRecord look(i64 step, RoutingObserver* observer);
+    [[nodiscard]] bool all_fresh(i64 step) const;
+    void record_shard(const std::string& name, const ShardScores& scores, EvalRecord& record) const;
+    /// Collective over the world: what was measured of the model, and the bounds that this gives.
+    void record_bounds(RoutingMeasure& routing, EvalRecord& record);
+    void record_gap(const Scores& scores, EvalRecord& record);
+
+    RankRuntime& runtime_;
+    const RunSetup& run_;
+    EvaluationShards shards_;
+    CertificateOptions options_;
+    i64 first_epoch_;
+    bool bounded_;     // losses have bounds
+    std::string off_;  // why there is no prequential certificate
+    bool imported_ = false;
+    i64 looks_ = 0;
+    std::optional<PrequentialCertificate> prequential_;
+    LossHistory history_;
+    std::vector<DomainScore> domains_;
+    double extra_seconds_ = 0;
+};
+
+}  // namespace moesaic

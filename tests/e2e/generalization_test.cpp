@@ -1,0 +1,162 @@
+// What a run says of data it has not met: certificates, shards and the alarms of the gap, as users get them.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "runtime/base/philox.h"
+#include "tests/e2e/command.h"
+
+namespace moesaic::e2e {
+namespace {
+
+using testing::HasSubstr;
+
+/// By step, the named certificate of the step records.
+std::map<i64, Json> certificates(const std::vector<Json>& records, const std::string& name) {
+    std::map<i64, Json> by_step;
+    for (const Json& record : events(records, "step")) {
+        if (record.at("bounds").contains(name)) by_step[record.at("step")] = record.at("bounds").at(name);
+    }
+    return by_step;
+}
+
+const Words kEveryStep{"train.log_every=1"};
+
+TEST(Certificate, IsPrintedFromFreshDataAndTheSameOnEveryLayout) {
+    std::map<i64, Json> alone;
+    for (const Ranks& ranks : {kAlone, threads(3), mpirun(2), mpirun(4)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        const ScratchFolder scratch;
+        const auto records = train_tiny(scratch / "out", ranks, kEveryStep);
+        const auto bits = certificates(records, "prequential_bits");
+        ASSERT_EQ(bits.size(), 12u) << "from step 9 on: the first window opens after 64 of 8 a step";
+        EXPECT_EQ(bits.begin()->first, 9);
+        EXPECT_EQ(bits.at(20).at("details").at("units"), 64) << "the window of 64 to 128 is shown";
+        for (const auto& [step, bound] : bits) {
+            EXPECT_GT(bound.at("value"), bound.at("terms").at("empirical"));
+            EXPECT_LT(bound.at("value"), 12);
+        }
+        if (alone.empty()) alone = bits;
+        EXPECT_EQ(bits, alone) << "no bit depends on the layout";
+        EXPECT_EQ(certificates(records, "prequential").size(), 12u);
+        const std::string log = read_text(scratch / "out/tiny/log.rank0.txt");
+        EXPECT_THAT(log, HasSubstr("  error <= "));
+        EXPECT_THAT(log, HasSubstr("  certificate: error at most "));
+        EXPECT_THAT(log, HasSubstr(" met for the first time)"));
+        EXPECT_THAT(log, HasSubstr("On new data the model is wrong in "));
+    }
+}
+
+TEST(Certificate, GoesOnAfterAResume) {
+    const ScratchFolder scratch;
+    const auto straight = train_tiny(scratch / "out", threads(2), kEveryStep);
+    const auto resumed = train_tiny(scratch / "other", kAlone, kEveryStep,
+                                    {"--resume", scratch / "out/tiny/checkpoints/step-00000010"});
+    for (const char* name : {"prequential", "prequential_bits"}) {
+        auto expected = certificates(straight, name);
+        std::erase_if(expected, [](const auto& one) { return one.first <= 10; });
+        EXPECT_EQ(certificates(resumed, name), expected);
+    }
+    const Json last = events(straight, "eval").back(), again = events(resumed, "eval").back();
+    EXPECT_EQ(last.at("bounds").at("heldout"), again.at("bounds").at("heldout")) << "looks are counted on";
+    EXPECT_EQ(last.at("bounds").at("heldout").at("details").at("delta"), 0.05 / 12) << "the third look";
+
+    const auto other = train_tiny(scratch / "seed", kAlone, {"run.seed=7"},
+                                  {"--resume", scratch / "out/tiny/checkpoints/step-00000010"});
+    EXPECT_TRUE(certificates(other, "prequential").empty());
+    EXPECT_THAT(events(other, "eval").back().at("prequential_off"),
+                "the run was resumed with other data, or in another order");
+}
+
+TEST(Certificate, SaysWhyThereIsNone) {
+    const ScratchFolder scratch;
+    const auto records =
+        train_tiny(scratch / "out", kAlone, {"model.moe.capacity={factor: 1.25}", "train.log_every=1"});
+    EXPECT_TRUE(certificates(records, "prequential").empty());
+    const Json evaluation = events(records, "eval").back();
+    EXPECT_THAT(evaluation.at("prequential_off"), HasSubstr("a capacity drops choices"));
+    EXPECT_TRUE(evaluation.at("bounds").contains("heldout"));
+    EXPECT_EQ(occurrences(read_text(scratch / "out/tiny/log.rank0.txt"), "no certificate from fresh data"),
+              1);
+}
+
+TEST(Certificate, EndsWithTheFirstEpoch) {
+    const ScratchFolder scratch;
+    const std::string text = scratch / "small.txt";
+    std::ofstream(text) << std::string(64 * 100 + 1, 'a');  // 100 windows, of which 100 train
+    const auto records = train_tiny(
+        scratch / "out", kAlone, {"train.log_every=1", "task.data.path=" + text, "task.data.validation=0"});
+    const auto bounds = certificates(records, "prequential");
+    ASSERT_TRUE(bounds.contains(12)) << "96 units";
+    EXPECT_EQ(bounds.at(12).at("details").at("units"), 32);
+    EXPECT_EQ(bounds.rbegin()->first, 12) << "step 13 meets a window again";
+    EXPECT_EQ(events(records, "eval").back().at("bounds").at("prequential"), bounds.at(12))
+        << "the last word";
+    EXPECT_EQ(bounds.at(12).at("details").at("until_step"), 12);
+    EXPECT_FALSE(events(records, "eval").back().at("bounds").contains("heldout"));
+    EXPECT_TRUE(events(records, "eval").back().at("heldout_loss").is_null());
+}
+
+/// `count` letters of 80, drawn evenly.
+std::string random_text(const char* name, u64 count) {
+    const Philox random(1, name);
+    std::string text;
+    for (u64 i = 0; i < count; ++i) text += static_cast<char>('+' + static_cast<int>(80 * random.uniform(i)));
+    return text;
+}
+
+struct Planted {
+    std::string training, heldout;
+    int steps = 200;
+};
+/// A run on windows of 16 letters, batches of 16.
+std::vector<Json> run_planted(const Planted& planted) {
+    const ScratchFolder scratch;
+    const std::string text = planted.training + planted.heldout, path = scratch / "planted.txt";
+    std::ofstream(path) << text;
+    const double share =
+        (static_cast<double>(planted.heldout.size()) + 0.5) / static_cast<double>(text.size());
+    return train_tiny(
+        scratch / "out", threads(2),
+        {"task.data.path=" + path, "task.data.seq_len=16", fmt::format("task.data.validation={}", share),
+         fmt::format("train.steps={}", planted.steps), fmt::format("train.eval_every={}", planted.steps / 8),
+         "train.batch_sequences=16", "train.micro_sequences=8", "train.checkpoint_every=1000",
+         "train.log_every=50", "optimizer.lr=0.02", "optimizer.schedule.kind=constant", "model.layers=1",
+         "generalization.probe_sequences=128", "metrics.alarms.heldout_rise=off",
+         "metrics.alarms.changed_expert=off"});
+}
+std::vector<std::string> alarms_of(const std::vector<Json>& records) {
+    std::vector<std::string> kinds;
+    for (const Json& record : events(records, "alarm")) kinds.push_back(record.at("kind"));
+    return kinds;
+}
+
+TEST(GapAlarms, ALeakedHeldOutShardIsNoticedWithinTheFirstEpoch) {
+    const std::string heldout = random_text("held out", 512), other = random_text("training", 16 * 2000);
+    std::string copies;
+    for (int i = 0; i < 40; ++i) copies += heldout;
+    const auto leaked = run_planted({other + copies, heldout});
+    EXPECT_THAT(alarms_of(leaked), testing::Contains("leak"));
+    EXPECT_LT(events(leaked, "eval").back().at("heldout_loss"),
+              events(leaked, "eval")[7].at("train_unseen_loss").get<double>() * 0.9);
+
+    const auto clean = run_planted({other + random_text("more", copies.size()), heldout});
+    EXPECT_THAT(alarms_of(clean), testing::IsEmpty()) << "one epoch of the same size, without the leak";
+}
+
+TEST(GapAlarms, LearningByHeartIsNoticed) {
+    const auto records = run_planted({random_text("training", 16 * 128), random_text("held out", 512), 240});
+    EXPECT_THAT(alarms_of(records), testing::Contains("overfitting_onset"));
+    EXPECT_THAT(alarms_of(records), testing::Not(testing::Contains("leak")));
+    EXPECT_THAT(alarms_of(records), testing::Not(testing::Contains("bound_violated")));
+    const Json last = events(records, "eval").back();
+    EXPECT_GT(last.at("gap_low"), 0.3);
+    EXPECT_GT(last.at("gaps").at("smoothed_bits").at("low"), 0);
+    EXPECT_THAT(last.at("meaning"), HasSubstr("is what it has fitted of those alone"));
+}
+
+}  // namespace
+}  // namespace moesaic::e2e
