@@ -23,7 +23,8 @@ std::vector<Json> trained(const std::string& name, const std::string& out, const
     return read_records(out + "/" + name);
 }
 
-const Words kShort{"train.steps=20", "train.log_every=1", "train.checkpoint_every=10", "train.eval_every=10"};
+const Words kShort{"train.steps=20", "optimizer.schedule.warmup=5", "train.log_every=1",
+                   "train.checkpoint_every=10", "train.eval_every=10"};
 
 class Examples : public testing::TestWithParam<const char*> {};
 
