@@ -126,7 +126,9 @@ std::vector<Json> run_planted(const Planted& planted) {
          "train.batch_sequences=16", "train.micro_sequences=8", "train.checkpoint_every=1000",
          "train.log_every=50", "optimizer.lr=0.02", "optimizer.schedule.kind=constant", "model.layers=1",
          "generalization.probe_sequences=128", "metrics.alarms.heldout_rise=off",
-         "metrics.alarms.changed_expert=off"});
+         "metrics.alarms.changed_expert=off", "metrics.alarms.entropy=off",
+         "metrics.alarms.load_max_over_mean=off", "metrics.alarms.dead_experts=off",
+         "metrics.alarms.loss_spike=off"});
 }
 std::vector<std::string> alarms_of(const std::vector<Json>& records) {
     std::vector<std::string> kinds;
