@@ -6,7 +6,8 @@
 namespace moesaic {
 
 i64 first_cell_of(const Mesh& mesh) {
-    return mesh.own_experts(-1).front();
+    const auto own = mesh.own_experts(-1);
+    return own.empty() ? 0 : own.front();
 }
 
 CellExperts::CellExperts(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store)

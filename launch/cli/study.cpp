@@ -18,11 +18,7 @@ void add_study_command(CLI::App& app, Selected& selected) {
     study->add_flag("--resume", options->resume, "Keep the complete runs of an earlier start");
     study->add_flag("--smoke", options->smoke, "The small size that the study names, to see that it works");
     study->add_flag("--check", options->check, "Validate every point of the grid, and stop");
-    study->callback([=, &selected] {
-        selected = [=] {
-            return speaks_for_the_job() ? study_command(*options) : 0;  // it starts mpirun itself
-        };
-    });
+    study->callback([=, &selected] { selected = [=] { return study_command(*options); }; });
 }
 
 }  // namespace moesaic

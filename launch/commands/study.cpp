@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "comm/mpi_environment.h"
 #include "launch/commands/commands.h"
 #include "launch/run_setup.h"
 #include "launch/study/claims.h"
@@ -28,6 +29,11 @@ void print_claims(const std::vector<ClaimResult>& results) {
 }  // namespace
 
 int study_command(const StudyCommandOptions& options) {
+    if (mpi_launch().size > 1)
+        throw UserError(
+            "moesaic study: it starts the ranks of its runs itself; start it without mpirun, and give "
+            "`ranks: N` "
+            "in the study");
     Diagnostics diagnostics;
     StudyConfig study = load_study(options.study, options.smoke, diagnostics);
     diagnostics.throw_if_any();
@@ -45,7 +51,12 @@ int study_command(const StudyCommandOptions& options) {
     if (!moved.empty()) fmt::print("{} was there and is now {}\n", folder, moved);
     fs::create_directories(folder);
     const std::string program = fs::read_symlink("/proc/self/exe").string();
-    const StudyTable table = run_study(study, folder, {program, options.resume, true});
+    const auto results_or_stop = run_study(study, folder, {program, options.resume, true});
+    if (!results_or_stop) {
+        fmt::print("stopped; `--resume` goes on with the runs that are not complete\n");
+        return 75;
+    }
+    const StudyTable& table = *results_or_stop;
     write_file_atomically(folder + "/results.csv", csv_text(table));
     write_file_atomically(folder + "/results.jsonl", jsonl_text(table));
     std::vector<ClaimResult> results;

@@ -138,11 +138,16 @@ void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
     result.estimate = fit.estimate;
     result.low = fit.low;
     result.high = fit.high;
+    // One-sided, by the t approximation: few cells have high correlations by chance, and drawing them anew
+    // does not tell.
+    const auto free = static_cast<double>(left.size()) - 2;
+    const double t = fit.estimate * std::sqrt(free / std::max(1e-300, 1 - fit.estimate * fit.estimate));
+    result.p = student_cdf(-t, free);
     if (fit.high < wanted) result.verdict = Verdict::not_reproduced;
-    if (fit.estimate >= wanted && fit.low > 0) result.verdict = Verdict::reproduced;
+    if (fit.estimate >= wanted && fit.low > 0 && *result.p < 0.05) result.verdict = Verdict::reproduced;
     result.finding =
-        fmt::format("Spearman {:.3f} [{:.3f}, {:.3f}] (90 %) over {} cells; expected at least {}",
-                    fit.estimate, fit.low, fit.high, left.size(), wanted);
+        fmt::format("Spearman {:.3f} [{:.3f}, {:.3f}] (90 %) over {} cells, p {:.3g}; expected at least {}",
+                    fit.estimate, fit.low, fit.high, left.size(), *result.p, wanted);
 }
 
 void judge_predictor(const StudyClaim& claim, const StudyTable& table,

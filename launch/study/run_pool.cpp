@@ -7,8 +7,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <cstring>
 #include <map>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include "runtime/base/error.h"
 
@@ -36,6 +42,30 @@ pid_t start(const PoolJob& job) {
     return process;
 }
 
+volatile std::sig_atomic_t stop_asked = 0;
+
+/// While it lives SIGTERM and SIGINT are noted instead of ending the process, whose children would go on
+/// alone.
+class StopSignals {
+  public:
+    StopSignals() {
+        stop_asked = 0;
+        struct sigaction note {};
+        note.sa_handler = [](int) { stop_asked = 1; };
+        ::sigaction(SIGTERM, &note, &before_[0]);
+        ::sigaction(SIGINT, &note, &before_[1]);
+    }
+    StopSignals(const StopSignals&) = delete;
+    StopSignals& operator=(const StopSignals&) = delete;
+    ~StopSignals() {
+        ::sigaction(SIGTERM, &before_[0], nullptr);
+        ::sigaction(SIGINT, &before_[1], nullptr);
+    }
+
+  private:
+    struct sigaction before_[2]{};
+};
+
 /// The processes under way; ends them when it goes.
 class Children {
   public:
@@ -48,19 +78,20 @@ class Children {
     }
     void start(const PoolJob& job, std::size_t index) { running_[moesaic::start(job)] = index; }
     [[nodiscard]] std::size_t count() const { return running_.size(); }
-    /// Waits for one of ours; its index and code.
-    std::pair<std::size_t, int> wait() {
-        while (true) {
-            int status = 0;
-            const pid_t process = ::waitpid(-1, &status, 0);
-            if (process < 0 && errno == EINTR) continue;
-            if (process < 0) throw Error(fmt::format("waiting for a run: {}", std::strerror(errno)));
-            const auto found = running_.find(process);
-            if (found == running_.end()) continue;
-            const std::size_t index = found->second;
-            running_.erase(found);
-            return {index, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
+    /// Waits for one of them; its index and code. Empty when asked to stop.
+    std::optional<std::pair<std::size_t, int>> wait() {
+        while (stop_asked == 0) {
+            for (const auto& [process, index] : running_) {
+                int status = 0;
+                if (::waitpid(process, &status, WNOHANG) == 0) continue;
+                const std::pair ended(index,
+                                      WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+                running_.erase(process);
+                return ended;
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
         }
+        return std::nullopt;
     }
 
   private:
@@ -69,8 +100,9 @@ class Children {
 
 }  // namespace
 
-void run_pool(const std::vector<PoolJob>& jobs, long at_once,
+bool run_pool(const std::vector<PoolJob>& jobs, long at_once,
               const std::function<void(std::size_t, int)>& ended) {
+    const StopSignals signals;
     Children children;
     std::size_t next = 0;
     while (next < jobs.size() || children.count() > 0) {
@@ -78,9 +110,11 @@ void run_pool(const std::vector<PoolJob>& jobs, long at_once,
             children.start(jobs[next], next);
             ++next;
         }
-        const auto [index, code] = children.wait();
-        ended(index, code);
+        const auto one = children.wait();
+        if (!one) return false;
+        ended(one->first, one->second);
     }
+    return true;
 }
 
 }  // namespace moesaic

@@ -216,7 +216,8 @@ void check_points(const StudyConfig& study, Diagnostics& diagnostics) {
         diagnostics.add({study.file, "exclude", "leaves no point of the grid", "keep some"});
 }
 
-StudyTable run_study(const StudyConfig& study, const std::string& folder, const StudyOptions& options) {
+std::optional<StudyTable> run_study(const StudyConfig& study, const std::string& folder,
+                                    const StudyOptions& options) {
     if (!study.simulation.empty()) return simulate(study);
     const std::vector<PlannedRun> runs = planned_runs(study, folder);
     fs::create_directories(folder + "/logs");
@@ -236,7 +237,7 @@ StudyTable run_study(const StudyConfig& study, const std::string& folder, const 
                               fmt::format("{}/logs/{}.txt", folder, runs[i].name)));
     std::vector<int> codes(runs.size(), 0);
     std::size_t ended = 0;
-    run_pool(jobs, machine.at_once, [&](std::size_t job, int code) {
+    const bool all = run_pool(jobs, machine.at_once, [&](std::size_t job, int code) {
         const PlannedRun& run = runs[missing[job]];
         codes[missing[job]] = code;
         if (!options.print) return;
@@ -245,6 +246,7 @@ StudyTable run_study(const StudyConfig& study, const std::string& folder, const 
                    code == 0 ? "done" : fmt::format("failed with {}: {}", code, jobs[job].log));
         std::fflush(stdout);
     });
+    if (!all) return std::nullopt;
     StudyTable table = empty_table(study);
     for (std::size_t i = 0; i < runs.size(); ++i) {
         StudyRow row(runs[i].point.begin(), runs[i].point.end());

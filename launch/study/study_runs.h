@@ -1,6 +1,7 @@
 // From a study to its table: every point and seed trained or simulated, complete ones taken as they are.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ void check_points(const StudyConfig& study, Diagnostics& diagnostics);
 
 /// Trains what is missing below `folder`/runs; a run that fails is a row with its status, and does not stop
 /// the others.
-[[nodiscard]] StudyTable run_study(const StudyConfig& study, const std::string& folder,
-                                   const StudyOptions& options);
+/// Empty when a signal asked it to stop: complete runs stay for --resume.
+[[nodiscard]] std::optional<StudyTable> run_study(const StudyConfig& study, const std::string& folder,
+                                                  const StudyOptions& options);
 
 }  // namespace moesaic

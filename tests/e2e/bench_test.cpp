@@ -290,7 +290,7 @@ TEST(BenchDispatch, WrongAndGatesFire) {
     expect_failure(with({"--min-memcpy-fraction", "99"}), 3, {"less than --min-memcpy-fraction 99"});
     expect_failure(with({"--min-busbw", "1e9"}), 3, {"less than --min-busbw 1e+09"});
     expect_failure(with({"--exchange", "flat,nearest"}), 2,
-                   {"--exchange: 'nearest' is no exchange; there are flat"});
+                   {"--exchange: 'nearest' is no exchange; there are auto, flat"});
     EXPECT_EQ(with({"--stragglers", "--dtype", "bf16"}).code, 0);
 }
 

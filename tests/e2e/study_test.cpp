@@ -1,10 +1,12 @@
 // moesaic study: a grid through the binary, taken up again after a kill, and its page.
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <thread>
 
 #include "runtime/machine/programs.h"
 #include "tests/e2e/command.h"
+#include "tests/support/source_folder.h"
 
 namespace moesaic::e2e {
 namespace {
@@ -57,6 +59,26 @@ TEST(Study, RunsResumesAndReports) {
     EXPECT_GE(occurrences(read_text(folder + "/report.html"), "<svg"), 2);
 }
 
+TEST(Study, ASignalEndsItsRunsAndResumeGoesOn) {
+    const ScratchFolder scratch;
+    std::string study = small_study(scratch / "out");
+    study.replace(study.find("train.steps: 6"), 14, "train.steps: 400");
+    write_text(scratch / "small.yaml", study);
+    Command command(moesaic_words({"study", scratch / "small.yaml"}));
+    const std::string first = scratch / "out/small/runs/cell-001-seed-1/metrics.jsonl";
+    while (command.running() && occurrences(read_text(first), "\"event\":\"step\",\"step\":3,") == 0)
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    command.signal(SIGTERM);
+    const CommandResult stopped = command.wait();
+    EXPECT_EQ(stopped.code, 75) << stopped.text();
+    const std::string left = read_text(first);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_EQ(read_text(first), left) << "the run goes on without the study";
+    EXPECT_FALSE(fs::exists(scratch / "out/small/results.csv"));
+    if (have_mpi())
+        expect_failure(moesaic({"study", scratch / "small.yaml"}, mpirun(2)), 2, {"start it without mpirun"});
+}
+
 TEST(Study, AFailedRunIsARowAndAnExitCode) {
     const ScratchFolder scratch;
     std::string study = small_study(scratch / "out");
@@ -77,13 +99,18 @@ TEST(Study, SaysWhatIsWrong) {
     EXPECT_FALSE(fs::exists(scratch / "out"));
 }
 
-TEST(Study, TheViolationStudyShowsItsViolation) {
+TEST(Study, EveryShippedOneRunsAtItsSmokeSize) {
     const ScratchFolder scratch;
-    const CommandResult result =
-        moesaic({"study", "configs/studies/violation.yaml", "--smoke", "--out", scratch.path()});
-    ASSERT_EQ(result.code, 0) << result.text();
-    EXPECT_EQ(occurrences(result.out, "\nreproduced      published_exceeded"), 1) << result.text();
-    EXPECT_EQ(occurrences(result.out, "\nreproduced      corrected_holds"), 1) << result.text();
+    for (const auto& entry : fs::directory_iterator(std::string(MOESAIC_SOURCE_DIR) + "/configs/studies")) {
+        if (entry.path().extension() != ".yaml") continue;
+        SCOPED_TRACE(entry.path().string());
+        const CommandResult result =
+            moesaic({"study", entry.path().string(), "--smoke", "--out", scratch.path()});
+        EXPECT_EQ(result.code, 0) << result.text();
+        if (entry.path().stem() != "violation") continue;
+        EXPECT_EQ(occurrences(result.out, "reproduced      published_exceeded"), 1) << result.text();
+        EXPECT_EQ(occurrences(result.out, "reproduced      corrected_holds"), 1) << result.text();
+    }
 }
 
 }  // namespace

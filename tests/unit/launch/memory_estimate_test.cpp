@@ -139,6 +139,14 @@ TEST(MemoryEstimate, HoldsForExchangesByNodes) {
     expect_foretold({"parallel.wire=bf16"}, {{2, 2}, {4, 4}});
 }
 
+/// Experts move in memory that is there, after each of the steps.
+TEST(MemoryEstimate, HoldsWhileExpertsMove) {
+    for (const char* precision : {"train.precision=fp32", "train.precision=bf16"})
+        expect_foretold({precision, "parallel.placement=load_aware", "parallel.placement.every=1",
+                         "parallel.placement.min_gain=0"},
+                        {{2, 2}, {4, 2}, {4, 4}});
+}
+
 /// A model that no machine of tests could hold costs the dry run nothing.
 TEST(MemoryEstimate, TakesNoMemoryItself) {
     RunSetup run =

@@ -106,6 +106,14 @@ TEST(Claims, SharesAndAgreement) {
     EXPECT_EQ(agrees("exact", "0.01"), Verdict::reproduced);
     EXPECT_EQ(agrees("z", "0.01"), Verdict::not_reproduced);
     EXPECT_EQ(agrees("exact", "0.00001"), Verdict::inconclusive) << "finer than the scatter of the runs";
+    int sign = 1;
+    for (StudyRow& row : table.rows)
+        row["exact"] = number_text(*number_in(row, "y") * (1 + .3 * (sign = -sign)));
+    StudyTable even = table;
+    std::erase_if(even.rows, [](const StudyRow& row) { return row.at("seed") == "5"; });
+    const StudyClaim wide = claim_of("agrees", {{"of", "exact"}, {"with", "y"}, {"tolerance", "0.01"}});
+    EXPECT_NEAR(*judge(wide, even).estimate, 0, .002);
+    EXPECT_EQ(judge(wide, even).verdict, Verdict::inconclusive) << "means agree, by chance as it were";
 }
 
 TEST(Claims, RanksAndOptima) {
@@ -116,6 +124,15 @@ TEST(Claims, RanksAndOptima) {
     };
     EXPECT_EQ(ranks("T", "0.8"), Verdict::reproduced);
     EXPECT_EQ(ranks("z", "0.8"), Verdict::not_reproduced);
+    StudyTable five = power_table(.5, 0, 1);
+    five.rows.pop_back();
+    std::swap(five.rows[3]["y"], five.rows[4]["y"]);
+    std::swap(five.rows[1]["y"], five.rows[2]["y"]);
+    const ClaimResult chance =
+        judge(claim_of("rank_correlation", {{"of", "y"}, {"with", "T"}, {"at_least", "0.79"}}), five);
+    EXPECT_NEAR(*chance.estimate, .8, 1e-12);
+    EXPECT_NEAR(*chance.p, 0.05204401933, 1e-9) << "scipy's, one-sided";
+    EXPECT_EQ(chance.verdict, Verdict::inconclusive) << "five cells have that by chance one time in twenty";
     StudyTable optimum{{"M", "k", "seed", "loss"}, {}};
     for (int seed = 1; seed <= 6; ++seed)
         for (const int difficulty : {2, 3})

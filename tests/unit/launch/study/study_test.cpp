@@ -170,10 +170,10 @@ TEST(RunPool, RunsAllAndTellsHowTheyEnded) {
                         folder / ("log" + std::to_string(i))});
     jobs.push_back({{"/bin/sh", "-c", "kill -9 $$"}, folder / "log5"});
     std::vector<int> codes(jobs.size(), -1);
-    run_pool(jobs, 3, [&](std::size_t index, int code) { codes[index] = code; });
+    EXPECT_TRUE(run_pool(jobs, 3, [&](std::size_t index, int code) { codes[index] = code; }));
     EXPECT_THAT(codes, ElementsAre(0, 1, 2, 3, 4, 137));
     EXPECT_EQ(read_text(folder / "log2"), "word2\n");
-    EXPECT_THROW(run_pool({{{"/absent"}, folder / "log"}}, 1, [](std::size_t, int) {}), Error);
+    EXPECT_THROW((void)run_pool({{{"/absent"}, folder / "log"}}, 1, [](std::size_t, int) {}), Error);
 }
 
 }  // namespace

@@ -92,6 +92,12 @@ TEST(Statistics, SlopesWithIntervals) {
         EXPECT_LT(fit->high[axis] - fit->low[axis], 1.7 * width);
     }
     EXPECT_EQ(log_log_slope(cells, .1, 500, 1)->low, fit->low) << "drawn from a keyed generator";
+    // Seeds that agree with each other while cells do not: more of them must not narrow the interval.
+    std::vector<Cell> shared = cells;
+    for (Cell& cell : shared) cell.y = {cell.y[0], cell.y[0], cell.y[0]};
+    const auto wide = log_log_slope(shared, .1, 500, 1);
+    const double few = 2 * 1.645 * .05 / (std::sqrt(20.) * std::log(2.) * std::sqrt(2.));
+    EXPECT_GT(wide->high[0] - wide->low[0], .6 * few);
     cells[0].y[0] = -1;
     EXPECT_EQ(log_log_slope(cells, .1, 10, 1)->left_out, 1);
     EXPECT_FALSE(log_log_slope({cells[0], cells[1]}, .1, 10, 1)) << "too few cells";
