@@ -154,7 +154,7 @@ TEST(Exchange, NamesWhatThereIs) {
             (void)make_exchange(setup.mesh, {}, {.name = "telepathy"});
             FAIL() << "an unknown exchange was made";
         } catch (const UserError& error) {
-            EXPECT_THAT(error.what(), testing::HasSubstr("'telepathy' is no exchange; there are auto, flat"));
+            EXPECT_THAT(error.what(), testing::HasSubstr("'telepathy' is no exchange; there are flat"));
         }
     });
 }
