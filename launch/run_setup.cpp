@@ -88,28 +88,30 @@ std::unique_ptr<TaskData> make_table_data(const Config& config) {
     return examples;
 }
 
+/// Of sraven and skills.
+template <class Section>
+InstanceOptions instance_options(const Section& section, const DataConfig& data) {
+    InstanceOptions options;
+    options.held_out = section.held_out;
+    options.samples = data.samples.value_or(options.samples);
+    options.test = section.test;
+    options.seed = static_cast<u64>(data.split_seed);
+    return options;
+}
+
 std::unique_ptr<TaskData> make_sraven_data(const TaskConfig& task) {
-    SravenOptions options;
-    options.features = static_cast<int>(task.sraven.features);
-    options.values = static_cast<int>(task.sraven.values);
-    options.held_out = task.sraven.held_out;
-    options.samples = task.data.samples.value_or(options.samples);
-    options.test = task.sraven.test;
-    options.seed = static_cast<u64>(task.data.split_seed);
-    return std::make_unique<SravenData>(options);
+    return std::make_unique<SravenData>(SravenOptions{instance_options(task.sraven, task.data),
+                                                      static_cast<int>(task.sraven.features),
+                                                      static_cast<int>(task.sraven.values)});
 }
 
 std::unique_ptr<TaskData> make_skills_data(const TaskConfig& task) {
-    SkillsOptions options;
+    SkillsOptions options{instance_options(task.skills, task.data)};
     options.skills = static_cast<int>(task.skills.skills);
     options.combined = static_cast<int>(task.skills.combined);
     options.topics = static_cast<int>(task.skills.topics);
     options.values = static_cast<int>(task.skills.values);
     options.length = static_cast<int>(task.skills.length);
-    options.held_out = task.skills.held_out;
-    options.samples = task.data.samples.value_or(options.samples);
-    options.test = task.skills.test;
-    options.seed = static_cast<u64>(task.data.split_seed);
     return std::make_unique<SkillsData>(options);
 }
 

@@ -1,13 +1,7 @@
 #include "runtime/data/generated/skills_data.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <numeric>
-
-#include "runtime/base/error.h"
-#include "runtime/data/generated/draws.h"
-#include "runtime/data/permutation.h"
 
 namespace moesaic {
 
@@ -29,11 +23,9 @@ void apply_skill(int skill, int topic, int values, u64 seed, std::span<int> symb
 }
 
 SkillsData::SkillsData(const SkillsOptions& options)
-    : options_(options),
-      combinations_(split_combinations(options.skills, options.combined, options.held_out, options.seed)),
-      training_(options.seed, "skills training"),
-      test_(options.seed, "skills test"),
-      held_out_(options.seed, "skills held-out combinations") {}
+    : InstanceData("skills", options,
+                   split_combinations(options.skills, options.combined, options.held_out, options.seed)),
+      options_(options) {}
 
 SampleShape SkillsData::shape() const {
     SampleShape shape;
@@ -44,33 +36,8 @@ SampleShape SkillsData::shape() const {
     return shape;
 }
 
-i64 SkillsData::shifted_windows() const {
-    return combinations_.held_out.empty() ? 0 : options_.test;
-}
-
-i64 SkillsData::training_sequence(u64 seed, i64 number) const {
-    const KeyedPermutation order(options_.samples, seed, fmt::format("epoch {}", number / options_.samples));
-    return order(number % options_.samples);
-}
-
-void SkillsData::training_window(i64 index, WindowBuffer out) const {
-    write(combinations_.trained, training_, index, out);
-}
-
-void SkillsData::validation_window(i64 index, WindowBuffer out) const {
-    if (index < options_.test) {
-        write(combinations_.trained, test_, index, out);
-    } else {
-        write(combinations_.held_out, held_out_, index - options_.test, out);
-    }
-}
-
-void SkillsData::write(const std::vector<std::vector<int>>& combinations, const Philox& stream, i64 index,
-                       WindowBuffer out) const {
+void SkillsData::write(const std::vector<int>& skills, InstanceDraws& draws, WindowBuffer out) const {
     const int values = options_.values, length = options_.length;
-    InstanceDraws draws(stream, index);
-    const auto chosen = static_cast<std::size_t>(draws.below(static_cast<int>(combinations.size())));
-    const std::vector<int>& skills = combinations[chosen];
     const std::vector<int> order = draws.permutation(options_.combined);
     const int topic = draws.below(options_.topics);
     std::vector<int> symbols;
@@ -91,22 +58,9 @@ std::string SkillsData::unit() const {
     return fmt::format("instances of {} skills on {} symbols", options_.combined, options_.length);
 }
 
-std::string SkillsData::fingerprint() const {
-    const auto length = static_cast<std::size_t>(shape().seq_len);
-    std::vector<i32> tokens(length), targets(length);
-    WindowBuffer buffer(tokens.data());
-    buffer.targets = targets.data();
-    std::string text = fmt::format("skills {} {}", options_.samples, options_.test);
-    for (const i64 index : {i64{0}, options_.samples - 1}) {
-        training_window(index, buffer);
-        text += fmt::format(" {} {}", fmt::join(tokens, ","), fmt::join(targets, ","));
-    }
-    return text;
-}
-
 std::vector<std::string> SkillsData::files() const {
     return {fmt::format("{} combinations of {} skills trained, {} held out, over {} topics",
-                        combinations_.trained.size(), options_.combined, combinations_.held_out.size(),
+                        combinations().trained.size(), options_.combined, combinations().held_out.size(),
                         options_.topics)};
 }
 

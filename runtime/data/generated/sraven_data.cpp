@@ -1,13 +1,9 @@
 #include "runtime/data/generated/sraven_data.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "runtime/base/error.h"
-#include "runtime/data/generated/draws.h"
-#include "runtime/data/permutation.h"
 
 namespace moesaic {
 
@@ -60,11 +56,9 @@ FeatureGrid draw_feature(int rule, int values, InstanceDraws& draws) {
 }
 
 SravenData::SravenData(const SravenOptions& options)
-    : options_(options),
-      combinations_(split_combinations(kRavenRules, options.features, options.held_out, options.seed)),
-      training_(options.seed, "sraven training"),
-      test_(options.seed, "sraven test"),
-      held_out_(options.seed, "sraven held-out combinations") {}
+    : InstanceData("sraven", options,
+                   split_combinations(kRavenRules, options.features, options.held_out, options.seed)),
+      options_(options) {}
 
 SampleShape SravenData::shape() const {
     SampleShape shape;
@@ -75,34 +69,10 @@ SampleShape SravenData::shape() const {
     return shape;
 }
 
-i64 SravenData::shifted_windows() const {
-    return combinations_.held_out.empty() ? 0 : options_.test;
-}
-
-i64 SravenData::training_sequence(u64 seed, i64 number) const {
-    const KeyedPermutation order(options_.samples, seed, fmt::format("epoch {}", number / options_.samples));
-    return order(number % options_.samples);
-}
-
-void SravenData::training_window(i64 index, WindowBuffer out) const {
-    write(combinations_.trained, training_, index, out);
-}
-
-void SravenData::validation_window(i64 index, WindowBuffer out) const {
-    if (index < options_.test) {
-        write(combinations_.trained, test_, index, out);
-    } else {
-        write(combinations_.held_out, held_out_, index - options_.test, out);
-    }
-}
-
-void SravenData::write(const std::vector<std::vector<int>>& rules, const Philox& stream, i64 index,
-                       WindowBuffer out) const {
+void SravenData::write(const std::vector<int>& rules, InstanceDraws& draws, WindowBuffer out) const {
     const int features = options_.features;
-    InstanceDraws draws(stream, index);
-    const auto chosen = static_cast<std::size_t>(draws.below(static_cast<int>(rules.size())));
     std::vector<FeatureGrid> grids;
-    for (const int rule : rules[chosen]) grids.push_back(draw_feature(rule, options_.values, draws));
+    for (const int rule : rules) grids.push_back(draw_feature(rule, options_.values, draws));
     // Without an order of their own in each column, features would stand by the number of their rule.
     std::array<std::vector<int>, 3> order;
     for (std::vector<int>& one : order) one = draws.permutation(features);
@@ -124,22 +94,9 @@ std::string SravenData::unit() const {
     return fmt::format("matrices of {} features", options_.features);
 }
 
-std::string SravenData::fingerprint() const {
-    const auto length = static_cast<std::size_t>(shape().seq_len);
-    std::vector<i32> tokens(length), targets(length);
-    WindowBuffer buffer(tokens.data());
-    buffer.targets = targets.data();
-    std::string text = fmt::format("sraven {} {}", options_.samples, options_.test);
-    for (const i64 index : {i64{0}, options_.samples - 1}) {
-        training_window(index, buffer);
-        text += fmt::format(" {} {}", fmt::join(tokens, ","), fmt::join(targets, ","));
-    }
-    return text;
-}
-
 std::vector<std::string> SravenData::files() const {
     return {fmt::format("{} combinations of {} rules trained, {} held out; chance {:.3g}",
-                        combinations_.trained.size(), options_.features, combinations_.held_out.size(),
+                        combinations().trained.size(), options_.features, combinations().held_out.size(),
                         std::pow(1.0 / options_.values, options_.features))};
 }
 

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <set>
 
+#include "tests/support/instance.h"
+
 namespace moesaic {
 namespace {
 
@@ -19,12 +21,24 @@ int parameter(int skill, int topic, int values, u64 seed) {
         apply_skill(skill, topic, values, seed, symbols);
         std::vector<int> want;
         switch (skill % 6) {
-            case 0: want = {1 + p, 2 + p, 3 + p}; break;
-            case 1: want = {3 + p, 2 + p, 1 + p}; break;
-            case 2: want = {1 + p % 3, 1 + (1 + p) % 3, 1 + (2 + p) % 3}; break;
-            case 3: want = {2 * p + 1, 2 * (2 * p + 1), 3 * (2 * p + 1)}; break;
-            case 4: want = {p - 1 + values, p - 2 + values, p - 3 + values}; break;
-            default: want = {1 + p, 3 + p, 6 + p}; break;
+            case 0:
+                want = {1 + p, 2 + p, 3 + p};
+                break;
+            case 1:
+                want = {3 + p, 2 + p, 1 + p};
+                break;
+            case 2:
+                want = {1 + p % 3, 1 + (1 + p) % 3, 1 + (2 + p) % 3};
+                break;
+            case 3:
+                want = {2 * p + 1, 2 * (2 * p + 1), 3 * (2 * p + 1)};
+                break;
+            case 4:
+                want = {p - 1 + values, p - 2 + values, p - 3 + values};
+                break;
+            default:
+                want = {1 + p, 3 + p, 6 + p};
+                break;
         }
         for (int& value : want) value %= values;
         if (symbols == want) return p;
@@ -42,19 +56,6 @@ TEST(Skills, DoWhatTheySayWithAParameterOfTheirTopic) {
         }
         EXPECT_GT(parameters.size(), 1u) << "skill " << skill << ": topics differ";
     }
-}
-
-struct Instance {
-    std::vector<i32> tokens, targets;
-};
-
-Instance instance_of(const SkillsData& data, bool heldout, i64 index) {
-    const auto length = static_cast<std::size_t>(data.shape().seq_len);
-    Instance one{std::vector<i32>(length), std::vector<i32>(length)};
-    WindowBuffer buffer(one.tokens.data());
-    buffer.targets = one.targets.data();
-    heldout ? data.validation_window(index, buffer) : data.training_window(index, buffer);
-    return one;
 }
 
 TEST(Skills, InstancesApplyACombinationOfTheirOwnSplitInTheOrderOfTheirTokens) {
@@ -88,9 +89,9 @@ TEST(Skills, InstancesApplyACombinationOfTheirOwnSplitInTheOrderOfTheirTokens) {
         expect_of(true, i, split.trained);
         expect_of(true, 200 + i, split.held_out);
     }
-    EXPECT_TRUE(std::any_of(orders.begin(), orders.end(),
-                            [](const auto& order) { return !std::is_sorted(order.begin(), order.end()); }))
-        << "skills come in every order";
+    EXPECT_TRUE(std::any_of(orders.begin(), orders.end(), [](const auto& order) {
+        return !std::is_sorted(order.begin(), order.end());
+    })) << "skills come in every order";
 }
 
 TEST(Skills, TestInstancesAreNoTrainingInstances) {

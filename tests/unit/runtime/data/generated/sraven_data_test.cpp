@@ -9,6 +9,7 @@
 #include <set>
 
 #include "runtime/data/generated/draws.h"
+#include "tests/support/instance.h"
 #include "tests/unit/runtime/data/temporary_folder.h"
 
 namespace moesaic {
@@ -73,19 +74,6 @@ TEST(Sraven, CombinationsAreThoseOfTheDossier) {
     EXPECT_THAT(user_error_of([] { (void)split_combinations(8, 1, 0.25, 1); }),
                 HasSubstr("occurs in no trained combination"));
     EXPECT_THAT(user_error_of([] { (void)split_combinations(3, 1, 0.1, 1); }), HasSubstr("is none"));
-}
-
-struct Instance {
-    std::vector<i32> tokens, targets;
-};
-
-Instance instance_of(const SravenData& data, bool heldout, i64 index) {
-    const auto length = static_cast<std::size_t>(data.shape().seq_len);
-    Instance one{std::vector<i32>(length), std::vector<i32>(length)};
-    WindowBuffer buffer(one.tokens.data());
-    buffer.targets = one.targets.data();
-    heldout ? data.validation_window(index, buffer) : data.training_window(index, buffer);
-    return one;
 }
 
 /// Combinations of two rules that some order of the features in each column makes an instance follow.
