@@ -5,48 +5,25 @@
 
 #include "launch/checkpointer.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
-#include "tests/support/tiny_run.h"
-#include "tests/support/training_run.h"
+#include "tests/support/uneven_training.h"
 
 namespace moesaic {
 namespace {
 
-struct Layout {
-    int world = 1, expert_parallel = 1;
-};
-
 const std::vector<std::string> kMoving{"parallel.placement=load_aware", "parallel.placement.every=2",
                                        "parallel.placement.min_gain=0"};
 
-class PlacementInvariance : public testing::Test {
+class PlacementInvariance : public UnevenTraining {
   protected:
-    /// Six steps, uneven micro-batches, several gradient buckets, exchanges in chunks.
-    [[nodiscard]] TrainingRun training_run(DType dtype, const std::vector<std::string>& overrides) {
-        std::vector<std::string> all{"parallel.bucket_bytes=20000", "train.batch_sequences=11",
-                                     "train.micro_sequences=2", "parallel.receive_budget=0.6"};
-        all.insert(all.end(), overrides.begin(), overrides.end());
-        setup_ = tiny_run(all);
-        TrainingRun run;
-        run.config = setup_.config;
-        run.spec = setup_.spec;
-        run.batches = [this](i64 step, i64 first, i64 count, WindowBuffer windows) {
-            const Config& config = setup_.config;
-            setup_.dataset->training_batch(static_cast<u64>(config.run.seed), step,
-                                           config.train.batch_sequences, first, count, windows);
-        };
-        run.options.dtype = dtype;
+    [[nodiscard]] TrainingRun six_steps(DType dtype, const std::vector<std::string>& overrides) {
+        TrainingRun run = training_run(dtype, overrides);
         run.last_step = 6;
         return run;
-    }
-    [[nodiscard]] static TrainingOutcome train_on(TrainingRun run, Layout layout) {
-        run.world = layout.world;
-        run.options.expert_parallel = layout.expert_parallel;
-        return train(run);
     }
     /// The same training with and without the overrides in `placed`, on every layout.
     void compare(DType dtype, std::vector<std::string> overrides, const std::vector<std::string>& placed,
                  const std::vector<Layout>& layouts) {
-        const TrainingRun staying = training_run(dtype, overrides);
+        const TrainingRun staying = six_steps(dtype, overrides);
         overrides.insert(overrides.end(), placed.begin(), placed.end());
         // Across layouts f64 rounds its sums of gradients; f32 and bf16 do not.
         const bool exact = dtype != DType::f64;
@@ -54,7 +31,7 @@ class PlacementInvariance : public testing::Test {
         for (const Layout layout : layouts) {
             SCOPED_TRACE(fmt::format("{}, {} ranks, expert-parallel {}", name_of(dtype), layout.world,
                                      layout.expert_parallel));
-            TrainingRun run = training_run(dtype, overrides);
+            TrainingRun run = six_steps(dtype, overrides);
             bool elsewhere = false;
             run.after = [&](RankRuntime& runtime) {
                 if (runtime.mesh->world().rank() != 0) return;
@@ -66,9 +43,6 @@ class PlacementInvariance : public testing::Test {
             EXPECT_EQ(elsewhere, choice || placed.size() == 1);
         }
     }
-
-  private:
-    RunSetup setup_;
 };
 
 const std::vector<Layout> kLayouts{{1, 1}, {2, 2}, {4, 2}, {4, 4}, {8, 4}, {8, 8}};
@@ -111,8 +85,8 @@ TEST_F(PlacementInvariance, ZipfTrafficBecomesEven) {
     compare(DType::f32, zipf, kMoving, {{8, 4}});
     std::vector<std::string> all = zipf;
     all.insert(all.end(), kMoving.begin(), kMoving.end());
-    const TrainingOutcome moving = train_on(training_run(DType::f32, all), {4, 4});
-    expect_same_bits(moving, train_on(training_run(DType::f32, zipf), {4, 4}));
+    const TrainingOutcome moving = train_on(six_steps(DType::f32, all), {4, 4});
+    expect_same_bits(moving, train_on(six_steps(DType::f32, zipf), {4, 4}));
     for (const std::size_t layer : {0, 1}) {
         const auto first = moving.steps[5].expert_counts.begin() + static_cast<std::ptrdiff_t>(64 * layer);
         std::vector<i64> counts(first, first + 64);
@@ -136,17 +110,17 @@ TEST_F(PlacementInvariance, CheckpointsAreTheSame) {
         std::filesystem::temp_directory_path() / fmt::format("moesaic-placement-{}", getpid());
     for (const DType dtype : {DType::f32, DType::bf16}) {
         std::filesystem::create_directories(folder);
-        TrainingRun moving = training_run(dtype, kMoving);
+        TrainingRun moving = six_steps(dtype, kMoving);
         moving.last_step = 5;
         moving.after = [&](RankRuntime& runtime) {
             EXPECT_NE(runtime.mesh->placement(1), contiguous_placement(8));
             (void)save_checkpoint(runtime, folder.string(), {5, 5}, moving.config);
         };
         const TrainingOutcome saved = train_on(moving, {4, 2});
-        const TrainingOutcome straight = train_on(training_run(dtype, {}), {4, 4});
+        const TrainingOutcome straight = train_on(six_steps(dtype, {}), {4, 4});
         for (const auto& [layout, overrides] :
              {std::pair{Layout{2, 2}, std::vector<std::string>{}}, {Layout{4, 4}, kMoving}}) {
-            TrainingRun resumed = training_run(dtype, overrides);
+            TrainingRun resumed = six_steps(dtype, overrides);
             resumed.first_step = 6;
             resumed.before = [&](RankRuntime& runtime) {
                 (void)load_checkpoint(runtime,

@@ -5,15 +5,10 @@
 
 #include "launch/checkpointer.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
-#include "tests/support/tiny_run.h"
-#include "tests/support/training_run.h"
+#include "tests/support/uneven_training.h"
 
 namespace moesaic {
 namespace {
-
-struct Layout {
-    int world = 1, expert_parallel = 1;
-};
 
 std::string name_of(Layout layout) {
     return fmt::format("{} ranks, expert-parallel {}", layout.world, layout.expert_parallel);
@@ -30,32 +25,8 @@ std::vector<Layout> all_layouts() {
     return layouts;
 }
 
-class TrainingInvariance : public testing::Test {
+class TrainingInvariance : public UnevenTraining {
   protected:
-    /// Ten steps; several gradient buckets, uneven micro-batches, exchanges in chunks.
-    [[nodiscard]] TrainingRun training_run(DType dtype, const std::vector<std::string>& overrides = {}) {
-        std::vector<std::string> all{"parallel.bucket_bytes=20000", "train.batch_sequences=11",
-                                     "train.micro_sequences=2", "parallel.receive_budget=0.6"};
-        all.insert(all.end(), overrides.begin(), overrides.end());
-        setup_ = tiny_run(all);
-        TrainingRun run;
-        run.config = setup_.config;
-        run.spec = setup_.spec;
-        run.batches = [this](i64 step, i64 first, i64 count, WindowBuffer windows) {
-            const Config& config = setup_.config;
-            setup_.dataset->training_batch(static_cast<u64>(config.run.seed), step,
-                                           config.train.batch_sequences, first, count, windows);
-        };
-        run.options.dtype = dtype;
-        return run;
-    }
-
-    [[nodiscard]] static TrainingOutcome train_on(TrainingRun run, Layout layout) {
-        run.world = layout.world;
-        run.options.expert_parallel = layout.expert_parallel;
-        return train(run);
-    }
-
     void compare_layouts(DType dtype, double tolerance, const std::vector<std::string>& overrides = {}) {
         const TrainingRun run = training_run(dtype, overrides);
         const TrainingOutcome one = train_on(run, {1, 1});
@@ -77,9 +48,6 @@ class TrainingInvariance : public testing::Test {
         }
         RecordProperty("worst_loss", fmt::format("{:.1e}", worst));
     }
-
-  private:
-    RunSetup setup_;
 };
 
 TEST_F(TrainingInvariance, SinglePrecision) {
