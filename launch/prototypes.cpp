@@ -2,15 +2,11 @@
 
 #include <algorithm>
 
-#include "runtime/data/tables/table_data.h"
-
 namespace moesaic {
 
 void adopt_prototypes(RankRuntime& runtime, const RunSetup& run, const std::string& checkpoint) {
     if (run.spec.kind != ModelKind::momlp) return;
-    const auto* const data = dynamic_cast<const TableData*>(run.dataset.get());
-    MOESAIC_ASSERT(data != nullptr && data->cells() != nullptr, "a MoMLP on {}", run.dataset->unit());
-    const std::vector<float>& prototypes = data->cells()->prototypes();
+    const std::span<const float> prototypes = run.dataset->prototypes();
     const auto buffer = std::find_if(runtime.store.buffers().begin(), runtime.store.buffers().end(),
                                      [](const Buffer& one) { return one.name == "model.prototypes"; });
     MOESAIC_ASSERT(

@@ -82,6 +82,9 @@ class TaskData {
     /// The index in domains() of a held-out sample; domains() is not empty.
     [[nodiscard]] virtual std::size_t domain_of_validation(i64 /*window*/) const { return 0; }
 
+    /// [cells, features] of what the inputs are divided by, for models with an expert a cell; may be nothing.
+    [[nodiscard]] virtual std::span<const float> prototypes() const { return {}; }
+
     /// Several samples, for people: "windows of 256 tokens"; a row of one, shortly; and what a loss is in.
     [[nodiscard]] virtual std::string unit() const = 0;
     [[nodiscard]] virtual std::string row_name() const { return "tok"; }

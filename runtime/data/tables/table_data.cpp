@@ -144,6 +144,11 @@ SampleError TableData::error() const {
     return classifies() ? SampleError::share_wrong : SampleError::distance;
 }
 
+std::span<const float> TableData::prototypes() const {
+    if (!cells_) return {};
+    return cells_->prototypes();
+}
+
 std::string TableData::unit() const {
     return fmt::format("examples of {} features", table_.columns);
 }

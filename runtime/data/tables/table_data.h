@@ -34,6 +34,7 @@ class TableData final : public TaskData {
     /// The share of wrong classes, or the distance in the target's own unit.
     [[nodiscard]] SampleError error() const override;
     [[nodiscard]] double distance_unit() const override { return target_scale_; }
+    [[nodiscard]] std::span<const float> prototypes() const override;
     [[nodiscard]] std::string unit() const override;
     [[nodiscard]] std::string row_name() const override { return "examples"; }
     [[nodiscard]] std::string loss_unit() const override;
