@@ -134,8 +134,7 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
     const ModelSpec& spec = run.spec;
     const DType stored = precision_of(run.config);
     TrafficEstimate traffic;
-    if (expert_parallel > 1 &&
-        spec.kind != ModelKind::momlp) {  // else every rank holds all experts, and no row travels
+    if (expert_parallel > 1 && spec.routes_rows()) {  // else no row travels
         TrafficShape shape;
         shape.tokens = static_cast<double>(run.config.train.batch_sequences * spec.seq_len);
         shape.choices = spec.top_k;

@@ -19,7 +19,7 @@ constexpr i64 kMatrixNumbers = 4;  // of MatrixNorms
 
 std::vector<int> expert_layers(const ModelSpec& spec) {
     std::vector<int> layers;
-    if (spec.kind == ModelKind::momlp) return layers;  // no router
+    if (!spec.routes_rows()) return layers;
     for (int layer = 0; layer < spec.layers; ++layer) {
         if (spec.has_experts(layer)) layers.push_back(layer);
     }

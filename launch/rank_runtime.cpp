@@ -233,6 +233,14 @@ ModelSpec resolve_model(const Config& config, const SampleShape& shape) {
     return spec;
 }
 
+ExchangeChoice resolve_exchange(const ModelSpec& spec, Mesh& mesh, DType dtype, int threads) {
+    if (spec.exchange.name != "auto" || !spec.routes_rows()) return {spec.exchange, {}};
+    const auto backend = make_cpu_backend(threads);
+    const auto compute = backend->make_stream("compute"), exchange = backend->make_stream("exchange");
+    StepContext context{*backend, *compute, *exchange, mesh, Phase::train, 0};
+    return choose_exchange(context, exchange_sizes(spec, mesh, dtype), spec.exchange);
+}
+
 namespace {
 
 /// Collective over `world`.
@@ -259,7 +267,7 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
       exchange(backend->make_stream("exchange")),
       mesh(make_mesh(config, spec, world, options)),
       store(*backend, options.dtype.value_or(precision_of(config))),
-      exchange_choice(choose(spec, options.threads)),
+      exchange_choice(resolve_exchange(spec, *mesh, store.dtype(), options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {
     if (stream_mode(spec, options) == StreamMode::threads) world.set_beside_compute(true);
     store.keep_packed_copies();
@@ -282,16 +290,6 @@ RankRuntime::~RankRuntime() {
     } catch (const std::exception& error) {
         log_message(LogLevel::warn, fmt::format("the end of the last step failed: {}", error.what()));
     }
-}
-
-ExchangeChoice RankRuntime::choose(const ModelSpec& spec, int threads) {
-    const bool exchanges_rows = spec.experts > 0 && spec.kind != ModelKind::momlp;
-    if (spec.exchange.name != "auto" || !exchanges_rows) return {spec.exchange, {}};
-    // On a back end of its own: what measuring takes is given back.
-    const auto own = make_cpu_backend(threads);
-    const auto own_compute = own->make_stream("compute"), own_exchange = own->make_stream("exchange");
-    StepContext measuring{*own, *own_compute, *own_exchange, *mesh, Phase::train, 0};
-    return choose_exchange(measuring, exchange_sizes(spec, *mesh, store.dtype()), spec.exchange);
 }
 
 StepContext RankRuntime::context(Phase phase, i64 step) {

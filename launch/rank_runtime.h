@@ -59,11 +59,11 @@ class RankRuntime {
     Model model;
     std::unique_ptr<GradientSync> gradient_sync;
     std::unique_ptr<ShardedOptimizer> optimizer;
-
-  private:
-    /// Collective over the world where the exchange is `auto`.
-    [[nodiscard]] ExchangeChoice choose(const ModelSpec& spec, int threads);
 };
+
+/// Collective over the world where the exchange of `spec` is `auto`. Measured on a back end of its own: what
+/// that takes is given back.
+[[nodiscard]] ExchangeChoice resolve_exchange(const ModelSpec& spec, Mesh& mesh, DType dtype, int threads);
 
 /// Worker threads of each of `local_ranks` ranks on this machine: the cores this process may use, shared out.
 [[nodiscard]] int resolve_threads(std::optional<i64> configured, int local_ranks);

@@ -10,7 +10,7 @@ RoutingProbe::RoutingProbe(RankRuntime& runtime)
       micro_sequences_(runtime.model.spec().micro_sequences),
       sequences_(std::max<i64>(1, kTokens / seq_len_)) {
     const ModelSpec& spec = runtime.model.spec();
-    if (spec.kind == ModelKind::momlp) return;  // whose cells never change
+    if (!spec.routes_rows()) return;
     for (int layer = 0; layer < spec.layers; ++layer) {
         if (spec.has_experts(layer)) layers_.push_back({layer, 0, {}});
     }

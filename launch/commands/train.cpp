@@ -38,18 +38,15 @@ TrainerOptions plan_resume(const TrainOptions& options, const std::string& run_f
 /// Collective over `world`. The exchange of a run, or what `auto` would take, on a mesh that is only made for
 /// that; throws UserError where the exchange does not fit the nodes.
 ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int expert_parallel) {
-    if (run.spec.experts == 0 || run.spec.kind == ModelKind::momlp) return {run.spec.exchange, {}};
-    const auto backend =
-        make_cpu_backend(resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node));
-    const auto compute = backend->make_stream("compute"), exchange = backend->make_stream("exchange");
+    if (!run.spec.routes_rows()) return {run.spec.exchange, {}};
     const int simulated = static_cast<int>(run.config.parallel.ranks_per_node.value_or(0));
     Mesh mesh(world, {.expert = expert_parallel, .ranks_per_node = simulated},
               static_cast<int>(run.spec.experts));
-    StepContext context{*backend, *compute, *exchange, mesh};
-    const ExchangeSizes sizes = exchange_sizes(run.spec, mesh, precision_of(run.config));
-    if (run.spec.exchange.name == "auto") return choose_exchange(context, sizes, run.spec.exchange);
-    (void)make_exchange(mesh, sizes, run.spec.exchange);
-    return {run.spec.exchange, {}};
+    const DType dtype = precision_of(run.config);
+    const ExchangeChoice choice = resolve_exchange(
+        run.spec, mesh, dtype, resolve_threads(run.config.cpu.threads, world.topology().ranks_per_node));
+    (void)make_exchange(mesh, exchange_sizes(run.spec, mesh, dtype), choice.settings);  // or says why not
+    return choice;
 }
 
 /// Collective over `world`.
