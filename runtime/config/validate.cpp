@@ -239,8 +239,13 @@ void check_placement(LoadedConfig& loaded) {
     only_for(placement.seed != untouched.seed, "seed", "permuted");
     only_for(placement.every != untouched.every, "every", "load_aware");
     only_for(placement.min_gain != untouched.min_gain, "min_gain", "load_aware");
-    if (placement.kind != untouched.kind && loaded.config.model.moe.experts == 0)
+    if (placement.kind == untouched.kind) return;
+    const ModelConfig& model = loaded.config.model;
+    if (model.moe.experts == 0)
         loaded.complain("parallel.placement.kind", "a dense model has no experts to place", "contiguous");
+    if (model.kind == "momlp")
+        loaded.complain("parallel.placement.kind", "an expert of a momlp stays with the samples of its cell",
+                        "contiguous");
 }
 
 }  // namespace
