@@ -177,8 +177,17 @@ std::string Communicator::describe(std::string_view verb, const Label& label) co
     return fmt::format("{} '{}' on communicator '{}'", verb, label.text(), name_);
 }
 
-std::string Communicator::timeout_text(std::string_view verb, const Label& label) const {
-    return fmt::format("{}: no answer for {} s in {}", speaker(), timeout_seconds(), describe(verb, label));
+std::string Communicator::timeout_text(std::string_view verb, const Label& label,
+                                       std::string_view missing) const {
+    std::string text =
+        fmt::format("{}: no answer for {} s in {}", speaker(), timeout_seconds(), describe(verb, label));
+    if (!missing.empty()) text += fmt::format("; still awaited: rank {}", missing);
+    if (settings_->explain_hang) text += "\n" + settings_->explain_hang();
+    return text;
+}
+
+void Communicator::record_flights(std::vector<int> world_ranks) {
+    if (size_ > 1) flight_group_ = settings_->flights.join(name_, std::move(world_ranks));
 }
 
 }  // namespace moesaic

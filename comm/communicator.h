@@ -1,6 +1,7 @@
 // What ranks say to each other: a handful of collective verbs over rows, each with a label and a time-out.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -8,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/flight_recorder.h"
 #include "comm/traffic_ledger.h"
 #include "runtime/memory_pool.h"
 #include "runtime/stream.h"
@@ -41,6 +43,9 @@ struct CommunicatorSettings {
     double timeout_seconds = 600;
     bool beside_compute = false;  ///< the thread that waits shares its core with one that computes
     TrafficLedger ledger;         ///< of this rank
+    FlightRecorder flights;       ///< of this rank
+    /// Called after a time-out, once the wait is over: what is known about it, or nothing.
+    std::function<std::string()> explain_hang;
 };
 
 class SharedWindow;
@@ -138,8 +143,21 @@ class Communicator {
     [[nodiscard]] static std::string speaker();
     /// "all_to_all_rows 'dispatch, layer 5' on communicator 'experts'".
     [[nodiscard]] std::string describe(std::string_view verb, const Label& label) const;
-    /// The text of a time-out in that verb.
-    [[nodiscard]] std::string timeout_text(std::string_view verb, const Label& label) const;
+    /// The text of a time-out in that verb; `missing` says who is awaited, where that is known.
+    [[nodiscard]] std::string timeout_text(std::string_view verb, const Label& label,
+                                           std::string_view missing = {}) const;
+
+    // ------------------------------------------------------------ flight records
+
+    /// Of this rank, over this communicator and all that share its settings.
+    [[nodiscard]] FlightRecorder& flights() const { return settings_->flights; }
+    void set_explain_hang(std::function<std::string()> explain) {
+        settings_->explain_hang = std::move(explain);
+    }
+    /// This communicator's entry into a collective, for FlightRecorder::Scope.
+    [[nodiscard]] FlightRecorder::Call flight(std::string_view verb, const Label& label) const {
+        return {.group = flight_group_, .verb = verb, .operation = label.operation, .layer = label.layer};
+    }
 
   protected:
     /// Collective over this communicator: share_memory without the accounts.
@@ -150,6 +168,8 @@ class Communicator {
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
     [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
+    /// Makes collectives of this communicator known to the flight recorder; without, they are not recorded.
+    void record_flights(std::vector<int> world_ranks);
     /// `bytes` sent to every rank.
     void count_gathered(const Label& label, i64 bytes);
 
@@ -160,6 +180,7 @@ class Communicator {
     std::shared_ptr<MemoryPool> pool_;
     std::shared_ptr<std::mutex> pool_mutex_ = std::make_shared<std::mutex>();
     i64 shared_bytes_ = 0;
+    int flight_group_ = -1;
     [[nodiscard]] i64& place_for(SentBytes& bytes, int peer) const;
 
     double seconds_ = 0;

@@ -80,6 +80,11 @@ void HostCommunicator::all_gather_rows(Stream& stream, ConstTensorView mine, Ten
 void HostCommunicator::broadcast(Stream& stream, TensorView data, int root, Label label) {
     MOESAIC_ASSERT(root >= 0 && root < size(), "{} from rank {}", describe("broadcast", label), root);
     run_on_host(stream, [this, data, root, label] {
+        FlightRecorder::Call call = flight("broadcast", label);
+        call.rows = 1;
+        call.row_bytes = data.bytes();
+        call.shape = static_cast<u64>(data.bytes());
+        const FlightRecorder::Scope scope(flights(), call);
         broadcast_now({bytes_of(data), data.bytes(), root, label});
     });
 }
@@ -87,16 +92,24 @@ void HostCommunicator::broadcast(Stream& stream, TensorView data, int root, Labe
 void HostCommunicator::send(Stream& stream, ConstTensorView data, int peer, Label label) {
     check_peer(peer, "send", label);
     run_on_host(stream, [this, data, peer, label] {
+        const FlightRecorder::Scope scope(flights(), pairwise_flight("send", data.bytes(), label));
         send_now({const_cast<std::byte*>(bytes_of(data)), data.bytes(), peer, label});
     });
 }
 
 void HostCommunicator::recv(Stream& stream, TensorView data, int peer, Label label) {
     check_peer(peer, "recv", label);
-    run_on_host(stream, [this, data, peer, label] { recv_now({bytes_of(data), data.bytes(), peer, label}); });
+    run_on_host(stream, [this, data, peer, label] {
+        const FlightRecorder::Scope scope(flights(), pairwise_flight("recv", data.bytes(), label));
+        recv_now({bytes_of(data), data.bytes(), peer, label});
+    });
 }
 
 void HostCommunicator::timed_exchange(const Exchange& exchange) {
+    FlightRecorder::Call call = flight("all_to_all_rows", exchange.label);
+    call.rows = sum_of(exchange.send_rows);
+    call.row_bytes = exchange.row_bytes;
+    const FlightRecorder::Scope scope(flights(), call);
     const auto start = std::chrono::steady_clock::now();
     exchange_now(exchange);
     count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -104,10 +117,24 @@ void HostCommunicator::timed_exchange(const Exchange& exchange) {
 }
 
 void HostCommunicator::timed_gather(const Gather& gather) {
+    FlightRecorder::Call call = flight("all_gather_rows", gather.label);
+    call.rows = gather.rows[static_cast<std::size_t>(rank())];
+    call.row_bytes = gather.row_bytes;
+    for (const i64 rows : gather.rows) call.shape = call.shape * 1099511628211u + static_cast<u64>(rows);
+    const FlightRecorder::Scope scope(flights(), call);
     const auto start = std::chrono::steady_clock::now();
     gather_now(gather);
     count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     count_gathered(gather.label, gather.rows[static_cast<std::size_t>(rank())] * gather.row_bytes);
+}
+
+FlightRecorder::Call HostCommunicator::pairwise_flight(std::string_view verb, i64 bytes,
+                                                       const Label& label) const {
+    FlightRecorder::Call call = flight(verb, label);
+    call.rows = 1;
+    call.row_bytes = bytes;
+    call.pairwise = true;
+    return call;
 }
 
 void HostCommunicator::check_peer(int peer, std::string_view verb, const Label& label) const {

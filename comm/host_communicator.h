@@ -54,6 +54,8 @@ class HostCommunicator : public Communicator {
   private:
     void timed_exchange(const Exchange& exchange);
     void timed_gather(const Gather& gather);
+    [[nodiscard]] FlightRecorder::Call pairwise_flight(std::string_view verb, i64 bytes,
+                                                       const Label& label) const;
     void check_peer(int peer, std::string_view verb, const Label& label) const;
 };
 

@@ -19,6 +19,7 @@
 
 #include "comm/host_communicator.h"
 #include "comm/mpi_environment.h"
+#include "comm/mpi_groups.h"
 #include "comm/mpi_window.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
@@ -28,14 +29,6 @@ namespace moesaic {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-void check_mpi(int code, const std::string& what) {
-    if (code == MPI_SUCCESS) return;
-    std::array<char, MPI_MAX_ERROR_STRING> text{};
-    int length = 0;
-    MPI_Error_string(code, text.data(), &length);
-    throw Error(fmt::format("{}: {}: {}", Communicator::speaker(), what, text.data()));
-}
 
 bool mpi_running() {
     int started = 0, ended = 0;
@@ -82,25 +75,6 @@ struct MpiState {
     }
 };
 
-Topology topology_of(MPI_Comm group, int size) {
-    MPI_Comm node = MPI_COMM_NULL;
-    check_mpi(MPI_Comm_split_type(group, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "ranks of one node");
-    Topology topology;
-    int local_size = 1, leader = 0;
-    MPI_Comm_rank(group, &leader);
-    MPI_Comm_rank(node, &topology.local_rank);
-    MPI_Comm_size(node, &local_size);
-    std::vector<int> sizes(static_cast<std::size_t>(size));
-    const int mine = topology.local_rank == 0 ? local_size : 0;  // every node counts once
-    check_mpi(MPI_Allgather(&mine, 1, MPI_INT, sizes.data(), 1, MPI_INT, group), "ranks per node");
-    check_mpi(MPI_Bcast(&leader, 1, MPI_INT, 0, node), "ranks of one node");
-    check_mpi(MPI_Comm_free(&node), "ranks of one node");
-    topology.node = static_cast<int>(leader - std::count(sizes.begin(), sizes.begin() + leader, 0));
-    topology.nodes = static_cast<int>(size - std::ranges::count(sizes, 0));
-    topology.ranks_per_node = std::accumulate(sizes.begin(), sizes.end(), 0, std::gcd<int, int>);
-    return topology;
-}
-
 /// Counts and displacements as MPI wants them; alive until the collective ends.
 struct MpiCounts {
     std::vector<int> rows, first;
@@ -135,7 +109,9 @@ class MpiCommunicator final : public HostCommunicator {
         : HostCommunicator(rank, size, std::move(name), std::move(settings)),
           group_(group),
           state_(std::move(state)),
-          topology_(topology_of(group, size)) {}
+          topology_(topology_of(&group, size)) {
+        record_flights(world_ranks_of(&group, size));
+    }
     ~MpiCommunicator() override {
         if (mpi_running() && !state_->unfinished && std::uncaught_exceptions() == 0) MPI_Comm_free(&group_);
     }
@@ -143,6 +119,7 @@ class MpiCommunicator final : public HostCommunicator {
     Topology topology() const override { return topology_; }
 
     void barrier(Label label) override {
+        const FlightRecorder::Scope scope(flights(), flight("barrier", label));
         compare_calls("barrier", label, 0, {});
         MPI_Request request = MPI_REQUEST_NULL;
         check_mpi(MPI_Ibarrier(group_, &request), describe("barrier", label));

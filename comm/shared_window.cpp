@@ -50,20 +50,27 @@ u64 SharedMeeting::arrive(Label label) {
 void SharedMeeting::wait(u64 meeting, Label label) {
     for (int spin = 0; window_->may_spin() && spin < kSpins && !all_have_come(meeting); ++spin) {
     }
+    if (all_have_come(meeting)) return compare_in_debug(meeting, label);
+    FlightRecorder::Call call = group_.flight("meeting", label);
+    call.pairwise = true;  // not every rank waits in every meeting
+    const FlightRecorder::Scope scope(group_.flights(), call);
     const auto start = Clock::now();
     while (!all_have_come(meeting)) {
         window_->poll();
         sched_yield();
         const auto waited = Clock::now() - start;
         if (std::chrono::duration<double>(waited).count() > group_.timeout_seconds()) {
-            throw Error(fmt::format("{}; still awaited: rank {}", group_.timeout_text("meeting", label),
-                                    missing_ranks(meeting)));
+            throw Error(group_.timeout_text("meeting", label, missing_ranks(meeting)));
         }
         // Where ranks share cores, one that waits long leaves them to those that compute.
         if (!window_->may_spin() && waited > kSoon) {
             std::this_thread::sleep_for(std::min<Clock::duration>(waited / 32, kLongestNap));
         }
     }
+    compare_in_debug(meeting, label);
+}
+
+void SharedMeeting::compare_in_debug(u64 meeting, const Label& label) const {
     if constexpr (kHeavyAssertions) compare_reasons(meeting, label);
 }
 

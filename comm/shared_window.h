@@ -67,6 +67,7 @@ class SharedMeeting {
     [[nodiscard]] bool all_have_come(u64 meeting) const;
     [[nodiscard]] std::string missing_ranks(u64 meeting) const;
     void compare_reasons(u64 meeting, const Label& label) const;
+    void compare_in_debug(u64 meeting, const Label& label) const;
 
     Communicator& group_;
     std::unique_ptr<SharedWindow> window_;

@@ -52,14 +52,18 @@ class ThreadCommunicator final : public HostCommunicator {
                        std::string name, std::shared_ptr<CommunicatorSettings> settings)
         : HostCommunicator(rank, static_cast<int>(group->slots.size()), std::move(name), std::move(settings)),
           world_(std::move(world)),
-          group_(std::move(group)) {}
+          group_(std::move(group)) {
+        record_flights(group_->world_ranks);
+    }
 
     void barrier(Label label) override {
+        const FlightRecorder::Scope scope(flights(), flight("barrier", label));
         meet({.verb = "barrier", .label = label}, [this](ThreadGroup& group) { compare(group); });
     }
 
     std::unique_ptr<Communicator> split(int color, int key, std::string name) override {
         MOESAIC_ASSERT(color >= 0, "color {}", color);
+        const FlightRecorder::Scope scope(flights(), flight("split", {"split"}));
         meet({.verb = "split", .label = {"split"}, .color = color, .key = key}, [this](ThreadGroup& group) {
             compare(group);
             if (group.disagreement.empty()) form_groups(*world_, group);
@@ -184,9 +188,9 @@ void ThreadCommunicator::recv_now(const Message& message) {
     const auto answered = group_->changed.wait_for(lock, std::chrono::duration<double>(timeout_seconds()),
                                                    [&] { return !box.empty() || world_->failed; });
     if (!answered) {
-        const std::string text = fmt::format("{}: no answer for {} s in {}; still awaited: rank {}",
-                                             speaker(), timeout_seconds(), describe("recv", message.label),
-                                             group_->world_ranks[static_cast<std::size_t>(message.peer)]);
+        const std::string text =
+            timeout_text("recv", message.label,
+                         std::to_string(group_->world_ranks[static_cast<std::size_t>(message.peer)]));
         world_->fail(text);
         throw Error(text);
     }

@@ -77,9 +77,7 @@ void meet(ThreadWorldState& world, ThreadGroup& group, const Communicator& calle
         if (group.round == round) {
             if (answered) throw AbortedError(world.failure);
             const ThreadSlot& slot = group.slots[static_cast<std::size_t>(caller.rank())];
-            const std::string text =
-                fmt::format("{}; still awaited: rank {}", caller.timeout_text(slot.verb, slot.label),
-                            missing_ranks(group));
+            const std::string text = caller.timeout_text(slot.verb, slot.label, missing_ranks(group));
             world.fail(text);
             throw Error(text);
         }

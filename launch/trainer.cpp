@@ -135,6 +135,20 @@ void Trainer::begin() {
 }
 
 int Trainer::run() {
+    flights_.emplace(runtime_.mesh->world(), options_.run_folder);
+    try {
+        return train();
+    } catch (const UserError&) {
+        throw;
+    } catch (const AbortedError&) {
+        throw;
+    } catch (const std::exception&) {
+        flights_->record_failure();
+        throw;
+    }
+}
+
+int Trainer::train() {
     if (!options_.resume_from.empty()) {
         log_info("resumed from {} at step {}", options_.resume_from, position_.step);
         // What it was read from is complete and stays as it is: imported weights may exist nowhere else.

@@ -3,9 +3,11 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "launch/checkpointer.h"
+#include "launch/flight_watch.h"
 #include "launch/generalization.h"
 #include "launch/routing_probe.h"
 #include "launch/run_setup.h"
@@ -33,6 +35,7 @@ class Trainer {
 
   private:
     void begin();
+    int train();
     /// Collective over the world. One step with its record, where one is due.
     StepResult step(i64 step);
     void record_step(i64 step, const StepResult& result, double lr);
@@ -50,6 +53,7 @@ class Trainer {
     const Config& config_;
     TrainerOptions options_;
     RankRuntime runtime_;
+    std::optional<FlightWatch> flights_;
     TrainingStep training_;
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_file_{nullptr, &std::fclose};
     SinkGroup sinks_;  // empty but on rank 0; writes to log_file_
