@@ -82,6 +82,8 @@ TEST(TaskConfig, CellsShareABatchEvenly) {
     EXPECT_THAT(with({"model.moe.activation=relu", "train.batch_sequences=30"}),
                 HasSubstr("30 examples are not as many of each of 8 cells"));
     EXPECT_THAT(with({"model.moe.activation=relu", "model.moe.experts=0"}), HasSubstr("without cells"));
+    EXPECT_THAT(with({"model.moe.activation=relu", "parallel.expert_tensor=2"}),
+                HasSubstr("parallel.expert_tensor: "));
 }
 
 TEST(TaskConfig, ARuleIsNoCombination) {
