@@ -19,6 +19,8 @@ Topology AccountingCommunicator::topology() const {
 int AccountingCommunicator::group_size(const std::string& name) const {
     if (name == "experts") return groups_.experts;
     if (name == "replicas") return groups_.replicas;
+    if (name == "slices") return groups_.expert_tensor;
+    if (name == "same slice") return groups_.experts / groups_.expert_tensor;
     // Of an expert-parallel group that spans nodes, see Mesh.
     if (name == "node") return groups_.ranks_per_node;
     MOESAIC_ASSERT(name == "across nodes", "a dry run splits off '{}'", name);

@@ -8,6 +8,7 @@ namespace moesaic {
 /// How Mesh splits the world that is imagined.
 struct AccountingGroups {
     int experts = 1, replicas = 1;
+    int expert_tensor = 1;   ///< divides `experts`
     int ranks_per_node = 0;  ///< in blocks; 0: all on one node
 };
 

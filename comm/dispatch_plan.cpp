@@ -14,7 +14,7 @@ namespace {
 /// What the one host synchronisation brings: this rank's choices in send order, and everybody's counts.
 struct HostView {
     std::vector<i32> order;  ///< [T*K] choice (t*K + k) of each slot; the first `slots` are meant
-    std::vector<i64> load;   ///< [W,E] by expert, then by position
+    std::vector<i64> load;   ///< [W,E] by expert; then by rank and local expert
 };
 
 i64 sum(const std::vector<i64>& counts) {
@@ -31,31 +31,41 @@ void assume_even_routing(i64 choices, i64 most_rows, i64 ranks, HostView& host) 
     }
 }
 
-/// From the order of experts to that of their positions: the only place where rows meet the placement. Within
-/// an expert nothing moves, so that it sees its rows in the same order wherever it lies.
-void order_by_position(const ExpertPlacement& placement, i64 rank, HostView& host) {
-    const auto experts = std::ssize(placement.expert_at);
-    if (std::ranges::is_sorted(placement.expert_at)) return;
-    const HostView by_expert = host;
-    const auto row_of = [&](const std::vector<i64>& load, i64 source) {
-        return load.begin() + source * experts;
+/// From the order of experts to that of the ranks that hold them: the only place where rows meet placement
+/// and slices. Within an expert nothing moves, so that it sees its rows in the same order wherever it lies.
+void order_by_holder(const Mesh& mesh, int layer, HostView& host) {
+    const ExpertPlacement& placement = mesh.placement(layer);
+    const i64 slices = mesh.expert_tensor(), each = mesh.local_experts();
+    if (slices == 1 && std::ranges::is_sorted(placement.expert_at)) return;
+    const i64 experts = mesh.total_experts(), sources = mesh.experts().size();
+    const HostView by_expert = std::move(host);
+    const auto rows_of = [&](i64 source, i32 expert) {
+        return by_expert.load[static_cast<std::size_t>(source * experts + expert)];
     };
-    const auto own = row_of(by_expert.load, rank);
-    std::vector<i64> first(static_cast<std::size_t>(experts));
-    std::exclusive_scan(own, own + experts, first.begin(), i64{0});
-    auto slot = host.order.begin();
-    for (const i32 expert : placement.expert_at) {
-        const auto begin = by_expert.order.begin() + first[static_cast<std::size_t>(expert)];
-        slot = std::copy(begin, begin + own[expert], slot);
+    std::vector<i64> first(static_cast<std::size_t>(experts), 0);
+    for (i32 expert = 0; expert + 1 < experts; ++expert)
+        first[static_cast<std::size_t>(expert) + 1] =
+            first[static_cast<std::size_t>(expert)] + rows_of(mesh.experts().rank(), expert);
+    host.order.clear();
+    host.load.assign(static_cast<std::size_t>(sources * experts * slices), 0);
+    for (i64 holder = 0; holder < sources; ++holder) {
+        for (i64 local = 0; local < each; ++local) {
+            const i64 position = holder / slices * each + local;
+            const i32 expert = placement.expert_at[static_cast<std::size_t>(position)];
+            for (i64 source = 0; source < sources; ++source)
+                host.load[static_cast<std::size_t>((source * sources + holder) * each + local)] =
+                    rows_of(source, expert);
+            const auto choice = by_expert.order.begin() + first[static_cast<std::size_t>(expert)];
+            const auto as_slice = [&](i32 one) { return static_cast<i32>(one * slices + holder % slices); };
+            std::transform(choice, choice + rows_of(mesh.experts().rank(), expert),
+                           std::back_inserter(host.order), as_slice);
+        }
     }
-    for (i64 source = 0; source < std::ssize(host.load) / experts; ++source) {
-        std::ranges::transform(placement.expert_at, host.load.begin() + source * experts,
-                               [&](i32 expert) { return row_of(by_expert.load, source)[expert]; });
-    }
+    host.order.resize(by_expert.order.size() * static_cast<std::size_t>(slices), 0);  // dropped ones
 }
 
-/// Collective over mesh.experts(). Sorts the choices by position and all-gathers the counts: positions of a
-/// rank are consecutive, so this is the order destination, local expert, token.
+/// Collective over mesh.experts(). Sorts the choices by the experts' holders and all-gathers the counts: this
+/// is the order destination, local expert, token.
 HostView sort_and_gather(StepContext& context, const Routing& routing, int layer) {
     Backend& backend = context.backend;
     const Communicator& group = context.mesh.experts();
@@ -81,7 +91,7 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     context.compute.synchronize();
     if (!context.backend.computes())
         assume_even_routing(routing.slots(), routing.most_rows, group.size(), host);
-    order_by_position(context.mesh.placement(layer), group.rank(), host);
+    order_by_holder(context.mesh, layer, host);
     return host;
 }
 
@@ -156,8 +166,9 @@ DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacit
     DispatchPlan plan;
     plan.layer = layer;
     plan.tokens = routing.expert.rows();
-    plan.choices = routing.expert.cols();
-    plan.most_slots = routing.slots();
+    plan.slices = mesh.expert_tensor();
+    plan.choices = routing.expert.cols() * plan.slices;
+    plan.most_slots = routing.slots() * plan.slices;
     HostView host = sort_and_gather(context, routing, layer);
     const LoadTable table{host.load, mesh.experts().size(), mesh.local_experts()};
     const i64 rank = mesh.experts().rank();

@@ -36,17 +36,21 @@ struct WireOrder {
     std::vector<int> destinations, sources;
 };
 
-/// Slots are this rank's kept (token, choice) pairs in send order: destination rank, local expert, token.
+/// Slots are this rank's kept (token, choice) pairs in send order: destination rank, local expert, token. A
+/// choice of an expert in t slices is t choices here, one for each rank that holds a slice.
 /// Received rows are grouped by local expert and, within one, ordered by source rank and token, which is the
 /// order of the global micro-batch: weight gradients add rows in that order on every layout.
 struct DispatchPlan {
     int layer = -1;  ///< names the collectives
+    /// K: the router's, each as many times as experts have slices (Mesh). Choice k * t + s of a token is its
+    /// k-th expert's slice s.
     i64 tokens = 0, choices = 0, slots = 0;
-    i64 most_slots = 0;        ///< slots() of the routing: what memory has room for, whatever is chosen
-    i64 dropped = 0;           ///< choices of -1 on this rank
+    i64 slices = 1;            ///< t
+    i64 most_slots = 0;        ///< slots() of the routing, t times: what memory has room for
+    i64 dropped = 0;           ///< of this rank's choices
     Tensor slot_of_choice;     ///< i32 [T,K]; -1: dropped
     Tensor address_of_choice;  ///< i32 [T,K] as DispatchChunk::address_of_send, of the only round
-    std::vector<i64> load;     ///< [W,E] rows that rank w sends to the expert at position p (Mesh::placement)
+    std::vector<i64> load;     ///< [W,W*e] rows that rank w sends to local expert i of rank r, at r*e + i
     std::vector<DispatchChunk> chunks;  ///< at least one
     std::vector<i32> choice_of_slot;    ///< [S] t*K + k
     NodePlan nodes;

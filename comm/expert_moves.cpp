@@ -48,7 +48,7 @@ void for_each_arrival(const Mesh& mesh, int layer, const ExpertPlacement& next, 
 ExpertMoves expert_moves(const Mesh& mesh, const ParameterStore& store, const NewPlacements& next,
                          ArenaRange bucket) {
     const std::vector<ExpertTensor> tensors = tensors_in(mesh, store, bucket);
-    const int ranks = mesh.expert_parallel(), self = mesh.experts().rank();
+    const int ranks = mesh.expert_parallel(), self = mesh.expert_rank();
     const i64 each = mesh.local_experts();
     ExpertMoves moves;
     moves.send.assign(static_cast<std::size_t>(ranks), 0);
@@ -78,7 +78,7 @@ ExpertMoves expert_moves(const Mesh& mesh, const ParameterStore& store, const Ne
 }
 
 void rename_experts(const Mesh& mesh, const NewPlacements& next, ParameterStore& store) {
-    const i64 first = i64{mesh.experts().rank()} * mesh.local_experts();
+    const i64 first = i64{mesh.expert_rank()} * mesh.local_experts();
     for (Parameter& parameter : store.parameters()) {
         const auto changed = next.find(parameter.layer);
         if (parameter.placement != Placement::expert || changed == next.end()) continue;

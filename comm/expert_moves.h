@@ -12,7 +12,7 @@ namespace moesaic {
 /// New placements by layer; layers that keep theirs are absent.
 using NewPlacements = std::map<int, ExpertPlacement>;
 
-/// What this rank sends to the ranks of mesh.experts(), and gets from them, of one bucket: for each rank
+/// What this rank sends to the ranks of mesh.same_slice(), and gets from them, of one bucket: for each rank
 /// tensor after tensor in the order of the arena, within one by the local index that it gets.
 struct ExpertMoves {
     std::vector<ArenaRange> leaving, arriving;  ///< pieces of the arena

@@ -17,6 +17,11 @@ struct LogicalTensor {
     [[nodiscard]] i64 blocks() const { return (elements + kGradientBlock - 1) / kGradientBlock; }
 };
 
+/// What the norm knows a slice of a tensor by; of one that every slice holds whole, slice 0 counts.
+u64 hash_of(const std::string& name, int slice) {
+    return hash_name(slice == 0 ? name : fmt::format("{} slice {}", name, slice));
+}
+
 LogicalTensor logical_tensor(const Parameter& parameter) {
     return {hash_name(parameter.name), parameter.shape.elements()};
 }
@@ -27,8 +32,9 @@ std::vector<LogicalTensor> expert_tensors(const Mesh& mesh, const ParameterStore
     for (const Parameter& parameter : store.parameters()) {
         if (parameter.placement != Placement::expert) continue;
         for (int owner = 0; owner < mesh.expert_parallel(); ++owner) {
-            tensors.push_back({hash_name(parameter.name_for_expert(mesh.counterpart(parameter, owner))),
-                               parameter.shape.elements()});
+            const std::string name = parameter.name_for_expert(mesh.counterpart(parameter, owner));
+            for (int slice = 0; slice < (parameter.is_cut() ? parameter.slice.count : 1); ++slice)
+                tensors.push_back({hash_of(name, slice), parameter.shape.elements()});
         }
     }
     return tensors;
@@ -69,8 +75,8 @@ void GradientSync::order_for_norm(const StepContext& context) {
     }
     norm_offset_.clear();
     for (const Parameter& parameter : std::as_const(store_).parameters()) {
-        const auto found =
-            std::ranges::lower_bound(tensors, hash_name(parameter.name), {}, &LogicalTensor::hash);
+        const u64 hash = hash_of(parameter.name, parameter.is_cut() ? parameter.slice.index : 0);
+        const auto found = std::ranges::lower_bound(tensors, hash, {}, &LogicalTensor::hash);
         norm_offset_.push_back(offsets[static_cast<std::size_t>(found - tensors.begin())]);
     }
     norm_sums_.resize(static_cast<std::size_t>(blocks));
@@ -90,11 +96,22 @@ void GradientSync::segment_ready(StepContext& context, int segment) {
             context.backend.scale(context.compute, defects_.expert_gradient_factor, data);
         }
         Communicator& group = group_of(context, bucket.placement);
+        if (expert && context.mesh.expert_tensor() > 1) sum_over_slices(context, bucket);
         if (group.size() == 1) continue;
         context.exchange.wait(context.compute.record());
         group.reduce_scatter_rows(context.exchange, data, bucket.rows,
                                   arena.flat(bucket.owned.begin, bucket.owned.size()), ReduceOp::sum,
                                   {expert ? "expert gradients" : "gradients"});
+    }
+}
+
+void GradientSync::sum_over_slices(StepContext& context, const GradientBucket& bucket) {
+    const TensorView arena = store_.sums(bucket.placement);
+    context.exchange.wait(context.compute.record());
+    for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.range)) {
+        if (!std::as_const(store_).parameters()[piece.parameter].is_summed_over_slices()) continue;
+        context.mesh.slices().all_reduce(context.exchange, arena.flat(piece.range.begin, piece.range.size()),
+                                         ReduceOp::sum, {"gradients of all slices"});
     }
 }
 
@@ -134,6 +151,8 @@ double GradientSync::gradient_norm(StepContext& context) {
         if (defects_.norm_skips_experts && bucket.placement == Placement::expert) continue;
         const ConstTensorView arena = store_.gradients(bucket.placement);
         for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.owned)) {
+            const Parameter& parameter = std::as_const(store_).parameters()[piece.parameter];
+            if (parameter.is_summed_over_slices() && parameter.slice.index > 0) continue;
             const i64 first = norm_offset_[piece.parameter] + piece.first_element / kGradientBlock;
             const i64 count = (piece.range.size() + kGradientBlock - 1) / kGradientBlock;
             backend.block_sum_squares(context.compute, arena.flat(piece.range.begin, piece.range.size()),

@@ -11,19 +11,20 @@
 
 namespace moesaic {
 
-/// Replicated parameters' gradients are summed over mesh.world(), experts' over mesh.replicas(): the loss is
-/// a sum over all tokens of the step divided by their number, so no other factor exists. Each sum is made in
-/// f64 by the owner of its slice, in rank order, and rounded once into the gradient arena; what a rank does
-/// not own there is zero afterwards. The order of the collectives depends on the configuration only.
+/// Replicated parameters' gradients are summed over mesh.world(), experts' over mesh.replicas() and, of what
+/// every slice of an expert holds whole, over mesh.slices() before: the loss is a sum over all tokens of the
+/// step divided by their number, so no other factor exists. Each sum is made in f64 by the owner of its
+/// slice, in rank order, and rounded once into the gradient arena; what a rank does not own there is zero
+/// afterwards. The order of the collectives depends on the configuration only.
 class GradientSync {
   public:
     /// `store` is allocated.
     GradientSync(StepContext& context, ParameterStore& store, i64 bucket_bytes,
                  const PlantedDefects& defects = {});
 
-    /// Collective over mesh.world() and mesh.replicas(). To be called in the last micro-step for every
-    /// segment, last to first, as soon as its gradients are complete; folds them and starts the buckets that
-    /// are, which compute may not touch until finish().
+    /// Collective over mesh.world(), mesh.slices() and mesh.replicas(). To be called in the last micro-step
+    /// for every segment, last to first, as soon as its gradients are complete; folds them and starts the
+    /// buckets that are, which compute may not touch until finish().
     void segment_ready(StepContext& context, int segment);
     /// After all segments: what compute does from now on sees the sums.
     void finish(StepContext& context);
@@ -52,6 +53,8 @@ class GradientSync {
 
   private:
     void order_for_norm(const StepContext& context);
+    /// Collective over mesh.slices().
+    void sum_over_slices(StepContext& context, const GradientBucket& bucket);
 
     ParameterStore& store_;
     PlantedDefects defects_;

@@ -58,27 +58,42 @@ std::vector<int> nodes_of_world(Communicator& world, int ranks_per_node) {
 
 }  // namespace
 
-int choose_expert_parallel(int experts, int world, int ranks_per_node) {
-    return experts > 0 ? std::gcd(experts, std::gcd(world, ranks_per_node)) : 1;
+int choose_expert_parallel(int experts, int world, int ranks_per_node, int expert_tensor) {
+    const auto shared_out = [&](int ranks) { return std::max(1, ranks / expert_tensor); };
+    return experts > 0 ? std::gcd(experts, std::gcd(shared_out(world), shared_out(ranks_per_node))) : 1;
 }
 
 void check_mesh_shape(const MeshShape& shape, int experts, int world) {
-    const std::array reserved{std::pair{"expert_tensor", shape.expert_tensor},
-                              std::pair{"tensor", shape.tensor}, std::pair{"pipeline", shape.pipeline},
+    const std::array reserved{std::pair{"tensor", shape.tensor}, std::pair{"pipeline", shape.pipeline},
                               std::pair{"context", shape.context}};
     for (const auto& [name, extent] : reserved) {
         if (extent != 1)
             throw UserError(fmt::format("parallel.{}: {} is not in this version; use 1", name, extent));
+    }
+    if (shape.expert_tensor < 1 || world % shape.expert_tensor != 0) {
+        throw UserError(fmt::format(
+            "parallel.expert_tensor: {} does not divide {} ranks; use a divisor, or a multiple of "
+            "{} ranks",
+            shape.expert_tensor, world, std::max(1, shape.expert_tensor)));
+    }
+    if (shape.expert_tensor > 1 && experts <= 0) {
+        throw UserError(fmt::format("parallel.expert_tensor: {} for a model without experts; use 1",
+                                    shape.expert_tensor));
     }
     if (shape.expert == 1) return;  // always fits, also for models without experts
     if (experts <= 0) {
         throw UserError(
             fmt::format("parallel.expert: {} for a model without experts; use 1 or auto", shape.expert));
     }
-    if (shape.expert < 1 || world % shape.expert != 0 || experts % shape.expert != 0) {
-        throw UserError(fmt::format(
-            "parallel.expert: {} does not divide both {} ranks and {} experts; use one of {}, or auto",
-            shape.expert, world, experts, common_divisors(world, experts)));
+    const int wholes = world / shape.expert_tensor;  // ranks, or groups of them that hold whole experts
+    if (shape.expert < 1 || wholes % shape.expert != 0 || experts % shape.expert != 0) {
+        const std::string ranks =
+            shape.expert_tensor == 1
+                ? fmt::format("{} ranks", world)
+                : fmt::format("{} ranks / {} (parallel.expert_tensor)", world, shape.expert_tensor);
+        throw UserError(
+            fmt::format("parallel.expert: {} does not divide both {} and {} experts; use one of {}, or auto",
+                        shape.expert, ranks, experts, common_divisors(wholes, experts)));
     }
 }
 
@@ -88,23 +103,44 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts)
 Mesh::Mesh(Communicator& world, const MeshShape& shape, int experts, const std::vector<int>& node_of_rank)
     : world_(world), shape_(shape), total_experts_(experts), contiguous_(contiguous_placement(experts)) {
     check_mesh_shape(shape, experts, world.size());
-    const int replica_index = world.rank() / shape.expert, expert_rank = world.rank() % shape.expert;
-    experts_ = world.split(replica_index, expert_rank, "experts");
-    replicas_ = world.split(expert_rank, replica_index, "replicas");
+    const int group = shape.expert * shape.expert_tensor;
+    const int replica_index = world.rank() / group, rank_in_group = world.rank() % group;
+    experts_ = world.split(replica_index, rank_in_group, "experts");
+    replicas_ = world.split(rank_in_group, replica_index, "replicas");
     std::vector<int> expert_nodes, replica_nodes;
     for (int rank = 0; rank < world.size(); ++rank) {
         const int node = node_of_rank[static_cast<std::size_t>(rank)];
-        if (rank / shape.expert == replica_index) expert_nodes.push_back(node);
-        if (rank % shape.expert == expert_rank) replica_nodes.push_back(node);
+        if (rank / group == replica_index) expert_nodes.push_back(node);
+        if (rank % group == rank_in_group) replica_nodes.push_back(node);
     }
     grid_ = make_node_grid(expert_nodes);
+    if (shape.expert_tensor > 1) split_by_slice(expert_nodes);
     if (grid_.nodes > 1) split_by_node();
     world.set_peer_nodes(node_of_rank);
     experts_->set_peer_nodes(expert_nodes);
     replicas_->set_peer_nodes(replica_nodes);
-    for (Communicator* group : groups()) {
-        if (group->connected()) exercise(*group);
+    for (Communicator* one : groups()) {
+        if (one->connected()) exercise(*one);
     }
+}
+
+/// Collective over mesh.experts(), whose ranks lie on these nodes.
+void Mesh::split_by_slice(const std::vector<int>& expert_nodes) {
+    same_slice_ = experts_->split(slice(), expert_rank(), "same slice");
+    slices_ = experts_->split(expert_rank(), slice(), "slices");
+    std::vector<int> same_nodes, slice_nodes;
+    for (int rank = 0; rank < experts_->size(); ++rank) {
+        const int node = expert_nodes[static_cast<std::size_t>(rank)];
+        if (rank % shape_.expert_tensor == slice()) same_nodes.push_back(node);
+        if (rank / shape_.expert_tensor == expert_rank()) slice_nodes.push_back(node);
+    }
+    same_slice_->set_peer_nodes(same_nodes);
+    slices_->set_peer_nodes(slice_nodes);
+}
+
+Communicator& Mesh::slices() const {
+    MOESAIC_ASSERT(slices_, "slices of whole experts");
+    return *slices_;
 }
 
 /// Collective over mesh.experts().
@@ -126,6 +162,8 @@ Communicator& Mesh::across_nodes() const {
 
 std::vector<Communicator*> Mesh::groups() const {
     std::vector<Communicator*> all{&world_, experts_.get(), replicas_.get()};
+    if (same_slice_) all.push_back(same_slice_.get());
+    if (slices_) all.push_back(slices_.get());
     if (node_) all.push_back(node_.get());
     if (across_nodes_) all.push_back(across_nodes_.get());
     return all;
@@ -161,14 +199,14 @@ void Mesh::place_experts(int layer, ExpertPlacement placement) {
     placements_[layer] = std::move(placement);
 }
 
-std::span<const i32> Mesh::experts_of(int layer, int rank) const {
+std::span<const i32> Mesh::experts_of(int layer, int expert_rank) const {
     const auto each = static_cast<std::size_t>(local_experts());
-    return std::span(placement(layer).expert_at).subspan(static_cast<std::size_t>(rank) * each, each);
+    return std::span(placement(layer).expert_at).subspan(static_cast<std::size_t>(expert_rank) * each, each);
 }
 
-i32 Mesh::counterpart(const Parameter& parameter, int rank) const {
+i32 Mesh::counterpart(const Parameter& parameter, int expert_rank) const {
     const i32 position = placement(parameter.layer).position_of[static_cast<std::size_t>(parameter.expert)];
-    return experts_of(parameter.layer, rank)[static_cast<std::size_t>(position % local_experts())];
+    return experts_of(parameter.layer, expert_rank)[static_cast<std::size_t>(position % local_experts())];
 }
 
 int Mesh::expert_owner(int layer, int expert) const {

@@ -13,26 +13,29 @@
 
 namespace moesaic {
 
-/// Ranks along each axis. Axes that are 1 until they are built come last; replicas are what is left of the
-/// world.
+/// Ranks along each axis: world = replicas * expert * expert_tensor. Axes that are 1 until they are built
+/// come last; replicas are what is left of the world.
 struct MeshShape {
     int expert = 1;
-    int expert_tensor = 1;
+    int expert_tensor = 1;  ///< slices into which every expert's width is cut
     int tensor = 1;
     int pipeline = 1;
     int context = 1;
     int ranks_per_node = 0;  ///< consecutive ranks that count as a node; 0: as the machines are
 };
 
-/// The largest divisor of `experts` that divides both the ranks of one node and the world.
-[[nodiscard]] int choose_expert_parallel(int experts, int world, int ranks_per_node);
+/// The largest divisor of `experts` that divides both the ranks of one node and the world, of which each
+/// expert-parallel one is `expert_tensor` ranks.
+[[nodiscard]] int choose_expert_parallel(int experts, int world, int ranks_per_node, int expert_tensor = 1);
 
-/// Throws UserError, naming `parallel.expert` and what would be right, where `shape` does not fit the model
+/// Throws UserError, naming the key and what would be right, where `shape` does not fit the model
 /// and the number of ranks.
 void check_mesh_shape(const MeshShape& shape, int experts, int world);
 
-/// rank = replica * ep + ep_rank: expert-parallel ranks are neighbours. ep_rank holds the experts at its
-/// local_experts() positions of a layer's placement. Nobody else divides experts or ranks.
+/// rank = (replica * ep + ep_rank) * t + slice: expert-parallel ranks are neighbours, and so are the t slices
+/// of one of them. ep_rank holds the experts at its local_experts() positions of a layer's placement; its
+/// rank of slice s holds columns [s F/t, (s+1) F/t) of their hidden layer. A row goes to all t slices, whose
+/// results are parts of one sum. Nobody else divides experts or ranks.
 class Mesh {
   public:
     /// Collective over `world`, which has to outlive this. Splits the world and tries every group with a
@@ -42,10 +45,15 @@ class Mesh {
     Mesh(Communicator& world, const MeshShape& shape, int experts, const std::vector<int>& node_of_rank);
 
     [[nodiscard]] Communicator& world() const { return world_; }
-    /// The ranks that together hold all experts once, in order of their positions; size expert_parallel().
+    /// The ranks that together hold all experts once, in order of their positions, slice by slice; size
+    /// expert_parallel() * expert_tensor().
     [[nodiscard]] Communicator& experts() const { return *experts_; }
-    /// The ranks that hold the same experts as this one; size world / expert_parallel().
+    /// The ranks that hold the same slices of the same experts as this one; size world / experts().size().
     [[nodiscard]] Communicator& replicas() const { return *replicas_; }
+    /// The ranks of experts() that hold this rank's slice of all experts; size expert_parallel().
+    [[nodiscard]] Communicator& same_slice() const { return same_slice_ ? *same_slice_ : *experts_; }
+    /// The ranks of experts() that hold this rank's experts, by slice; only where expert_tensor() > 1.
+    [[nodiscard]] Communicator& slices() const;
     /// How experts() lies on nodes.
     [[nodiscard]] const NodeGrid& grid() const { return grid_; }
     /// The ranks of experts() on this rank's node, by local rank.
@@ -55,8 +63,14 @@ class Mesh {
     [[nodiscard]] Communicator& across_nodes() const;
 
     [[nodiscard]] int expert_parallel() const { return shape_.expert; }
-    [[nodiscard]] int replica() const { return world_.rank() / shape_.expert; }
+    [[nodiscard]] int expert_tensor() const { return shape_.expert_tensor; }
+    [[nodiscard]] int replica() const { return world_.rank() / experts_->size(); }
+    /// Which of the expert-parallel ranks this is a slice of.
+    [[nodiscard]] int expert_rank() const { return experts_->rank() / shape_.expert_tensor; }
+    /// Which slice of its experts this rank holds.
+    [[nodiscard]] int slice() const { return experts_->rank() % shape_.expert_tensor; }
     [[nodiscard]] int total_experts() const { return total_experts_; }
+    /// Of which a rank holds a slice.
     [[nodiscard]] int local_experts() const { return total_experts_ / shape_.expert; }
 
     /// Which experts of a layer lie where; in the order of their numbers until place_experts says otherwise.
@@ -64,11 +78,11 @@ class Mesh {
     /// The same on every rank, and not between a forward and its backward. Moves nothing: before a model is
     /// made, or by ShardedOptimizer::move_experts.
     void place_experts(int layer, ExpertPlacement placement);
-    /// Global numbers of a layer's experts on a rank of experts(), by local index.
-    [[nodiscard]] std::span<const i32> experts_of(int layer, int rank) const;
+    /// Global numbers of a layer's experts on an expert-parallel rank, by local index.
+    [[nodiscard]] std::span<const i32> experts_of(int layer, int expert_rank) const;
     /// Those of this rank.
     [[nodiscard]] std::span<const i32> own_experts(int layer) const {
-        return experts_of(layer, experts_->rank());
+        return experts_of(layer, expert_rank());
     }
     /// Memory that all groups hold (Communicator::reserved_bytes).
     [[nodiscard]] i64 reserved_bytes() const;
@@ -76,12 +90,13 @@ class Mesh {
     [[nodiscard]] i64 shared_bytes() const;
     /// Inside of all-to-alls and gathers of expert-parallel groups, waiting included.
     [[nodiscard]] double exchange_seconds() const;
-    /// The expert that another rank of experts() holds where this rank holds that of `parameter`.
-    [[nodiscard]] i32 counterpart(const Parameter& parameter, int rank) const;
-    /// The rank within experts() that holds this expert of a layer.
+    /// The expert that another expert-parallel rank holds where this one holds that of `parameter`.
+    [[nodiscard]] i32 counterpart(const Parameter& parameter, int expert_rank) const;
+    /// The expert-parallel rank that holds this expert of a layer.
     [[nodiscard]] int expert_owner(int layer, int expert) const;
 
   private:
+    void split_by_slice(const std::vector<int>& expert_nodes);
     void split_by_node();
     [[nodiscard]] std::vector<Communicator*> groups() const;
 
@@ -91,6 +106,7 @@ class Mesh {
     ExpertPlacement contiguous_;
     std::map<int, ExpertPlacement> placements_;  // of layers where another was set
     std::unique_ptr<Communicator> experts_, replicas_;
+    std::unique_ptr<Communicator> same_slice_, slices_;  // only where there are slices
     NodeGrid grid_;
     std::unique_ptr<Communicator> node_, across_nodes_;  // only where experts() spans nodes
 };

@@ -165,8 +165,8 @@ TensorView borrowed(TensorView memory, i64 elements, DType dtype) {
     return {{memory.data, dtype, memory.device, Shape{elements}}};
 }
 
-/// Collective over mesh.experts(). `arena_begin` is where `from` begins in the arena; `send` and `recv` have
-/// room for the bucket. Returns what has arrived, piece after piece; `recv` may be the memory of `from`.
+/// Collective over mesh.same_slice(). `arena_begin` is where `from` begins in the arena; `send` and `recv`
+/// have room for the bucket. Returns what has arrived, piece after piece; `recv` may be the memory of `from`.
 TensorView exchange_pieces(StepContext& context, const ExpertMoves& moves, ConstTensorView from,
                            i64 arena_begin, TensorView send, TensorView recv) {
     i64 sent = 0;
@@ -177,8 +177,8 @@ TensorView exchange_pieces(StepContext& context, const ExpertMoves& moves, Const
     }
     const TensorView arrived = recv.flat(0, std::reduce(moves.recv.begin(), moves.recv.end()));
     context.exchange.wait(context.compute.record());
-    context.mesh.experts().all_to_all_rows(context.exchange, send.flat(0, sent), moves.send, arrived,
-                                           moves.recv, {kMovedExpertsPhase});
+    context.mesh.same_slice().all_to_all_rows(context.exchange, send.flat(0, sent), moves.send, arrived,
+                                              moves.recv, {kMovedExpertsPhase});
     context.compute.wait(context.exchange.record());
     return arrived;
 }

@@ -43,7 +43,7 @@ class ShardedOptimizer {
     /// when the state has been read.
     void load_state(StepContext& context, const Parameter& parameter, const ParameterState& state);
 
-    /// Collective over mesh.experts() and mesh.replicas(), between steps. Places experts anew: values,
+    /// Collective over mesh.same_slice() and mesh.replicas(), between steps. Places experts anew: values,
     /// moments and masters go where `next` has them, every group of replicas moves its own copy, and from
     /// then on names of parameters, the norm and plans follow. Takes no memory: the gradients and their sums,
     /// which nobody needs between steps, are overwritten. Changes no bit of any expert.
@@ -71,9 +71,9 @@ class ShardedOptimizer {
     /// Collective over the bucket's group. One kind of state of a whole bucket, in `all`.
     void gather_state(StepContext& context, const Shard& shard, const Tensor& state, TensorView all,
                       Label label);
-    /// Collective over mesh.experts(). The experts' values of a bucket.
+    /// Collective over mesh.same_slice(). The experts' values of a bucket.
     void move_values(StepContext& context, ArenaRange range, const ExpertMoves& moves);
-    /// Collective over mesh.experts() and mesh.replicas(). One kind of state of a bucket's experts.
+    /// Collective over mesh.same_slice() and mesh.replicas(). One kind of state of a bucket's experts.
     void move_state(StepContext& context, const Shard& shard, const ExpertMoves& moves, Tensor& state);
 
     ParameterStore& store_;

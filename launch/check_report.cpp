@@ -88,14 +88,15 @@ void print_traffic(const RunSetup& run, const CheckedLayout& layout) {
         "traffic   per step over all ranks: exchange %s to others at uniform routing, gradients and "
         "parameters %s\n",
         shown_bytes(traffic.rows_to_others()).c_str(), shown_bytes(traffic.gradients).c_str());
-    if (layout.expert_parallel == 1) return;
+    const int group = layout.expert_parallel * static_cast<int>(run.config.parallel.expert_tensor);
+    if (group == 1) return;
     std::printf("          %s\n", layout.exchange.text().c_str());
     std::printf("          %-20s %12s %12s %12s\n", "", "to itself", "same node", "cross node");
     for (const ExpectedBytes& line : traffic.exchange)
         std::printf("          %-20s %12s %12s %12s\n", std::string(line.phase).c_str(),
                     shown_bytes(line.self).c_str(), shown_bytes(line.same_node).c_str(),
                     shown_bytes(line.cross_node).c_str());
-    if (layout.expert_parallel <= layout.ranks_per_node) return;
+    if (group <= layout.ranks_per_node) return;
     for (const ExchangeKind& kind : exchange_table()) {
         ExchangeSettings other = run.spec.exchange;
         other.name = kind.name;
@@ -133,22 +134,24 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
     const Sizes sizes = sizes_of(run);
     const ModelSpec& spec = run.spec;
     const DType stored = precision_of(run.config);
+    const int slices = static_cast<int>(run.config.parallel.expert_tensor), group = expert_parallel * slices;
     TrafficEstimate traffic;
-    if (expert_parallel > 1 && spec.routes_rows()) {  // else no row travels
+    if (group > 1 && spec.routes_rows()) {  // else no row travels
         TrafficShape shape;
         shape.tokens = static_cast<double>(run.config.train.batch_sequences * spec.seq_len);
-        shape.choices = spec.top_k;
-        shape.experts = spec.experts;
-        shape.nodes = std::max(1, expert_parallel / ranks_per_node);
-        shape.ranks_per_node = expert_parallel / shape.nodes;
+        shape.slices = slices;
+        shape.choices = spec.top_k * slices;
+        shape.experts = spec.experts * slices;
+        shape.nodes = std::max(1, group / ranks_per_node);
+        shape.ranks_per_node = group / shape.nodes;
         shape.row_bytes = spec.width * size_of(settings.wire.value_or(stored));
         shape.weight_bytes = size_of(accumulation_type(stored));
         const MicroBatches batches{run.config.train.batch_sequences, run.config.train.micro_sequences, world};
         // Every rank's counts to every rank of its group, micro-step by micro-step.
         traffic.exchange.push_back(
             spread_over_ranks(kCountsPhase, shape,
-                              static_cast<double>(batches.micro_steps() * world * expert_parallel *
-                                                  spec.experts * size_of(DType::int64))));
+                              static_cast<double>(batches.micro_steps() * world * group * spec.experts *
+                                                  size_of(DType::int64))));
         for (ExpectedBytes& line : expected_traffic(settings, shape)) traffic.exchange.push_back(line);
         const bool pass_before = looks_ahead(spec, batches);
         for (ExpectedBytes& line : traffic.exchange) {
@@ -161,15 +164,35 @@ TrafficEstimate estimate_traffic(const RunSetup& run, int world, int expert_para
     }
     // Sums travel in f64 to their owners; updated values come back, or without sharding the summed gradients.
     const DType back = run.config.parallel.zero == 1 ? stored : accumulation_type(stored);
-    const i64 replicas = world / expert_parallel;
+    const i64 replicas = world / group;
     traffic.gradients = static_cast<double>((size_of(DType::f64) + size_of(back)) *
                                             (sizes.replicated * (world - 1) + sizes.expert * (replicas - 1)));
     return traffic;
 }
 
+namespace {
+
+void print_layout(const RunSetup& run, const CheckedLayout& layout) {
+    const int slices = static_cast<int>(run.config.parallel.expert_tensor), expert = layout.expert_parallel;
+    std::printf("layout    %d ranks on %d %snode%s: %d expert-parallel x %s%d replicas, ", layout.world,
+                layout.nodes, layout.simulated_nodes ? "simulated " : "", layout.nodes == 1 ? "" : "s",
+                expert, slices > 1 ? fmt::format("{} expert-tensor x ", slices).c_str() : "",
+                layout.world / (expert * slices));
+    const auto experts = static_cast<long long>(run.spec.experts / expert);
+    if (slices == 1) {
+        std::printf("%lld experts a rank\n", experts);
+    } else {
+        std::printf("%lld of %lld columns of %lld experts a rank\n",
+                    static_cast<long long>(run.spec.hidden / slices), static_cast<long long>(run.spec.hidden),
+                    experts);
+    }
+}
+
+}  // namespace
+
 void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     const ModelSpec& spec = run.spec;
-    const int world = layout.world, expert_parallel = layout.expert_parallel;
+    const int world = layout.world;
     const ParameterCounts counts = count_parameters(spec);
     const bool by_cells = spec.kind == ModelKind::momlp;
     const i64 batch = run.config.train.batch_sequences;
@@ -192,10 +215,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
                     spec.expert_layers(), static_cast<long long>(spec.top_k), shared.c_str());
     }
     if (spec.experts > 0 && !by_cells) std::printf("router    %s\n", describe_router(spec).c_str());
-    std::printf("layout    %d ranks on %d %snode%s: %d expert-parallel x %d replicas, %lld experts a rank\n",
-                world, layout.nodes, layout.simulated_nodes ? "simulated " : "", layout.nodes == 1 ? "" : "s",
-                expert_parallel, world / expert_parallel,
-                static_cast<long long>(spec.experts / expert_parallel));
+    print_layout(run, layout);
     std::printf("step      %lld %ss in %lld micro-batches; %lld micro-step%s per rank\n",
                 static_cast<long long>(tokens), row, static_cast<long long>(batches.count()),
                 static_cast<long long>(batches.micro_steps()), batches.micro_steps() == 1 ? "" : "s");
@@ -203,7 +223,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }
-    print_memory(estimate_memory(run, world, expert_parallel, layout.ranks_per_node),
+    print_memory(estimate_memory(run, world, layout.expert_parallel, layout.ranks_per_node),
                  layout.ranks_in_process);
     print_traffic(run, layout);
     if (spec.expert_layers() == 0 || by_cells) return;

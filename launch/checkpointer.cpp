@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "comm/expert_slices.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/config/load.h"
@@ -13,28 +14,27 @@ namespace moesaic {
 
 namespace {
 
-/// Whether this rank writes a parameter: replicated ones are dealt out over the world, an expert's over its
-/// replicas.
+/// Whether this rank writes a parameter: replicated ones are dealt out over the world, an expert's over the
+/// ranks that hold it or a slice of it.
 bool writes(const RankRuntime& runtime, std::size_t index) {
     const Parameter& parameter = runtime.store.parameters()[index];
-    const Communicator& group =
-        parameter.placement == Placement::replicated ? runtime.mesh->world() : runtime.mesh->replicas();
-    return static_cast<int>(index % static_cast<std::size_t>(group.size())) == group.rank();
+    const Mesh& mesh = *runtime.mesh;
+    const auto turn = static_cast<int>(index);
+    if (parameter.placement == Placement::replicated)
+        return turn % mesh.world().size() == mesh.world().rank();
+    const int slices = mesh.expert_tensor(), holders = mesh.replicas().size() * slices;
+    return turn % holders == mesh.replicas().rank() * slices + mesh.slice();
 }
 
 std::string moment_name(const Parameter& parameter, std::string_view suffix) {
     return parameter.name + std::string(suffix);
 }
 
-std::vector<std::byte> copy_of(ConstTensorView values) {
-    const auto* const data = static_cast<const std::byte*>(values.data);
-    return {data, data + values.bytes()};
-}
-
 /// What a rank writes that does not lie in its store as the file has it, by the names in the file.
 using StateBytes = std::map<std::string, std::vector<std::byte>>;
 
-/// Collective over mesh.world() and mesh.replicas(). This rank's share of moments and master weights.
+/// Collective over mesh.world(), mesh.replicas() and mesh.slices(). This rank's share of moments, master
+/// weights, and weights whose slices others hold.
 StateBytes state_to_write(RankRuntime& runtime, StepContext& context) {
     std::map<std::string, bool> mine;
     for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
@@ -43,10 +43,14 @@ StateBytes state_to_write(RankRuntime& runtime, StepContext& context) {
     const bool masters = runtime.store.dtype() != runtime.store.real();
     StateBytes bytes;
     runtime.optimizer->visit_state(context, [&](const Parameter& parameter, const ParameterState& state) {
-        if (!mine.at(parameter.name)) return;
-        bytes[moment_name(parameter, kFirstMomentSuffix)] = copy_of(state.first_moment);
-        bytes[moment_name(parameter, kSecondMomentSuffix)] = copy_of(state.second_moment);
-        if (masters) bytes[parameter.name] = copy_of(state.value);
+        const auto add = [&](const std::string& name, ConstTensorView values) {
+            if (!mine.at(parameter.name) && !parameter.is_cut()) return;
+            std::vector<std::byte> whole = whole_tensor(context, parameter, values, "checkpoint");
+            if (mine.at(parameter.name)) bytes[name] = std::move(whole);
+        };
+        add(moment_name(parameter, kFirstMomentSuffix), state.first_moment);
+        add(moment_name(parameter, kSecondMomentSuffix), state.second_moment);
+        if (masters || parameter.is_cut()) add(parameter.name, state.value);
     });
     return bytes;
 }
@@ -58,9 +62,10 @@ SafetensorsWriter::Summary write_shard(RankRuntime& runtime, const std::string& 
     for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
         if (!writes(runtime, i)) continue;
         const Parameter& parameter = runtime.store.parameters()[i];
-        writer.declare(parameter.name, runtime.store.real(), parameter.shape);
-        writer.declare(moment_name(parameter, kFirstMomentSuffix), runtime.store.real(), parameter.shape);
-        writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.real(), parameter.shape);
+        const Shape shape = parameter.whole_shape();
+        writer.declare(parameter.name, runtime.store.real(), shape);
+        writer.declare(moment_name(parameter, kFirstMomentSuffix), runtime.store.real(), shape);
+        writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.real(), shape);
         values[parameter.name] = parameter.value;
     }
     for (const Buffer& buffer : runtime.store.buffers()) {
@@ -82,6 +87,15 @@ bool holds_moments(const Manifest& manifest) {
     return std::ranges::any_of(manifest.tensors, [](const auto& tensor) {
         return tensor.first.ends_with(kFirstMomentSuffix) || tensor.first.ends_with(kSecondMomentSuffix);
     });
+}
+
+/// What this rank holds of a tensor, which the file has whole.
+void read_slice(RankRuntime& runtime, CheckpointReader& reader, const Parameter& parameter,
+                const std::string& name, TensorView to) {
+    if (!parameter.is_cut()) return reader.read(name, to, Conversion::floating);
+    Tensor whole = runtime.backend->allocate(parameter.whole_shape(), to.dtype);
+    reader.read(name, whole, Conversion::floating);
+    take_slice(parameter, whole, to);
 }
 
 /// What a rank reports of its shard; integers, so that one all-gather carries it.
@@ -176,12 +190,16 @@ CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_fo
 }
 
 i64 checkpoint_copy_bytes(const RankRuntime& runtime) {
-    const i64 copies = runtime.store.dtype() == runtime.store.real() ? 2 : 3;  // moments, and masters
-    i64 elements = 0;
+    const bool masters = runtime.store.dtype() != runtime.store.real();
+    i64 elements = 0, gathered = 0;
     for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
-        if (writes(runtime, i)) elements += runtime.store.parameters()[i].shape.elements();
+        const Parameter& parameter = runtime.store.parameters()[i];
+        const i64 whole = parameter.whole_shape().elements();
+        const i64 copies = masters || parameter.is_cut() ? 3 : 2;  // moments, and values
+        if (writes(runtime, i)) elements += copies * whole;
+        if (parameter.is_cut()) gathered = std::max(gathered, 2 * whole);  // as slices and as a whole
     }
-    return copies * elements * size_of(runtime.store.real());
+    return (elements + gathered) * size_of(runtime.store.real());
 }
 
 TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer) {
@@ -204,12 +222,12 @@ TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder
         const bool starts_afresh = position.step == 0 && !holds_moments(reader.manifest());
         for (Parameter& parameter : runtime.store.parameters()) {
             if (!with_optimizer) {
-                reader.read(parameter.name, parameter.value, Conversion::floating);
+                read_slice(runtime, reader, parameter, parameter.name, parameter.value);
                 continue;
             }
             const auto read = [&](const std::string& name) {
                 Tensor tensor = runtime.backend->allocate(parameter.shape, runtime.store.real());
-                reader.read(name, tensor, Conversion::floating);
+                read_slice(runtime, reader, parameter, name, tensor);
                 return tensor;
             };
             const auto moment = [&](std::string_view suffix) {

@@ -120,7 +120,8 @@ void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const L
     result.worst_tensor = exact.name;
     result.layout_difference = layout.difference;
     result.worst_layout_tensor = layout.name;
-    if (result.world == result.expert_parallel) result.expert_bits = same_experts(mine, single);
+    if (result.world == result.expert_parallel * result.smallest)
+        result.expert_bits = same_experts(mine, single);
 }
 
 /// What has to hold, in the order in which a person wants to hear what does not.
@@ -147,6 +148,7 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     LayoutResult result;
     result.world = run.world;
     result.expert_parallel = *run.options.expert_parallel;
+    result.smallest = *run.options.expert_tensor;
     result.loss = mine.first.loss;
     result.loss_aux = mine.first.loss_aux;
     result.loss_z = mine.first.loss_z;
@@ -189,24 +191,38 @@ LayoutTolerances layout_tolerances(DType dtype) {
     return {1e-5, 1e-6, 1e-5};
 }
 
+namespace {
+
+bool fits(const RunSetup& run, int slices, int world, int expert_parallel) {
+    if (world % (slices * expert_parallel) != 0 || run.spec.experts % expert_parallel != 0) return false;
+    if (run.spec.experts == 0 && expert_parallel > 1) return false;  // nothing to share
+    return run.spec.kind != ModelKind::momlp || expert_parallel == world;
+}
+
+}  // namespace
+
 std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOptions& options) {
     const DType dtype = precision_of(run.config);
-    const bool double_precision = dtype == DType::f64;
-
-    LayoutRun one;
-    one.options.expert_parallel = 1;
-    LayoutRun exact = one;
+    const int slices = static_cast<int>(run.config.parallel.expert_tensor);
+    if (std::ranges::none_of(options.worlds, [&](int world) { return world % slices == 0; }))
+        throw UserError(
+            fmt::format("--layouts: none of them is a multiple of parallel.expert_tensor: {}; e.g. {},{}",
+                        slices, slices, 2 * slices));
+    LayoutRun smallest;
+    smallest.world = slices;
+    smallest.options.expert_parallel = 1;
+    smallest.options.expert_tensor = slices;
+    LayoutRun exact;
+    exact.options.expert_parallel = exact.options.expert_tensor = 1;
     exact.options.dtype = DType::f64;
-    const Outcome single = run_layout(run, one, options.steps);
-    const Outcome reference = double_precision ? single : run_layout(run, exact, 1);
+    const Outcome single = run_layout(run, smallest, options.steps);
+    const Outcome reference = dtype == DType::f64 && slices == 1 ? single : run_layout(run, exact, 1);
 
     std::vector<LayoutResult> results;
     for (const int world : options.worlds) {
         for (int expert_parallel = 1; expert_parallel <= world; ++expert_parallel) {
-            if (world % expert_parallel != 0 || run.spec.experts % expert_parallel != 0) continue;
-            if (run.spec.experts == 0 && expert_parallel > 1) continue;  // nothing to share
-            if (run.spec.kind == ModelKind::momlp && expert_parallel != world) continue;
-            LayoutRun layout = one;
+            if (!fits(run, slices, world, expert_parallel)) continue;
+            LayoutRun layout = smallest;
             layout.world = world;
             layout.options.expert_parallel = expert_parallel;
             if (world > 1) layout.options.defects = options.defects;

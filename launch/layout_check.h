@@ -17,9 +17,12 @@ struct LayoutCheckOptions {
         defects;  ///< for the tests of the check itself; planted on every layout of more than one rank
 };
 
-/// One layout against the one-rank run of the same precision and an f64 run on one rank.
+/// One layout against the one-rank run of the same precision and an f64 run on one rank. Of experts in slices
+/// the smallest layout, a rank for each slice, takes the place of the one-rank run: partial sums depend on
+/// their number. The f64 run has whole experts.
 struct LayoutResult {
     int world = 1, expert_parallel = 1;
+    int smallest = 1;  ///< ranks of the run that "one-rank run" means below
     double loss = 0, loss_aux = 0, loss_z = 0, grad_norm = 0;
     bool loss_bits = false;      ///< step 1's loss of every sequence is the one-rank run's to the last bit
     bool routing_equal = false;  ///< every expert got as many tokens in every layer
@@ -52,7 +55,8 @@ struct LayoutTolerances {
 /// differ by is as small as in f32, since gradients are summed in f32 and f64.
 [[nodiscard]] LayoutTolerances layout_tolerances(DType dtype);
 
-/// Runs every layout of every world: each expert-parallel size that divides it and the number of experts.
+/// Runs every layout of every world: each expert-parallel size that divides it and the number of experts. Of
+/// experts in slices only worlds that their number divides; throws UserError where there is none.
 [[nodiscard]] std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOptions& options);
 
 }  // namespace moesaic

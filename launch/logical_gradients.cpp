@@ -1,5 +1,6 @@
 #include "launch/logical_gradients.h"
 
+#include "comm/expert_slices.h"
 #include "runtime/base/run_context.h"
 
 namespace moesaic {
@@ -38,10 +39,14 @@ LogicalTensors gather_gradients(RankRuntime& runtime) {
             continue;
         }
         for (int owner = 0; owner < experts.size(); ++owner) {
-            const i64 expert = runtime.mesh->counterpart(parameter, owner);
+            const int slices = runtime.mesh->expert_tensor();
+            const i64 expert = runtime.mesh->counterpart(parameter, owner / slices);
             const i64 at = owner * elements + runtime.store.offset_of(i);
-            tensors[parameter.name_for_expert(expert)] =
-                as_doubles(all.view().flat(at, parameter.shape.elements()));
+            std::vector<double>& whole = tensors[parameter.name_for_expert(expert)];
+            whole.resize(static_cast<std::size_t>(parameter.whole_shape().elements()));
+            const std::vector<double> slice = as_doubles(all.view().flat(at, parameter.shape.elements()));
+            put_slice(parameter, owner % slices, view_of(slice.data(), parameter.shape),
+                      view_of(whole.data(), parameter.whole_shape()));
         }
     }
     return tensors;

@@ -47,7 +47,8 @@ void rehearse(RankRuntime& runtime, const Config& config) {
 
 MemoryEstimate estimate_rank(const RunSetup& run, const Config& config, int rank, int world,
                              int expert_parallel, int ranks_per_node) {
-    AccountingCommunicator group(rank, world, {expert_parallel, world / expert_parallel, ranks_per_node});
+    const int slices = static_cast<int>(config.parallel.expert_tensor), in_group = expert_parallel * slices;
+    AccountingCommunicator group(rank, world, {in_group, world / in_group, slices, ranks_per_node});
     RuntimeOptions options;
     options.expert_parallel = expert_parallel;
     options.stream_mode = StreamMode::accounting;

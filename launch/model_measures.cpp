@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 
+#include "comm/expert_slices.h"
 #include "layers/layer.h"
 #include "layers/router.h"
 #include "runtime/bfloat16.h"
@@ -55,6 +57,18 @@ std::vector<float> host_values(RankRuntime& runtime, ConstTensorView value) {
     return floats;
 }
 
+/// Collective over mesh.slices() where experts are cut.
+std::vector<float> whole_values(RankRuntime& runtime, const Parameter& parameter) {
+    std::vector<float> values = host_values(runtime, parameter.value);
+    if (!parameter.is_cut()) return values;
+    StepContext context = runtime.context(Phase::evaluate, 0);
+    const std::vector<std::byte> whole = whole_tensor(
+        context, parameter, view_of(std::as_const(values).data(), parameter.shape), "norms of the experts");
+    values.resize(static_cast<std::size_t>(parameter.whole_shape().elements()));
+    std::memcpy(values.data(), whole.data(), whole.size());
+    return values;
+}
+
 /// The matrices of an expert in the order of ExpertNorms::matrices.
 std::vector<std::string> matrix_names(const ModelSpec& spec) {
     std::vector<std::string> names{"up_proj", "down_proj"};
@@ -66,7 +80,7 @@ std::string expert_name(int layer, i64 expert, const std::string& matrix) {
     return block_parameter_name(layer, fmt::format("mlp.experts.{}.{}.weight", expert, matrix));
 }
 
-/// factor, then the numbers of each matrix.
+/// Collective over mesh.slices() where experts are cut. factor, then the numbers of each matrix; on slice 0.
 void measure_expert(RankRuntime& runtime, const std::map<std::string, const Parameter*>& parameters,
                     int layer, i64 expert, double radius, double* numbers) {
     const ModelSpec& spec = runtime.model.spec();
@@ -75,14 +89,16 @@ void measure_expert(RankRuntime& runtime, const std::map<std::string, const Para
     double* at = numbers + 1;
     for (const std::string& matrix : matrix_names(spec)) {
         const Parameter& parameter = *parameters.at(expert_name(layer, expert, matrix));
-        weights.push_back(host_values(runtime, parameter.value));
-        const MatrixNorms norms =
-            matrix_norms(weights.back(), parameter.shape[0], parameter.shape[1], parameter.name);
+        weights.push_back(whole_values(runtime, parameter));
+        if (runtime.mesh->slice() != 0) continue;
+        const Shape shape = parameter.whole_shape();
+        const MatrixNorms norms = matrix_norms(weights.back(), shape[0], shape[1], parameter.name);
         product *= norms.frobenius;
         gate = norms.largest_row;
         for (const double number : {norms.frobenius, norms.spectral, norms.row_sum, norms.largest_row})
             *at++ = number;
     }
+    if (runtime.mesh->slice() != 0) return;
     numbers[0] = spec.activation == ActivationKind::swiglu
                      ? kSwigluFactor * radius * gate * path_norm(weights[1], weights[0], spec.hidden)
                      : product;

@@ -22,6 +22,7 @@ MeshShape mesh_shape(const Config& config, const ModelSpec& spec, const Communic
     shape.expert = options.expert_parallel
                        ? *options.expert_parallel
                        : resolve_expert_parallel(config, spec, world.size(), world.topology().ranks_per_node);
+    shape.expert_tensor = options.expert_tensor.value_or(static_cast<int>(config.parallel.expert_tensor));
     shape.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node.value_or(0));
     return shape;
 }
@@ -129,14 +130,14 @@ int resolve_expert_parallel(const Config& config, const ModelSpec& spec, int wor
                         "multiple of the ranks",
                         world, experts));
     }
-    if (config.parallel.expert) {
-        MeshShape shape;
-        shape.expert = static_cast<int>(*config.parallel.expert);
-        check_mesh_shape(shape, experts, world);
-        return shape.expert;
-    }
+    MeshShape shape;
+    shape.expert = static_cast<int>(config.parallel.expert.value_or(1));
+    shape.expert_tensor = static_cast<int>(config.parallel.expert_tensor);
+    check_mesh_shape(shape, experts, world);
+    if (config.parallel.expert) return shape.expert;
     return choose_expert_parallel(experts, world,
-                                  static_cast<int>(config.parallel.ranks_per_node.value_or(ranks_per_node)));
+                                  static_cast<int>(config.parallel.ranks_per_node.value_or(ranks_per_node)),
+                                  shape.expert_tensor);
 }
 
 namespace {

@@ -20,6 +20,7 @@ namespace moesaic {
 struct RuntimeOptions {
     std::optional<DType> dtype;          ///< instead of train.precision
     std::optional<int> expert_parallel;  ///< instead of parallel.expert
+    std::optional<int> expert_tensor;    ///< instead of parallel.expert_tensor; then give the former too
     int threads = 1;                     ///< worker threads of this rank
     StreamMode stream_mode = StreamMode::inline_execution;
     u64 shuffle_seed = 0;  ///< of deferred streams; every rank shuffles differently

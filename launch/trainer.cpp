@@ -124,7 +124,8 @@ void Trainer::begin() {
     record.config = to_yaml(config_);
     record.world_size = world.size();
     record.expert_parallel = runtime_.mesh->expert_parallel();
-    record.data_parallel = world.size() / runtime_.mesh->expert_parallel();
+    record.expert_tensor = runtime_.mesh->expert_tensor();
+    record.data_parallel = runtime_.mesh->replicas().size();
     record.device = runtime_.backend->name();
     record.host = host_name();
     record.parameters = counts.total;

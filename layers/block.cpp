@@ -48,6 +48,7 @@ Block::Saved Block::keep_decisions(Saved saved) {
     kept.experts.router = std::move(saved.experts.router);
     kept.experts.routing = std::move(saved.experts.routing);
     kept.experts.kept = std::move(saved.experts.kept);
+    kept.experts.of_slices = std::move(saved.experts.of_slices);
     kept.experts.plan = std::move(saved.experts.plan);
     return kept;
 }

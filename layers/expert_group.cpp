@@ -31,17 +31,22 @@ class RowsInOrder {
 
 }  // namespace
 
-ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, i64 capacity_rows,
-                         ParameterStore& store)
-    : width_(spec.width), hidden_(spec.hidden), capacity_rows_(capacity_rows), activation_(spec.activation) {
+ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, ExpertSlice slice,
+                         i64 capacity_rows, ParameterStore& store)
+    : width_(spec.width),
+      hidden_(spec.hidden / slice.count),
+      capacity_rows_(capacity_rows),
+      activation_(spec.activation) {
+    MOESAIC_ASSERT(spec.hidden % slice.count == 0, "a width of {} in {} slices", spec.hidden, slice.count);
     const i64 halves = activation_halves(activation_), experts = std::ssize(numbers);
-    const auto declared = [&](i64 expert, std::string_view kind, Shape shape) {
+    const auto declared = [&](i64 expert, std::string_view kind, Shape shape, int cut_axis) {
         Parameter parameter;
         parameter.name = block_parameter_name(layer, fmt::format("mlp.experts.{}.{}.weight", expert, kind));
         parameter.shape = shape;
         parameter.placement = Placement::expert;
         parameter.layer = layer;
         parameter.expert = expert;
+        parameter.slice = {slice.index, slice.count, cut_axis};
         parameter.folds_itself = true;
         if (shape.rank() == 1) {
             parameter.init_constant = kInitialSlope;
@@ -52,10 +57,10 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> 
     };
     std::vector<Parameter> up, down, slope;
     for (const i32 expert : numbers) {
-        if (halves == 2) up.push_back(declared(expert, "gate_proj", {hidden_, width_}));
-        up.push_back(declared(expert, "up_proj", {hidden_, width_}));
-        down.push_back(declared(expert, "down_proj", {width_, hidden_}));
-        slope.push_back(declared(expert, "act_fn", {1}));
+        if (halves == 2) up.push_back(declared(expert, "gate_proj", {hidden_, width_}, 0));
+        up.push_back(declared(expert, "up_proj", {hidden_, width_}, 0));
+        down.push_back(declared(expert, "down_proj", {width_, hidden_}, 1));
+        slope.push_back(declared(expert, "act_fn", {1}, -1));
     }
     up_ = store.declare(std::move(up), {experts, halves * hidden_, width_});
     down_ = store.declare(std::move(down), {experts, width_, hidden_});

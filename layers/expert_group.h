@@ -11,9 +11,15 @@
 
 namespace moesaic {
 
+/// Which columns of its experts' hidden layer a rank computes.
+struct ExpertSlice {
+    int index = 0, count = 1;
+};
+
 /// down(activation(up(x))) of e experts over rows grouped by expert. Declares, for each of them,
 /// mlp.experts.{n}.up_proj [F,H] and .down_proj [H,F], n the global expert number, with swiglu .gate_proj
-/// [F,H], with prelu .act_fn [1].
+/// [F,H], with prelu .act_fn [1]. Of experts in slices F are the columns of the slice, the results are terms
+/// of a sum over slices, and so are the gradients of rows and of act_fn.
 class ExpertGroup {
   public:
     /// Which part of a micro-step's rows a backward sees.
@@ -30,8 +36,8 @@ class ExpertGroup {
 
     /// Owns the experts of these global numbers, by local index; which ones may change between steps, not how
     /// many. Buffers hold `capacity_rows` rows whatever arrives, so that memory does not depend on routing.
-    ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, i64 capacity_rows,
-                ParameterStore& store);
+    ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, ExpertSlice slice,
+                i64 capacity_rows, ParameterStore& store);
 
     /// rows [R,H] by local expert, rows_per_expert [e] summing to R -> out [R,H].
     void forward(StepContext& context, const IndexedRows& rows, std::span<const i64> rows_per_expert,

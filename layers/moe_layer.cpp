@@ -12,27 +12,33 @@ namespace {
 /// With capacity.pad the rows on which every expert computes: those of all micro-batches of a micro-step.
 i64 padded_rows_of(const ModelSpec& spec, const Mesh& mesh) {
     if (!spec.capacity || !spec.capacity->pad) return 0;
-    return mesh.expert_parallel() * most_rows_of_micro_batch(spec);
+    return mesh.experts().size() * most_rows_of_micro_batch(spec);
+}
+
+/// K of a plan: each choice goes to every slice of its expert.
+i64 choices_of(const ModelSpec& spec, const Mesh& mesh) {
+    return (router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k) * mesh.expert_tensor();
 }
 
 /// C: the receive budget, or all that the group can send to one rank where that is less; with capacity.pad
 /// every expert's full capacity, which the configuration has made sure the budget admits.
 i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
     if (const i64 padded = padded_rows_of(spec, mesh)) return padded * mesh.local_experts();
-    const i64 choices = router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k;
-    const i64 everything =
-        mesh.expert_parallel() * spec.micro_tokens() * std::min<i64>(choices, mesh.local_experts());
-    return std::min(receive_capacity(spec.micro_tokens(), spec.top_k, spec.receive_budget),
+    const i64 of_rank = std::min<i64>(choices_of(spec, mesh) / mesh.expert_tensor(), mesh.local_experts());
+    const i64 everything = mesh.experts().size() * spec.micro_tokens() * of_rank;
+    const i64 mean = spec.top_k * mesh.expert_tensor();
+    return std::min(receive_capacity(spec.micro_tokens(), mean, spec.receive_budget),
                     std::max<i64>(everything, 1));
 }
 
 }  // namespace
 
 ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtype) {
-    const i64 whole = capacity_of(spec, mesh), mean = spec.micro_tokens() * spec.top_k;
+    const i64 whole = capacity_of(spec, mesh);
+    const i64 mean = spec.micro_tokens() * spec.top_k * mesh.expert_tensor();
     ExchangeSizes sizes;
     sizes.tokens = spec.micro_tokens();
-    sizes.choices = router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k;
+    sizes.choices = choices_of(spec, mesh);
     sizes.width = spec.width;
     sizes.capacity_rows = spec.chunks == 1 ? whole : std::min(whole, (mean + spec.chunks - 1) / spec.chunks);
     sizes.rounds_kept = (whole + sizes.capacity_rows - 1) / sizes.capacity_rows;
@@ -51,9 +57,11 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange&
     : spec_(spec),
       layer_(layer),
       padded_rows_(padded_rows_of(spec, mesh)),
+      slices_(mesh.expert_tensor()),
       router_(make_router(spec, layer, store)),
       exchange_(exchange),
-      experts_(spec, layer, mesh.own_experts(layer), exchange.capacity_rows(), store) {
+      experts_(spec, layer, mesh.own_experts(layer), {mesh.slice(), mesh.expert_tensor()},
+               exchange.capacity_rows(), store) {
     if (spec.shared_experts > 0) shared_.emplace(spec, layer, store);
 }
 
@@ -76,7 +84,7 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
         if (!exchange_.looks_ahead()) start_next();
     }
     keep_memory_of_unused_rounds(context, saved);
-    Tensor y = exchange_.finish_combine(context, saved.plan, saved.followed().weight, saved.exchange);
+    Tensor y = exchange_.finish_combine(context, saved.plan, saved.weight(), saved.exchange);
     if (shared_) shared_->add_to(context, saved.shared, y);
     return y;
 }
@@ -94,15 +102,41 @@ void MoELayer::decide(StepContext& context, const LayerInput& in, Saved& saved) 
     }
     if (context.phase == Phase::train) sum_confidence(context, saved.routing, saved.router);
     if (context.observer != nullptr) context.observer->routed(context, layer_, saved.routing);
+    if (slices_ > 1) saved.of_slices = repeated_for_slices(context, saved.followed().weight);
     saved.plan = exchange_.plan(context, saved.followed(), layer_);
     // The plan has waited for compute: the counts are there.
-    if (spec_.capacity) saved.router.totals.dropped = saved.router.totals.chosen() - saved.plan.slots;
+    if (spec_.capacity)
+        saved.router.totals.dropped = saved.router.totals.chosen() - saved.plan.slots / slices_;
+}
+
+/// [T,K] -> [T,K*t]: the product of a column and a row of ones, which is exact.
+Tensor MoELayer::repeated_for_slices(StepContext& context, ConstTensorView weight) const {
+    const i64 choices = weight.elements();
+    Tensor ones = context.backend.allocate({1, slices_}, weight.dtype);
+    Tensor repeated = context.backend.allocate({weight.rows(), weight.cols() * slices_}, weight.dtype);
+    context.backend.fill(context.compute, 1, ones);
+    context.backend.gemm(
+        context.compute,
+        {.a = weight.reshaped({choices, 1}), .b = ones, .c = repeated.view().reshaped({choices, slices_})});
+    return repeated;
+}
+
+/// [T,K*t] -> [T,K]: the adjoint, a sum over slices.
+Tensor MoELayer::summed_over_slices(StepContext& context, ConstTensorView d_weight) const {
+    const i64 choices = d_weight.elements() / slices_;
+    Tensor ones = context.backend.allocate({slices_, 1}, d_weight.dtype);
+    Tensor sums = context.backend.allocate({d_weight.rows(), d_weight.cols() / slices_}, d_weight.dtype);
+    context.backend.fill(context.compute, 1, ones);
+    context.backend.gemm(
+        context.compute,
+        {.a = d_weight.reshaped({choices, slices_}), .b = ones, .c = sums.view().reshaped({choices, 1})});
+    return sums;
 }
 
 Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                           Saved& saved) const {
     ExchangeBackward backward =
-        exchange_.begin_backward(context, saved.plan, dy, saved.followed().weight, saved.exchange);
+        exchange_.begin_backward(context, saved.plan, dy, saved.weight(), saved.exchange);
     const Tensor dx_shared = shared_ ? shared_->backward(context, in, dy, saved.shared) : Tensor();
     // Ascending rounds: the experts' gradients add rows in the order of one round.
     const std::size_t rounds = saved.plan.chunks.size();
@@ -119,6 +153,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
         if (!exchange_.looks_ahead()) start_next();
     }
     ExchangeGradients gradients = exchange_.finish_backward(context, saved.plan, std::move(backward));
+    if (slices_ > 1) gradients.d_weight = summed_over_slices(context, gradients.d_weight);
     if (saved.kept.expert) {
         keep_within_capacity_backward(context, *spec_.capacity, saved.routing, saved.kept,
                                       gradients.d_weight);
@@ -154,8 +189,7 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     } else {
         experts_.forward(context, arrived, chunk.rows_per_expert, out, current.experts);
     }
-    exchange_.combine(context, saved.plan, round, std::move(results), saved.followed().weight,
-                      saved.exchange);
+    exchange_.combine(context, saved.plan, round, std::move(results), saved.weight(), saved.exchange);
 }
 
 /// How many rounds there are depends on the routing, and memory does not.

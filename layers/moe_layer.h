@@ -26,6 +26,8 @@ class MoELayer {
         RouterSaved router;
         Routing routing;  // the router's
         Routing kept;     // what a capacity leaves of it; empty where dropless
+        Tensor
+            of_slices;  // real [T,K*t] the weights of `followed`, each t times; empty where experts are whole
         DispatchPlan plan;
         std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round of padded rows
         std::vector<Round> rounds;             // those that are kept; later ones are received again
@@ -36,6 +38,8 @@ class MoELayer {
         BalanceTarget balance;  // set before the backward
 
         [[nodiscard]] const Routing& followed() const { return kept.expert ? kept : routing; }
+        /// By the choices of the plan.
+        [[nodiscard]] ConstTensorView weight() const { return of_slices ? of_slices : followed().weight; }
     };
 
     /// `exchange`, of make_exchange(spec, ...), outlives the layer and may be that of all layers.
@@ -56,6 +60,8 @@ class MoELayer {
 
   private:
     void decide(StepContext& context, const LayerInput& in, Saved& saved) const;
+    [[nodiscard]] Tensor repeated_for_slices(StepContext& context, ConstTensorView weight) const;
+    [[nodiscard]] Tensor summed_over_slices(StepContext& context, ConstTensorView d_weight) const;
     void round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const;
     void keep_memory_of_unused_rounds(StepContext& context, Saved& saved) const;
     void receive_again(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
@@ -65,6 +71,7 @@ class MoELayer {
     ModelSpec spec_;
     int layer_;
     i64 padded_rows_;  // of an expert, with capacity.pad; else 0
+    i64 slices_;       // t, in which experts lie on as many ranks
     std::unique_ptr<Router> router_;
     Exchange& exchange_;
     ExpertGroup experts_;

@@ -13,7 +13,8 @@ void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to
     Stored* const values = to.as<Stored>();
     for (i64 i = 0; i < to.elements(); ++i) {
         double value = parameter.init_constant;
-        if (parameter.init_std > 0) value += parameter.init_std * random.normal(static_cast<u64>(first + i));
+        const i64 element = parameter.element_in_whole(first + i, parameter.slice.index);
+        if (parameter.init_std > 0) value += parameter.init_std * random.normal(static_cast<u64>(element));
         if constexpr (std::is_same_v<Stored, BFloat16>) {
             values[i] = to_bfloat16(static_cast<float>(value));  // as from a master copy
         } else {

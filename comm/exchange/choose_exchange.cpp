@@ -28,11 +28,14 @@ class Trial {
   public:
     Trial(StepContext& context, const ExchangeSizes& sizes, i64 tokens) : context_(context), sizes_(sizes) {
         Backend& backend = context.backend;
-        const i64 experts = context.mesh.total_experts(), choices = sizes.choices;
+        const i64 experts = context.mesh.total_experts();
+        const i64 choices = sizes.choices / context.mesh.expert_tensor();  // the router's
         x_ = backend.allocate({tokens, sizes.width}, sizes.dtype);
         backend.zero(context.compute, x_);
         routing_.weight = backend.allocate({tokens, choices}, accumulation_type(sizes.dtype));
         backend.zero(context.compute, routing_.weight);
+        weight_ = backend.allocate({tokens, sizes.choices}, accumulation_type(sizes.dtype));
+        backend.zero(context.compute, weight_);
         routing_.expert = backend.allocate({tokens, choices}, DType::int32);
         const Philox random(1, "exchange trial");
         std::vector<i32> all(static_cast<std::size_t>(experts)), chosen;
@@ -59,10 +62,10 @@ class Trial {
         for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
             (void)exchange.finish_arrival(context_, plan, round,
                                           exchange.start_dispatch(context_, plan, round, x_));
-            exchange.combine(context_, plan, round, results(exchange), routing_.weight, saved);
+            exchange.combine(context_, plan, round, results(exchange), weight_, saved);
         }
-        const Tensor y = exchange.finish_combine(context_, plan, routing_.weight, saved);
-        ExchangeBackward backward = exchange.begin_backward(context_, plan, y, routing_.weight, saved);
+        const Tensor y = exchange.finish_combine(context_, plan, weight_, saved);
+        ExchangeBackward backward = exchange.begin_backward(context_, plan, y, weight_, saved);
         for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
             (void)exchange.finish_arrival(context_, plan, round,
                                           exchange.start_combine_backward(context_, plan, round, backward));
@@ -84,7 +87,7 @@ class Trial {
 
     StepContext& context_;
     ExchangeSizes sizes_;
-    Tensor x_;
+    Tensor x_, weight_;
     Routing routing_;
 };
 

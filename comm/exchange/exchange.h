@@ -18,7 +18,7 @@ namespace moesaic {
 /// memory does not depend on routing. Letters as in backend.h.
 struct ExchangeSizes {
     i64 tokens = 1;           ///< T, the most of one micro-batch
-    i64 choices = 1;          ///< K
+    i64 choices = 1;          ///< K of a plan: the router's, each for every slice of an expert
     i64 width = 1;            ///< H
     i64 capacity_rows = 1;    ///< C, the most rows that this rank receives in one round
     i64 rounds_kept = 1;      ///< whose rows wait for the backward; those of later rounds are received again

@@ -44,10 +44,13 @@ ExpectedBytes spread_over_ranks(std::string_view phase, const TrafficShape& shap
 }
 
 double share_of_tokens_on_node(const TrafficShape& shape) {
+    // Slices of an expert are neighbours: it has one on a node, or none.
+    const i64 experts = shape.experts / shape.slices;
+    const i64 on_node = experts * std::max(shape.ranks_per_node, shape.slices) / shape.ranks();
     double missing = 1;
-    for (i64 k = 0; k < shape.choices; ++k) {
-        const i64 elsewhere = shape.experts - shape.experts / shape.nodes - k;
-        missing *= std::max(0.0, static_cast<double>(elsewhere) / static_cast<double>(shape.experts - k));
+    for (i64 k = 0; k < shape.choices / shape.slices; ++k) {
+        const i64 elsewhere = experts - on_node - k;
+        missing *= std::max(0.0, static_cast<double>(elsewhere) / static_cast<double>(experts - k));
     }
     return 1 - missing;
 }

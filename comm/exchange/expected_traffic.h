@@ -12,7 +12,8 @@ namespace moesaic {
 /// One layer's tokens of all ranks, on expert-parallel groups of `nodes` * `ranks_per_node` ranks.
 struct TrafficShape {
     double tokens = 0;
-    i64 choices = 1, experts = 1;
+    i64 choices = 1, experts = 1;  ///< of a plan: each for every slice
+    i64 slices = 1;                ///< of an expert
     i64 nodes = 1, ranks_per_node = 1;
     i64 row_bytes = 0;     ///< of a token's row on the wire
     i64 weight_bytes = 4;  ///< of a router's weight

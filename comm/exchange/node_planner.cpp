@@ -121,7 +121,7 @@ Places<Real> NodePlanner<Real>::places_of_slots(ConstTensorView weight) const {
     for (const int receiver : grid_.by_node()) {
         for (i64 slot = first_slot[at(receiver)]; slot < first_slot[at(receiver) + 1]; ++slot) {
             const i32 choice = plan_.choice_of_slot[at(slot)];
-            places.add(choice / static_cast<i32>(plan_.choices), weights[at(choice)]);
+            places.add(choice / static_cast<i32>(plan_.choices), weights[at(choice / plan_.slices)]);
         }
     }
     return places;

@@ -54,6 +54,7 @@ int generate_on_rank(const GenerateOptions& options, Communicator& world) {
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
     std::vector<std::string> overrides = options.overrides;
     overrides.push_back("parallel.expert=1");
+    overrides.push_back("parallel.expert_tensor=1");
     const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
     expect_language_model(run, "generate");
     check_tokenizer(run, checkpoint);

@@ -40,7 +40,10 @@ TrainerOptions plan_resume(const TrainOptions& options, const std::string& run_f
 ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int expert_parallel) {
     if (!run.spec.routes_rows()) return {run.spec.exchange, {}};
     const int simulated = static_cast<int>(run.config.parallel.ranks_per_node.value_or(0));
-    Mesh mesh(world, {.expert = expert_parallel, .ranks_per_node = simulated},
+    Mesh mesh(world,
+              {.expert = expert_parallel,
+               .expert_tensor = static_cast<int>(run.config.parallel.expert_tensor),
+               .ranks_per_node = simulated},
               static_cast<int>(run.spec.experts));
     const DType dtype = precision_of(run.config);
     const ExchangeChoice choice = resolve_exchange(

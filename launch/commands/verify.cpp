@@ -19,10 +19,13 @@ void print_table(const std::vector<LayoutResult>& results) {
     std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %s\n", "ranks", "expert",
                 "loss", "bits", "routing", "one norm", "norm", "balance", "gradient", "gradient", "later",
                 "experts'", "verdict");
+    const int smallest = results.front().smallest;
+    const std::string one_rank = fmt::format("vs {} rank{}", smallest, smallest == 1 ? "" : "s");
     std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s\n", "", "par.", "step 1",
-                "equal", "equal", "on ranks", "vs f64", "vs 1 rank", "vs f64", "vs 1 rank", "losses", "bits");
+                "equal", "equal", "on ranks", "vs f64", one_rank.c_str(), "vs f64", one_rank.c_str(),
+                "losses", "bits");
     for (const LayoutResult& one : results) {
-        const bool unreplicated = one.world == one.expert_parallel;
+        const bool unreplicated = one.world == one.expert_parallel * one.smallest;
         std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-10.1e %-8s %s\n",
                     one.world, one.expert_parallel, one.loss, mark(one.loss_bits), mark(one.routing_equal),
                     mark(one.norm_same_on_ranks), one.norm_difference, one.balance_difference,
@@ -36,6 +39,7 @@ void print_json(const std::vector<LayoutResult>& results, bool ok) {
     for (const LayoutResult& one : results) {
         JsonLine line;
         line.field("world_size", one.world).field("expert_parallel", one.expert_parallel);
+        line.field("expert_tensor", one.smallest);
         line.field("loss", one.loss).field("loss_aux", one.loss_aux).field("loss_z", one.loss_z);
         line.field("grad_norm", one.grad_norm).field("loss_bits_equal", one.loss_bits);
         line.field("routing_equal", one.routing_equal).field("norm_equal_on_ranks", one.norm_same_on_ranks);

@@ -63,7 +63,8 @@ struct ParallelConfig {
         v.section("placement", placement);
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");
-        v.value("expert_tensor", expert_tensor, kPositive, "Reserved axis");
+        v.value("expert_tensor", expert_tensor, kPositive,
+                "Ranks that share the width of each expert; divides model.moe.hidden");
         v.value("tensor", tensor, kPositive, "Reserved axis");
         v.value("pipeline", pipeline, kPositive, "Reserved axis");
         v.value("context", context, kPositive, "Reserved axis");

@@ -25,7 +25,6 @@ const std::vector<Limitation>& limitations() {
         {"run.device", {"auto", "cpu"}},
         {"parallel.comm", {"auto", "mpi"}},
         {"parallel.exchange", {"auto", "flat", "hierarchical", "dedup", "shared_memory"}},
-        {"parallel.expert_tensor", {"1"}},
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},
         {"parallel.context", {"1"}},
@@ -77,10 +76,18 @@ void check_attention(LoadedConfig& loaded) {
 void check_experts(LoadedConfig& loaded, Purpose purpose) {
     const ModelConfig& model = loaded.config.model;
     const MoeConfig& moe = model.moe;
+    const i64 slices = loaded.config.parallel.expert_tensor;
     if (moe.experts == 0) {
         if (loaded.config.parallel.expert.value_or(1) != 1)
             loaded.complain("parallel.expert", "a dense model has no experts to share", "1, or auto");
+        if (slices != 1)
+            loaded.complain("parallel.expert_tensor", "a dense model has no experts to cut into slices", "1");
         return;
+    }
+    if (model.kind != "momlp" && moe.hidden % slices != 0) {
+        loaded.complain("parallel.expert_tensor",
+                        fmt::format("{} ranks cannot share experts of width {} evenly", slices, moe.hidden),
+                        "a divisor of model.moe.hidden");
     }
     if (moe.top_k > moe.experts) {
         loaded.complain("model.moe.top_k",

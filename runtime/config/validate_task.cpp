@@ -96,6 +96,7 @@ void check_keys_of_kinds(LoadedConfig& loaded) {
                                                   {"model.moe.shared_experts", {"transformer", "mlp"}},
                                                   {"model.init_std", {"transformer", "mlp"}},
                                                   {"parallel.expert", {"transformer", "mlp"}},
+                                                  {"parallel.expert_tensor", {"transformer", "mlp"}},
                                                   {"train.recompute", {"transformer", "mlp"}},
                                                   {"metrics.record_routing", {"transformer", "mlp"}}};
     check_keys(loaded, "task.kind", loaded.config.task.kind, kTaskKeys);

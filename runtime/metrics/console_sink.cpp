@@ -137,9 +137,11 @@ void ConsoleSink::write(const RunRecord& record) {
     start_seconds_ = options_.seconds();
     if (!options_.resume) first_step_ = 0;
     const auto ranks = [](i64 count) { return fmt::format("{} rank{}", count, count == 1 ? "" : "s"); };
-    print(fmt::format("Moesaic {} ({})  {} (expert parallel {} x data parallel {})  {} on {}", record.version,
-                      record.commit, ranks(record.world_size), record.expert_parallel, record.data_parallel,
-                      record.device, record.host));
+    const std::string slices =
+        record.expert_tensor > 1 ? fmt::format(" x expert tensor {}", record.expert_tensor) : "";
+    print(fmt::format("Moesaic {} ({})  {} (expert parallel {}{} x data parallel {})  {} on {}",
+                      record.version, record.commit, ranks(record.world_size), record.expert_parallel, slices,
+                      record.data_parallel, record.device, record.host));
     print(fmt::format("{}{} parameters, {} of them active per {}  {} steps",
                       options_.name.empty() ? "" : options_.name + ": ",
                       detail::compact_text(static_cast<double>(record.parameters)),

@@ -16,7 +16,8 @@ namespace moesaic {
 struct RunRecord {
     static constexpr std::string_view kEvent = "run";
     std::string version, commit, config;
-    i64 world_size = 1, expert_parallel = 1, data_parallel = 1;
+    i64 world_size = 1;  ///< the product of the next three
+    i64 expert_parallel = 1, expert_tensor = 1, data_parallel = 1;
     std::string device, host;
     i64 parameters = 0, active_parameters = 0;
     std::string balance;   ///< convention of the load-balance loss, and its value at perfect balance
@@ -29,6 +30,7 @@ struct RunRecord {
         visit("config", config);
         visit("world_size", world_size);
         visit("expert_parallel", expert_parallel);
+        visit("expert_tensor", expert_tensor);
         visit("data_parallel", data_parallel);
         visit("device", device);
         visit("host", host);

@@ -117,6 +117,31 @@ TEST(Resume, OtherRanksGoOnWithinRounding) {
     }
 }
 
+/// Experts in two slices under mpirun and as threads, then whole ones and four slices from the same
+/// checkpoint.
+TEST(Resume, SlicedExpertsGoOnOtherwise) {
+    const Words two{"parallel.expert_tensor=2", "train.log_every=1"};
+    const ScratchFolder scratch;
+    const auto straight = train_tiny(scratch / "threads", threads(4), two);
+    if (have_mpi()) {
+        EXPECT_EQ(losses(train_tiny(scratch / "mpi", mpirun(4), two)), losses(straight));
+        expect_same_bytes(read_tensors(checkpoint(scratch / "mpi", 20)),
+                          read_tensors(checkpoint(scratch / "threads", 20)));
+    }
+    const auto expected = after_step_10(losses(straight));
+    const std::string from = checkpoint(scratch / "threads", 10);
+    for (const auto& [ranks, slices] : {std::pair{kAlone, 1}, {threads(8), 4}}) {
+        SCOPED_TRACE(slices);
+        const auto resumed = train_tiny(
+            scratch / std::to_string(slices), ranks,
+            {"parallel.expert_tensor=" + std::to_string(slices), "train.log_every=1"}, {"--resume", from});
+        for (const auto& [step, loss] : expected)
+            EXPECT_NEAR(losses(resumed).at(step), loss, 1e-5 * std::abs(loss)) << "step " << step;
+    }
+    const CommandResult evaluated = moesaic({"eval", from});  // on one rank, as it is
+    EXPECT_EQ(evaluated.code, 0) << evaluated.text();
+}
+
 TEST(Resume, ShardedOptimizerStateChangesNoBit) {
     for (const Ranks& ranks : {threads(4), mpirun(4)}) {
         if (!can_run(ranks)) continue;

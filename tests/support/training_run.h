@@ -5,6 +5,7 @@
 
 #include <mutex>
 
+#include "comm/expert_slices.h"
 #include "comm/thread_communicator.h"
 #include "launch/logical_gradients.h"
 #include "launch/training_step.h"
@@ -77,21 +78,24 @@ inline void add_tensor(LogicalTensors& tensors, const std::string& name, ConstTe
 inline void add_state(RankRuntime& runtime, TrainingOutcome& outcome, std::mutex& mutex) {
     StepContext context = runtime.context(Phase::train, 0);
     runtime.compute->synchronize();
-    {
+    const auto add = [&](LogicalTensors& tensors, const Parameter& parameter, std::string_view suffix,
+                         ConstTensorView mine) {
+        std::vector<std::byte> whole = whole_tensor(context, parameter, mine, "test: state");
         const std::lock_guard lock(mutex);
-        for (const Parameter& parameter : runtime.store.parameters()) {
-            add_tensor(outcome.weights, parameter.name, parameter.value);
-        }
-        for (const Buffer& buffer : runtime.store.buffers())
-            add_tensor(outcome.weights, buffer.name, buffer.value);
+        add_tensor(tensors, parameter.name + std::string(suffix),
+                   {{whole.data(), mine.dtype, Device::cpu, parameter.whole_shape()}});
+    };
+    for (const Parameter& parameter : runtime.store.parameters())
+        add(outcome.weights, parameter, "", parameter.value);
+    for (const Buffer& buffer : runtime.store.buffers()) {
+        const std::lock_guard lock(mutex);
+        add_tensor(outcome.weights, buffer.name, buffer.value);
     }
     runtime.optimizer->visit_state(context, [&](const Parameter& parameter, const ParameterState& state) {
-        const std::lock_guard lock(mutex);
-        add_tensor(outcome.moments, parameter.name + " first", state.first_moment);
-        add_tensor(outcome.moments, parameter.name + " second", state.second_moment);
-        if (state.value.dtype != parameter.value.dtype) {
-            add_tensor(outcome.moments, parameter.name + " master", state.value);
-        }
+        add(outcome.moments, parameter, " first", state.first_moment);
+        add(outcome.moments, parameter, " second", state.second_moment);
+        if (state.value.dtype != parameter.value.dtype)
+            add(outcome.moments, parameter, " master", state.value);
     });
 }
 

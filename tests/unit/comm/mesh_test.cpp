@@ -39,6 +39,14 @@ TEST(MeshShape, RefusesWhatDoesNotFit) {
     EXPECT_THAT(refusal({.tensor = 2}, 8, 4),
                 testing::HasSubstr("parallel.tensor: 2 is not in this version"));
     EXPECT_EQ(refusal({.expert = 2}, 8, 6), "");
+    EXPECT_EQ(
+        refusal({.expert = 4, .expert_tensor = 2}, 8, 4),
+        "parallel.expert: 4 does not divide both 4 ranks / 2 (parallel.expert_tensor) and 8 experts; use "
+        "one of 1, 2, or auto");
+    EXPECT_EQ(refusal({.expert_tensor = 2}, 8, 3),
+              "parallel.expert_tensor: 2 does not divide 3 ranks; use a divisor, or a multiple of 2 ranks");
+    EXPECT_THAT(refusal({.expert_tensor = 2}, 0, 2), testing::HasSubstr("without experts"));
+    EXPECT_EQ(refusal({.expert = 2, .expert_tensor = 3}, 8, 12), "");
     EXPECT_EQ(refusal({}, 0, 5), "");
 }
 
@@ -55,6 +63,30 @@ TEST(Mesh, PlacesRanksAndExperts) {
         EXPECT_EQ(mesh.own_experts(0).front(), world.rank() % 3 * 4);
         for (int expert = 0; expert < 12; ++expert) EXPECT_EQ(mesh.expert_owner(0, expert), expert / 4);
     });
+}
+
+/// 12 ranks: two replicas of three expert-parallel ranks in two slices.
+TEST(Mesh, SlicesAreNeighbours) {
+    run_ranks(12, [](Communicator& world) {
+        const Mesh mesh(world, {.expert = 3, .expert_tensor = 2}, 6);
+        EXPECT_EQ(mesh.experts().size(), 6);
+        EXPECT_EQ(mesh.experts().rank(), world.rank() % 6);
+        EXPECT_EQ(mesh.replica(), world.rank() / 6);
+        EXPECT_EQ(mesh.replicas().size(), 2);
+        EXPECT_EQ(mesh.replicas().rank(), world.rank() / 6);
+        EXPECT_EQ(mesh.expert_rank(), world.rank() % 6 / 2);
+        EXPECT_EQ(mesh.slice(), world.rank() % 2);
+        EXPECT_EQ(mesh.slices().size(), 2);
+        EXPECT_EQ(mesh.slices().rank(), mesh.slice());
+        EXPECT_EQ(mesh.same_slice().size(), 3);
+        EXPECT_EQ(mesh.same_slice().rank(), mesh.expert_rank());
+        EXPECT_EQ(mesh.local_experts(), 2);
+        EXPECT_EQ(mesh.own_experts(0).front(), mesh.expert_rank() * 2);
+        for (int expert = 0; expert < 6; ++expert) EXPECT_EQ(mesh.expert_owner(0, expert), expert / 2);
+    });
+    EXPECT_EQ(choose_expert_parallel(8, 8, 8, 2), 4);
+    EXPECT_EQ(choose_expert_parallel(8, 8, 2, 2), 1);
+    EXPECT_EQ(choose_expert_parallel(8, 8, 1, 2), 1);
 }
 
 TEST(Mesh, WorksAloneAndWithoutExperts) {

@@ -46,7 +46,12 @@ TEST(CheckReport, ForetellsBytesExactlyWhereAllExpertsAreChosen) {
         {4, 4, 2, {"parallel.exchange=dedup", "train.recompute=layer"}},
         {8, 4, 2, {"parallel.exchange=dedup", "model.moe.balance.scope=global"}},
         {4, 4, 2, {"parallel.exchange=dedup", "parallel.dedup_reduce=node", "train.precision=fp64"}},
-        {8, 8, 4, {"parallel.exchange=dedup", "parallel.dedup_reduce=node"}}};
+        {8, 8, 4, {"parallel.exchange=dedup", "parallel.dedup_reduce=node"}},
+        {4, 2, 4, {"parallel.exchange=flat", "parallel.expert_tensor=2"}},
+        {4, 1, 4, {"parallel.exchange=flat", "parallel.expert_tensor=2"}},
+        {8, 2, 2, {"parallel.exchange=dedup", "parallel.expert_tensor=4"}},
+        {8, 4, 2, {"parallel.exchange=hierarchical", "parallel.expert_tensor=2"}},
+        {8, 4, 4, {"parallel.exchange=dedup", "parallel.dedup_reduce=node", "parallel.expert_tensor=2"}}};
     for (const Case& one : cases) {
         std::vector<std::string> overrides{"model.moe.top_k=8", "train.batch_sequences=11",
                                            "train.micro_sequences=2",

@@ -116,6 +116,16 @@ TEST(LayoutCheck, UnshardedOptimizerState) {
     expect_all_ok({"parallel.zero=0"}, check_of({1, 2, 4}, 2), 6);
 }
 
+/// Bits against the smallest layout of as many slices, gradients against whole experts in f64.
+TEST(LayoutCheck, SlicedExperts) {
+    for (const char* precision : {"train.precision=fp32", "train.precision=fp64", "train.precision=bf16"})
+        expect_all_ok(
+            {"parallel.expert_tensor=2", precision, "train.batch_sequences=5", "train.micro_sequences=2"},
+            check_of({1, 2, 3, 4, 8}, 2), 6);
+    const RunSetup run = tiny_run({"parallel.expert_tensor=2"});
+    EXPECT_THROW((void)check_layouts(run, check_of({1, 3}, 1)), UserError);
+}
+
 TEST(LayoutCheck, SmallGradientBuckets) {
     expect_all_ok({"parallel.bucket_bytes=1000"}, check_of({1, 2, 4}, 2), 6);
 }

@@ -147,6 +147,14 @@ TEST(MemoryEstimate, HoldsWhileExpertsMove) {
                         {{2, 2}, {4, 2}, {4, 4}});
 }
 
+TEST(MemoryEstimate, HoldsForSlicedExperts) {
+    const std::string two = "parallel.expert_tensor=2";
+    expect_foretold({two}, {{2, 1}, {4, 1}, {4, 2}, {8, 4}});
+    expect_foretold({two, "train.precision=bf16", "train.recompute=layer"}, {{4, 2}});
+    expect_foretold({two, "parallel.exchange=dedup", "parallel.ranks_per_node=2"}, {{4, 2}, {8, 4}});
+    expect_foretold({"parallel.expert_tensor=4", "model.moe.activation=prelu"}, {{4, 1}, {8, 2}});
+}
+
 /// A model that no machine of tests could hold costs the dry run nothing.
 TEST(MemoryEstimate, TakesNoMemoryItself) {
     RunSetup run =

@@ -227,7 +227,7 @@ struct ExpertsAsLayer {
 TEST(GradCheck, ExpertGroupWithAnEmptyExpert) {
     for_each_activation([](const ModelSpec& spec) {
         Bench bench(spec);
-        const ExpertGroup experts(bench.spec, 0, std::array{0, 1, 2, 3}, kTokens + 3, bench.store);
+        const ExpertGroup experts(bench.spec, 0, std::array{0, 1, 2, 3}, {}, kTokens + 3, bench.store);
         const ExpertsAsLayer layer{experts, {4, 0, 10, 1}};
         GradCheck<ExpertsAsLayer> check{bench.rank, bench.store, layer, bench.input(8)};
         check.step = 1e-5;

@@ -247,6 +247,11 @@ TEST(Config, ChecksAcrossFields) {
                "a dense model");
     expect_one(parse("parallel: {expert: 3}\n"), "c.yaml:1", "parallel.expert",
                "3 ranks cannot share 8 experts");
+    expect_one(parse("parallel:\n  expert_tensor: 3\n"), "c.yaml:2", "parallel.expert_tensor",
+               "3 ranks cannot share experts of width 256 evenly", "a divisor of model.moe.hidden");
+    EXPECT_EQ(parse("parallel: {expert_tensor: 3}\nmodel: {moe: {hidden: 96}}\n").diagnostics.text(), "");
+    expect_one(parse("model: {moe: {experts: 0}}\nparallel: {expert_tensor: 2}\n"), "c.yaml:2",
+               "parallel.expert_tensor", "a dense model");
     expect_one(parse("train: {steps: 20}\n"), "c.yaml:1", "optimizer.schedule.warmup", "50 steps of warm-up");
 }
 
@@ -257,9 +262,9 @@ TEST(Config, WhatCannotBeTrainedMayBeEvaluated) {
 }
 
 TEST(Config, WhatThisVersionLacksIsRefused) {
-    for (const char* text : {"run.device=cuda", "parallel.comm=nccl", "parallel.expert_tensor=2",
-                             "parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
-                             "train.determinism=elastic", "metrics.sinks=[jsonl, tensorboard]"}) {
+    for (const char* text :
+         {"run.device=cuda", "parallel.comm=nccl", "parallel.tensor=2", "parallel.pipeline=2",
+          "parallel.context=2", "train.determinism=elastic", "metrics.sinks=[jsonl, tensorboard]"}) {
         const std::string key = std::string(text).substr(0, std::string(text).find('='));
         SCOPED_TRACE(text);
         expect_one(parse("", {text}), std::string("--set ") + text, key, "not in this version", "it has ");

@@ -84,6 +84,8 @@ TEST(TaskConfig, CellsShareABatchEvenly) {
     EXPECT_THAT(with({"model.moe.activation=relu", "model.moe.experts=0"}), HasSubstr("without cells"));
     EXPECT_THAT(with({"model.moe.activation=relu", "parallel.placement=load_aware"}),
                 HasSubstr("stays with the samples of its cell"));
+    EXPECT_THAT(with({"model.moe.activation=relu", "parallel.expert_tensor=2"}),
+                HasSubstr("parallel.expert_tensor: "));
 }
 
 TEST(TaskConfig, ARuleIsNoCombination) {

@@ -72,10 +72,10 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 TEST(Records, HaveTheFieldsOfTheContract) {
-    EXPECT_THAT(
-        names_in(json_of(RunRecord())),
-        ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel", "data_parallel",
-                    "device", "host", "parameters", "active_parameters", "balance", "capacity"));
+    EXPECT_THAT(names_in(json_of(RunRecord())),
+                ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel",
+                            "expert_tensor", "data_parallel", "device", "host", "parameters",
+                            "active_parameters", "balance", "capacity"));
     EXPECT_THAT(names_in(json_of(StepRecord())),
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
