@@ -59,7 +59,7 @@ namespace {
 
 /// The scores of sample `sequence`.
 void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence, i64 seq_len, double targets,
-           i64 most_targets, double* scores) {
+           i64 most_targets, double* scores, MarginHistogram& histogram) {
     if (targets == 0) return;  // every token of the window is a document
     const double* const losses = result.token_loss.as<double>() + sequence * seq_len;
     scores[0] = std::accumulate(losses, losses + seq_len, 0.0) / targets;
@@ -72,6 +72,7 @@ void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence,
     }
     const double* const margins = result.token_margin.as<double>() + sequence * seq_len;
     const auto length = static_cast<std::size_t>(seq_len);
+    histogram.add({margins, length});
     const UnitScores unit = score_unit({losses, length}, {margins, length}, shard.scales);
     std::copy(unit.losses.begin(), unit.losses.end(), scores + 5);
     const i32* const mistakes = result.token_wrong.as<i32>() + sequence * seq_len;
@@ -84,7 +85,7 @@ void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence,
 /// which ranks computed which samples, or, where it knows of one rank alone, that single samples are one
 /// rank's each.
 ShardScores gather_scores(RankRuntime& runtime, const MicroBatches& batches, std::vector<double>& mine,
-                          SampleError measure) {
+                          MarginHistogram& margins, SampleError measure) {
     Communicator& world = runtime.mesh->world();
     const auto record = static_cast<i64>(mine.size());
     std::vector<double> all = mine;
@@ -97,9 +98,12 @@ ShardScores gather_scores(RankRuntime& runtime, const MicroBatches& batches, std
         world.all_reduce(*runtime.exchange, view_of(all.data(), {record}), ReduceOp::sum,
                          {"scores of the evaluation"});
     }
+    world.all_reduce(*runtime.exchange, view_of(margins.counts().data(), {MarginHistogram::kBins}),
+                     ReduceOp::sum, {"margins of the evaluation"});
     runtime.exchange->synchronize();
     ShardScores scores;
     scores.measure = measure;
+    scores.margins = margins;
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
         for (i64 rank = 0; rank < batches.world; ++rank) {
             const double* part = all.data() + rank * record + i * batches.size * kScores;
@@ -133,6 +137,7 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
     context.observer = shard.observer;
     const i64 record = batches.micro_steps() * micro_sequences * kScores;
     std::vector<double> mine(static_cast<std::size_t>(record), 0.0);
+    MarginHistogram margins;
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
         const MicroBatches::Part part = batches.part(i, rank_of_batch);
         source(part.first, part.count, windows.host());
@@ -144,10 +149,10 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
         for (i64 s = 0; s < part.count; ++s, scores += kScores) {
             if (!windows.is_here(s)) continue;
             score(shard, result, s, spec.seq_len, static_cast<double>(windows.targets(s)),
-                  spec.targets_per_sequence(), scores);
+                  spec.targets_per_sequence(), scores, margins);
         }
     }
-    return gather_scores(runtime, batches, mine, shard.measure);
+    return gather_scores(runtime, batches, mine, margins, shard.measure);
 }
 
 LossScales loss_scales(const RunSetup& run) {

@@ -6,6 +6,7 @@
 
 #include "launch/rank_runtime.h"
 #include "launch/run_setup.h"
+#include "runtime/metrics/margin_histogram.h"
 #include "runtime/metrics/unit_losses.h"
 
 namespace moesaic {
@@ -17,6 +18,7 @@ struct ShardScores {
     std::vector<double> weight;       ///< share of a sequence's targets that are not masked
     std::vector<double> share_wrong;  ///< share of targets that are not the likeliest; cross-entropy
     std::vector<UnitScores> units;    ///< every loss of the sequence; of the squared error the raw one alone
+    MarginHistogram margins;          ///< of all targets; empty for the squared error
     SampleError measure = SampleError::share_wrong;
     [[nodiscard]] double mean_loss() const;   ///< over all targets
     [[nodiscard]] double mean_error() const;  ///< of distances the root of the mean square

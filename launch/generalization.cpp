@@ -1,10 +1,12 @@
 #include "launch/generalization.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <set>
 
+#include "launch/domain_routing.h"
 #include "launch/model_measures.h"
 #include "runtime/metrics/bounds/bound_table.h"
 #include "runtime/metrics/bounds/test_set.h"
@@ -16,6 +18,7 @@ namespace {
 
 constexpr const char* kRunNumbers = "generalization";
 constexpr const char* kPrequentialNumbers = "prequential";
+constexpr std::array kMarginQuantiles{0.05, 0.25, 0.5, 0.75, 0.95};
 
 class Stopwatch {
   public:
@@ -38,6 +41,12 @@ std::vector<double> losses_of(const ShardScores& scores, UnitLoss loss) {
         if (unit.targets > 0) losses.push_back(unit.of(loss));
     }
     return losses;
+}
+
+/// Units that training will come to, and this very model has not met: "heldout_lookahead" for "heldout".
+std::string look_ahead_name(const std::string& heldout_name) {
+    const std::string_view heldout = "heldout";
+    return std::string(heldout) + "_lookahead" + heldout_name.substr(heldout.size());
 }
 
 double mean_of(const std::vector<double>& values) {
@@ -159,6 +168,10 @@ std::map<std::string, BoundResult> Generalization::prequential_bounds(i64 step) 
 void Generalization::record_shard(const std::string& name, const ShardScores& scores,
                                   EvalRecord& record) const {
     if (scores.units.empty()) return;
+    if (bounded_ && scores.margins.total() > 0) {
+        for (const double share : kMarginQuantiles)
+            record.measured["margin_quantiles_" + name].push_back(scores.margins.quantile(share));
+    }
     for (const UnitLoss loss : all_unit_losses()) {
         if (loss == UnitLoss::raw || bounded_)
             record.losses[name][std::string(name_of(loss))] = mean_of(losses_of(scores, loss));
@@ -196,7 +209,7 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
 
 void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) {
     const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
-    record.measured = measures_by_name(routing.finish(), norms);
+    record.measured.merge(measures_by_name(routing.finish(), norms));
     const i64 met = std::min(record.step * run_.config.train.batch_sequences, first_epoch_);
     if (!bounded_) return;
     const BoundInputs inputs =
@@ -213,7 +226,9 @@ void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) 
 EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     Scores scores;
     const bool holds_out = !shards_.heldout.empty();
-    RoutingMeasure routing(runtime_, observer);
+    const bool tells_domains = holds_out && run_.dataset->domains().size() > 1;
+    DomainRouting domain_routing(runtime_, observer, tells_domains ? std::ssize(shards_.heldout) : 0);
+    RoutingMeasure routing(runtime_, &domain_routing);
     scores.heldout = evaluate_windows(runtime_, run_, shards_.heldout, true, holds_out ? &routing : nullptr);
     scores.seen = evaluate_windows(runtime_, run_, shards_.seen, false, holds_out ? nullptr : &routing);
     const Stopwatch watch(extra_seconds_);
@@ -247,7 +262,19 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
                                                      static_cast<double>(looks_),
                                                      static_cast<u64>(run_.config.run.seed)));
     }
+    if (bounded_ && !scores.unseen.units.empty()) {
+        for (auto& [name, bound] :
+             heldout_certificates(scores.unseen.units, options_, static_cast<double>(looks_),
+                                  static_cast<u64>(run_.config.run.seed)))
+            record.bounds.emplace(look_ahead_name(name), bound);
+    }
+    record.domain_experts =
+        domain_routing.finish(*run_.dataset, shards_.heldout, static_cast<u64>(run_.config.run.seed));
     record_bounds(routing, record);
+    if (run_.config.task.data.random_labels) {
+        const auto classes = static_cast<double>(run_.spec.head_outputs());
+        record.measured["random_label_fit"] = {1 - scores.seen.mean_error() * classes / (classes - 1)};
+    }
     record.meaning = explain(record, options_.delta);
     return record;
 }

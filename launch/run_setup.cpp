@@ -79,8 +79,8 @@ std::unique_ptr<TaskData> make_table_data(const Config& config) {
             {data.path, data.format, data.target, data.features, data.labels, task.kind == "classification"});
     }
     auto examples = std::make_unique<TableData>(
-        std::move(table),
-        TableDataOptions{data.validation, static_cast<u64>(data.split_seed), data.standardize});
+        std::move(table), TableDataOptions{data.validation, static_cast<u64>(data.split_seed),
+                                           data.standardize, data.random_labels});
     const i64 cells = config.model.moe.experts;
     if (config.model.kind == "momlp")
         examples->divide(cells, config.train.batch_sequences / cells, config.model.prototypes,

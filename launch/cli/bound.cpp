@@ -15,7 +15,8 @@ void add_bound_command(CLI::App& app, Selected& selected) {
     const auto options = std::make_shared<BoundOptions>();
     CLI::App* bound = app.add_subcommand(
         "bound", "Generalization bounds from numbers; lists of --experts, --top-k, --samples make a table");
-    bound->add_option("RUN", options->run, "Run folder: the bounds of its newest evaluation, instead of numbers");
+    bound->add_option("RUN", options->run,
+                      "Run folder: the bounds of its newest evaluation, instead of numbers");
     // Values stay text here: all mistakes are reported at once, with those between options.
     for (const BoundInputField& field : bound_input_fields()) {
         const std::string name = bound_option(field.name);
@@ -37,6 +38,17 @@ void add_bound_command(CLI::App& app, Selected& selected) {
     bound->add_flag("--two-sided", options->two_sided, "Bound |gap| instead of the gap");
     bound->add_flag("--list", options->list, "List all bounds with what they need, and stop");
     bound->add_flag("--json", options->json, "Print one JSON object; one a line for a table");
+    bound->add_flag("--pac-bayes", options->pac_bayes,
+                    "Of RUN: PAC-Bayes from a snapshot, measured now with noisy weights on the run's data");
+    bound
+        ->add_option(
+            "--prior", options->prior,
+            "With --pac-bayes: checkpoint to measure from; else of the run's, within 0.7 of an epoch")
+        ->type_name("CHECKPOINT");
+    bound->add_option("--draws", options->draws, "With --pac-bayes: draws of the weights")
+        ->check(CLI::Range(2, 1000000))
+        ->capture_default_str();
+    add_ranks_as_threads(bound, options->ranks_as_threads);
     bound->allow_extras();
     bound->callback([=, &selected] {
         options->unknown = bound->remaining();

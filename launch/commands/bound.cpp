@@ -1,12 +1,11 @@
 // moesaic bound: the bound calculator.
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <map>
 
 #include "launch/commands/bound_points.h"
-#include "launch/commands/run_bounds.h"
+#include "launch/commands/print_bounds.h"
+#include "runtime/config/diagnostics.h"
 #include "runtime/metrics/json_line.h"
 
 namespace moesaic {
@@ -22,95 +21,16 @@ Results compute(const std::vector<const Bound*>& bounds, const BoundInputs& inpu
     return results;
 }
 
-std::string short_number(double value) {
-    return fmt::format("{:.4g}", value);
-}
-
 std::string json_of(const Results& results) {
     JsonLine object;
     for (const NamedBound& bound : results) object.field(bound.name, bound.result);
     return object.text();
 }
 
-/// What the value of such a bound is.
-std::string heading(BoundKind kind, double delta) {
-    const std::string chance = fmt::format("with probability {:g} or more", 1 - delta);
-    switch (kind) {
-        case BoundKind::risk:
-            return "risk: the true loss is at most this, " + chance;
-        case BoundKind::gap:
-            return "gap: the true loss exceeds the training loss by at most this, " + chance;
-        case BoundKind::trend:
-            return "trend: expressions to compare configurations by, no certificates";
-        case BoundKind::measure:
-            return "measure: numbers to compare runs by, no certificates";
-        case BoundKind::dimension:
-            return "dimension: counts";
-        case BoundKind::prediction:
-            break;
-    }
-    return "prediction: fitted laws, nats per token";
-}
-
-std::string terms_text(const BoundResult& result) {
-    std::string text;
-    for (const auto& [name, value] : result.terms.list) {
-        if (value != 0) text += fmt::format("{}{} {}", text.empty() ? "" : " + ", name, short_number(value));
-    }
-    std::string details;
-    for (const auto& [name, value] : result.details.list)
-        details += fmt::format("{}{} {}", details.empty() ? "" : ", ", name, short_number(value));
-    if (details.empty()) return text;
-    return text.empty() ? details : fmt::format("{}  ({})", text, details);
-}
-
-void print_values(const Results& results, double delta) {
-    std::size_t width = 0;
-    for (const NamedBound& bound : results) width = std::max(width, bound.name.size());
-    BoundKind last{};
-    bool first = true;
-    for (const auto& [name, kind, result] : results) {
-        if (first || kind != last) {
-            std::printf("%s%s\n", first ? "" : "\n", heading(kind, delta).c_str());
-        }
-        first = false;
-        last = kind;
-        fmt::print("  {:<{}}  {:>10}  {:<7}  {}\n", name, width, short_number(result.value),
-                   result.vacuous ? "vacuous" : "", terms_text(result));
-    }
-}
-
-/// Each assumption once, with the bounds that make it.
-void print_assumptions(const Results& results) {
-    struct Row {
-        Assumption assumption;
-        std::vector<std::string_view> bounds;
-    };
-    std::vector<Row> rows;
-    for (const auto& [name, kind, result] : results) {
-        for (const Assumption& assumption : result.assumptions) {
-            const auto same = std::find_if(rows.begin(), rows.end(), [&](const Row& row) {
-                return row.assumption.name == assumption.name && row.assumption.status == assumption.status &&
-                       row.assumption.meaning == assumption.meaning;
-            });
-            if (same == rows.end())
-                rows.push_back({assumption, {name}});
-            else
-                same->bounds.push_back(name);
-        }
-    }
-    fmt::print("\nassumptions\n");
-    for (const Row& row : rows) {
-        fmt::print("  {:<24}  {:<8}  {}\n", row.assumption.name, name_of(row.assumption.status),
-                   row.assumption.meaning);
-        if (row.bounds.size() < results.size()) fmt::print("{:38}of {}\n", "", fmt::join(row.bounds, ", "));
-    }
-}
-
 void print_point(const BoundPoints& request, const Results& results) {
     const BoundInputs& inputs = request.points.front();
-    print_values(results, *inputs.delta);
-    print_assumptions(results);
+    print_bound_values(results, *inputs.delta);
+    print_bound_assumptions(results);
     const std::size_t left = bound_table().size() - results.size();
     if (left > 0) fmt::print("\n{} more bounds need other numbers: moesaic bound --list\n", left);
 }
@@ -130,7 +50,7 @@ void print_table(const BoundPoints& request) {
                    kNumber);
         for (const auto& [name, kind, result] : compute(request.bounds, point)) {
             vacuous |= result.vacuous;
-            fmt::print("  {:>{}}", short_number(result.value) + (result.vacuous ? "*" : ""),
+            fmt::print("  {:>{}}", short_bound_number(result.value) + (result.vacuous ? "*" : ""),
                        std::max<std::size_t>(name.size(), kNumber));
         }
         fmt::print("\n");
@@ -163,9 +83,28 @@ void print_list() {
     }
 }
 
+/// Everything but a run is for other uses of the command.
+void check_pac_bayes_options(const BoundOptions& options) {
+    Diagnostics mistakes;
+    for (const std::string& word : options.unknown)
+        mistakes.add({"moesaic bound", word, "is no option", "see moesaic bound --help"});
+    if (options.run.empty())
+        mistakes.add({"moesaic bound", "--pac-bayes", "needs a run", "moesaic bound RUN --pac-bayes"});
+    for (const auto& [name, text] : options.values)
+        mistakes.add({"moesaic bound", name, "does not go with --pac-bayes", "it is measured on the run"});
+    if (!options.gate.empty() || !options.bounds.empty() || options.list)
+        mistakes.add(
+            {"moesaic bound", "--gate, --bounds, --list", "do not go with --pac-bayes", "leave them out"});
+    mistakes.throw_if_any();
+}
+
 }  // namespace
 
 int bound_command(const BoundOptions& options) {
+    if (options.pac_bayes) {
+        check_pac_bayes_options(options);
+        return bound_pac_bayes_command(options);
+    }
     const bool of_run = !options.run.empty() && options.unknown.empty() && options.values.empty() &&
                         options.gate.empty() && options.bounds.empty() && !options.list;
     if (of_run) {
@@ -176,8 +115,8 @@ int bound_command(const BoundOptions& options) {
             return 0;
         }
         fmt::print("{}, the evaluation at step {}\n", options.run, run.step);
-        print_values(run.bounds, run.delta);
-        print_assumptions(run.bounds);
+        print_bound_values(run.bounds, run.delta);
+        print_bound_assumptions(run.bounds);
         if (!run.meaning.empty()) fmt::print("\n{}\n", run.meaning);
         return 0;
     }

@@ -54,7 +54,7 @@ class Reader {
 
     void read_words() {
         std::vector<std::string> names{"--gate", "--bounds", "--no-router-bias", "--measured", "--two-sided",
-                                       "--list", "--json"};
+                                       "--list", "--json",   "--pac-bayes",      "--prior",    "--draws"};
         for (const BoundInputField& field : bound_input_fields()) names.push_back(bound_option(field.name));
         for (const std::string& word : options_.unknown) {
             const std::string near = nearest_name(word, names);

@@ -132,8 +132,13 @@ struct BoundOptions {
     bool list = false, json = false;
     std::vector<std::string> unknown;  ///< words that are no option
     bool print = true;                 ///< false on all processes of a job but one
+    bool pac_bayes = false;            ///< of `run`: computed, not read; needs its data
+    std::string prior;                 ///< checkpoint; empty: of the run's, see choose_prior
+    long draws = 500;                  ///< of weights
+    int ranks_as_threads = 0;
 };
 int bound_command(const BoundOptions& options);
+int bound_pac_bayes_command(const BoundOptions& options);
 /// "--top-k" of the input top_k.
 [[nodiscard]] std::string bound_option(std::string_view input);
 /// Whether that input takes a list and makes a table.

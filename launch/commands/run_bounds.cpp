@@ -49,10 +49,11 @@ BoundResult result_of(const Json& record) {
     return result;
 }
 
-/// Place among what is shown: certificates, then the table's rows.
+/// Place among what is shown: certificates, then the table's rows; "NAME_bits" beside NAME.
 std::ptrdiff_t place_of(const NamedBound& bound) {
     if (is_certificate(bound.name)) return -1;
-    const Bound* const row = find_bound(bound.name);
+    const bool bits = bound.name.ends_with("_bits");
+    const Bound* const row = find_bound(bits ? bound.name.substr(0, bound.name.size() - 5) : bound.name);
     return row == nullptr ? std::ssize(bound_table()) : row - bound_table().data();
 }
 
@@ -69,23 +70,30 @@ RunBounds read_run_bounds(const std::string& run_folder) {
     std::ifstream file(path);
     if (!file) throw UserError(fmt::format("{}: there is no such file; give the folder of a run", path));
     RunBounds run;
-    Json newest;
+    Json newest, computed_afterwards;
     for (std::string line; std::getline(file, line);) {
         const Json record = Json::parse(line, nullptr, false);
         if (record.is_discarded() || !record.is_object() || !record.contains("event")) continue;
         if (record.at("event") == "run") run.delta = delta_of(record);
         if (record.at("event") == "eval") newest = record;
+        if (record.at("event") == "bound") computed_afterwards = record;
     }
     if (newest.is_null() || !newest.contains("bounds") || newest.at("bounds").empty())
         throw UserError(fmt::format(
             "{}: no evaluation recorded a bound yet; they come with each evaluation (train.eval_every)",
             path));
     run.step = newest.at("step").get<i64>();
-    if (newest.contains("meaning")) run.meaning = newest.at("meaning").get<std::string>();
-    for (const auto& [name, record] : newest.at("bounds").items()) {
-        const Bound* const row = find_bound(name);
-        run.bounds.push_back({name, row == nullptr ? BoundKind::risk : row->kind, result_of(record)});
-    }
+    const auto add = [&run](const Json& record) {
+        if (record.contains("meaning") && !record.at("meaning").empty())
+            run.meaning += (run.meaning.empty() ? "" : " ") + record.at("meaning").get<std::string>();
+        for (const auto& [name, bound] : record.at("bounds").items()) {
+            const Bound* const row = find_bound(name);
+            run.bounds.push_back({name, row == nullptr ? BoundKind::risk : row->kind, result_of(bound)});
+        }
+    };
+    add(newest);
+    if (!computed_afterwards.is_null() && computed_afterwards.at("step") == run.step)
+        add(computed_afterwards);
     std::stable_sort(run.bounds.begin(), run.bounds.end(),
                      [](const NamedBound& a, const NamedBound& b) { return place_of(a) < place_of(b); });
     return run;

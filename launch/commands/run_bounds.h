@@ -22,8 +22,8 @@ struct RunBounds {
     std::vector<NamedBound> bounds;  ///< certificates first, then as the table has them
 };
 
-/// Those of the newest `eval` record in the folder's metrics.jsonl, whose last line may be cut off. Throws
-/// UserError where there is none.
+/// Those of the newest `eval` record in the folder's metrics.jsonl, whose last line may be cut off, and of
+/// the newest `bound` record where that is of the same step. Throws UserError where there is none.
 [[nodiscard]] RunBounds read_run_bounds(const std::string& run_folder);
 
 }  // namespace moesaic

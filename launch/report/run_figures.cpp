@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "launch/report/domain_map.h"
 #include "launch/report/load_map.h"
 #include "runtime/metrics/bounds/bound_table.h"
 
@@ -292,6 +293,14 @@ const std::vector<RunFigure> kFigures{
      {"experts.load"},
      0,
      load_map_script},
+    {"domains",
+     "Experts",
+     "Domains and experts",
+     "Share of a domain's held-out choices that each expert has, over an even share; mutual information "
+     "of domain and expert, and its chance among shuffled domains.",
+     {"eval.mutual_information"},
+     0,
+     domain_map_script},
     {"entropy",
      "Experts",
      "Entropy of the router",
@@ -337,7 +346,10 @@ bool is_drawable(const RunFigure& figure, const RunHistory& run) {
 
 Drawing drawing_of(const RunFigure& figure, const RunHistory& run) {
     Drawing drawing{.name = std::string(figure.name), .script = figure.script(run)};
-    drawing.height = figure.height > 0 ? figure.height : load_map_height(run);
+    const bool of_domains = figure.script == domain_map_script;
+    drawing.height = figure.height > 0 ? figure.height
+                     : of_domains      ? domain_map_height(run)
+                                       : load_map_height(run);
     return drawing;
 }
 

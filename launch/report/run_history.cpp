@@ -98,9 +98,16 @@ class Reader {
                 {step, text_at(record, "kind"), text_at(record, "action"), text_at(record, "message")});
         } else if (event == "checkpoint") {
             ++history_.checkpoints;
+        } else if (event == "bound") {
+            add_bounds(step, record);
+            if (const std::string meaning = text_at(record, "meaning"); !meaning.empty())
+                history_.meaning += (history_.meaning.empty() ? "" : " ") + meaning;
         } else if (event == "eval" || event == "step") {
             read_numbers(event, step, record);
-            if (event == "eval") read_bounds(step, record);
+            if (event == "eval") {
+                read_bounds(step, record);
+                read_domains(step, record);
+            }
             if (const std::string meaning = text_at(record, "meaning"); !meaning.empty())
                 history_.meaning = meaning;
         }
@@ -142,6 +149,13 @@ class Reader {
         if (bounds == record.end() || !bounds->is_object() || bounds->empty()) return;
         history_.bounds.clear();
         history_.bounds_step = step;
+        add_bounds(step, record);
+    }
+
+    /// One more of the same name takes the place of what was there.
+    void add_bounds(i64 step, const Json& record) {
+        const auto bounds = record.find("bounds");
+        if (bounds == record.end() || !bounds->is_object()) return;
         for (const auto& [name, value] : bounds->items()) {
             if (!value.is_object()) continue;
             RecordedBound bound{.name = name, .terms = {}, .open_assumptions = {}};
@@ -157,7 +171,31 @@ class Reader {
                     bound.open_assumptions.push_back(text_at(assumption, "name") + ": " + status);
             }
             add(history_.series["bound." + name], "bound " + name, step, bound.value);
+            std::erase_if(history_.bounds, [&](const RecordedBound& one) { return one.name == bound.name; });
             history_.bounds.push_back(std::move(bound));
+        }
+    }
+
+    void read_domains(i64 step, const Json& record) {
+        const auto layers = record.find("domain_experts");
+        if (layers == record.end() || !layers->is_array() || layers->empty()) return;
+        history_.domains.clear();
+        for (const Json& layer : *layers) {
+            if (!layer.is_object()) continue;
+            RecordedDomains domains;
+            domains.layer = layer.value("layer", i64{0});
+            domains.information = number_of(layer.value("mutual_information", Json(0))).value_or(0);
+            domains.p_value = number_of(layer.value("p_value", Json(1))).value_or(1);
+            const Json shares = layer.value("share", Json::object());
+            for (const auto& [name, experts] : shares.items()) {
+                domains.names.push_back(name);
+                std::vector<double>& row = domains.share.emplace_back();
+                for (const Json& share : experts) row.push_back(number_of(share).value_or(0));
+            }
+            const std::string name = fmt::format("eval.mutual_information.layer {}", domains.layer);
+            add(history_.series[name], name, step, domains.information);
+            if (!domains.share.empty() && !domains.share.front().empty())
+                history_.domains.push_back(std::move(domains));
         }
     }
 

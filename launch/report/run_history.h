@@ -32,6 +32,14 @@ struct RecordedBound {
     std::vector<std::string> open_assumptions;  ///< those that do not hold or are unknown, with their status
 };
 
+/// Which experts each domain's held-out tokens choose, of one layer of the latest evaluation.
+struct RecordedDomains {
+    i64 layer = 0;
+    std::vector<std::string> names;
+    std::vector<std::vector<double>> share;  ///< [domains][experts], of a domain's choices
+    double information = 0, p_value = 1;
+};
+
 struct RecordedAlarm {
     i64 step = 0;
     std::string kind, action, message;
@@ -48,7 +56,8 @@ struct RunHistory {
     std::map<i64, std::vector<LoadSnapshot>> loads;       ///< by layer
     std::vector<RecordedBound> bounds;                    ///< of the latest evaluation that has any
     i64 bounds_step = 0;
-    std::string meaning;  ///< the latest evaluation in plain words; empty where none says so
+    std::vector<RecordedDomains> domains;  ///< by layer
+    std::string meaning;                   ///< the latest evaluation in plain words; empty where none says so
     std::vector<RecordedAlarm> alarms;
     std::string status = "no end recorded";  ///< of the `end` record
     double seconds = 0;                      ///< of the `end` record; 0 without one

@@ -43,7 +43,7 @@ struct DataConfig {
     double validation = 0.1;
     // Tables, for classification and regression.
     std::string target = "last", features = "all", labels = "auto";
-    bool standardize = true;
+    bool standardize = true, random_labels = false;
     i64 split_seed = 1;
     // Generated examples.
     std::string function = "none";
@@ -75,6 +75,9 @@ struct DataConfig {
         v.value("labels", labels, "File of the targets of .npy and IDX features; auto: beside them");
         v.value("standardize", standardize,
                 "Features, and values to be learnt, get mean 0 and variance 1 over the training part");
+        v.value("random_labels", random_labels,
+                "Probe of what the model can fit by heart: the training examples' classes are shuffled among "
+                "them");
         v.value("split_seed", split_seed, kNotNegative, "Which rows of a table are held out");
         v.choice("function", function, {"none", "ackley", "rastrigin", "piecewise"},
                  "regression: examples of this function instead of a file's");

@@ -72,6 +72,7 @@ void check_keys_of_kinds(LoadedConfig& loaded) {
         {"task.data.features", kTables},
         {"task.data.labels", kTables},
         {"task.data.standardize", kTables},
+        {"task.data.random_labels", {"classification"}},
         {"task.data.split_seed", {"classification", "regression", "sraven", "skills"}},
         {"task.data.function", {"regression"}},
         {"task.data.dimensions", {"regression"}},

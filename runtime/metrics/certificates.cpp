@@ -18,14 +18,6 @@ std::string name_for(std::string_view certificate, const CertifiedLoss& certifie
     return std::string(certificate) + std::string(certified.suffix);
 }
 
-/// Of a loss in [0, 1] that was `mean` and is at most `upper`, in the loss's own units.
-BoundResult in_own_units(UnitLoss loss, const LossScales& scales, double mean, double upper) {
-    const double empirical = scales.from_unit(loss, mean), value = scales.from_unit(loss, upper);
-    BoundResult result = risk_bound(empirical, value, scales.least(loss) + scales.range(loss));
-    result.details.add("range", scales.range(loss));
-    return result;
-}
-
 /// The members of a FreshDataState in one order, for storing and restoring.
 template <class State, class Visitor>
 void for_each_number(State& state, Visitor&& visit) {
@@ -50,6 +42,13 @@ double count_windows(double units, double of_step, double first_window) {
 
 std::span<const CertifiedLoss> certified_losses() {
     return kCertified;
+}
+
+BoundResult in_own_units(UnitLoss loss, const LossScales& scales, double mean, double upper) {
+    const double empirical = scales.from_unit(loss, mean), value = scales.from_unit(loss, upper);
+    BoundResult result = risk_bound(empirical, value, scales.least(loss) + scales.range(loss));
+    result.details.add("range", scales.range(loss));
+    return result;
 }
 
 PrequentialCertificate::PrequentialCertificate(const CertificateOptions& options, double epoch_units,

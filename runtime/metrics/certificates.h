@@ -19,6 +19,8 @@ struct CertifiedLoss {
     std::string_view suffix;  ///< behind the certificate's name: "prequential", "prequential_bits"
 };
 [[nodiscard]] std::span<const CertifiedLoss> certified_losses();
+/// Of a loss in [0, 1] (LossScales::to_unit) that was `mean` and is at most `upper`, in the loss's own units.
+[[nodiscard]] BoundResult in_own_units(UnitLoss loss, const LossScales& scales, double mean, double upper);
 
 struct CertificateOptions {
     LossScales scales;

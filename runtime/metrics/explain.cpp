@@ -44,6 +44,13 @@ std::string certified(const EvalRecord& record, double delta) {
             "On new data the model is wrong in {:.1f} % of its answers; with {:g} % confidence in at most "
             "{:.1f} % ({:.0f} held-out {}s).",
             100 * empirical_of(*heldout), confidence, 100 * heldout->value, units_of(*heldout), record.unit);
+    const BoundResult* const ahead = find(record.bounds, "heldout_lookahead");
+    if (text.empty() && ahead != nullptr)
+        text += fmt::format(
+            "On training data that are still ahead the model is wrong in {:.1f} % of its answers; with {:g} "
+            "% "
+            "confidence in at most {:.1f} % ({:.0f} {}s).",
+            100 * empirical_of(*ahead), confidence, 100 * ahead->value, units_of(*ahead), record.unit);
     if (const BoundResult* const bits = find(record.bounds, "heldout_bits"))
         text += fmt::format(" It needs {:.3f} bits an answer (smoothed), at most {:.3f}.",
                             empirical_of(*bits), bits->value);
@@ -115,11 +122,15 @@ bool speaks_of_the_model(const BoundResult& bound) {
 }
 
 bool is_certificate(std::string_view name) {
-    return name == "heldout" || name == "heldout_bits" || name == "prequential" || name == "prequential_bits";
+    for (const std::string_view certificate : {"heldout", "prequential", "heldout_lookahead"}) {
+        if (name == certificate || name == std::string(certificate) + "_bits") return true;
+    }
+    return false;
 }
 
 std::string certificate_line(const Bounds& bounds) {
-    const std::string heldout = line_part(bounds, "heldout", "held out");
+    std::string heldout = line_part(bounds, "heldout", "held out");
+    if (heldout.empty()) heldout = line_part(bounds, "heldout_lookahead", "that training will come to");
     const std::string fresh = line_part(bounds, "prequential", "met for the first time");
     if (heldout.empty() || fresh.empty()) return heldout + fresh;
     return heldout + "; " + fresh;

@@ -15,7 +15,7 @@ namespace moesaic {
 
 /// Not a bound for gates that the model does not have.
 [[nodiscard]] bool speaks_of_the_model(const BoundResult& bound);
-/// heldout, prequential, and their variants: what certificate_line shows.
+/// heldout, heldout_lookahead, prequential, and their variants: what certificate_line shows.
 [[nodiscard]] bool is_certificate(std::string_view name);
 /// The certificates of a record in one line for the console, e.g. "error at most 0.443 (0.408 on 390
 /// unseen)"; empty where there are none.

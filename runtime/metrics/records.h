@@ -157,6 +157,24 @@ struct IntervalRecord {
     }
 };
 
+/// Which experts of one layer the held-out tokens of each source or file choose, and whether that differs.
+struct DomainExperts {
+    i64 layer = 0;
+    std::map<std::string, std::vector<double>> share;  ///< by source: of its choices, by expert
+    double mutual_information = 0;                     ///< of source and expert of a choice, nats
+    /// The same where sources are shuffled among sequences: mean, and how often it was as large.
+    double shuffled_information = 0, p_value = 1;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("layer", layer);
+        visit("share", share);
+        visit("mutual_information", mutual_information);
+        visit("shuffled_information", shuffled_information);
+        visit("p_value", p_value);
+    }
+};
+
 /// Held-out samples against training samples already seen, both under the current parameters. "Unseen" are
 /// training samples that will come only at the end of the first epoch, while that is still ahead.
 struct EvalRecord {
@@ -172,7 +190,7 @@ struct EvalRecord {
     std::optional<double> shifted_loss, shifted_error;
     /// Share of single targets that are wrong, where a sample's error counts all of its targets together.
     std::optional<double> heldout_target_error, shifted_target_error;
-    std::string unit = "sequence";               ///< what is drawn independently, and losses are means over
+    std::string unit = "sequence";  ///< what is drawn independently, and losses are means over
     std::optional<double> train_unseen_loss, train_unseen_error;
     std::optional<i64> train_probe_age;  ///< steps since training saw the last of the train probe
     /// Mean losses by shard (heldout, train_seen, train_unseen) and UnitLoss.
@@ -188,6 +206,7 @@ struct EvalRecord {
     /// Unseen training loss minus held-out loss (alarm leak).
     std::optional<IntervalRecord> unseen_difference;
     std::map<std::string, std::vector<double>> measured;  ///< what the bounds were computed from, see README
+    std::vector<DomainExperts> domain_experts;            ///< by layer; empty where there is one source alone
     std::string prequential_off;                          ///< why there is no fresh-data certificate
     std::string meaning;                                  ///< the record in plain words
     /// Share of the run's time so far: of evaluations in all, and of that what bounds and certificates took
@@ -222,10 +241,30 @@ struct EvalRecord {
         visit("gap_rise", gap_rise);
         visit("unseen_difference", unseen_difference);
         visit("measured", measured);
+        visit("domain_experts", domain_experts);
         visit("prequential_off", prequential_off);
         visit("meaning", meaning);
         visit("evaluation_share", evaluation_share);
         visit("generalization_share", generalization_share);
+    }
+};
+
+/// Bounds that were computed of a run's checkpoint afterwards.
+struct BoundRecord {
+    static constexpr std::string_view kEvent = "bound";
+    i64 step = 0;        ///< of the checkpoint
+    i64 prior_step = 0;  ///< of the checkpoint that they measure from
+    std::map<std::string, BoundResult> bounds;
+    std::string meaning;  ///< the record in plain words
+    double seconds = 0;
+
+    template <class Visitor>
+    void fields(Visitor&& visit) const {
+        visit("step", step);
+        visit("prior_step", prior_step);
+        visit("bounds", bounds);
+        visit("meaning", meaning);
+        visit("seconds", seconds);
     }
 };
 

@@ -37,6 +37,7 @@ TableData::TableData(Table table, const TableDataOptions& options) : table_(std:
                         "out; at least one of each",
                         options.validation, table_.rows, training_, held_out));
     shuffle(options.split_seed);
+    if (options.random_labels) shuffle_targets(options.split_seed);
     if (options.standardize) standardize();
 }
 
@@ -52,6 +53,13 @@ void TableData::shuffle(u64 seed) {
     }
     table_.features = std::move(features);
     table_.targets = std::move(targets);
+}
+
+void TableData::shuffle_targets(u64 seed) {
+    const KeyedPermutation order(training_, seed, "random labels");
+    const std::vector<double> own(table_.targets.begin(), table_.targets.begin() + training_);
+    for (i64 i = 0; i < training_; ++i)
+        table_.targets[static_cast<std::size_t>(i)] = own[static_cast<std::size_t>(order(i))];
 }
 
 void TableData::standardize() {

@@ -13,6 +13,9 @@ struct TableDataOptions {
     double validation = 0.1;  ///< share of the examples that is held out; in [0, 1)
     u64 split_seed = 1;
     bool standardize = true;
+    /// The training part's targets are shuffled among its examples, in an order that follows from split_seed:
+    /// what is fitted then is fitted by heart. The held-out part keeps its own.
+    bool random_labels = false;
 };
 
 /// Every example is one sample: its features, then a 1 in place of biases, with a class or a value. The
@@ -53,6 +56,7 @@ class TableData final : public TaskData {
   private:
     [[nodiscard]] bool classifies() const { return !table_.class_names.empty(); }
     void shuffle(u64 seed);
+    void shuffle_targets(u64 seed);
     void standardize();
     void copy(i64 row, WindowBuffer out) const;
 

@@ -33,6 +33,10 @@ RunHistory full_run() {
           "eval.gap_low", "eval.gap_high", "eval.gaps.error.value", "eval.gaps.error.low",
           "eval.gaps.error.high", "bound.heldout", "bound.published"})
         run.series[name] = {{1, 10, 20}, {3, 2, 1}};
+    run.series["eval.mutual_information.layer 0"] = {{1, 10}, {0.1, 0.2}};
+    run.domains = {
+        {0, {"a novel.txt", "it's `x`"}, {{0.5, 0.25, 0.25, 0}, {0.25, 0.25, 0.25, 0.25}}, 0.1, 0.02},
+        {3, {"a novel.txt"}, {{1, 0, 0, 0}}, 0.5, 0.005}};
     for (const i64 layer : {0, 1, 2}) {
         run.loads[layer] = {{1, {4, 0, 2, 2}}, {10, {2, 2, 2, 2}}, {20, {1, 3, 2, 2}}};
         run.layers[layer]["max_over_mean"] = run.layers[layer]["router_entropy"] = {{1, 10, 20}, {2, 1, 1.5}};
@@ -49,7 +53,8 @@ TEST(RunFigures, EachIsDrawnWhereAnythingItNeedsIsRecorded) {
     RunHistory old = full_run();
     old.layers.clear();
     for (const RunFigure& figure : run_figures())
-        EXPECT_EQ(is_drawable(figure, old), figure.section != "Experts" || figure.name == "load")
+        EXPECT_EQ(is_drawable(figure, old),
+                  figure.section != "Experts" || figure.name == "load" || figure.name == "domains")
             << figure.name;
 }
 

@@ -52,6 +52,26 @@ TEST(RunHistory, ReadsEveryFieldByItsName) {
     EXPECT_THAT(run.at("eval.gaps.error.value").value, ElementsAre(0.5));
 }
 
+TEST(RunHistory, ReadsDomainsAndBoundsThatCameLater) {
+    const RunHistory run = read_lines(
+        R"({"event":"eval","step":1,"meaning":"all is well","bounds":{"heldout":{"value":0.5}},)"
+        R"("domain_experts":[{"layer":2,"share":{"a":[1,0],"b":[0.5,0.5]},"mutual_information":0.25,"p_value":0.5}]})"
+        "\n"
+        R"({"event":"bound","step":1,"prior_step":0,"meaning":"it says little","bounds":{"pac_bayes_kl":{"value":0.9}}})"
+        "\n"
+        R"({"event":"bound","step":1,"prior_step":0,"meaning":"","bounds":{"pac_bayes_kl":{"value":0.8}}})");
+    ASSERT_EQ(run.domains.size(), 1u);
+    EXPECT_EQ(run.domains[0].layer, 2);
+    EXPECT_THAT(run.domains[0].names, ElementsAre("a", "b"));
+    EXPECT_THAT(run.domains[0].share[1], ElementsAre(0.5, 0.5));
+    EXPECT_EQ(run.domains[0].p_value, 0.5);
+    EXPECT_THAT(run.at("eval.mutual_information.layer 2").value, ElementsAre(0.25));
+    ASSERT_EQ(run.bounds.size(), 2u);
+    EXPECT_EQ(run.bounds[1].name, "pac_bayes_kl");
+    EXPECT_EQ(run.bounds[1].value, 0.8) << "the later one stands";
+    EXPECT_EQ(run.meaning, "all is well it says little");
+}
+
 TEST(RunHistory, SurvivesCutOffAndForeignLines) {
     const RunHistory run = read_lines(
         "{\"event\":\"step\",\"step\":1,\"loss\":2}\nnonsense\n[1]\n"
