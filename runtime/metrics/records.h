@@ -19,8 +19,9 @@ struct RunRecord {
     i64 world_size = 1, expert_parallel = 1, data_parallel = 1;
     std::string device, host;
     i64 parameters = 0, active_parameters = 0;
-    std::string balance;   ///< convention of the load-balance loss, and its value at perfect balance
-    std::string capacity;  ///< rows of an expert, and what is dropped
+    i64 training_samples = 0;  ///< different sequences or examples that training draws from
+    std::string balance;       ///< convention of the load-balance loss, and its value at perfect balance
+    std::string capacity;      ///< rows of an expert, and what is dropped
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -34,6 +35,7 @@ struct RunRecord {
         visit("host", host);
         visit("parameters", parameters);
         visit("active_parameters", active_parameters);
+        visit("training_samples", training_samples);
         visit("balance", balance);
         visit("capacity", capacity);
     }
@@ -170,7 +172,7 @@ struct EvalRecord {
     std::optional<double> shifted_loss, shifted_error;
     /// Share of single targets that are wrong, where a sample's error counts all of its targets together.
     std::optional<double> heldout_target_error, shifted_target_error;
-    std::string unit = "sequence";               ///< what is drawn independently, and losses are means over
+    std::string unit = "sequence";  ///< what is drawn independently, and losses are means over
     std::optional<double> train_unseen_loss, train_unseen_error;
     std::optional<i64> train_probe_age;  ///< steps since training saw the last of the train probe
     /// Mean losses by shard (heldout, train_seen, train_unseen) and UnitLoss.
