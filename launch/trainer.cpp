@@ -130,6 +130,7 @@ void Trainer::begin() {
     record.host = host_name();
     record.parameters = counts.total;
     record.active_parameters = counts.active;
+    record.training_samples = run_.dataset->training_windows();
     if (run_.spec.kind != ModelKind::momlp) record.balance = describe_balance(run_.spec);
     if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
     sinks_.write(record);

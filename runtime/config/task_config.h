@@ -79,12 +79,13 @@ struct DataConfig {
                 "Probe of what the model can fit by heart: the training examples' classes are shuffled among "
                 "them");
         v.value("split_seed", split_seed, kNotNegative, "Which rows of a table are held out");
-        v.choice("function", function, {"none", "ackley", "rastrigin", "piecewise"},
-                 "regression: examples of this function instead of a file's");
+        v.choice("function", function, {"none", "ackley", "rastrigin", "piecewise", "teacher"},
+                 "Examples of this function instead of a file's; teacher: classification, else regression");
         v.value("dimensions", dimensions, {1, 4096}, "Inputs of the function");
         v.value("samples", samples, "auto", {1, 1e12},
                 "Generated examples; auto: 10000 of a function, 20 million of sraven and skills");
-        v.value("noise", noise, kNotNegative, "Standard deviation of the noise on a function's values");
+        v.value("noise", noise, kNotNegative,
+                "Standard deviation of the noise on a function's values; teacher: share of wrong labels");
     }
 };
 

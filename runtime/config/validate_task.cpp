@@ -74,10 +74,10 @@ void check_keys_of_kinds(LoadedConfig& loaded) {
         {"task.data.standardize", kTables},
         {"task.data.random_labels", {"classification"}},
         {"task.data.split_seed", {"classification", "regression", "sraven", "skills"}},
-        {"task.data.function", {"regression"}},
-        {"task.data.dimensions", {"regression"}},
-        {"task.data.noise", {"regression"}},
-        {"task.data.samples", {"regression", "sraven", "skills"}},
+        {"task.data.function", kTables},
+        {"task.data.dimensions", kTables},
+        {"task.data.noise", kTables},
+        {"task.data.samples", {"classification", "regression", "sraven", "skills"}},
         {"task.sraven", {"sraven"}},
         {"task.skills", {"skills"}}};
     static const std::vector<KindKeys> kModelKeys{{"model.heads", {"transformer"}},
@@ -117,6 +117,15 @@ void check_format(LoadedConfig& loaded) {
     if (task.data.function == "none") return;
     if (loaded.where.contains("task.data.path"))
         loaded.complain("task.data.path", "stands beside task.data.function", "keep one of the two");
+    const bool classes = task.data.function == "teacher";
+    if (is_one_of(task.kind, kTables) && classes != (task.kind == "classification"))
+        loaded.complain(
+            "task.data.function",
+            fmt::format("{} gives {}", task.data.function, classes ? "classes" : "values"),
+            classes ? "task.kind: classification" : "task.kind: regression, or function: teacher");
+    if (classes && task.data.noise > 1)
+        loaded.complain("task.data.noise", fmt::format("{} is no share of labels", task.data.noise),
+                        "from 0 to 1");
 }
 
 /// A row of a table is a sequence of its own: what goes by sequences would go by single rows.

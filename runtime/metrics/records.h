@@ -20,8 +20,9 @@ struct RunRecord {
     i64 expert_parallel = 1, expert_tensor = 1, data_parallel = 1;
     std::string device, host;
     i64 parameters = 0, active_parameters = 0;
-    std::string balance;   ///< convention of the load-balance loss, and its value at perfect balance
-    std::string capacity;  ///< rows of an expert, and what is dropped
+    i64 training_samples = 0;  ///< different sequences or examples that training draws from
+    std::string balance;       ///< convention of the load-balance loss, and its value at perfect balance
+    std::string capacity;      ///< rows of an expert, and what is dropped
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -36,6 +37,7 @@ struct RunRecord {
         visit("host", host);
         visit("parameters", parameters);
         visit("active_parameters", active_parameters);
+        visit("training_samples", training_samples);
         visit("balance", balance);
         visit("capacity", capacity);
     }

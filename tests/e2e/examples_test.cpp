@@ -53,7 +53,8 @@ TEST_P(Examples, TrainResumeAndEvaluateAlike) {
         EXPECT_EQ(found.at(key), last.at(key));
 }
 
-INSTANTIATE_TEST_SUITE_P(Configs, Examples, testing::Values("digits", "weather", "momlp", "sraven", "skills"),
+INSTANTIATE_TEST_SUITE_P(Configs, Examples,
+                         testing::Values("digits", "weather", "teacher", "momlp", "sraven", "skills"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(ExamplesMistakes, AreAllSaidAtOnce) {

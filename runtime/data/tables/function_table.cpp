@@ -1,6 +1,7 @@
 #include "runtime/data/tables/function_table.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 
@@ -39,8 +40,45 @@ double piecewise(std::span<const double> x) {
     return sum;
 }
 
-constexpr TestFunction kFunctions[] = {
-    {"ackley", -5, 5, ackley}, {"rastrigin", -5.12, 5.12, rastrigin}, {"piecewise", 0, 1, piecewise}};
+constexpr std::size_t kTeacherUnits = 16, kTeacherClasses = 4;
+
+/// Coefficients of the teacher of `inputs` inputs: first layer, unit by unit, then the second, class by
+/// class.
+std::vector<double> teacher_coefficients(std::size_t inputs) {
+    const Philox random(0, "coefficients of the teacher");
+    const double scale = std::sqrt(6 / static_cast<double>(inputs));  // units then have variance 2
+    std::vector<double> list(kTeacherUnits * (inputs + kTeacherClasses));
+    for (std::size_t i = 0; i < list.size(); ++i)
+        list[i] = random.normal(i) * (i < kTeacherUnits * inputs ? scale : 1);
+    return list;
+}
+
+double teacher(std::span<const double> x) {
+    thread_local std::vector<double> coefficients;
+    if (coefficients.size() != kTeacherUnits * (x.size() + kTeacherClasses))
+        coefficients = teacher_coefficients(x.size());
+    std::array<double, kTeacherClasses> scores{};
+    for (std::size_t unit = 0; unit < kTeacherUnits; ++unit) {
+        double sum = 0;
+        for (std::size_t i = 0; i < x.size(); ++i) sum += coefficients[unit * x.size() + i] * x[i];
+        const double* const second = coefficients.data() + kTeacherUnits * x.size() + unit;
+        for (std::size_t c = 0; c < kTeacherClasses; ++c)
+            scores[c] += second[c * kTeacherUnits] * std::tanh(sum);
+    }
+    return static_cast<double>(std::ranges::max_element(scores) - scores.begin());
+}
+
+constexpr TestFunction kFunctions[] = {{"ackley", -5, 5, ackley},
+                                       {"rastrigin", -5.12, 5.12, rastrigin},
+                                       {"piecewise", 0, 1, piecewise},
+                                       {"teacher", -1, 1, teacher, kTeacherClasses}};
+
+/// The label, or with chance `share` one of the other classes.
+double noisy_label(double label, int classes, double share, const Philox& noise, u64 row) {
+    if (noise.uniform(2 * row) >= share) return label;
+    const double other = 1 + std::floor(noise.uniform(2 * row + 1) * (classes - 1));
+    return std::fmod(label + std::min(other, classes - 1.0), classes);
+}
 
 }  // namespace
 
@@ -61,6 +99,7 @@ Table make_function_table(const FunctionOptions& options) {
     table.rows = options.samples;
     table.columns = options.dimensions;
     table.target_name = options.function;
+    for (int c = 0; c < function.classes; ++c) table.class_names.push_back(std::to_string(c));
     table.layout = fmt::format("{} of {} inputs in [{}, {}], noise {}", options.function, options.dimensions,
                                function.low, function.high, options.noise);
     for (i64 i = 0; i < table.columns; ++i) table.feature_names.push_back(fmt::format("x{}", i + 1));
@@ -74,7 +113,11 @@ Table make_function_table(const FunctionOptions& options) {
             table.features.push_back(stored);
             x[static_cast<std::size_t>(i)] = static_cast<double>(stored);
         }
-        table.targets.push_back(function.value(x) + options.noise * noise.normal(static_cast<u64>(row)));
+        const double exact = function.value(x);
+        table.targets.push_back(
+            function.classes > 0
+                ? noisy_label(exact, function.classes, options.noise, noise, static_cast<u64>(row))
+                : exact + options.noise * noise.normal(static_cast<u64>(row)));
     }
     return table;
 }

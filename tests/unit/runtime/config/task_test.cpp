@@ -41,7 +41,7 @@ TEST(TaskConfig, KeysOfOtherKindsAreRefused) {
     EXPECT_THAT(
         mistakes({"task.data.function=ackley"}),
         HasSubstr("task.data.function: has no meaning for task.kind lm; leave it out, or one of the kinds "
-                  "regression"));
+                  "classification, regression"));
     EXPECT_THAT(mistakes({"task.sraven.features=3"}), HasSubstr("task.sraven.features: has no meaning"));
     EXPECT_THAT(table_mistakes({"task.data.seq_len=8"}), HasSubstr("task.data.seq_len: has no meaning"));
     EXPECT_THAT(table_mistakes({"model.heads=8"}),
@@ -58,6 +58,20 @@ TEST(TaskConfig, FormatsGoWithTasks) {
     EXPECT_THAT(mistakes({"task.kind=regression", "model.kind=mlp", "task.data.function=ackley",
                           "task.data.path=a.csv"}),
                 HasSubstr("stands beside task.data.function"));
+}
+
+TEST(TaskConfig, FunctionsGoWithTasks) {
+    const auto with = [](const char* kind, const char* function, const char* noise) {
+        return mistakes({std::string("task.kind=") + kind, "model.kind=mlp",
+                         std::string("task.data.function=") + function,
+                         std::string("task.data.noise=") + noise});
+    };
+    EXPECT_EQ(with("classification", "teacher", "0.2"), "");
+    EXPECT_EQ(with("regression", "ackley", "3"), "");
+    EXPECT_THAT(with("regression", "teacher", "0"), HasSubstr("task.data.function: teacher gives classes"));
+    EXPECT_THAT(with("classification", "ackley", "0"), HasSubstr("task.data.function: ackley gives values"));
+    EXPECT_THAT(with("classification", "teacher", "1.5"),
+                HasSubstr("task.data.noise: 1.5 is no share of labels"));
 }
 
 TEST(TaskConfig, RowsAreNoSequences) {

@@ -75,7 +75,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
     EXPECT_THAT(names_in(json_of(RunRecord())),
                 ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel",
                             "expert_tensor", "data_parallel", "device", "host", "parameters",
-                            "active_parameters", "balance", "capacity"));
+                            "active_parameters", "training_samples", "balance", "capacity"));
     EXPECT_THAT(names_in(json_of(StepRecord())),
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
@@ -228,7 +228,7 @@ TEST(Sinks, ConsoleLinesAreForReading) {
     options.console = std::fopen(path.c_str(), "w");
     options.seconds = [&now] { return now; };
     ConsoleSink sink(options);
-    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 2, "cpu", "node1", 1234567, 523456,
+    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 2, "cpu", "node1", 1234567, 523456, 900,
                          "convention hf, 2 at perfect balance", "80 rows an expert"});
     now += 4;
     sink.write(step_record(10));

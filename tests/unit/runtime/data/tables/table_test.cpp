@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <set>
 
@@ -179,6 +180,30 @@ TEST(FunctionTable, IsTheFunctionAndDoesNotDependOnTheNumberOfSamples) {
     }
     EXPECT_THAT(user_error_of([] { (void)test_function("sphere"); }),
                 HasSubstr("known are: ackley, rastrigin"));
+}
+
+TEST(FunctionTable, TheTeacherGivesClassesAndAShareOfWrongOnes) {
+    const Table exact = make_function_table({"teacher", 16, 2000, 0, 4}),
+                noisy = make_function_table({"teacher", 16, 2000, 0.2, 4}),
+                wrong = make_function_table({"teacher", 16, 2000, 1, 4});
+    EXPECT_THAT(exact.class_names, ElementsAre("0", "1", "2", "3"));
+    EXPECT_EQ(exact.features, noisy.features);
+    std::map<double, int> counts;
+    int changed = 0, far = 0;
+    for (std::size_t i = 0; i < 2000; ++i) {
+        ++counts[exact.targets[i]];
+        changed += noisy.targets[i] != exact.targets[i] ? 1 : 0;
+        far += wrong.targets[i] == std::fmod(exact.targets[i] + 2, 4) ? 1 : 0;
+        EXPECT_NE(wrong.targets[i], exact.targets[i]);
+        ASSERT_TRUE(wrong.targets[i] >= 0 && wrong.targets[i] < 4) << wrong.targets[i];
+    }
+    ASSERT_EQ(counts.size(), 4u);
+    for (const auto& [label, count] : counts) EXPECT_GT(count, 100) << label;
+    EXPECT_NEAR(changed, 400, 60) << "three standard deviations";
+    EXPECT_NEAR(far, 667, 65) << "each other class as often";
+    // Coefficients belong to the number of inputs, in whatever order tables are made.
+    (void)make_function_table({"teacher", 3, 5, 0, 4});
+    EXPECT_EQ(make_function_table({"teacher", 16, 2000, 0, 4}).targets, exact.targets);
 }
 
 /// 20 examples whose first feature is their number.
