@@ -4,6 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "runtime/device_memory.h"
+
 namespace moesaic {
 
 namespace {
@@ -24,7 +26,7 @@ i64 sum_of(Counts rows) {
 
 template <class View>
 void check_rows(const View& view, Counts rows, int size, const std::string& where) {
-    MOESAIC_ASSERT(view.device == Device::cpu, "{} with memory of a device", where);
+    MOESAIC_ASSERT(host_may_access(view.device), "{} with memory that the host cannot read", where);
     MOESAIC_ASSERT(std::ssize(rows) == size, "{} with {} counts for {} ranks", where, rows.size(), size);
     MOESAIC_ASSERT(sum_of(rows) == view.rows(), "{} with counts of {} rows for {}", where, sum_of(rows),
                    view.shape.text());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/step_context.h"
+#include "runtime/device_memory.h"
 
 namespace moesaic {
 
@@ -15,7 +16,7 @@ void store_values(StepContext& context, const std::vector<T>& values, TensorView
     if (values.empty()) return;
     const auto count = static_cast<i64>(values.size());
     MOESAIC_ASSERT(count <= to.elements(), "{} values into {}", count, to.shape.text());
-    if (to.device == Device::cpu) {
+    if (host_may_access(to.device)) {
         std::copy(values.begin(), values.end(), to.as<T>());
         return;
     }

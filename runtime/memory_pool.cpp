@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "runtime/device_memory.h"
+
 namespace moesaic {
 
 namespace {
@@ -26,9 +28,15 @@ i64 rounded_up(i64 bytes, i64 unit) {
     return (bytes + unit - 1) / unit * unit;
 }
 
+/// Null for memory of the host, and for dry runs of any device.
+DeviceMemorySource* device_source(Device device, PoolMode mode) {
+    return mode == PoolMode::address_space ? nullptr : device_memory(device);
+}
+
 }  // namespace
 
 void* MemoryPool::from_system(i64 bytes) const {
+    if (DeviceMemorySource* const source = device_source(device_, mode_)) return source->allocate(bytes);
     if (mode_ == PoolMode::address_space) {
         void* const data = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -42,7 +50,9 @@ void* MemoryPool::from_system(i64 bytes) const {
 }
 
 void MemoryPool::to_system(void* data, i64 bytes) const {
-    if (mode_ == PoolMode::address_space) {
+    if (DeviceMemorySource* const source = device_source(device_, mode_)) {
+        source->release(data, bytes);
+    } else if (mode_ == PoolMode::address_space) {
         munmap(data, static_cast<std::size_t>(bytes));
     } else {
         std::free(data);

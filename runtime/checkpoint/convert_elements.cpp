@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/device_memory.h"
+
 namespace moesaic {
 
 namespace {
@@ -70,7 +72,7 @@ bool convertible(DType from, DType to) {
 }
 
 void convert_elements(const std::byte* source, DType from, const TensorView& target) {
-    MOESAIC_ASSERT(target.device == Device::cpu, "the target is not in host memory");
+    MOESAIC_ASSERT(host_may_access(target.device), "the target is not in host memory");
     MOESAIC_ASSERT(convertible(from, target.dtype), "{} cannot become {}", name_of(from),
                    name_of(target.dtype));
     if (from == target.dtype) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/device_memory.h"
 
 namespace moesaic {
 
@@ -83,7 +84,7 @@ void SafetensorsWriter::append(std::string_view name, const void* data, i64 byte
 
 void SafetensorsWriter::write(std::string_view name, const ConstTensorView& tensor) {
     if (!file_) begin();
-    MOESAIC_ASSERT(tensor.device == Device::cpu, "{}: {} is not in host memory", path_, name);
+    MOESAIC_ASSERT(host_may_access(tensor.device), "{}: {} is not in host memory", path_, name);
     if (current_ < declared_.size() && declared_[current_].name == name)
         MOESAIC_ASSERT(declared_[current_].dtype_name == detail::safetensors_name_of(tensor.dtype) &&
                            declared_[current_].bytes == tensor.bytes(),

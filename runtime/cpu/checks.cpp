@@ -2,6 +2,17 @@
 
 namespace moesaic::cpu {
 
+namespace {
+thread_local Device expected_device = Device::cpu;
+}  // namespace
+
+ExpectedDevice::ExpectedDevice(Device device) : before_(expected_device) {
+    expected_device = device;
+}
+ExpectedDevice::~ExpectedDevice() {
+    expected_device = before_;
+}
+
 void expect(ConstTensorView view, i64 rows, i64 cols, DType dtype, std::string_view name) {
     MOESAIC_ASSERT(view.rows() == rows && view.elements() == rows * cols, "{} is {}, not [{},{}]", name,
                    view.shape.text(), rows, cols);
@@ -10,7 +21,8 @@ void expect(ConstTensorView view, i64 rows, i64 cols, DType dtype, std::string_v
 
 void expect(ConstTensorView view, DType dtype, std::string_view name) {
     MOESAIC_ASSERT(view.dtype == dtype, "{} holds {}, not {}", name, name_of(view.dtype), name_of(dtype));
-    MOESAIC_ASSERT(view.device == Device::cpu, "{} is not in host memory", name);
+    MOESAIC_ASSERT(view.device == expected_device || view.elements() == 0, "{} is not in {} memory", name,
+                   expected_device == Device::cpu ? "host" : "device");
     MOESAIC_ASSERT(view.data || view.elements() == 0, "{} {} has no memory", name, view.shape.text());
 }
 

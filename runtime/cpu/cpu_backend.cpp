@@ -2,6 +2,7 @@
 
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/elementwise.h"
+#include "runtime/cpu/operand_checker.h"
 #include "runtime/cpu/optimizer.h"
 
 namespace moesaic {
@@ -16,6 +17,10 @@ std::unique_ptr<Backend> make_cpu_backend(int threads, StreamMode mode, u64 shuf
     return std::make_unique<CpuBackend>(threads, mode, shuffle_seed);
 }
 
+std::unique_ptr<Backend> make_operand_checker(Device device) {
+    return std::make_unique<CpuBackend>(1, StreamMode::accounting, 0, device);
+}
+
 namespace {
 
 /// Queued work of deferred streams may still read a block that is handed out again, so they cannot poison it.
@@ -26,8 +31,8 @@ PoolMode pool_mode(StreamMode mode) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads, StreamMode mode, u64 shuffle_seed)
-    : pool_(Device::cpu, pool_mode(mode)), threads_(threads), scheduler_(mode, shuffle_seed) {}
+CpuBackend::CpuBackend(int threads, StreamMode mode, u64 shuffle_seed, Device device)
+    : pool_(device, pool_mode(mode)), threads_(threads), scheduler_(mode, shuffle_seed) {}
 
 void CpuBackend::copy(Stream& stream, ConstTensorView from, TensorView to) {
     expect(from, to.dtype, "copy from");

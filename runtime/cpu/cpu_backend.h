@@ -13,7 +13,7 @@ namespace moesaic {
 /// runs. Made by make_cpu_backend; one per rank.
 class CpuBackend final : public Backend {
   public:
-    CpuBackend(int threads, StreamMode mode, u64 shuffle_seed);
+    CpuBackend(int threads, StreamMode mode, u64 shuffle_seed, Device device = Device::cpu);
 
     std::string_view name() const override { return "cpu"; }
     MemoryPool& pool() override { return pool_; }

@@ -1,0 +1,90 @@
+// Functors of the element-wise operations and of the optimizer; runtime/backend.h says what they compute.
+#pragma once
+
+#include "runtime/cuda/kernels/elements.h"
+#include "runtime/cuda/kernels/launch.h"
+
+namespace moesaic::kernels {
+
+template <class T>
+struct FillElement {
+    T value;
+    T* y;
+    __device__ void operator()(i64 i) const;
+};
+template <class Stored>
+struct AddElement {
+    const Stored* x;
+    Stored* y;
+    __device__ void operator()(i64 i) const;
+};
+template <class T>
+struct FoldElement {
+    T* part;
+    double* sum;
+    __device__ void operator()(i64 i) const;
+};
+template <class From, class To>
+struct ConvertElement {
+    const From* from;
+    To* to;
+    __device__ void operator()(i64 i) const;
+};
+template <class Stored>
+struct ScaleElement {
+    Real<Stored> factor;
+    Stored* y;
+    __device__ void operator()(i64 i) const;
+};
+template <class Stored>
+struct ClampElement {
+    Real<Stored> limit;
+    Stored* y;
+    __device__ void operator()(i64 i) const;
+};
+template <class Stored>
+struct ClampGradElement {
+    Real<Stored> limit;
+    const Stored* y;
+    Stored* dy;
+    __device__ void operator()(i64 i) const;
+};
+template <class Stored>
+struct MultiplyElement {
+    const Stored* x;
+    const Real<Stored>* factor;
+    Stored* y;
+    bool accumulate;
+    __device__ void operator()(i64 i) const;
+};
+
+/// The factors of AdamW that are the same for all elements; computed in f64.
+template <class T>
+struct AdamWElement {
+    T *parameter, *first_moment, *second_moment;
+    const T* gradient;
+    T gradient_scale, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
+    __device__ void operator()(i64 i) const;
+};
+
+/// Number first + i of the stream that the key names: runtime/base/philox.h.
+template <class T>
+struct RandomElement {
+    u32 key0, key1;
+    u64 first;
+    bool normal;
+    double low, high;
+    T* values;
+    __device__ void operator()(i64 i) const;
+};
+
+/// Of block_sum_squares.
+template <class T>
+struct SquaresRow {
+    const T* values;
+    i64 count, block;
+    double* sums;
+    __device__ void operator()(i64 row, const Warp& warp) const;
+};
+
+}  // namespace moesaic::kernels

@@ -1,0 +1,43 @@
+// A back end with the operands of one case of the table: what the checks of every back end are made of.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "tests/conformance/op_cases.h"
+
+namespace moesaic::conformance {
+
+/// The types of a case's buffers with `stored` for all that may be bf16.
+[[nodiscard]] std::vector<DType> types_of(const OpCase& op_case, DType stored);
+/// Which buffers of a case may be bf16 at once: all that are stored so, and, where types mix, each alone and
+/// all but each.
+[[nodiscard]] std::vector<std::vector<DType>> bf16_types(const OpCase& op_case);
+
+/// Elements as doubles. The host has to be able to read the memory.
+[[nodiscard]] double get(ConstTensorView view, i64 i);
+void set(TensorView view, i64 i, double value);
+
+/// The operands as they are before the call.
+struct Bench {
+    Bench(const OpCase& op_case, const std::vector<DType>& types, std::unique_ptr<Backend> back_end);
+    static void fill(TensorView view, const std::vector<double>& values);
+    [[nodiscard]] Values values() const;
+    void run(const OpCase& op_case);
+    /// As two calls, the rows from `first` on after those before it.
+    void run_split(const OpCase& op_case, i64 first, i64 rows);
+    double objective(const OpCase& op_case) { return op_case.objective(*backend, *stream, views); }
+
+    std::unique_ptr<Backend> backend;
+    std::unique_ptr<Stream> stream;
+    std::vector<Tensor> tensors;
+    std::vector<TensorView> views;
+};
+
+/// Fails the running test where a buffer differs in a bit.
+void expect_same_bits(const OpCase& op_case, const Bench& have, const Bench& want, const char* what);
+/// Fails the running test at the first element that is further from the plain loops than the case's tolerance
+/// for `dtype`.
+void expect_plain_loops(const OpCase& op_case, const Values& before, const Values& have, DType dtype);
+
+}  // namespace moesaic::conformance

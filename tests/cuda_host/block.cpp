@@ -1,0 +1,283 @@
+#include "tests/cuda_host/block.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "tests/cuda_host/sanitizer.h"
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace cuda_host {
+
+namespace {
+
+constexpr std::size_t kSharedRoom = 1 << 20, kGuard = 64, kMostStatic = 48 * 1024, kMostDynamic = 227 * 1024;
+
+const char* name_of(WarpOperation operation) {
+    return operation == WarpOperation::shuffle  ? "shuffle"
+           : operation == WarpOperation::ballot ? "ballot"
+                                                : "sync";
+}
+
+}  // namespace
+
+BlockExecutor& BlockExecutor::instance() {
+    static BlockExecutor executor;
+    return executor;
+}
+
+void BlockExecutor::set_seed(std::uint64_t seed) {
+    seed_ = seed;
+    random_.seed(seed);
+}
+
+void BlockExecutor::run(const Launch& launch) {
+    const std::size_t threads = std::size_t{launch.block.x} * launch.block.y * launch.block.z;
+    if (threads == 0 || threads > 1024 || launch.grid.x == 0 || launch.grid.y == 0 || launch.grid.y > 65535 ||
+        launch.grid.z != 1 || launch.shared_bytes > kMostDynamic)
+        throw KernelFault(fmt::format("{}: {} threads a block, grid {}x{}x{}, {} bytes of shared memory",
+                                      launch.kernel, threads, launch.grid.x, launch.grid.y, launch.grid.z,
+                                      launch.shared_bytes));
+    launch_ = &launch;
+    gridDim = launch.grid;
+    blockDim = launch.block;
+    arrays_.clear();
+    static_bytes_ = 0;
+    shared_used_ = launch.shared_bytes + kGuard;
+    threads_.resize(threads);
+    order_.resize(threads);
+    for (unsigned y = 0; y < launch.grid.y; ++y) {
+        for (unsigned x = 0; x < launch.grid.x; ++x) {
+            blockIdx = {x, y, 0};
+            run_block();
+        }
+    }
+}
+
+void BlockExecutor::shuffle_order() {
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    if (seed_ == 1) std::reverse(order_.begin(), order_.end());
+    if (seed_ > 1) std::shuffle(order_.begin(), order_.end(), random_);
+}
+
+void BlockExecutor::run_block() {
+    for (Thread& thread : threads_) thread = {};
+    clear_shared();
+    done_ = 0;
+    fault_.clear();
+    while (done_ < threads_.size()) {
+        bool progress = false;
+        shuffle_order();
+        for (position_ = 0; position_ < order_.size(); ++position_) {
+            const std::size_t thread = order_[position_];
+            if (threads_[thread].state != State::fresh && threads_[thread].state != State::ready) continue;
+            progress = true;
+            resume(thread);
+            if (!fault_.empty()) break;
+        }
+        if (fault_.empty() && !progress) release_barrier();
+        if (!fault_.empty()) {
+            for (Thread& thread : threads_) {  // what stands on these stacks is of no use any more
+                if (!thread.fiber || thread.state == State::done) continue;
+                thread.fiber->restart();
+                idle_.push_back(thread.fiber);
+            }
+            throw KernelFault(fault_);
+        }
+    }
+}
+
+Fiber* BlockExecutor::take_fiber() {
+    if (idle_.empty()) {
+        fibers_.push_back(std::make_unique<Fiber>());
+        fibers_.back()->work = [this] { work_on_fiber(); };
+        return fibers_.back().get();
+    }
+    Fiber* const fiber = idle_.back();
+    idle_.pop_back();
+    return fiber;
+}
+
+void BlockExecutor::select(std::size_t thread) {
+    current_ = thread;
+    const auto x = static_cast<unsigned>(thread);
+    threadIdx = {x % blockDim.x, x / blockDim.x % blockDim.y, x / blockDim.x / blockDim.y};
+}
+
+void BlockExecutor::resume(std::size_t thread) {
+    if (threads_[thread].state == State::fresh) threads_[thread].fiber = take_fiber();
+    select(thread);
+    threads_[thread].fiber->resume();
+}
+
+/// Runs a thread, and those after it that have not begun: who never waits costs no switch.
+void BlockExecutor::work_on_fiber() {
+    Fiber* const fiber = threads_[current_].fiber;
+    for (;;) {
+        launch_->thread();
+        threads_[current_].state = State::done;
+        ++done_;
+        if (position_ + 1 == order_.size() || threads_[order_[position_ + 1]].state != State::fresh) break;
+        select(order_[++position_]);
+        threads_[current_].fiber = fiber;
+    }
+    idle_.push_back(fiber);
+}
+
+void BlockExecutor::wait(Thread& thread, State state) {
+    const std::size_t number = current_;
+    thread.state = state;
+    thread.fiber->yield();
+    select(number);
+}
+
+std::string BlockExecutor::where(std::size_t number) const {
+    const Thread& thread = threads_[number];
+    const std::string what = thread.state == State::done ? "has ended"
+                             : thread.state == State::at_barrier
+                                 ? "waits at a barrier"
+                                 : "is in a warp " + std::string(name_of(thread.operation));
+    const std::string place =
+        thread.state == State::done ? "" : fmt::format(" at {}:{}", thread.place.file, thread.place.line);
+    return fmt::format("thread {} {}{}", number, what, place);
+}
+
+void BlockExecutor::fail(const std::string& what) {
+    fault_ = fmt::format("{}, block {},{}: {}", launch_->kernel, blockIdx.x, blockIdx.y, what);
+    threads_[current_].fiber->yield();
+    __builtin_unreachable();
+}
+
+void BlockExecutor::barrier(Place place) {
+    Thread& mine = threads_[current_];
+    mine.place = place;
+    wait(mine, State::at_barrier);
+}
+
+/// Nobody can go on: all stand at one barrier, or never will.
+void BlockExecutor::release_barrier() {
+    std::size_t first = 0;
+    const auto say = [&](std::size_t other, const char* what) {
+        fault_ = fmt::format("{}, block {},{}: {}: {}, {}", launch_->kernel, blockIdx.x, blockIdx.y, what,
+                             where(first), where(other));
+    };
+    while (threads_[first].state == State::done) ++first;
+    for (std::size_t other = 0; other < threads_.size(); ++other) {
+        const Thread &a = threads_[first], &b = threads_[other];
+        if (b.state != a.state) return say(other, "divergence");
+        if (a.state == State::at_barrier && (a.place.line != b.place.line || a.place.file != b.place.file))
+            return say(other, "two barriers at once");
+    }
+    if (threads_[first].state != State::at_barrier) return say(first, "deadlock");
+    for (Thread& thread : threads_) thread.state = State::ready;
+}
+
+bool BlockExecutor::all_arrived(int warp, const Thread& mine) {
+    const std::size_t first = static_cast<std::size_t>(warp) * 32;
+    bool all = true;
+    for (std::size_t lane = 0; lane < 32 && first + lane < threads_.size(); ++lane) {
+        if (!(mine.mask >> lane & 1)) continue;
+        const Thread& other = threads_[first + lane];
+        if (&other == &mine) continue;
+        if (other.state == State::done)
+            fail(fmt::format("divergent warp {}: {}, {}", name_of(mine.operation), where(current_),
+                             where(first + lane)));
+        if (other.state != State::in_warp || other.meetings != mine.meetings) {
+            all = false;
+            continue;
+        }
+        if (other.place.line != mine.place.line || other.operation != mine.operation ||
+            other.mask != mine.mask)
+            fail(fmt::format("divergent warp {}: {}, {}", name_of(mine.operation), where(current_),
+                             where(first + lane)));
+    }
+    return all;
+}
+
+std::uint64_t BlockExecutor::meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source,
+                                  Place place) {
+    Thread& mine = threads_[current_];
+    const int warp = static_cast<int>(current_ / 32), lane = static_cast<int>(current_ % 32);
+    const std::size_t first = static_cast<std::size_t>(warp) * 32;
+    mine.place = place;
+    mine.operation = operation;
+    mine.mask = mask;
+    const unsigned parity = ++mine.meetings & 1;
+    mine.brought[parity] = value;
+    mine.state = State::in_warp;
+    if (!(mask >> lane & 1))
+        fail(fmt::format("lane {} is not in the mask {:08x} that it names, line {}", lane, mask, place.line));
+    const auto in_mask = [&](std::size_t other) {
+        return other < 32 && first + other < threads_.size() && (mask >> other & 1);
+    };
+    if (all_arrived(warp, mine)) {
+        for (std::size_t other = 0; other < 32; ++other)
+            if (in_mask(other)) threads_[first + other].state = State::ready;
+    } else {
+        wait(mine, State::in_warp);
+    }
+    if (operation == WarpOperation::sync) return 0;
+    if (operation == WarpOperation::shuffle) {
+        if (!in_mask(static_cast<std::size_t>(source)))
+            fail(fmt::format("lane {} reads lane {}, which takes no part (mask {:08x}), at {}:{}", lane,
+                             source, mask, place.file, place.line));
+        return threads_[first + static_cast<std::size_t>(source)].brought[parity];
+    }
+    std::uint64_t ballot = 0;
+    for (std::size_t other = 0; other < 32; ++other)
+        if (in_mask(other) && threads_[first + other].brought[parity]) ballot |= std::uint64_t{1} << other;
+    return ballot;
+}
+
+/// Every block finds 0xFF, which is NaN and -1, in its shared memory.
+void BlockExecutor::clear_shared() {
+    if (!shared_) {
+        void* const room =
+            mmap(nullptr, kSharedRoom, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (room == MAP_FAILED) throw std::runtime_error("no memory for shared memory");
+        shared_ = static_cast<char*>(room);
+    }
+    unpoison(shared_, shared_used_);
+    std::memset(shared_, 0xFF, shared_used_);
+    poison(shared_ + launch_->shared_bytes, kGuard);
+    for (const Array& array : arrays_) poison(shared_ + array.offset + array.bytes, kGuard);
+}
+
+void* BlockExecutor::dynamic_array() {
+    return shared_;
+}
+
+void* BlockExecutor::array(const void* key, std::size_t bytes, const char* name) {
+    for (const Array& array : arrays_)
+        if (array.key == key) return shared_ + array.offset;
+    const std::size_t offset = (shared_used_ + 127) / 128 * 128;
+    static_bytes_ += bytes;
+    if (static_bytes_ > kMostStatic || offset + bytes + kGuard > kSharedRoom)
+        fail(fmt::format("{} bytes of shared arrays with '{}'", static_bytes_, name));
+    unpoison(shared_ + offset, bytes);
+    std::memset(shared_ + offset, 0xFF, bytes);
+    poison(shared_ + offset + bytes, kGuard);
+    arrays_.push_back({key, offset, bytes});
+    shared_used_ = offset + bytes + kGuard;
+    return shared_ + offset;
+}
+
+void block_barrier(Place place) {
+    BlockExecutor::instance().barrier(place);
+}
+std::uint64_t meet_warp(WarpOperation operation, unsigned mask, std::uint64_t value, int source,
+                        Place place) {
+    return BlockExecutor::instance().meet(operation, mask, value, source, place);
+}
+void* shared_array(const void* key, std::size_t bytes, const char* name) {
+    return BlockExecutor::instance().array(key, bytes, name);
+}
+void* dynamic_shared() {
+    return BlockExecutor::instance().dynamic_array();
+}
+
+}  // namespace cuda_host

@@ -1,0 +1,85 @@
+// Runs the threads of one block at a time, on fibers, and reports what CUDA leaves undefined.
+#pragma once
+
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/cuda_host/device.h"
+#include "tests/cuda_host/fiber.h"
+
+namespace cuda_host {
+
+/// What was found wrong with a kernel.
+class KernelFault : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+struct Launch {
+    const char* kernel;
+    dim3 grid, block;
+    std::size_t shared_bytes;
+    std::function<void()> thread;
+};
+
+/// Executes launches one after the other, blocks in ascending order. One per process, under the emulator's
+/// lock. A thread runs until it waits for others; in which order threads are tried depends on the seed.
+class BlockExecutor {
+  public:
+    static BlockExecutor& instance();
+    void set_seed(std::uint64_t seed);
+    /// Throws KernelFault.
+    void run(const Launch& launch);
+
+    // What device.h offers to the thread that runs.
+    void barrier(Place place);
+    std::uint64_t meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
+    void* array(const void* key, std::size_t bytes, const char* name);
+    void* dynamic_array();
+
+  private:
+    enum class State : std::uint8_t { fresh, ready, at_barrier, in_warp, done };
+    struct Thread {
+        State state = State::fresh;
+        Fiber* fiber = nullptr;
+        Place place{};
+        unsigned mask = 0, meetings = 0;  // of the warp operation it is in, and how many it has begun
+        WarpOperation operation = WarpOperation::sync;
+        std::uint64_t brought[2] = {0, 0};  // by parity of meetings: no lane is two ahead of another
+    };
+    struct Array {
+        const void* key;
+        std::size_t offset, bytes;
+    };
+
+    void run_block();
+    void shuffle_order();
+    void resume(std::size_t thread);
+    void work_on_fiber();
+    void select(std::size_t thread);
+    void wait(Thread& thread, State state);
+    [[noreturn]] void fail(const std::string& what);
+    void release_barrier();
+    bool all_arrived(int warp, const Thread& mine);
+    std::string where(std::size_t thread) const;
+    void clear_shared();
+    Fiber* take_fiber();
+
+    std::mt19937_64 random_;
+    std::uint64_t seed_ = 0;
+    const Launch* launch_ = nullptr;
+    std::vector<Thread> threads_;
+    std::vector<std::size_t> order_;
+    std::size_t position_ = 0, current_ = 0, done_ = 0;
+    std::vector<std::unique_ptr<Fiber>> fibers_;
+    std::vector<Fiber*> idle_;
+    std::string fault_;
+    std::vector<Array> arrays_;
+    char* shared_ = nullptr;
+    std::size_t shared_used_ = 0, static_bytes_ = 0;
+};
+
+}  // namespace cuda_host

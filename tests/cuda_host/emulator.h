@@ -1,0 +1,27 @@
+// The emulated GPUs as tests control them: which interleavings, and what was found.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace cuda_host {
+
+/// How the emulator chooses where CUDA leaves a choice.
+struct Settings {
+    /// Order of the threads of a block (0 ascending, 1 descending, else shuffled at every pass) and of the
+    /// streams (the awaited first, the last made first, else at random).
+    std::uint64_t seed = 0;
+    int devices = 1;  ///< 0: as on a machine without a driver
+};
+
+/// Ends what is queued, forgets errors. Streams and memory stay with whoever made them.
+void reset(const Settings& settings);
+/// What the emulator found wrong since the last reset, empty if nothing: races at barriers, divergence,
+/// misuse of streams. The first finding; everything after it may be a consequence.
+[[nodiscard]] std::string first_finding();
+/// Kernels that have run since the last reset.
+[[nodiscard]] std::int64_t kernels_run();
+/// Allocations that are not freed.
+[[nodiscard]] std::int64_t live_allocations();
+
+}  // namespace cuda_host

@@ -1,0 +1,134 @@
+// The functions of CUDA's runtime that the back end calls, for the emulated GPUs.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "tests/cuda_host/memory.h"
+#include "tests/cuda_host/streams.h"
+
+namespace {
+
+using cuda_host::DeviceMemory;
+using cuda_host::Scheduler;
+
+Scheduler& scheduler() {
+    return Scheduler::instance();
+}
+using Lock = std::scoped_lock<std::recursive_mutex>;
+
+cudaError_t last_error = cudaSuccess;  // under the scheduler's lock
+
+cudaError_t keep(cudaError_t error) {
+    if (error != cudaSuccess) last_error = error;
+    return error;
+}
+
+cudaError_t copy_now(void* to, const void* from, std::size_t bytes) {
+    std::memmove(to, from, bytes);
+    return cudaSuccess;
+}
+
+}  // namespace
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int* count) {
+    const Lock lock(scheduler().mutex);
+    if (scheduler().settings.devices == 0) return keep(cudaErrorInsufficientDriver);
+    *count = scheduler().settings.devices;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+    const Lock lock(scheduler().mutex);
+    return device < scheduler().settings.devices ? cudaSuccess : keep(cudaErrorInvalidDevice);
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+    std::memset(properties, 0, sizeof *properties);
+    std::snprintf(properties->name, sizeof properties->name, "emulated GPU %d", device);
+    properties->concurrentManagedAccess = 1;
+    properties->major = 9;
+    return cudaSuccess;
+}
+const char* cudaGetErrorString(cudaError_t error) {
+    const Lock lock(scheduler().mutex);
+    if (error == cudaErrorLaunchFailure && !scheduler().finding.empty()) return scheduler().finding.c_str();
+    return error == cudaSuccess                   ? "no error"
+           : error == cudaErrorInsufficientDriver ? "no emulated driver"
+           : error == cudaErrorMemoryAllocation   ? "out of memory"
+                                                  : "an error of the emulated runtime";
+}
+cudaError_t cudaGetLastError() {
+    const Lock lock(scheduler().mutex);
+    return std::exchange(last_error, cudaSuccess);
+}
+
+cudaError_t cudaMallocManaged(void** data, std::size_t bytes, unsigned) {
+    const Lock lock(scheduler().mutex);
+    *data = DeviceMemory::instance().allocate(bytes);
+    return *data ? cudaSuccess : keep(cudaErrorMemoryAllocation);
+}
+cudaError_t cudaFree(void* data) {
+    const Lock lock(scheduler().mutex);
+    if (!data || DeviceMemory::instance().release(data)) return cudaSuccess;
+    scheduler().find("memory is freed that is no block");
+    return keep(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    const Lock lock(scheduler().mutex);
+    *stream = reinterpret_cast<cudaStream_t>(scheduler().make_stream());
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    const Lock lock(scheduler().mutex);
+    const cudaError_t error = scheduler().run_until_empty(stream);
+    scheduler().destroy(reinterpret_cast<cuda_host::EmulatedStream*>(stream));
+    return keep(error);
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    const Lock lock(scheduler().mutex);
+    return keep(scheduler().run_until_empty(stream));
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    const Lock lock(scheduler().mutex);
+    return keep(scheduler().wait(stream, event));
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+    const Lock lock(scheduler().mutex);
+    *event = reinterpret_cast<cudaEvent_t>(scheduler().make_event());
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    const Lock lock(scheduler().mutex);
+    return keep(scheduler().record(event, stream));
+}
+cudaError_t cudaEventDestroy(cudaEvent_t) {
+    return cudaSuccess;
+}
+
+// Pageable host memory is read when the copy is issued, and written before the call returns, as on hardware.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream) {
+    const Lock lock(scheduler().mutex);
+    const DeviceMemory& memory = DeviceMemory::instance();
+    if ((memory.owns(to) && !memory.contains(to, bytes)) ||
+        (memory.owns(from) && !memory.contains(from, bytes)))
+        return keep(scheduler().find("a copy leaves its block of memory"));
+    if (!memory.owns(from)) {
+        std::string snapshot(static_cast<const char*>(from), bytes);
+        return keep(scheduler().enqueue(
+            stream, {.work = [=, kept = std::move(snapshot)] { copy_now(to, kept.data(), bytes); }}));
+    }
+    const cudaError_t error = scheduler().enqueue(stream, {.work = [=] { copy_now(to, from, bytes); }});
+    if (error != cudaSuccess || memory.owns(to)) return keep(error);
+    return keep(scheduler().run_until_empty(stream));
+}
+cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
+    const Lock lock(scheduler().mutex);
+    if (!DeviceMemory::instance().contains(data, bytes))
+        return keep(scheduler().find("a memset leaves its block of memory"));
+    return keep(scheduler().enqueue(stream, {.work = [=] { std::memset(data, value, bytes); }}));
+}
+
+}  // extern "C"

@@ -1,0 +1,71 @@
+// The emulated GPU's streams: queues of which nothing runs until the host waits for something.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tests/cuda_host/emulator.h"
+
+namespace cuda_host {
+
+struct EmulatedEvent {
+    std::uint64_t recorded = 0, completed = 0;  ///< numbers of records
+};
+
+struct EmulatedStream {
+    struct Item {
+        std::function<void()> work;
+        EmulatedEvent* waits_for = nullptr;  ///< and the record of it that has to be completed
+        std::uint64_t record = 0;
+        EmulatedEvent* completes = nullptr;
+    };
+    int number = 0;
+    std::deque<Item> items;
+    [[nodiscard]] bool runnable() const {
+        return !items.empty() &&
+               (!items.front().waits_for || items.front().waits_for->completed >= items.front().record);
+    }
+};
+
+/// All of one process: ranks that are threads share it under its lock.
+class Scheduler {
+  public:
+    static Scheduler& instance();
+
+    void reset(const Settings& settings);
+    EmulatedStream* make_stream();
+    void destroy(EmulatedStream* stream);
+    EmulatedEvent* make_event();
+    /// Null streams and streams that are gone are findings.
+    cudaError_t enqueue(cudaStream_t stream, EmulatedStream::Item item);
+    cudaError_t record(cudaEvent_t event, cudaStream_t stream);
+    cudaError_t wait(cudaStream_t stream, cudaEvent_t event);
+    cudaError_t run_until_empty(cudaStream_t stream);
+    /// Keeps the first finding; from then on every call that waits fails.
+    cudaError_t find(const std::string& what);
+
+    std::recursive_mutex mutex;
+    Settings settings;
+    std::string finding;
+    std::int64_t kernels = 0;
+
+  private:
+    EmulatedStream* known(cudaStream_t stream);
+    EmulatedStream* choose(EmulatedStream* awaited);
+    void run_head(EmulatedStream& stream);
+
+    std::mt19937_64 random_;
+    std::vector<std::unique_ptr<EmulatedStream>> streams_;
+    std::vector<std::unique_ptr<EmulatedEvent>> events_;
+    int made_ = 0;
+};
+
+}  // namespace cuda_host

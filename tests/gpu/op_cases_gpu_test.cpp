@@ -1,0 +1,105 @@
+// Every case of the table on the GPU's back end: against the plain loops, against itself in parts, and in
+// bf16. Linked with the emulator's CUDA, so that all of it runs on the host; several of its orders each.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "runtime/cuda/cuda_backend.h"
+#include "tests/conformance/op_bench.h"
+#include "tests/cuda_host/emulator.h"
+
+namespace moesaic::conformance {
+namespace {
+
+struct GpuBench : Bench {
+    GpuBench(const OpCase& op_case, DType stored) : GpuBench(op_case, types_of(op_case, stored)) {}
+    GpuBench(const OpCase& op_case, const std::vector<DType>& types)
+        : Bench(op_case, types, std::make_unique<CudaBackend>(0)) {}
+};
+
+/// With a seed of the emulator: in which order threads and streams advance.
+class GpuOpCases : public ::testing::TestWithParam<u64> {
+  protected:
+    void SetUp() override { cuda_host::reset({.seed = GetParam()}); }
+    void TearDown() override {
+        EXPECT_EQ(cuda_host::first_finding(), "");
+        EXPECT_EQ(cuda_host::live_allocations(), 0);
+    }
+};
+
+TEST_P(GpuOpCases, AgreeWithPlainLoops) {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+        for (const OpCase& op_case : all_cases()) {
+            GpuBench bench(op_case, dtype);
+            const Values before = bench.values();
+            bench.run(op_case);
+            expect_plain_loops(op_case, before, bench.values(), dtype);
+            if (HasFatalFailure()) return;
+        }
+    }
+    EXPECT_GT(cuda_host::kernels_run(), 500);
+}
+
+TEST_P(GpuOpCases, WriteOnlyTheirOutputsAndOnlyWhenTheyRun) {
+    for (const OpCase& op_case : all_cases()) {
+        GpuBench bench(op_case, DType::f32);
+        const Values before = bench.values();
+        op_case.run(*bench.backend, *bench.stream, bench.views);
+        if (!op_case.synchronizes) {
+            EXPECT_EQ(bench.values(), before) << op_case.name << " does not wait";
+        }
+        bench.stream->synchronize();
+        const Values after = bench.values();
+        for (std::size_t buffer = 0; buffer < before.size(); ++buffer) {
+            if (op_case.buffers[buffer].written) continue;
+            EXPECT_EQ(after[buffer], before[buffer]) << op_case.name << ": " << op_case.buffers[buffer].name;
+        }
+    }
+}
+
+TEST_P(GpuOpCases, KeepTheirBitsWhenRowsAreSplit) {
+    for (const OpCase& op_case : all_cases()) {
+        if (op_case.row_unit == 0) continue;
+        i64 rows = 0;
+        for (const Buffer& buffer : op_case.buffers) rows = buffer.by_row ? buffer.shape.rows() : rows;
+        const i64 first = rows / 2 / op_case.row_unit * op_case.row_unit;
+        GpuBench whole(op_case, DType::f32), split(op_case, DType::f32);
+        whole.run(op_case);
+        split.run_split(op_case, first, rows);
+        expect_same_bits(op_case, split, whole, "splitting the rows");
+    }
+}
+
+TEST_P(GpuOpCases, HaveTheBitsOfSimplerOperations) {
+    int compared = 0;
+    for (const OpCase& op_case : all_cases()) {
+        if (!op_case.same_bits) continue;
+        ++compared;
+        GpuBench fused(op_case, DType::bf16), simple(op_case, DType::bf16);
+        fused.run(op_case);
+        op_case.same_bits(*simple.backend, *simple.stream, simple.views);
+        expect_same_bits(op_case, fused, simple, "doing it at once");
+    }
+    EXPECT_GT(compared, 10);
+}
+
+/// The definition of every operation on bf16, bit for bit: widen, the f32 operation, round what is written.
+TEST_P(GpuOpCases, InBf16AreTheF32OperationRoundedOnce) {
+    for (const OpCase& op_case : all_cases()) {
+        if (op_case.in_turn) continue;  // HaveTheBitsOfSimplerOperations
+        for (const std::vector<DType>& types : bf16_types(op_case)) {
+            GpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
+            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
+            narrow.run(op_case);
+            wide.run(op_case);
+            GpuBench want(op_case, types);
+            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
+            expect_same_bits(op_case, narrow, want, "bf16");
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, GpuOpCases, ::testing::Values(0, 1, 2), ::testing::PrintToStringParamName());
+
+}  // namespace
+}  // namespace moesaic::conformance
