@@ -246,6 +246,11 @@ void check_placement(LoadedConfig& loaded) {
     only_for(placement.seed != untouched.seed, "seed", "permuted");
     only_for(placement.every != untouched.every, "every", "load_aware");
     only_for(placement.min_gain != untouched.min_gain, "min_gain", "load_aware");
+    only_for(placement.copies != untouched.copies, "copies", "load_aware");
+    const CapacityConfig& capacity = loaded.config.model.moe.capacity;
+    if (placement.copies > 0 && !capacity.dropless && capacity.pad)
+        loaded.complain("parallel.placement.copies", "padded experts compute as much whatever their load is",
+                        "0, or model.moe.capacity.pad: false");
     if (placement.kind != untouched.kind && loaded.config.model.moe.experts == 0)
         loaded.complain("parallel.placement.kind", "a dense model has no experts to place", "contiguous");
 }
