@@ -31,13 +31,36 @@ void assume_even_routing(i64 choices, i64 most_rows, i64 ranks, HostView& host) 
     }
 }
 
-/// From the order of experts to that of the ranks that hold them: the only place where rows meet placement
-/// and slices. Within an expert nothing moves, so that it sees its rows in the same order wherever it lies.
+/// What an expert-parallel rank has at one of its places: an expert (place -1), a copy, or nothing.
+struct HeldExpert {
+    i32 expert = -1;
+    i64 place = -1;
+};
+
+HeldExpert held_expert(const ExpertPlacement& placement, const ExpertCopies& copies, i64 experts, i64 places,
+                       i64 rank, i64 local) {
+    if (local < experts) return {placement.expert_at[static_cast<std::size_t>(rank * experts + local)], -1};
+    if (copies.places.empty()) return {};
+    const i64 place = rank * (places - experts) + local - experts;
+    return {copies.places[static_cast<std::size_t>(place)].expert, place};
+}
+
+/// Of `rows` rows, where a place has these parts of `whole`: rows_of_place.
+RowRange part_of_rows(RowRange parts, i64 whole, i64 rows) {
+    const i64 first = rows * parts.first / whole;
+    return {first, rows * (parts.first + parts.count) / whole - first};
+}
+
+/// From the order of experts to that of the ranks that hold them: the only place where rows meet placement,
+/// copies and slices. Within an expert nothing moves, so that it sees its rows in the same order wherever it
+/// lies.
 void order_by_holder(const Mesh& mesh, int layer, HostView& host) {
     const ExpertPlacement& placement = mesh.placement(layer);
-    const i64 slices = mesh.expert_tensor(), each = mesh.local_experts();
-    if (slices == 1 && std::ranges::is_sorted(placement.expert_at)) return;
+    const ExpertCopies& copies = mesh.copies(layer);
+    const i64 slices = mesh.expert_tensor(), each = mesh.local_experts(), places = mesh.local_places();
+    if (slices == 1 && places == each && std::ranges::is_sorted(placement.expert_at)) return;
     const i64 experts = mesh.total_experts(), sources = mesh.experts().size();
+    const bool any_copies = copies.any();
     const HostView by_expert = std::move(host);
     const auto rows_of = [&](i64 source, i32 expert) {
         return by_expert.load[static_cast<std::size_t>(source * experts + expert)];
@@ -47,18 +70,27 @@ void order_by_holder(const Mesh& mesh, int layer, HostView& host) {
         first[static_cast<std::size_t>(expert) + 1] =
             first[static_cast<std::size_t>(expert)] + rows_of(mesh.experts().rank(), expert);
     host.order.clear();
-    host.load.assign(static_cast<std::size_t>(sources * experts * slices), 0);
+    host.load.assign(static_cast<std::size_t>(sources * sources * places), 0);
     for (i64 holder = 0; holder < sources; ++holder) {
-        for (i64 local = 0; local < each; ++local) {
-            const i64 position = holder / slices * each + local;
-            const i32 expert = placement.expert_at[static_cast<std::size_t>(position)];
+        for (i64 local = 0; local < places; ++local) {
+            const HeldExpert held = held_expert(placement, copies, each, places, holder / slices, local);
+            if (held.expert < 0) continue;
+            // The place's part of all parts; those of fewer rows follow without looking at other places.
+            const i64 whole = any_copies ? copies.whole[static_cast<std::size_t>(held.expert)] : 0;
+            const RowRange parts =
+                whole > 0 ? rows_of_place(copies, held.expert, held.place, whole) : RowRange{};
+            const auto part_of = [&](i64 source) {
+                const i64 rows = rows_of(source, held.expert);
+                return whole > 0 ? part_of_rows(parts, whole, rows) : RowRange{0, rows};
+            };
             for (i64 source = 0; source < sources; ++source)
-                host.load[static_cast<std::size_t>((source * sources + holder) * each + local)] =
-                    rows_of(source, expert);
-            const auto choice = by_expert.order.begin() + first[static_cast<std::size_t>(expert)];
+                host.load[static_cast<std::size_t>((source * sources + holder) * places + local)] =
+                    part_of(source).count;
+            const RowRange part = part_of(mesh.experts().rank());
+            const auto choice =
+                by_expert.order.begin() + first[static_cast<std::size_t>(held.expert)] + part.first;
             const auto as_slice = [&](i32 one) { return static_cast<i32>(one * slices + holder % slices); };
-            std::transform(choice, choice + rows_of(mesh.experts().rank(), expert),
-                           std::back_inserter(host.order), as_slice);
+            std::transform(choice, choice + part.count, std::back_inserter(host.order), as_slice);
         }
     }
     host.order.resize(by_expert.order.size() * static_cast<std::size_t>(slices), 0);  // dropped ones
@@ -170,7 +202,7 @@ DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacit
     plan.choices = routing.expert.cols() * plan.slices;
     plan.most_slots = routing.slots() * plan.slices;
     HostView host = sort_and_gather(context, routing, layer);
-    const LoadTable table{host.load, mesh.experts().size(), mesh.local_experts()};
+    const LoadTable table{host.load, mesh.experts().size(), mesh.local_places()};
     const i64 rank = mesh.experts().rank();
     plan.slots = table.sent_by(rank);
     plan.dropped = plan.tokens * plan.choices - plan.slots;

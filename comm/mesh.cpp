@@ -193,6 +193,12 @@ const ExpertPlacement& Mesh::placement(int layer) const {
     return found == placements_.end() ? contiguous_ : found->second;
 }
 
+const ExpertCopies& Mesh::copies(int layer) const {
+    static const ExpertCopies kNone;
+    const auto found = copies_.find(layer);
+    return found == copies_.end() ? kNone : found->second;
+}
+
 void Mesh::place_experts(int layer, ExpertPlacement placement) {
     MOESAIC_ASSERT(std::ssize(placement.expert_at) == total_experts_, "places of {} experts for {}",
                    placement.expert_at.size(), total_experts_);

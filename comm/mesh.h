@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/expert_copies.h"
 #include "comm/expert_placement.h"
 #include "comm/node_grid.h"
 #include "runtime/parameter.h"
@@ -78,6 +79,17 @@ class Mesh {
     /// The same on every rank, and not between a forward and its backward. Moves nothing: before a model is
     /// made, or by ShardedOptimizer::move_experts.
     void place_experts(int layer, ExpertPlacement placement);
+    /// Places for copies of other ranks' experts on every expert-parallel rank; 0 until reserve_copies.
+    [[nodiscard]] i64 copy_places() const { return copy_places_; }
+    /// Experts and copies of a rank, in this order the groups of rows that it receives.
+    [[nodiscard]] i64 local_places() const { return local_experts() + copy_places_; }
+    /// Before a model is made.
+    void reserve_copies(i64 places_of_rank) { copy_places_ = places_of_rank; }
+    /// Which copies of a layer there are; none until copy_experts says otherwise.
+    [[nodiscard]] const ExpertCopies& copies(int layer) const;
+    /// The same on every rank, and not between a forward and its backward. Sends nothing: CopiedExperts does.
+    void copy_experts(int layer, ExpertCopies copies) { copies_[layer] = std::move(copies); }
+
     /// Global numbers of a layer's experts on an expert-parallel rank, by local index.
     [[nodiscard]] std::span<const i32> experts_of(int layer, int expert_rank) const;
     /// Those of this rank.
@@ -105,6 +117,8 @@ class Mesh {
     int total_experts_;
     ExpertPlacement contiguous_;
     std::map<int, ExpertPlacement> placements_;  // of layers where another was set
+    i64 copy_places_ = 0;
+    std::map<int, ExpertCopies> copies_;  // of layers where there are any
     std::unique_ptr<Communicator> experts_, replicas_;
     std::unique_ptr<Communicator> same_slice_, slices_;  // only where there are slices
     NodeGrid grid_;

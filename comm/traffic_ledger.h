@@ -54,6 +54,7 @@ inline constexpr std::string_view kCountsPhase = "counts per expert", kPlacesPha
                                   kDispatchBackwardPhase = "dispatch backward";
 /// Weights and optimizer state of experts that get another place.
 inline constexpr std::string_view kMovedExpertsPhase = "moved experts";
+inline constexpr std::string_view kCopiedExpertsPhase = "copied experts";
 /// Those whose bytes are `exchange_bytes` of a step's record.
 inline constexpr std::string_view kRowPhases[] = {kPlacesPhase, kDispatchPhase, kCombinePhase,
                                                   kCombineBackwardPhase, kDispatchBackwardPhase};

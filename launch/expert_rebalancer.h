@@ -26,14 +26,16 @@ class ExpertRebalancer {
 
     /// Collective over the world, after the update of `step`. `counts` [MoE layers, E] are the choices of the
     /// step's batch. Every `every` steps: places experts anew by the choices since the last time, and moves
-    /// their weights and optimizer state. Returns what was moved, if anything.
+    /// their weights and optimizer state; then copies of the hottest take the places that there are for them,
+    /// whose weights CopiedExperts::refresh brings. Returns what was moved or copied, if anything.
     [[nodiscard]] std::optional<PlacementRecord> after_step(i64 step, std::span<const i64> counts);
 
   private:
-    [[nodiscard]] NewPlacements decide(PlacementRecord& record) const;
+    using NewCopies = std::map<int, ExpertCopies>;  // by layer; layers that keep theirs are absent
+    [[nodiscard]] NewPlacements decide(PlacementRecord& record, NewCopies& new_copies) const;
     [[nodiscard]] std::span<const i64> counts_of(std::size_t index) const;
     /// Collective over the world.
-    void move(const NewPlacements& next, PlacementRecord& record);
+    void move(const NewPlacements& next, NewCopies copies, PlacementRecord& record);
 
     RankRuntime& runtime_;
     i64 every_;

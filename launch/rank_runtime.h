@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "comm/copied_experts.h"
 #include "comm/exchange/choose_exchange.h"
 #include "comm/gradient_sync.h"
 #include "comm/mesh.h"
@@ -60,6 +61,7 @@ class RankRuntime {
     Model model;
     std::unique_ptr<GradientSync> gradient_sync;
     std::unique_ptr<ShardedOptimizer> optimizer;
+    std::unique_ptr<CopiedExperts> copied_experts;  // where there are places for any
 };
 
 /// Collective over the world where the exchange of `spec` is `auto`. Measured on a back end of its own: what

@@ -188,8 +188,8 @@ void TrainingStep::set_rank_loads(StepResult& result) const {
     for (int layer = 0; layer < spec.layers; ++layer) {
         if (!spec.has_experts(layer)) continue;
         const auto experts = static_cast<std::size_t>(spec.experts);
-        result.rank_max_over_mean.push_back(
-            rank_load_max_over_mean(mesh.placement(layer), counts.first(experts), mesh.expert_parallel()));
+        result.rank_max_over_mean.push_back(rank_load_max_over_mean(
+            mesh.placement(layer), mesh.copies(layer), counts.first(experts), mesh.expert_parallel()));
         counts = counts.subspan(experts);
     }
 }
@@ -265,6 +265,10 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     const bool last = index + 1 == micro_batches_.micro_steps();
     runtime_.model.backward(context, saved, global, [&](int segment) {
         if (last) {
+            const int layer = segment - 1;  // the first segment is the embedding
+            if (runtime_.copied_experts && runtime_.model.spec().has_experts(layer) &&
+                layer < runtime_.model.spec().layers && layer >= 0)
+                runtime_.copied_experts->bring_gradients_home(context, layer);
             runtime_.gradient_sync->segment_ready(context, segment);
         } else {
             runtime_.store.fold_segment(context.compute, segment);
@@ -318,6 +322,7 @@ double TrainingStep::update(i64 step, double grad_norm) {
     runtime_.model.update_routers(context, expert_counts_);
     moved_.reset();
     if (rebalancer_ && step < config_.train.steps) moved_ = rebalancer_->after_step(step, expert_counts_);
+    if (runtime_.copied_experts) runtime_.copied_experts->refresh(context);
     return lr;
 }
 

@@ -1,6 +1,7 @@
 #include "layers/moe_layer.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "layers/capacity.h"
 #include "layers/router_confidence.h"
@@ -24,7 +25,7 @@ i64 choices_of(const ModelSpec& spec, const Mesh& mesh) {
 /// every expert's full capacity, which the configuration has made sure the budget admits.
 i64 capacity_of(const ModelSpec& spec, const Mesh& mesh) {
     if (const i64 padded = padded_rows_of(spec, mesh)) return padded * mesh.local_experts();
-    const i64 of_rank = std::min<i64>(choices_of(spec, mesh) / mesh.expert_tensor(), mesh.local_experts());
+    const i64 of_rank = std::min<i64>(choices_of(spec, mesh) / mesh.expert_tensor(), mesh.local_places());
     const i64 everything = mesh.experts().size() * spec.micro_tokens() * of_rank;
     const i64 mean = spec.top_k * mesh.expert_tensor();
     return std::min(receive_capacity(spec.micro_tokens(), mean, spec.receive_budget),
@@ -58,10 +59,17 @@ MoELayer::MoELayer(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange&
       layer_(layer),
       padded_rows_(padded_rows_of(spec, mesh)),
       slices_(mesh.expert_tensor()),
+      local_experts_(static_cast<std::size_t>(mesh.local_experts())),
       router_(make_router(spec, layer, store)),
       exchange_(exchange),
       experts_(spec, layer, mesh.own_experts(layer), {mesh.slice(), mesh.expert_tensor()},
                exchange.capacity_rows(), store) {
+    if (mesh.copy_places() > 0) {
+        std::vector<i32> places(static_cast<std::size_t>(mesh.copy_places()));
+        std::iota(places.begin(), places.end(), 0);
+        copies_.emplace(spec, layer, places, ExpertSlice{mesh.slice(), mesh.expert_tensor()},
+                        exchange.capacity_rows(), store.copies());
+    }
     if (spec.shared_experts > 0) shared_.emplace(spec, layer, store);
 }
 
@@ -187,9 +195,41 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
                          current.experts);
         saved.padding->unpad(context, padded, out);
     } else {
-        experts_.forward(context, arrived, chunk.rows_per_expert, out, current.experts);
+        experts_forward(context, chunk, arrived, out, current);
     }
     exchange_.combine(context, saved.plan, round, std::move(results), saved.weight(), saved.exchange);
+}
+
+/// Rows of this rank's experts come first, then those of its copies.
+i64 MoELayer::rows_of_experts(const DispatchChunk& chunk) const {
+    const auto first = chunk.rows_per_expert.begin();
+    return std::accumulate(first, first + static_cast<std::ptrdiff_t>(local_experts_), i64{0});
+}
+
+void MoELayer::experts_forward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& rows,
+                               TensorView out, Round& current) const {
+    const std::span<const i64> groups(chunk.rows_per_expert);
+    const i64 own = rows_of_experts(chunk), copied = rows.count() - own;
+    experts_.forward(context, rows.slice(0, own), groups.first(local_experts_), out.slice_rows(0, own),
+                     current.experts);
+    if (copies_)
+        copies_->forward(context, rows.slice(own, copied), groups.subspan(local_experts_),
+                         out.slice_rows(own, copied), current.copies);
+}
+
+void MoELayer::experts_backward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& d_out,
+                                TensorView d_rows, Round& current) const {
+    const IndexedRows rows = current.rows.by_expert(chunk.received());
+    const std::span<const i64> groups(chunk.rows_per_expert), parts(chunk.rows_per_source);
+    const std::size_t parts_of_experts = parts.size() / groups.size() * local_experts_;
+    const i64 own = rows_of_experts(chunk), copied = rows.count() - own;
+    experts_.backward(context, rows.slice(0, own), groups.first(local_experts_),
+                      parts.first(parts_of_experts), d_out.slice(0, own), d_rows.slice_rows(0, own),
+                      current.experts);
+    if (copies_)
+        copies_->backward(context, rows.slice(own, copied), groups.subspan(local_experts_),
+                          parts.subspan(parts_of_experts), d_out.slice(own, copied),
+                          d_rows.slice_rows(own, copied), current.copies);
 }
 
 /// How many rounds there are depends on the routing, and memory does not.
@@ -200,6 +240,7 @@ void MoELayer::keep_memory_of_unused_rounds(StepContext& context, Saved& saved) 
         if (saved.rounds[0].rows.memory)
             unused.rows = ArrivedRows(context.backend.allocate(saved.rounds[0].rows.rows.shape, dtype));
         experts_.allocate(context, dtype, unused.experts);
+        if (copies_) copies_->allocate(context, dtype, unused.copies);
     }
 }
 
@@ -211,8 +252,13 @@ void MoELayer::receive_again(StepContext& context, const LayerInput& in, std::si
     current = {};  // its memory is for the next
     current.rows = exchange_.finish_arrival(context, saved.plan, round,
                                             exchange_.start_dispatch(context, saved.plan, round, in.x));
-    experts_.recompute(context, current.rows.by_expert(chunk.received()), chunk.rows_per_expert,
-                       current.experts);
+    const IndexedRows rows = current.rows.by_expert(chunk.received());
+    const std::span<const i64> groups(chunk.rows_per_expert);
+    const i64 own = rows_of_experts(chunk);
+    experts_.recompute(context, rows.slice(0, own), groups.first(local_experts_), current.experts);
+    if (copies_)
+        copies_->recompute(context, rows.slice(own, rows.count() - own), groups.subspan(local_experts_),
+                           current.copies);
 }
 
 /// Collective over mesh.experts().
@@ -233,8 +279,10 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
                           saved.padding->rows_per_source(), {d_padded}, d_padded_rows, current.experts);
         saved.padding->unpad(context, d_padded_rows, d_rows);
     } else {
-        experts_.backward(context, current.rows.by_expert(received), chunk.rows_per_expert,
-                          chunk.rows_per_source, d_arrived, d_rows, current.experts);
+        current.copies.round = current.experts.round;
+        current.copies.open_source = std::move(saved.open_source_of_copies);
+        experts_backward(context, chunk, d_arrived, d_rows, current);
+        saved.open_source_of_copies = std::move(current.copies.open_source);
     }
     saved.open_source = std::move(current.experts.open_source);
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);

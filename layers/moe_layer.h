@@ -20,7 +20,7 @@ class MoELayer {
   public:
     struct Round {
         ArrivedRows rows;
-        ExpertGroup::Saved experts;
+        ExpertGroup::Saved experts, copies;
     };
     struct Saved {
         RouterSaved router;
@@ -32,7 +32,7 @@ class MoELayer {
         std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round of padded rows
         std::vector<Round> rounds;             // those that are kept; later ones are received again
         /// [e] the source whose rows the experts' gradients hold a part of, from round to round.
-        std::vector<i64> open_source;
+        std::vector<i64> open_source, open_source_of_copies;
         ExchangeSaved exchange;
         SharedExpert::Saved shared;
         BalanceTarget balance;  // set before the backward
@@ -63,6 +63,11 @@ class MoELayer {
     [[nodiscard]] Tensor repeated_for_slices(StepContext& context, ConstTensorView weight) const;
     [[nodiscard]] Tensor summed_over_slices(StepContext& context, ConstTensorView d_weight) const;
     void round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const;
+    [[nodiscard]] i64 rows_of_experts(const DispatchChunk& chunk) const;
+    void experts_forward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& rows,
+                         TensorView out, Round& current) const;
+    void experts_backward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& d_out,
+                          TensorView d_rows, Round& current) const;
     void keep_memory_of_unused_rounds(StepContext& context, Saved& saved) const;
     void receive_again(StepContext& context, const LayerInput& in, std::size_t round, Saved& saved) const;
     void round_backward(StepContext& context, std::size_t round, const ArrivedRows& d_out, Saved& saved,
@@ -72,9 +77,11 @@ class MoELayer {
     int layer_;
     i64 padded_rows_;  // of an expert, with capacity.pad; else 0
     i64 slices_;       // t, in which experts lie on as many ranks
+    std::size_t local_experts_;
     std::unique_ptr<Router> router_;
     Exchange& exchange_;
     ExpertGroup experts_;
+    std::optional<ExpertGroup> copies_;  // of other ranks' experts
     std::optional<SharedExpert> shared_;
 };
 

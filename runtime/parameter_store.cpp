@@ -89,6 +89,14 @@ Weight ParameterStore::declare(Parameter parameter) {
     return declare(std::move(one), shape);
 }
 
+ParameterStore& ParameterStore::copies() {
+    if (!copies_) {
+        copies_ = std::make_unique<ParameterStore>(backend_, dtype_);
+        for (std::size_t segment = 0; segment < arenas_[0].segments.size(); ++segment) copies_->end_segment();
+    }
+    return *copies_;
+}
+
 Buffer& ParameterStore::declare_buffer(std::string name, Shape shape) {
     return buffers_.emplace_back(Buffer{std::move(name), shape, {}});
 }
@@ -105,6 +113,7 @@ void ParameterStore::end_segment() {
         one.folds_itself.push_back(one.to_fold == 0);
         one.to_fold = 0;
     }
+    if (copies_) copies_->end_segment();
 }
 
 void ParameterStore::allocate(Stream& stream, u64 seed) {
@@ -144,6 +153,10 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
         one.transposed = backend_.allocate({elements.transposed}, dtype_);
         one.plain = backend_.allocate({elements.plain}, dtype_);
     }
+    if (copies_) {
+        copies_->keeps_packed_ = keeps_packed_;
+        copies_->allocate(stream, seed);
+    }
     zero_gradients(stream);
     pack(stream);
     stream.synchronize();
@@ -162,6 +175,7 @@ void ParameterStore::pack(Stream& stream) {
                                .halves = one.halves});
     }
     packed_are_fresh_ = true;
+    if (copies_) copies_->pack(stream);
 }
 
 i64 ParameterStore::packed_bytes() const {
@@ -175,6 +189,7 @@ void ParameterStore::zero_gradients(Stream& stream) {
         backend_.zero(stream, one.grad);
         backend_.zero(stream, one.sum);
     }
+    if (copies_) copies_->zero_gradients(stream);
 }
 
 void ParameterStore::fold_segment(Stream& stream, int segment) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,6 +66,10 @@ class ParameterStore {
     /// sizes add up to it).
     Weight declare(std::vector<Parameter> parameters, Shape shape);
     Weight declare(Parameter parameter);
+    /// Weights that copy parameters of other ranks, declared, cleared, folded and packed with this store's.
+    /// Only their owner changes them, so that no optimizer, norm or checkpoint sees them.
+    [[nodiscard]] ParameterStore& copies();
+    [[nodiscard]] const ParameterStore* copies_or_null() const { return copies_.get(); }
     /// A buffer of the model; the reference stays valid as long as the store.
     Buffer& declare_buffer(std::string name, Shape shape);
     [[nodiscard]] const std::deque<Buffer>& buffers() const { return buffers_; }
@@ -151,6 +156,7 @@ class ParameterStore {
     std::deque<Buffer> buffers_;
     bool keeps_packed_ = false, packed_are_fresh_ = false;
     std::vector<Packed> packed_;
+    std::unique_ptr<ParameterStore> copies_;  // where there are any
 };
 
 }  // namespace moesaic

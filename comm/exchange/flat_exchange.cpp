@@ -10,7 +10,7 @@ bool alone(const StepContext& context) {
 
 /// From one source, or for one expert, rows arrive in grouped order already.
 bool arrives_grouped(const StepContext& context) {
-    return alone(context) || context.mesh.local_experts() == 1;
+    return alone(context) || context.mesh.local_places() == 1;
 }
 
 }  // namespace

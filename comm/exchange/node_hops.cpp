@@ -14,7 +14,7 @@ NodeHops::NodeHops(const Mesh& mesh, const ExchangeSizes& sizes, Wire wire)
       by_node_(mesh.grid().by_node()),
       ranks_lie_by_node_(std::ranges::is_sorted(by_node_)),
       // For one expert, rows of sources in the order of their ranks are grouped already.
-      arrives_grouped_(mesh.local_experts() == 1 && std::ranges::is_sorted(mesh.grid().by_local())) {}
+      arrives_grouped_(mesh.local_places() == 1 && std::ranges::is_sorted(mesh.grid().by_local())) {}
 
 Transfer NodeHops::start_across(StepContext& context, const TransferRows& rows, Label label) const {
     return wire_.start(context, context.mesh.across_nodes(), rows, label);

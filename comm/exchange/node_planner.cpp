@@ -48,7 +48,7 @@ class NodePlanner {
           capacity_rows_(sizes.capacity_rows),
           options_(options),
           plan_(plan),
-          table_{plan.load, context.mesh.experts().size(), context.mesh.local_experts()},
+          table_{plan.load, context.mesh.experts().size(), context.mesh.local_places()},
           rank_(context.mesh.experts().rank()),
           node_(grid_.node_of[at(rank_)]),
           local_(grid_.local_of[at(rank_)]) {}
@@ -244,7 +244,7 @@ i64 NodeChunk::departures() const {
 }
 
 NodeSizes node_sizes(const Mesh& mesh, const ExchangeSizes& sizes) {
-    return node_sizes(mesh.grid(), sizes.tokens, sizes.choices, sizes.capacity_rows, mesh.local_experts());
+    return node_sizes(mesh.grid(), sizes.tokens, sizes.choices, sizes.capacity_rows, mesh.local_places());
 }
 
 DispatchPlan make_node_plan(StepContext& context, const Routing& routing, const ExchangeSizes& sizes,

@@ -19,7 +19,7 @@ void print_table(const std::vector<LayoutResult>& results) {
     std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %s\n", "ranks", "expert",
                 "loss", "bits", "routing", "one norm", "norm", "balance", "gradient", "gradient", "later",
                 "experts'", "verdict");
-    const int smallest = results.front().smallest;
+    const int smallest = results.empty() ? 1 : results.front().smallest;
     const std::string one_rank = fmt::format("vs {} rank{}", smallest, smallest == 1 ? "" : "s");
     std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s\n", "", "par.", "step 1",
                 "equal", "equal", "on ranks", "vs f64", one_rank.c_str(), "vs f64", one_rank.c_str(),

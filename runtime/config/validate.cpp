@@ -246,8 +246,12 @@ void check_placement(LoadedConfig& loaded) {
     only_for(placement.seed != untouched.seed, "seed", "permuted");
     only_for(placement.every != untouched.every, "every", "load_aware");
     only_for(placement.min_gain != untouched.min_gain, "min_gain", "load_aware");
+    only_for(placement.copies != untouched.copies, "copies", "load_aware");
     if (placement.kind == untouched.kind) return;
     const ModelConfig& model = loaded.config.model;
+    if (placement.copies > 0 && !model.moe.capacity.dropless && model.moe.capacity.pad)
+        loaded.complain("parallel.placement.copies", "padded experts compute as much whatever their load is",
+                        "0, or model.moe.capacity.pad: false");
     if (model.moe.experts == 0)
         loaded.complain("parallel.placement.kind", "a dense model has no experts to place", "contiguous");
     if (model.kind == "momlp")

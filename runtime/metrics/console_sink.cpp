@@ -218,18 +218,20 @@ void ConsoleSink::write(const AlarmRecord& record) {
 }
 
 void ConsoleSink::write(const PlacementRecord& record) {
-    std::size_t moved = 0;
+    std::size_t moved = 0, copies = 0;
     double before = 1, after = 1;
     for (const LayerPlacement& layer : record.layers) {
         moved += layer.experts.size();
+        copies += layer.copies.size();
         before = std::max(before, layer.max_over_mean_before);
         after = std::max(after, layer.max_over_mean_after);
     }
     print(fmt::format(
-        "placement after step {}: {} expert{} of {} layer{} moved, fullest rank {:.2f}x the mean "
+        "placement after step {}: {} expert{} of {} layer{} moved{}, fullest rank {:.2f}x the mean "
         "-> {:.2f}x  {} in {:.1f} ms",
         record.step, moved, moved == 1 ? "" : "s", record.layers.size(), record.layers.size() == 1 ? "" : "s",
-        before, after, detail::bytes_text(static_cast<double>(record.bytes)), 1e3 * record.seconds));
+        copies > 0 ? fmt::format(", {} copies", copies) : "", before, after,
+        detail::bytes_text(static_cast<double>(record.bytes)), 1e3 * record.seconds));
 }
 
 void ConsoleSink::write(const CheckpointRecord& record) {

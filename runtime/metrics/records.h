@@ -298,6 +298,7 @@ struct LayerPlacement {
     std::vector<i64> experts, ranks;  ///< those that moved, and to which rank of their expert-parallel group
     double max_over_mean_before = 1,
            max_over_mean_after = 1;  ///< of the ranks' loads since the last decision
+    std::vector<i64> copies = {}, copy_ranks = {};  ///< experts that have copies from now on, and where
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -306,14 +307,16 @@ struct LayerPlacement {
         visit("ranks", ranks);
         visit("max_over_mean_before", max_over_mean_before);
         visit("max_over_mean_after", max_over_mean_after);
+        visit("copies", copies);
+        visit("copy_ranks", copy_ranks);
     }
 };
 
-/// Experts were moved after a step.
+/// Experts were moved or copied after a step.
 struct PlacementRecord {
     static constexpr std::string_view kEvent = "placement";
     i64 step = 0;
-    std::vector<LayerPlacement> layers;  ///< whose experts moved
+    std::vector<LayerPlacement> layers;  ///< whose experts moved, or other copies
     i64 bytes = 0;                       ///< sent between ranks, of all ranks
     double seconds = 0;                  ///< the slowest rank's
 

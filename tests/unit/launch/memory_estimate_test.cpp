@@ -155,6 +155,13 @@ TEST(MemoryEstimate, HoldsForSlicedExperts) {
     expect_foretold({"parallel.expert_tensor=4", "model.moe.activation=prelu"}, {{4, 1}, {8, 2}});
 }
 
+/// Places for copies are there from the start.
+TEST(MemoryEstimate, HoldsWhileExpertsAreCopied) {
+    expect_foretold({"parallel.placement=load_aware", "parallel.placement.every=1",
+                     "parallel.placement.min_gain=0", "parallel.placement.copies=2"},
+                    {{1, 1}, {2, 2}, {4, 2}, {4, 4}});
+}
+
 /// A model that no machine of tests could hold costs the dry run nothing.
 TEST(MemoryEstimate, TakesNoMemoryItself) {
     RunSetup run =

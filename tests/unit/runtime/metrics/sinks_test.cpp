@@ -154,9 +154,10 @@ TEST(Sinks, JsonlHoldsEveryEvent) {
     for (const std::string& line : lines_of(text)) events.push_back(nlohmann::json::parse(line).at("event"));
     EXPECT_THAT(events, ElementsAre("run", "step", "step", "experts", "eval", "alarm", "placement",
                                     "checkpoint", "end"));
-    EXPECT_EQ(lines_of(text)[6],
-              R"({"event":"placement","step":2,"layers":[{"layer":1,"experts":[3,7],"ranks":[1,0],)"
-              R"("max_over_mean_before":1.75,"max_over_mean_after":1.25}],"bytes":4096,"seconds":0.25})");
+    EXPECT_EQ(
+        lines_of(text)[6],
+        R"({"event":"placement","step":2,"layers":[{"layer":1,"experts":[3,7],"ranks":[1,0],)"
+        R"("max_over_mean_before":1.75,"max_over_mean_after":1.25,"copies":[],"copy_ranks":[]}],"bytes":4096,"seconds":0.25})");
     EXPECT_EQ(lines_of(text)[1],
               R"({"event":"step","step":1,"tokens":8192,"loss":3.412,"loss_aux":0.0101,"loss_z":null,)"
               R"("grad_norm":0.82,"lr":0.0029,"tokens_per_s":41234,"step_ms":200,"exchange_ms":36,)"
