@@ -45,7 +45,7 @@ std::string short_name(const std::string& name) {
 void add_panel(PlotScript& plot, const RecordedDomains& layer, std::size_t domains, bool with_names) {
     const std::size_t experts = layer.share.front().size();
     std::vector<double> expert, row, relative;
-    std::string names;
+    std::string names = with_names ? "" : "'' 0";  // an empty list would mean numbers
     for (std::size_t domain = 0; domain < domains; ++domain) {
         if (with_names)
             names += fmt::format("{}{} {}", domain > 0 ? ", " : "",

@@ -175,7 +175,9 @@ std::string gap_bounds_script(const RunHistory& run) {
 std::string risk_bounds_script(const RunHistory& run) {
     PlotScript plot = by_step("loss, in [0, 1] (log scale)");
     plot.set("logscale y").set("format y '%g'");
-    add_bounds(plot, run, bounds_of_kind(run, {"risk"}));
+    std::vector<std::string> names = bounds_of_kind(run, {"risk"});
+    std::erase_if(names, [](const std::string& name) { return name.ends_with("_bits"); });
+    add_bounds(plot, run, names);
     add_line(plot, run.at("eval.heldout_error"), "held-out error", "s1");
     return plot.text();
 }

@@ -29,7 +29,7 @@ struct SnapshotOptions {
     double squared_distance = 0;  ///< sum over weights of ((w - w0)/s)^2
     bool prior_met_units = true;  ///< false: the prior had met no data
     i64 draws = 500;              ///< of weights, for the loss of the chosen posterior
-    i64 trial_draws = 24;         ///< for each that is tried
+    i64 trial_draws = 8;          ///< for each that is tried
 };
 
 /// Losses in [0, 1] of `draws` models drawn independently, each the mean over a handful of units that are
