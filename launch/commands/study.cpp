@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 
@@ -9,6 +10,7 @@
 #include "launch/commands/commands.h"
 #include "launch/run_setup.h"
 #include "launch/study/claims.h"
+#include "launch/study/folder_lock.h"
 #include "launch/study/study_runs.h"
 #include "runtime/base/atomic_file.h"
 #include "runtime/base/error.h"
@@ -47,6 +49,9 @@ int study_command(const StudyCommandOptions& options) {
                    study.claims.size(), study.takes.empty() ? "" : "; takes " + study.takes);
         return 0;
     }
+    // Whoever resumes after a kill may come before the killed study's runs have ended their step.
+    const std::chrono::seconds patience(options.resume ? 10 : 0);
+    const FolderLock lock(fmt::format("{}/.{}.lock", study.out, study.name), folder, patience);
     const std::string moved = prepare_run_folder(folder, options.resume);
     if (!moved.empty()) fmt::print("{} was there and is now {}\n", folder, moved);
     fs::create_directories(folder);
@@ -59,6 +64,8 @@ int study_command(const StudyCommandOptions& options) {
     const StudyTable& table = *results_or_stop;
     write_file_atomically(folder + "/results.csv", csv_text(table));
     write_file_atomically(folder + "/results.jsonl", jsonl_text(table));
+    write_file_atomically(folder + "/cells.csv",
+                          csv_text(cell_table(table, columns_of(study.claims, table))));
     std::vector<ClaimResult> results;
     std::string claims;
     for (const StudyClaim& claim : study.claims) {

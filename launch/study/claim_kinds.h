@@ -12,6 +12,8 @@ void judge_slope(const StudyClaim& claim, const StudyTable& table, const std::ve
                  ClaimResult& result);
 void judge_difference(const StudyClaim& claim, const StudyTable& table,
                       const std::vector<const StudyRow*>& rows, ClaimResult& result);
+void judge_ratio(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,
+                 ClaimResult& result);
 void judge_exceeds(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,
                    ClaimResult& result);
 void judge_agrees(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,

@@ -35,6 +35,26 @@ StudyRow partner_key(const StudyClaim& claim, const StudyTable& table, const Stu
     return key;
 }
 
+/// Numbers of `of` at `first` and at `second`, in pairs of one seed and one place on the other axes.
+std::pair<std::vector<double>, std::vector<double>> pairs_of(const StudyClaim& claim, const StudyTable& table,
+                                                             const std::vector<const StudyRow*>& rows) {
+    const std::string column = claim_text(claim, "of");
+    std::map<StudyRow, double> firsts, seconds;
+    for (const StudyRow* row : rows) {
+        if (lies_at(claim, "first", *row)) firsts[partner_key(claim, table, *row)] = *number_in(*row, column);
+        if (lies_at(claim, "second", *row))
+            seconds[partner_key(claim, table, *row)] = *number_in(*row, column);
+    }
+    std::pair<std::vector<double>, std::vector<double>> pairs;
+    for (const auto& [key, value] : firsts) {
+        const auto partner = seconds.find(key);
+        if (partner == seconds.end()) continue;
+        pairs.first.push_back(value);
+        pairs.second.push_back(partner->second);
+    }
+    return pairs;
+}
+
 void tell_test(const PairedTest& test, ClaimResult& result) {
     result.estimate = test.difference;
     result.low = test.low;
@@ -51,19 +71,7 @@ void judge_difference(const StudyClaim& claim, const StudyTable& table,
     if (expected != "less" && expected != "greater")
         throw UserError(fmt::format("{}: claims.{}.expect: '{}' is unknown; less or greater", claim.where,
                                     claim.name, expected));
-    std::map<StudyRow, double> firsts, seconds;
-    for (const StudyRow* row : rows) {
-        if (lies_at(claim, "first", *row)) firsts[partner_key(claim, table, *row)] = *number_in(*row, column);
-        if (lies_at(claim, "second", *row))
-            seconds[partner_key(claim, table, *row)] = *number_in(*row, column);
-    }
-    std::vector<double> first, second;
-    for (const auto& [key, value] : firsts) {
-        const auto partner = seconds.find(key);
-        if (partner == seconds.end()) continue;
-        first.push_back(value);
-        second.push_back(partner->second);
-    }
+    const auto [first, second] = pairs_of(claim, table, rows);
     if (first.size() < 2) {
         result.finding = fmt::format("{} pairs are too few for a test", first.size());
         return;
@@ -82,6 +90,33 @@ void judge_difference(const StudyClaim& claim, const StudyTable& table,
         "been seen; expected {}{}",
         column, test.difference, test.low, test.high, test.p, test.pairs, test.smallest_detectable, expected,
         test.pairs < kEnoughSeeds ? ", with 5 pairs or more" : "");
+}
+
+void judge_ratio(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,
+                 ClaimResult& result) {
+    auto [first, second] = pairs_of(claim, table, rows);
+    const auto positive = [](double value) { return value > 0; };
+    if (first.size() < 2 || !std::ranges::all_of(first, positive) || !std::ranges::all_of(second, positive)) {
+        result.finding = fmt::format("{} pairs, all positive, are needed; here are {}", 2, first.size());
+        return;
+    }
+    for (auto* side : {&first, &second})
+        for (double& value : *side) value = std::log(value);
+    const PairedTest test = paired_test(first, second, kAlpha);
+    const double low = claim_number(claim, "low", 0), high = claim_number(claim, "high", kUnlimited);
+    result.estimate = std::exp(test.difference);
+    result.low = std::exp(test.low);
+    result.high = std::exp(test.high);
+    result.p = test.p;
+    result.smallest_detectable = std::exp(test.smallest_detectable);
+    result.verdict =
+        test.pairs < kEnoughSeeds ? Verdict::inconclusive : verdict_of(*result.low, *result.high, low, high);
+    result.finding = fmt::format(
+        "{}: geometric mean of ratios {:.4g} [{:.4g}, {:.4g}] (95 %), {} pairs; a factor {:.4g} could have "
+        "been "
+        "told from 1; expected [{}, {}]{}",
+        claim_text(claim, "of"), *result.estimate, *result.low, *result.high, test.pairs,
+        *result.smallest_detectable, low, high, test.pairs < kEnoughSeeds ? ", with 5 pairs or more" : "");
 }
 
 void judge_exceeds(const StudyClaim& claim, const StudyTable&, const std::vector<const StudyRow*>& rows,
@@ -144,16 +179,21 @@ void judge_optimum(const StudyClaim& claim, const StudyTable&, const std::vector
                    ClaimResult& result) {
     const std::string of = claim_text(claim, "of"), over = claim_text(claim, "over"),
                       by = claim_text(claim, "by");
-    // The best `over` of each seed, by `by`.
-    std::map<double, std::map<std::string, std::pair<double, double>>>
-        best;  // by -> seed -> (least of, its over)
+    // By `by`: the best `over` of each seed, and of the means over seeds.
+    std::map<double, std::map<std::string, std::pair<double, double>>> best;  // seed -> (least of, its over)
+    std::map<double, std::map<double, std::vector<double>>> values;           // over -> of
     for (const StudyRow* row : rows) {
         const auto place = number_in(*row, over), difficulty = number_in(*row, by);
         if (!place || !difficulty) continue;
         const double value = *number_in(*row, of);
+        values[*difficulty][*place].push_back(value);
         const auto [entry, fresh] = best[*difficulty].try_emplace(row->at("seed"), value, *place);
         if (!fresh && value < entry->second.first) entry->second = {value, *place};
     }
+    const auto best_of_means = [](const std::map<double, std::vector<double>>& by_place) {
+        return std::ranges::min_element(by_place, {}, [](const auto& entry) { return mean_of(entry.second); })
+            ->first;
+    };
     if (best.size() < 2) {
         result.finding = fmt::format("{} takes fewer than two values", by);
         return;
@@ -171,14 +211,17 @@ void judge_optimum(const StudyClaim& claim, const StudyTable&, const std::vector
     }
     const PairedTest test = paired_test(hard, easy, kAlpha);
     tell_test(test, result);
-    if (test.low > 0 || (test.difference > 0 && test.p < kAlpha)) result.verdict = Verdict::reproduced;
+    const double easy_mean = best_of_means(values.begin()->second),
+                 hard_mean = best_of_means(values.rbegin()->second);
+    if (test.low > 0 && hard_mean > easy_mean) result.verdict = Verdict::reproduced;
     if (test.high < 0) result.verdict = Verdict::not_reproduced;
     if (test.pairs < kEnoughSeeds) result.verdict = Verdict::inconclusive;
     result.finding = fmt::format(
-        "best {} at {}={}: mean {:.3g}; at {}={}: mean {:.3g}; difference {:.3g} [{:.3g}, {:.3g}] (95 %), "
-        "p {:.3g}, {} pairs",
-        over, by, best.begin()->first, mean_of(easy), by, best.rbegin()->first, mean_of(hard),
-        test.difference, test.low, test.high, test.p, test.pairs);
+        "best {} by the means over seeds: {} at {}={}, {} at {}={}; seed by seed {:.3g} and {:.3g}, "
+        "difference "
+        "{:.3g} [{:.3g}, {:.3g}] (95 %), p {:.3g}, {} pairs; {:.3g} could have been seen",
+        over, easy_mean, by, best.begin()->first, hard_mean, by, best.rbegin()->first, mean_of(easy),
+        mean_of(hard), test.difference, test.low, test.high, test.p, test.pairs, test.smallest_detectable);
 }
 
 }  // namespace moesaic

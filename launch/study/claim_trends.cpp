@@ -77,6 +77,15 @@ std::vector<GapCell> gap_cells(const StudyClaim& claim, const StudyTable& table,
     return cells;
 }
 
+/// The law that users are to predict with, fitted to all cells.
+std::string fitted_law(const std::vector<GapCell>& cells) {
+    const std::vector<double> p = fit_gap_law(gap_laws().front(), cells);
+    return fmt::format(
+        "fitted to all: gap = g x/(1+x), g {:.3f}, ln x = {:.2f} {:+.2f} ln(N/1000) {:+.2f} ln(T/8) "
+        "{:+.2f} ln(k/2)",
+        std::exp(p[0]), p[1], p[2], p[3], p[4]);
+}
+
 }  // namespace
 
 void judge_slope(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,
@@ -192,9 +201,9 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
     if (groups.size() < kEnoughGroups) result.verdict = Verdict::inconclusive;
     result.finding = fmt::format(
         "rms error of ln gap, left-out (T, k) / largest T / largest N: {}; coverage of 80 % intervals "
-        "{:.2f}; {} (T, k) pairs, {} cells{}",
+        "{:.2f}; {} (T, k) pairs, {} cells{}; {}",
         fmt::join(lines, ", "), coverage, groups.size(), cells.size(),
-        groups.size() < kEnoughGroups ? ", of which 12 pairs are needed" : "");
+        groups.size() < kEnoughGroups ? ", of which 12 pairs are needed" : "", fitted_law(cells));
 }
 
 }  // namespace moesaic

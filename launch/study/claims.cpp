@@ -108,6 +108,10 @@ std::span<const ClaimKind> claim_kinds() {
         {"difference",
          "`of` at `first` minus at `second`, paired by seed and the other axes, is `expect`: greater or less",
          "of first second expect", "smallest", judge_difference},
+        {"ratio",
+         "the geometric mean of `of` at `first` over `second`, paired by seed and the other axes, lies in "
+         "[low, high]",
+         "of first second", "low high", judge_ratio},
         {"exceeds", "the share of rows with `of` above `above` lies in [share_low, share_high]", "of above",
          "share_low share_high", judge_exceeds},
         {"agrees", "cell by cell the mean of `of` is that of `with` to the relative `tolerance`",
@@ -149,6 +153,21 @@ void check_claims(const StudyConfig& study, Diagnostics& diagnostics) {
                 diagnostics.add({claim.where, key + "." + option, "is no option of this kind",
                                  fmt::format("known are: {}", fmt::join(known, ", "))});
     }
+}
+
+std::vector<std::string> columns_of(const std::vector<StudyClaim>& claims, const StudyTable& table) {
+    const std::vector<std::string> axes = table.axes();
+    std::vector<std::string> columns;
+    for (const StudyClaim& claim : claims) {
+        for (const char* option : {"of", "with", "above"}) {
+            const std::string column = claim_text(claim, option);
+            const auto known = [&](const std::vector<std::string>& list) {
+                return std::ranges::find(list, column) != list.end();
+            };
+            if (table.has(column) && !known(axes) && !known(columns)) columns.push_back(column);
+        }
+    }
+    return columns;
 }
 
 ClaimResult judge(const StudyClaim& claim, const StudyTable& table) {

@@ -55,6 +55,10 @@ struct ClaimKind {
 /// Mistakes in claims that can be seen without a run: unknown kinds, options that are missing or unknown.
 void check_claims(const StudyConfig& study, Diagnostics& diagnostics);
 
+/// Measured columns that the claims speak of, each once.
+[[nodiscard]] std::vector<std::string> columns_of(const std::vector<StudyClaim>& claims,
+                                                  const StudyTable& table);
+
 [[nodiscard]] ClaimResult judge(const StudyClaim& claim, const StudyTable& table);
 
 }  // namespace moesaic

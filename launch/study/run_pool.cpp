@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -24,19 +26,42 @@ namespace moesaic {
 
 namespace {
 
+int opened(const char* path, int flags) {
+    const int descriptor = ::open(path, flags | O_CLOEXEC, 0644);
+    if (descriptor < 0) throw Error(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+    return descriptor;
+}
+
+/// What the child does between fork and exec: calls that a signal handler may make, nothing else.
+[[noreturn]] void become(char* const* arguments, int input, int output, int report, pid_t parent) {
+    for (const int number : {SIGTERM, SIGINT})
+        ::signal(number, SIG_DFL);  // the study's handlers only note them
+    // When the study dies, by SIGKILL too, its runs are asked to stop; they would go on alone, and a second
+    // study would write beside them.
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) ::_exit(1);  // it died before
+    if (::dup2(input, STDIN_FILENO) >= 0 && ::dup2(output, STDOUT_FILENO) >= 0 &&
+        ::dup2(output, STDERR_FILENO) >= 0)
+        ::execve(arguments[0], arguments, environ);
+    const int code = errno;
+    (void)!::write(report, &code, sizeof code);
+    ::_exit(127);
+}
+
 pid_t start(const PoolJob& job) {
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, job.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
-                                     0644);
-    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
     std::vector<char*> arguments;
     for (const std::string& word : job.words) arguments.push_back(const_cast<char*>(word.c_str()));
     arguments.push_back(nullptr);
-    pid_t process = -1;
-    const int failed = ::posix_spawn(&process, arguments[0], &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
+    const int input = opened("/dev/null", O_RDONLY),
+              output = opened(job.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC);
+    std::array<int, 2> report{};  // closes itself when exec succeeds
+    if (::pipe2(report.data(), O_CLOEXEC) != 0) throw Error(fmt::format("no pipe: {}", std::strerror(errno)));
+    const pid_t parent = ::getpid(), process = ::fork();
+    if (process == 0) become(arguments.data(), input, output, report[1], parent);
+    int failed = process < 0 ? errno : 0;
+    for (const int descriptor : {input, output, report[1]}) ::close(descriptor);
+    if (process > 0 && ::read(report[0], &failed, sizeof failed) > 0) ::waitpid(process, nullptr, 0);
+    ::close(report[0]);
     if (failed != 0)
         throw Error(fmt::format("{}: cannot be started: {}", job.words[0], std::strerror(failed)));
     return process;

@@ -13,8 +13,9 @@ struct PoolJob {
 };
 
 /// Runs all of them, at most `at_once` at a time, and calls `ended(index, code)` as each ends (128 + n after
-/// death by signal n). False where SIGTERM or SIGINT came before all had ended: those under way are then
-/// ended and waited for, as they are when an exception leaves.
+/// death by signal n). They get SIGTERM when this process dies, however it does. False where SIGTERM or
+/// SIGINT came before all had ended: those under way are then ended and waited for, as they are when an
+/// exception leaves.
 bool run_pool(const std::vector<PoolJob>& jobs, long at_once,
               const std::function<void(std::size_t, int)>& ended);
 

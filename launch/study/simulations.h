@@ -1,4 +1,5 @@
-// Experiments that need no training: exact gaps of mixtures that fit pure noise, beside the bounds.
+// Experiments that need no training: exact gaps of mixtures that fit pure noise, complexities and errors of
+// simple experts, beside the bounds.
 #pragma once
 
 #include <span>

@@ -33,10 +33,12 @@ struct PlannedRun {
     std::vector<std::string> overrides;
 };
 
-std::vector<std::string> overrides_of(const StudyConfig& study, const StudyPoint& point) {
+std::vector<std::string> overrides_of(const StudyConfig& study, const StudyPoint& point, long seed) {
     std::vector<std::string> overrides = study.overrides;
     for (const auto& [key, value] : point)
         if (key != kRanks) overrides.push_back(key + "=" + value);
+    overrides.push_back(fmt::format("run.seed={}", seed));
+    for (const std::string& key : study.seed_keys) overrides.push_back(fmt::format("{}={}", key, seed));
     return overrides;
 }
 
@@ -50,9 +52,8 @@ std::vector<PlannedRun> planned_runs(const StudyConfig& study, const std::string
             for (const auto& [key, value] : points[i])
                 if (key == kRanks) run.ranks = std::max(1L, std::atol(value.c_str()));
             run.folder = fmt::format("{}/runs/{}", folder, run.name);
-            run.overrides = overrides_of(study, points[i]);
-            for (const std::string& own : {fmt::format("run.seed={}", seed), "run.name=" + run.name,
-                                           fmt::format("run.out={}/runs", folder)})
+            run.overrides = overrides_of(study, points[i], seed);
+            for (const std::string& own : {"run.name=" + run.name, fmt::format("run.out={}/runs", folder)})
                 run.overrides.push_back(own);
             runs.push_back(std::move(run));
         }
@@ -129,15 +130,23 @@ void read_results(const PlannedRun& run, StudyRow& row) {
         if (const Series& values = history.at(series); !values.value.empty())
             row[column] = number_text(values.value.back());
     };
-    constexpr std::pair<const char*, const char*> kColumns[] = {{"tokens", "step.tokens"},
-                                                                {"train_loss", "eval.train_probe_loss"},
-                                                                {"heldout_loss", "eval.heldout_loss"},
-                                                                {"gap", "eval.gap"},
-                                                                {"gap_low", "eval.gap_low"},
-                                                                {"gap_high", "eval.gap_high"},
-                                                                {"train_error", "eval.train_probe_error"},
-                                                                {"heldout_error", "eval.heldout_error"}};
+    constexpr std::pair<const char*, const char*> kColumns[] = {
+        {"tokens", "step.tokens"},
+        {"train_loss", "eval.train_probe_loss"},
+        {"heldout_loss", "eval.heldout_loss"},
+        {"gap", "eval.gap"},
+        {"gap_low", "eval.gap_low"},
+        {"gap_high", "eval.gap_high"},
+        {"gap_error", "eval.gaps.error.value"},
+        {"train_error", "eval.train_probe_error"},
+        {"heldout_error", "eval.heldout_error"},
+        {"heldout_target_error", "eval.heldout_target_error"},
+        {"shifted_loss", "eval.shifted_loss"},
+        {"shifted_error", "eval.shifted_error"},
+        {"shifted_target_error", "eval.shifted_target_error"}};
     for (const auto& [column, series] : kColumns) last(column, series);
+    for (const char* fact : {"parameters", "active_parameters", "training_samples"})
+        if (const std::string value = history.fact(fact); !value.empty()) row[fact] = value;
     if (const Series& loss = history.at("eval.heldout_loss"); !loss.step.empty())
         row["steps"] = number_text(loss.step.back());
     for (const auto& [name, series] : history.series)
@@ -203,7 +212,7 @@ void check_points(const StudyConfig& study, Diagnostics& diagnostics) {
     if (!study.simulation.empty()) return check_simulation(study, diagnostics);
     std::vector<std::string> seen;
     for (const StudyPoint& point : points_of(study)) {
-        const LoadedConfig loaded = load_config(study.base, overrides_of(study, point));
+        const LoadedConfig loaded = load_config(study.base, overrides_of(study, point, 1));
         for (Diagnostic mistake : loaded.diagnostics.list()) {
             const std::string text = mistake.key + mistake.message;
             if (std::ranges::find(seen, text) != seen.end()) continue;  // once, not once a point
@@ -258,8 +267,8 @@ std::optional<StudyTable> run_study(const StudyConfig& study, const std::string&
             row["status"] = fmt::format("failed with {}", codes[i]);
         }
         add_row(table, std::move(row),
-                {"steps", "tokens", "train_loss", "heldout_loss", "gap", "gap_low", "gap_high", "train_error",
-                 "heldout_error"});
+                {"steps", "tokens", "training_samples", "parameters", "active_parameters", "train_loss",
+                 "heldout_loss", "gap", "gap_low", "gap_high", "gap_error", "train_error", "heldout_error"});
     }
     return table;
 }

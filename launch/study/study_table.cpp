@@ -10,6 +10,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/metrics/json_line.h"
+#include "runtime/metrics/statistics/summary.h"
 
 namespace moesaic {
 
@@ -62,6 +63,32 @@ std::vector<StudyGroup> groups_of(const StudyTable& table, const std::vector<con
         }
     }
     return groups;
+}
+
+StudyTable cell_table(const StudyTable& table, const std::vector<std::string>& columns) {
+    StudyTable cells;
+    cells.columns = table.axes();
+    cells.columns.emplace_back("runs");
+    for (const std::string& column : columns)
+        cells.columns.insert(cells.columns.end(), {column, column + ".deviation"});
+    std::vector<const StudyRow*> rows;
+    for (const StudyRow& row : table.rows) rows.push_back(&row);
+    for (const StudyGroup& group : groups_of(table, rows)) {
+        StudyRow cell = group.point;
+        std::size_t runs = 0;
+        for (const std::string& column : columns) {
+            std::vector<double> numbers;
+            for (const StudyRow* row : group.rows)
+                if (const auto number = number_in(*row, column)) numbers.push_back(*number);
+            runs = std::max(runs, numbers.size());
+            if (numbers.empty()) continue;
+            cell[column] = fmt::format("{:.6g}", mean_of(numbers));
+            cell[column + ".deviation"] = fmt::format("{:.3g}", deviation_of(numbers));
+        }
+        cell["runs"] = std::to_string(runs);
+        cells.rows.push_back(std::move(cell));
+    }
+    return cells;
 }
 
 std::string csv_text(const StudyTable& table) {

@@ -33,6 +33,9 @@ struct StudyGroup {
 
 /// RFC 4180.
 [[nodiscard]] std::string csv_text(const StudyTable& table);
+/// A row for each point of the grid: its axes, how many of its runs have numbers, and mean and standard
+/// deviation over them of each of `columns`, as X and X.deviation.
+[[nodiscard]] StudyTable cell_table(const StudyTable& table, const std::vector<std::string>& columns);
 /// One object a line; what reads as a finite number is one.
 [[nodiscard]] std::string jsonl_text(const StudyTable& table);
 /// The table that jsonl_text wrote; lines that are no objects are left out. Throws UserError where there is

@@ -33,14 +33,15 @@ class StudyReader {
 
     void read(const YAML::Node& root, bool smoke) {
         if (!check_keys(root, "",
-                        {"name", "out", "base", "simulation", "takes", "seeds", "ranks", "jobs", "set",
-                         "grid", "zip", "exclude", "claims", "smoke"}))
+                        {"name", "out", "base", "simulation", "takes", "seeds", "seed_keys", "ranks", "jobs",
+                         "set", "grid", "zip", "exclude", "claims", "smoke"}))
             return;
         text(root, "name", study_.name);
         text(root, "out", study_.out);
         text(root, "base", study_.base);
         text(root, "simulation", study_.simulation);
         text(root, "takes", study_.takes);
+        read_seed_keys(root);
         read_size(root, "");
         if (root["claims"]) read_claims(root["claims"]);
         if (smoke && root["smoke"]) {
@@ -103,6 +104,14 @@ class StudyReader {
         return std::nullopt;
     }
 
+    void read_seed_keys(const YAML::Node& root) {
+        const YAML::Node keys = root["seed_keys"];
+        if (!keys) return;
+        if (!keys.IsSequence()) complain(keys, "seed_keys", "is not a list", "e.g. [task.data.split_seed]");
+        if (keys.IsSequence())
+            for (const YAML::Node& key : keys) study_.seed_keys.push_back(yaml_text(key));
+    }
+
     /// What a smoke size may change.
     void read_size(const YAML::Node& root, const std::string& section) {
         study_.seeds = whole(root, section, "seeds").value_or(study_.seeds);
@@ -160,8 +169,7 @@ class StudyReader {
                 complain(key, full, "has no list of values", "e.g. [4, 8]");
                 return;
             }
-            if (!keys_.insert(name).second)
-                complain(key, full, "is varied twice", "keep one of the two");
+            if (!keys_.insert(name).second) complain(key, full, "is varied twice", "keep one of the two");
             if (axis.keys.empty()) axis.points.resize(values.size());
             if (values.size() != axis.points.size()) {
                 complain(key, full,

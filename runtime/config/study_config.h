@@ -33,6 +33,7 @@ struct StudyConfig {
     long seeds = 1, ranks = 1;
     std::optional<long> jobs;            ///< at a time; empty: as the cores allow
     std::vector<std::string> overrides;  ///< "a.b=c", for every run
+    std::vector<std::string> seed_keys;  ///< keys that take a run's seed besides run.seed
     std::vector<StudyAxis> axes;
     std::vector<std::map<std::string, std::string>> exclude;  ///< a point with all these values is left out
     std::vector<StudyClaim> claims;

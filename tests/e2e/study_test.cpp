@@ -1,4 +1,6 @@
 // moesaic study: a grid through the binary, taken up again after a kill, and its page.
+#include <unistd.h>
+
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -77,6 +79,43 @@ TEST(Study, ASignalEndsItsRunsAndResumeGoesOn) {
     EXPECT_FALSE(fs::exists(scratch / "out/small/results.csv"));
     if (have_mpi())
         expect_failure(moesaic({"study", scratch / "small.yaml"}, mpirun(2)), 2, {"start it without mpirun"});
+}
+
+/// Processes with `text` on their command line, this one aside.
+int processes_with(const std::string& text) {
+    int count = 0;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+        const std::string name = entry.path().filename().string();
+        if (name.find_first_not_of("0123456789") != std::string::npos || name == std::to_string(::getpid()))
+            continue;
+        count += read_text(entry.path().string() + "/cmdline").find(text) != std::string::npos ? 1 : 0;
+    }
+    return count;
+}
+
+TEST(Study, AKilledOneLeavesNoRunBehindAndResumeGoesOn) {
+    const ScratchFolder scratch;
+    std::string study = small_study(scratch / "out");
+    study.replace(study.find("train.steps: 6"), 14, "train.steps: 300");
+    write_text(scratch / "small.yaml", study);
+    const std::string runs = scratch / "out/small/runs";
+    Command command(moesaic_words({"study", scratch / "small.yaml"}));
+    while (command.running() && occurrences(read_text(runs + "/cell-001-seed-1/metrics.jsonl"),
+                                            "\"event\":\"step\",\"step\":3,") == 0)
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_GE(processes_with(runs), 1);
+    // While it runs, a second one is refused; it does not touch what the first one writes.
+    expect_failure(moesaic({"study", scratch / "small.yaml"}), 2,
+                   {"a study, or a run that one left behind, still writes there"});
+    EXPECT_FALSE(fs::exists(scratch / "out/small.old-1"));
+    command.signal(SIGKILL);
+    (void)command.wait();
+    for (int i = 0; i < 1000 && processes_with(runs) > 0; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_EQ(processes_with(runs), 0);
+    const CommandResult again = moesaic({"study", scratch / "small.yaml", "--resume"});
+    EXPECT_EQ(again.code, 0) << again.text();
+    EXPECT_EQ(lines_of(read_text(scratch / "out/small/results.csv")).size(), 5u);
 }
 
 TEST(Study, AFailedRunIsARowAndAnExitCode) {

@@ -86,6 +86,40 @@ TEST(Claims, DifferencesArePairedBySeed) {
     EXPECT_EQ(verdict(same, "greater", "0").verdict, Verdict::inconclusive) << "noise";
 }
 
+TEST(Claims, RatiosArePairedBySeed) {
+    // A seed's own factor is far larger than the effect: only pairs see it.
+    StudyTable table{{"T", "w", "seed", "y"}, {}};
+    for (int seed = 1; seed <= 6; ++seed)
+        for (const int experts : {1, 16})
+            table.rows.push_back({{"T", std::to_string(experts)},
+                                  {"w", std::to_string(64 / experts)},
+                                  {"seed", std::to_string(seed)},
+                                  {"y", number_text(std::pow(3.0, seed) * (experts == 16 ? 1.2 : 1) *
+                                                    std::exp(.01 * ((seed * 7 + experts * 3) % 5)))}});
+    const auto ratio = [](const StudyTable& of, const char* low, const char* high) {
+        return judge(claim_of("ratio", {{"of", "y"},
+                                        {"first.T", "16"},
+                                        {"first.w", "4"},
+                                        {"second.T", "1"},
+                                        {"second.w", "64"},
+                                        {"low", low},
+                                        {"high", high}}),
+                     of);
+    };
+    const ClaimResult found = ratio(table, "0", "1.5");
+    EXPECT_EQ(found.verdict, Verdict::reproduced);
+    EXPECT_NEAR(*found.estimate, 1.2, .03);
+    EXPECT_LT(*found.low, *found.estimate);
+    EXPECT_GT(*found.smallest_detectable, 1);
+    EXPECT_EQ(ratio(table, "0", "1.1").verdict, Verdict::not_reproduced);
+    EXPECT_EQ(ratio(table, "0", "1.2").verdict, Verdict::inconclusive) << "the interval crosses the limit";
+    StudyTable few = table;
+    few.rows.resize(8);
+    EXPECT_EQ(ratio(few, "0", "1.5").verdict, Verdict::inconclusive) << "four pairs";
+    table.rows[0]["y"] = "0";
+    EXPECT_EQ(ratio(table, "0", "1.5").verdict, Verdict::inconclusive) << "no logarithm";
+}
+
 TEST(Claims, SharesAndAgreement) {
     StudyTable table = power_table(.5, .001, 5);
     const auto exceeds = [&](const char* of, const char* above, const char* low, const char* high) {
@@ -150,6 +184,13 @@ TEST(Claims, RanksAndOptima) {
     EXPECT_EQ(moves().verdict, Verdict::not_reproduced);
     for (StudyRow& row : optimum.rows) row["loss"] = row["k"];
     EXPECT_EQ(moves().verdict, Verdict::inconclusive) << "it does not move";
+    // Most seeds prefer more at M = 3, but one of them so much less that the means do not.
+    for (StudyRow& row : optimum.rows) {
+        const bool hard = row["M"] == "3", odd = row["seed"] == "6";
+        const int k = std::atoi(row["k"].c_str());
+        row["loss"] = number_text(!hard || odd ? k * (odd && hard ? 100 : 1) : -k);
+    }
+    EXPECT_EQ(moves().verdict, Verdict::inconclusive) << "by the means over seeds it does not move";
 }
 
 TEST(Claims, ThePredictorNeedsToBeatItsBaselines) {

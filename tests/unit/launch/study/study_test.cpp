@@ -2,10 +2,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
+#include <map>
+#include <numbers>
 
 #include "launch/study/claims.h"
+#include "launch/study/folder_lock.h"
 #include "launch/study/run_pool.h"
 #include "launch/study/simulations.h"
 #include "launch/study/study_runs.h"
@@ -29,6 +38,7 @@ constexpr const char* kStudy = R"(
 name: s
 base: base.yaml
 seeds: 3
+seed_keys: [task.data.split_seed]
 set: {optimizer.betas: [0.9, 0.99], train.steps: 5}
 grid:
   a: [1, 2]
@@ -44,6 +54,7 @@ TEST(Study, ExpandsGridZipAndExclude) {
     const StudyConfig study = read_study(kStudy, false, mistakes);
     EXPECT_EQ(mistakes.text(), "");
     EXPECT_THAT(study.overrides, ElementsAre("optimizer.betas=[0.9, 0.99]", "train.steps=5"));
+    EXPECT_THAT(study.seed_keys, ElementsAre("task.data.split_seed"));
     const std::vector<StudyPoint> points = points_of(study);
     const auto point = [](const char* a, const char* b, const char* c, const char* d) {
         return StudyPoint{{"a", a}, {"b", b}, {"c", c}, {"d", d}};
@@ -61,13 +72,14 @@ TEST(Study, ExpandsGridZipAndExclude) {
 TEST(Study, ReportsEveryMistakeWithItsLine) {
     Diagnostics mistakes;
     (void)read_study(
-        "name: a/b\nseads: 3\nseeds: 0\ngrid:\n  a: 4\nzip: {b: [1, 2], c: [1]}\nclaims: [{kind: slope}]\n",
+        "name: a/b\nseads: 3\nseeds: 0\nseed_keys: a\ngrid:\n  a: 4\nzip: {b: [1, 2], c: [1]}\nclaims: "
+        "[{kind: slope}]\n",
         true, mistakes);
     for (const char* text :
          {"study.yaml:2: seads: is no key of a study; did you mean 'seeds'?",
-          "study.yaml:3: seeds: '0' is no count", "study.yaml:5: grid.a: has no list of values",
-          "has 1 values, and its partner 2", "names no folder", "either base or simulation",
-          "claims.name: is missing", "smoke: is missing"})
+          "study.yaml:3: seeds: '0' is no count", "study.yaml:4: seed_keys: is not a list",
+          "study.yaml:6: grid.a: has no list of values", "has 1 values, and its partner 2", "names no folder",
+          "either base or simulation", "claims.name: is missing", "smoke: is missing"})
         EXPECT_THAT(mistakes.text(), HasSubstr(text));
     Diagnostics unreadable;
     (void)read_study("a: [", false, unreadable);
@@ -85,6 +97,10 @@ TEST(Study, ChecksEveryPointOfTheGrid) {
     check_points(study, mistakes);
     EXPECT_THAT(mistakes.text(), HasSubstr("did you mean 'experts'?"));
     EXPECT_THAT(mistakes.text(), HasSubstr("at top_k=9"));
+    study.seed_keys = {"task.data.split_sead"};
+    check_points(study, mistakes);
+    EXPECT_THAT(mistakes.text(), HasSubstr("did you mean 'split_seed'?"));
+    study.seed_keys.clear();
     study.axes = {{{"ranks"}, {{"1"}, {"2"}}}};
     Diagnostics none;
     check_points(study, none);
@@ -131,6 +147,19 @@ TEST(StudyTable, SurvivesItsFiles) {
     EXPECT_EQ(groups_of(table, rows).size(), 2u);
 }
 
+TEST(StudyTable, CellsAreMeansOfWhatClaimsSpeakOf) {
+    StudyTable table{{"T", "seed", "gap", "other", "status"}, {}};
+    for (const char* gap : {"1", "3", ""})
+        for (const char* experts : {"2", "4"})
+            table.rows.push_back(
+                {{"T", experts}, {"seed", "1"}, {"gap", gap}, {"other", "5"}, {"status", "done"}});
+    StudyClaim claim;
+    claim.options = {{"of", "gap"}, {"with", "T"}, {"above", "absent"}};
+    const std::vector<std::string> columns = columns_of({claim, claim}, table);
+    EXPECT_THAT(columns, ElementsAre("gap"));
+    EXPECT_EQ(csv_text(cell_table(table, columns)), "T,runs,gap,gap.deviation\n2,2,2,1.41\n4,2,2,1.41\n");
+}
+
 TEST(Simulations, HashRouterFollowsItsExpectation) {
     EXPECT_NEAR(expected_hash_gap(1e4, 1e3), 0.124549651943, 1e-9);
     EXPECT_NEAR(expected_hash_gap(1e4, 1e4), 0.336841457928, 1e-9);
@@ -160,6 +189,88 @@ TEST(Simulations, SoftmaxGateFitsNoiseBeyondACountOfMasks) {
     // The direction of the mean has margins N(sqrt(d/m), 1) to first order: half of 2 Phi(1/2) - 1.
     EXPECT_NEAR(*number_in(row, "gap"), .1915, .02);
     EXPECT_EQ(find_simulation("absent"), nullptr);
+}
+
+TEST(Simulations, ExpertPartIsThatOfTheDossier) {
+    // bounds.md 1.4: T = 16, d = 32, m = 2000, weights 1/k.
+    const Simulation* const uniform = find_simulation("expert_part_uniform");
+    ASSERT_NE(uniform, nullptr);
+    for (const auto& [top_k, known] :
+         std::map<int, double>{{1, .0877}, {2, .0629}, {4, .0446}, {8, .0314}, {16, .0215}}) {
+        double sum = 0;
+        StudyRow row;
+        for (u64 seed = 1; seed <= 10; ++seed) {
+            uniform->draw(
+                {{"samples", "2000"}, {"experts", "16"}, {"width", "32"}, {"top_k", std::to_string(top_k)}},
+                seed, row);
+            sum += *number_in(row, "expert_part") / 10;
+        }
+        EXPECT_NEAR(sum, known, .05 * known) << top_k;
+        EXPECT_NEAR(*number_in(row, "k_eff"), top_k, 1e-9);
+        EXPECT_NEAR(*number_in(row, "law"), std::sqrt(16 / (top_k * 2000.)), 1e-12);
+    }
+    // One expert: the length of a sum of signed unit vectors, whose mean square is 1/m.
+    double square = 0;
+    for (u64 seed = 1; seed <= 200; ++seed) {
+        StudyRow row;
+        uniform->draw({{"samples", "50"}, {"experts", "1"}, {"width", "8"}, {"top_k", "1"}}, seed, row);
+        square += std::pow(*number_in(row, "expert_part"), 2) / 200;
+    }
+    EXPECT_NEAR(square, 1. / 50, .1 / 50);
+    StudyRow soft;
+    find_simulation("expert_part_softmax")
+        ->draw({{"samples", "2000"}, {"experts", "16"}, {"width", "32"}, {"scale", "2"}, {"top_k", "16"}}, 1,
+               soft);
+    EXPECT_GT(*number_in(soft, "k_eff"), 1);
+    EXPECT_LT(*number_in(soft, "k_eff"), 6) << "most weight stays with few";
+}
+
+TEST(Simulations, ConstantExpertsKeepTheBoundAndComeNearTheirOwnError) {
+    const Simulation* const constant = find_simulation("constant_experts");
+    ASSERT_NE(constant, nullptr);
+    StudyRow row;
+    constant->draw({{"dimensions", "1"}, {"cells", "20"}}, 1, row);
+    // Cells of side 1/2, scanned.
+    const auto ackley = [](double x) {
+        return 20 + std::numbers::e - 20 * std::exp(-0.2 * std::abs(x)) -
+               std::exp(std::cos(2 * std::numbers::pi * x));
+    };
+    double worst = 0;
+    for (int cell = 0; cell < 20; ++cell)
+        for (int i = 0; i <= 1000; ++i) {
+            const double centre = -5 + .5 * cell + .25;
+            worst = std::max(worst, std::abs(ackley(centre - .25 + .0005 * i) - ackley(centre)));
+        }
+    EXPECT_NEAR(*number_in(row, "error"), worst, .02 * worst);
+    EXPECT_LE(*number_in(row, "error"), worst);
+    EXPECT_NEAR(*number_in(row, "bound"), (4 + 2 * std::numbers::pi * std::numbers::e) / 4, 1e-12);
+    EXPECT_GT(*number_in(row, "bound"), worst);
+    constant->draw({{"dimensions", "3"}, {"cells", "4"}}, 1, row);
+    EXPECT_EQ(row.at("experts"), "64");
+}
+
+TEST(FolderLock, LastsAsLongAsWhatWasStartedUnderIt) {
+    using std::chrono::milliseconds;
+    const ScratchFolder folder;
+    const std::string path = folder / "below/.study.lock";
+    pid_t child = -1;
+    {
+        const FolderLock first(path, "studies/it", milliseconds(0));
+        EXPECT_THROW(FolderLock(path, "studies/it", milliseconds(30)), UserError);
+        std::string word = "/bin/sleep", seconds = "60";
+        char* const arguments[] = {word.data(), seconds.data(), nullptr};
+        ASSERT_EQ(::posix_spawn(&child, "/bin/sleep", nullptr, nullptr, arguments, environ), 0);
+    }
+    try {
+        const FolderLock second(path, "studies/it", milliseconds(0));
+        ADD_FAILURE() << "a process that was started under the lock is still there";
+    } catch (const UserError& error) {
+        EXPECT_THAT(error.what(), HasSubstr("studies/it: a study, or a run that one left behind"));
+        EXPECT_THAT(error.what(), HasSubstr("process " + std::to_string(::getpid())));
+    }
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    EXPECT_NO_THROW(FolderLock(path, "studies/it", milliseconds(0)));
 }
 
 TEST(RunPool, RunsAllAndTellsHowTheyEnded) {
