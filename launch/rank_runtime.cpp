@@ -7,6 +7,7 @@
 #include <exception>
 #include <thread>
 
+#include "launch/device.h"
 #include "launch/expert_rebalancer.h"
 #include "layers/capacity.h"
 #include "layers/routers/uniform_router.h"
@@ -253,6 +254,19 @@ std::unique_ptr<Mesh> make_mesh(const Config& config, const ModelSpec& spec, Com
     return mesh;
 }
 
+/// Collective over the world where the exchange is `auto`. What the host's trial would measure is not what a
+/// GPU's rows take.
+ExchangeChoice exchange_of(const Backend& backend, const ModelSpec& spec, Mesh& mesh, DType dtype,
+                           int threads) {
+    if (backend.name() == "cpu") return resolve_exchange(spec, mesh, dtype, threads);
+    ExchangeSettings settings = spec.exchange;
+    if (settings.name == "shared_memory")
+        throw UserError(
+            "parallel.exchange: shared_memory is memory of the host, which no GPU computes in; use flat");
+    if (settings.name == "auto") settings.name = "flat";
+    return {settings, {}};
+}
+
 ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
     spec.exchange = settings;
     return spec;
@@ -262,13 +276,12 @@ ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
 
 RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicator& world,
                          const RuntimeOptions& options)
-    : backend(make_cpu_backend(options.threads, stream_mode(spec, options),
-                               options.shuffle_seed + static_cast<u64>(world.rank()))),
+    : backend(make_device_backend(config, world, stream_mode(spec, options), options)),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
       mesh(make_mesh(config, spec, world, options)),
       store(*backend, options.dtype.value_or(precision_of(config))),
-      exchange_choice(resolve_exchange(spec, *mesh, store.dtype(), options.threads)),
+      exchange_choice(exchange_of(*backend, spec, *mesh, store.dtype(), options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {
     if (stream_mode(spec, options) == StreamMode::threads) world.set_beside_compute(true);
     store.keep_packed_copies();

@@ -1,0 +1,16 @@
+// Which device a run computes on.
+#pragma once
+
+#include "comm/communicator.h"
+#include "launch/rank_runtime.h"
+#include "runtime/backend.h"
+
+namespace moesaic {
+
+/// Collective over `world` where run.device is not cpu: all ranks compute on GPUs or none does. `auto` is a
+/// GPU where every rank has one, and says once why it is not. Dry runs and deferred streams are the host's.
+/// Throws UserError on every rank where `cuda` was asked for and a rank has none.
+[[nodiscard]] std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator& world,
+                                                           StreamMode mode, const RuntimeOptions& options);
+
+}  // namespace moesaic

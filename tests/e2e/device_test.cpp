@@ -1,0 +1,87 @@
+// run.device from end to end: what is said without a GPU, and the same training on emulated GPUs.
+#include <cstdlib>
+#include <filesystem>
+
+#include "tests/e2e/command.h"
+
+namespace moesaic::e2e {
+namespace {
+
+/// The back end on the emulator, where this build has it.
+const char* const kEmulated = MOESAIC_EMULATED_GPU;
+
+bool has_emulator() {
+    return std::filesystem::exists(kEmulated);
+}
+
+CommandOptions with_module(const std::string& path) {
+    return {.environment = {{"MOESAIC_CUDA_MODULE", path}}, .timeout_seconds = 110};
+}
+
+Words on_device(const std::string& out, const std::string& device, const Words& more) {
+    Words overrides{"run.device=" + device, "train.log_every=1"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    return tiny(out, overrides);
+}
+
+std::vector<Json> train_on(const std::string& out, const std::string& device, const Ranks& ranks,
+                           const Words& more = {}) {
+    const CommandResult result = moesaic(on_device(out, device, more), ranks, with_module(kEmulated));
+    EXPECT_EQ(result.code, 0) << result.text();
+    return result.code == 0 ? read_records(out + "/tiny") : std::vector<Json>();
+}
+
+/// The experts' loads of the first step.
+std::vector<Json> first_routing(const std::vector<Json>& records) {
+    std::vector<Json> loads;
+    for (const Json& record : events(records, "experts"))
+        if (record.at("step") == 1) loads.push_back(record.at("load"));
+    return loads;
+}
+
+void expect_same_training(const std::vector<Json>& gpu, const std::vector<Json>& cpu, double tolerance) {
+    ASSERT_FALSE(gpu.empty() || cpu.empty());
+    EXPECT_EQ(gpu.front().at("device"), "cuda");
+    EXPECT_EQ(cpu.front().at("device"), "cpu");
+    EXPECT_EQ(first_routing(gpu), first_routing(cpu));
+    const std::map<i64, double> want = losses(cpu), have = losses(gpu);
+    EXPECT_EQ(have.size(), 20u);
+    for (const auto& [step, loss] : have) EXPECT_NEAR(loss, want.at(step), tolerance) << "step " << step;
+}
+
+TEST(Device, TrainsOnEmulatedGpusAsOnTheCpu) {
+    if (!has_emulator()) GTEST_SKIP() << "this build has no emulated GPUs";
+    const ScratchFolder scratch;
+    const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone);
+    for (const Ranks& ranks : {kAlone, threads(2), mpirun(2), mpirun(4)}) {
+        if (!can_run(ranks)) continue;
+        SCOPED_TRACE(name_of(ranks));
+        expect_same_training(train_on(scratch / name_of(ranks), "cuda", ranks), cpu, 1e-5);
+    }
+}
+
+TEST(Device, TrainsInBf16OnAnEmulatedGpu) {
+    if (!has_emulator()) GTEST_SKIP() << "this build has no emulated GPUs";
+    const ScratchFolder scratch;
+    const Words narrow{"train.precision=bf16"};
+    const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone, narrow);
+    expect_same_training(train_on(scratch / "gpu", "cuda", kAlone, narrow), cpu, 1e-2);
+}
+
+TEST(Device, CudaWithoutOneIsTheUsersToMend) {
+    const ScratchFolder scratch;
+    const CommandResult result =
+        moesaic(on_device(scratch / "out", "cuda", {}), kAlone, with_module(scratch / "no.so"));
+    expect_failure(result, 2, {"run.device: cuda: ", "no.so cannot be opened", "use run.device: cpu"});
+}
+
+TEST(Device, AutoFallsBackToTheCpuAndSaysSo) {
+    const ScratchFolder scratch;
+    const CommandResult result = moesaic(on_device(scratch / "out", "auto", {"train.steps=5"}), threads(2),
+                                         with_module(scratch / "no.so"));
+    EXPECT_EQ(result.code, 0) << result.text();
+    EXPECT_EQ(occurrences(result.err, "run.device: auto: the CPU, since"), 1) << result.err;
+}
+
+}  // namespace
+}  // namespace moesaic::e2e
