@@ -112,7 +112,7 @@ TEST(RandomLabels, AreFittedByHeartAndSaySo) {
 TEST(Domains, AreRecordedTheSameOnEveryLayout) {
     Json alone;
     double complexity_alone = 0;
-    for (const Ranks& ranks : {kAlone, threads(3), mpirun(4)}) {
+    for (const Ranks& ranks : {kAlone, threads(4), mpirun(2)}) {
         if (!can_run(ranks)) continue;
         SCOPED_TRACE(name_of(ranks));
         const ScratchFolder scratch;
