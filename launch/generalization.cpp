@@ -7,6 +7,7 @@
 #include <set>
 
 #include "launch/domain_routing.h"
+#include "launch/head_complexity.h"
 #include "launch/model_measures.h"
 #include "runtime/metrics/bounds/bound_table.h"
 #include "runtime/metrics/bounds/test_set.h"
@@ -271,6 +272,8 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     record.domain_experts =
         domain_routing.finish(*run_.dataset, shards_.heldout, static_cast<u64>(run_.config.run.seed));
     record_bounds(routing, record);
+    if (const auto complexity = head_complexity(runtime_, run_, shards_.seen))
+        record.measured["head_complexity"] = {*complexity};
     if (run_.config.task.data.random_labels) {
         const auto classes = static_cast<double>(run_.spec.head_outputs());
         record.measured["random_label_fit"] = {1 - scores.seen.mean_error() * classes / (classes - 1)};

@@ -84,6 +84,9 @@ TEST(Norms, Oracles) {
     // sqrt(B^2 L^2 h ln(Lh) prod s^2 sum F^2/s^2 / (margin^2 m)) = sqrt(4 * 4 * 2 ln4 * 8 * 2.25 / (0.25e4))
     expect_close(pac_bayes_norm_measure(input).value, std::sqrt(32 * std::log(4.0) * 18 / 2500), 1e-14);
     EXPECT_FALSE(spectral_norm_measure(input).vacuous);
+    NormMeasure few = input;
+    few.samples = 1;
+    EXPECT_TRUE(spectral_norm_measure(few).vacuous) << "no loss in [0, 1] has a gap above 1";
 }
 
 TEST(PrototypeMixtures, Oracles) {
