@@ -95,9 +95,10 @@ int processes_with(const std::string& text) {
 
 TEST(Study, AKilledOneLeavesNoRunBehindAndResumeGoesOn) {
     const ScratchFolder scratch;
-    std::string study = small_study(scratch / "out");
-    study.replace(study.find("train.steps: 6"), 14, "train.steps: 300");
-    write_text(scratch / "small.yaml", study);
+    const std::string study = small_study(scratch / "out");
+    std::string longer = study;
+    longer.replace(study.find("train.steps: 6"), 14, "train.steps: 400");
+    write_text(scratch / "small.yaml", longer);
     const std::string runs = scratch / "out/small/runs";
     Command command(moesaic_words({"study", scratch / "small.yaml"}));
     while (command.running() && occurrences(read_text(runs + "/cell-001-seed-1/metrics.jsonl"),
@@ -113,6 +114,7 @@ TEST(Study, AKilledOneLeavesNoRunBehindAndResumeGoesOn) {
     for (int i = 0; i < 1000 && processes_with(runs) > 0; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_EQ(processes_with(runs), 0);
+    write_text(scratch / "small.yaml", study);  // shorter runs are enough from here on
     const CommandResult again = moesaic({"study", scratch / "small.yaml", "--resume"});
     EXPECT_EQ(again.code, 0) << again.text();
     EXPECT_EQ(lines_of(read_text(scratch / "out/small/results.csv")).size(), 5u);
