@@ -188,7 +188,10 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
         lines.push_back(fmt::format("{} {:.3f}/{:.3f}/{:.3f} (Spearman {:.2f})", law.name, scores.back()[0],
                                     scores.back()[1], scores.back()[2], left_out.spearman));
     }
-    const double coverage = interval_coverage(gap_laws().front(), cells, 1 - kNominal);
+    // The jackknife+ promises 1 - 2 alpha: intervals of 80 % are those of alpha 0.1.
+    constexpr double kMiss = (1 - kNominal) / 2;
+    const double coverage = interval_coverage(gap_laws().front(), cells, kMiss);
+    const double factor = predict_gap(gap_laws().front(), cells, cells[cells.size() / 2], kMiss).factor;
     result.estimate = scores.front()[0];
     bool wins = coverage >= kNominal;
     for (std::size_t i = 1; i < scores.size(); ++i) {
@@ -201,8 +204,8 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
     if (groups.size() < kEnoughGroups) result.verdict = Verdict::inconclusive;
     result.finding = fmt::format(
         "rms error of ln gap, left-out (T, k) / largest T / largest N: {}; coverage of 80 % intervals "
-        "{:.2f}; {} (T, k) pairs, {} cells{}; {}",
-        fmt::join(lines, ", "), coverage, groups.size(), cells.size(),
+        "{:.2f}, their half-width a factor {:.2f}; {} (T, k) pairs, {} cells{}; {}",
+        fmt::join(lines, ", "), coverage, factor, groups.size(), cells.size(),
         groups.size() < kEnoughGroups ? ", of which 12 pairs are needed" : "", fitted_law(cells));
 }
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "launch/report/run_history.h"
@@ -121,6 +122,28 @@ std::string point_text(const StudyPoint& point) {
     return fmt::format("{}", fmt::join(parts, " "));
 }
 
+/// What the latest evaluation says of domains and experts, over layers: mean information and what chance
+/// gives, nats, and the largest p-value.
+void read_domains(const std::string& folder, StudyRow& row) {
+    std::ifstream file(folder + "/metrics.jsonl");
+    nlohmann::json layers;
+    for (std::string line; std::getline(file, line);) {
+        const auto record = nlohmann::json::parse(line, nullptr, false);
+        if (record.is_object() && record.value("event", "") == "eval" && record.contains("domain_experts"))
+            layers = record["domain_experts"];
+    }
+    if (!layers.is_array() || layers.empty()) return;
+    double information = 0, shuffled = 0, p_value = 0;
+    for (const auto& layer : layers) {
+        information += layer.at("mutual_information").get<double>() / static_cast<double>(layers.size());
+        shuffled += layer.at("shuffled_information").get<double>() / static_cast<double>(layers.size());
+        p_value = std::max(p_value, layer.at("p_value").get<double>());
+    }
+    row["domain_information"] = number_text(information);
+    row["domain_information_shuffled"] = number_text(shuffled);
+    row["domain_p_value"] = number_text(p_value);
+}
+
 /// The last value of each series that a study compares.
 void read_results(const PlannedRun& run, StudyRow& row) {
     const RunHistory history = read_run(run.folder);
@@ -152,6 +175,7 @@ void read_results(const PlannedRun& run, StudyRow& row) {
     for (const auto& [name, series] : history.series)
         if (name.starts_with("bound.")) last(name, name);
     row["alarms"] = std::to_string(history.alarms.size());
+    read_domains(run.folder, row);
 }
 
 StudyTable empty_table(const StudyConfig& study) {

@@ -61,6 +61,46 @@ TEST(Study, RunsResumesAndReports) {
     EXPECT_GE(occurrences(read_text(folder + "/report.html"), "<svg"), 2);
 }
 
+TEST(Study, ItsColumnsAreWhatRunsRecorded) {
+    const ScratchFolder scratch;
+    write_text(
+        scratch / "one.yaml",
+        "name: one\nout: " + (scratch / "out") +
+            "\nbase: configs/teacher.yaml\nseeds: 2\nseed_keys: [task.data.split_seed]\n"
+            "set: {train.steps: 2, train.eval_every: 2, train.batch_sequences: 500, "
+            "optimizer.schedule.warmup: 1}\n"
+            "grid: {model.moe.experts: [4]}\n"
+            "claims: [{name: gap, kind: slope, statement: words, of: gap_error, against: train_loss}]\n");
+    ASSERT_EQ(moesaic({"study", scratch / "one.yaml"}).code, 0);
+    const std::string folder = scratch / "out/one", run = folder + "/runs/cell-001-seed-2";
+    EXPECT_EQ(occurrences(read_text(run + "/config.yaml"), "split_seed: 2"), 1);
+    // A later evaluation that tells of domains, two layers of them.
+    const auto layer = [](const char* information, const char* p_value) {
+        return std::string("{\"mutual_information\":") + information +
+               ",\"shuffled_information\":0.125,\"p_value\":" + p_value + "}";
+    };
+    const std::string records = read_text(run + "/metrics.jsonl");
+    const std::size_t end = records.find("{\"event\":\"end\"");
+    ASSERT_NE(end, std::string::npos);
+    write_text(run + "/metrics.jsonl",
+               records.substr(0, end) + "{\"event\":\"eval\",\"step\":2,\"domain_experts\":[" +
+                   layer("0.5", "0.2") + "," + layer("0.25", "0.4") + "]}\n" + records.substr(end));
+    ASSERT_EQ(moesaic({"study", scratch / "one.yaml", "--resume"}).code, 0);
+    const Words lines = lines_of(read_text(folder + "/results.jsonl"));
+    ASSERT_EQ(lines.size(), 2u);
+    const Json first = Json::parse(lines[0]), second = Json::parse(lines[1]);
+    EXPECT_EQ(second.at("training_samples"), 1000);
+    EXPECT_NEAR(second.at("gap_error").get<double>(),
+                second.at("heldout_error").get<double>() - second.at("train_error").get<double>(), 1e-9);
+    EXPECT_NE(second.at("heldout_error"), first.at("heldout_error"));
+    EXPECT_EQ(second.at("domain_information"), 0.375);
+    EXPECT_EQ(second.at("domain_information_shuffled"), 0.125);
+    EXPECT_EQ(second.at("domain_p_value"), 0.4) << "the worst of the layers";
+    EXPECT_TRUE(first.at("domain_information").is_null());
+    EXPECT_EQ(lines_of(read_text(folder + "/cells.csv"))[0],
+              "model.moe.experts,runs,gap_error,gap_error.deviation");
+}
+
 TEST(Study, ASignalEndsItsRunsAndResumeGoesOn) {
     const ScratchFolder scratch;
     std::string study = small_study(scratch / "out");
@@ -95,9 +135,10 @@ int processes_with(const std::string& text) {
 
 TEST(Study, AKilledOneLeavesNoRunBehindAndResumeGoesOn) {
     const ScratchFolder scratch;
-    std::string study = small_study(scratch / "out");
-    study.replace(study.find("train.steps: 6"), 14, "train.steps: 300");
-    write_text(scratch / "small.yaml", study);
+    const std::string study = small_study(scratch / "out");
+    std::string longer = study;
+    longer.replace(study.find("train.steps: 6"), 14, "train.steps: 400");
+    write_text(scratch / "small.yaml", longer);
     const std::string runs = scratch / "out/small/runs";
     Command command(moesaic_words({"study", scratch / "small.yaml"}));
     while (command.running() && occurrences(read_text(runs + "/cell-001-seed-1/metrics.jsonl"),
@@ -113,6 +154,7 @@ TEST(Study, AKilledOneLeavesNoRunBehindAndResumeGoesOn) {
     for (int i = 0; i < 1000 && processes_with(runs) > 0; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_EQ(processes_with(runs), 0);
+    write_text(scratch / "small.yaml", study);  // shorter runs are enough from here on
     const CommandResult again = moesaic({"study", scratch / "small.yaml", "--resume"});
     EXPECT_EQ(again.code, 0) << again.text();
     EXPECT_EQ(lines_of(read_text(scratch / "out/small/results.csv")).size(), 5u);
