@@ -1,5 +1,6 @@
 // Products by cuBLAS. Its matrices have their columns first: c = a b of rows is cᵀ = bᵀ aᵀ there.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "runtime/cuda/check.h"
@@ -234,7 +235,8 @@ kernels::HeadShape head_shape(const Operation& op) {
             op.head_dim,
             op.seq_len,
             op.causal,
-            in_or_null<i32>(op.first_key)};
+            in_or_null<i32>(op.first_key),
+            1 / std::sqrt(static_cast<double>(op.head_dim))};
 }
 
 }  // namespace

@@ -135,6 +135,7 @@ void CudaBackend::router_backward(Stream& stream, const RouterGrad& op) {
                                            .rows_per_object = op.rows_per_object,
                                            .over_choices = op.over_choices,
                                            .weight_scale = static_cast<T>(op.weight_scale),
+                                           .inverse_weight_scale = static_cast<T>(1 / op.weight_scale),
                                            .z_scale = op.z_scale,
                                            .d_logits = out<T>(op.d_logits)});
     });
@@ -173,9 +174,9 @@ void CudaBackend::limit_choices(Stream& stream, const LimitChoices& op) {
 void CudaBackend::rescale_kept(Stream& stream, const RescaleKept& op) {
     const cudaStream_t on = checked(stream, &Backend::rescale_kept, op);
     with_real(op.weight.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.index.rows(),
-             kernels::RescaleRow<T>{in<T>(op.weight), in<i32>(op.index), in<i32>(op.kept), out<T>(op.out),
-                                    op.index.cols()});
+        each(on, op.index.elements(),
+             kernels::RescaleElement<T>{in<T>(op.weight), in<i32>(op.index), in<i32>(op.kept), out<T>(op.out),
+                                        op.index.cols()});
     });
 }
 

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "tests/cuda_host/sanitizer.h"
@@ -49,7 +50,10 @@ void BlockExecutor::run(const Launch& launch) {
     static_bytes_ = 0;
     shared_used_ = launch.shared_bytes + kGuard;
     threads_.resize(threads);
+    warps_.resize((threads + 31) / 32);
     order_.resize(threads);
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    if (seed_ == 1) std::reverse(order_.begin(), order_.end());
     for (unsigned y = 0; y < launch.grid.y; ++y) {
         for (unsigned x = 0; x < launch.grid.x; ++x) {
             blockIdx = {x, y, 0};
@@ -59,13 +63,17 @@ void BlockExecutor::run(const Launch& launch) {
 }
 
 void BlockExecutor::shuffle_order() {
-    std::iota(order_.begin(), order_.end(), std::size_t{0});
-    if (seed_ == 1) std::reverse(order_.begin(), order_.end());
     if (seed_ > 1) std::shuffle(order_.begin(), order_.end(), random_);
 }
 
 void BlockExecutor::run_block() {
     for (Thread& thread : threads_) thread = {};
+    for (std::size_t warp = 0; warp < warps_.size(); ++warp) {
+        const std::size_t lanes = std::min<std::size_t>(32, threads_.size() - warp * 32);
+        warps_[warp].existing = lanes == 32 ? ~0u : (1u << lanes) - 1;
+        warps_[warp].done = 0;
+        warps_[warp].meetings.clear();
+    }
     clear_shared();
     done_ = 0;
     fault_.clear();
@@ -105,6 +113,10 @@ Fiber* BlockExecutor::take_fiber() {
 void BlockExecutor::select(std::size_t thread) {
     current_ = thread;
     const auto x = static_cast<unsigned>(thread);
+    if (x < blockDim.x) {
+        threadIdx = {x, 0, 0};
+        return;
+    }
     threadIdx = {x % blockDim.x, x / blockDim.x % blockDim.y, x / blockDim.x / blockDim.y};
 }
 
@@ -114,13 +126,18 @@ void BlockExecutor::resume(std::size_t thread) {
     threads_[thread].fiber->resume();
 }
 
+void BlockExecutor::end_thread() {
+    threads_[current_].state = State::done;
+    warps_[current_ / 32].done |= 1u << current_ % 32;
+    ++done_;
+}
+
 /// Runs a thread, and those after it that have not begun: who never waits costs no switch.
 void BlockExecutor::work_on_fiber() {
     Fiber* const fiber = threads_[current_].fiber;
     for (;;) {
         launch_->thread();
-        threads_[current_].state = State::done;
-        ++done_;
+        end_thread();
         if (position_ + 1 == order_.size() || threads_[order_[position_ + 1]].state != State::fresh) break;
         select(order_[++position_]);
         threads_[current_].fiber = fiber;
@@ -176,61 +193,73 @@ void BlockExecutor::release_barrier() {
     for (Thread& thread : threads_) thread.state = State::ready;
 }
 
-bool BlockExecutor::all_arrived(int warp, const Thread& mine) {
-    const std::size_t first = static_cast<std::size_t>(warp) * 32;
-    bool all = true;
-    for (std::size_t lane = 0; lane < 32 && first + lane < threads_.size(); ++lane) {
-        if (!(mine.mask >> lane & 1)) continue;
-        const Thread& other = threads_[first + lane];
-        if (&other == &mine) continue;
-        if (other.state == State::done)
-            fail(fmt::format("divergent warp {}: {}, {}", name_of(mine.operation), where(current_),
-                             where(first + lane)));
-        if (other.state != State::in_warp || other.meetings != mine.meetings) {
-            all = false;
-            continue;
-        }
-        if (other.place.line != mine.place.line || other.operation != mine.operation ||
-            other.mask != mine.mask)
-            fail(fmt::format("divergent warp {}: {}, {}", name_of(mine.operation), where(current_),
-                             where(first + lane)));
+/// The meeting of those lanes, which has to be the same for all of them.
+BlockExecutor::Meeting& BlockExecutor::join(WarpState& warp, const Meeting& mine) {
+    if (warp.done & mine.mask) {
+        const auto lane = static_cast<std::size_t>(std::countr_zero(warp.done & mine.mask));
+        fail(fmt::format("divergent warp {}: {}, {}", name_of(mine.operation), where(current_),
+                         where(current_ / 32 * 32 + lane)));
     }
-    return all;
+    for (Meeting& other : warp.meetings) {
+        if (!(other.mask & mine.mask)) continue;
+        const bool same = other.mask == mine.mask && other.operation == mine.operation &&
+                          other.place.line == mine.place.line && other.place.file == mine.place.file;
+        if (!same)
+            fail(fmt::format("divergent warp {}: {}, {}", name_of(mine.operation), where(current_),
+                             where(other.first)));
+        return other;
+    }
+    warp.meetings.push_back(mine);
+    return warp.meetings.back();
+}
+
+/// All have come: everybody gets what it came for. `first` is the warp's first thread.
+void BlockExecutor::finish(std::size_t first, const Meeting& meeting) {
+    std::uint64_t brought[32];
+    std::uint64_t ballot = 0;
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+        if (!(meeting.arrived >> lane & 1)) continue;
+        brought[lane] = threads_[first + lane].value;
+        if (brought[lane]) ballot |= std::uint64_t{1} << lane;
+    }
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+        if (!(meeting.arrived >> lane & 1)) continue;
+        Thread& thread = threads_[first + lane];
+        thread.state = State::ready;
+        if (meeting.operation == WarpOperation::shuffle) {
+            if (!(meeting.arrived >> thread.source & 1))
+                fail(fmt::format("lane {} reads lane {}, which takes no part (mask {:08x}), at {}:{}", lane,
+                                 thread.source, meeting.mask, meeting.place.file, meeting.place.line));
+            thread.value = brought[thread.source];
+        } else {
+            thread.value = ballot;
+        }
+    }
 }
 
 std::uint64_t BlockExecutor::meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source,
                                   Place place) {
     Thread& mine = threads_[current_];
-    const int warp = static_cast<int>(current_ / 32), lane = static_cast<int>(current_ % 32);
-    const std::size_t first = static_cast<std::size_t>(warp) * 32;
+    WarpState& warp = warps_[current_ / 32];
+    const std::size_t lane = current_ % 32, first = current_ - lane;
     mine.place = place;
     mine.operation = operation;
-    mine.mask = mask;
-    const unsigned parity = ++mine.meetings & 1;
-    mine.brought[parity] = value;
+    mine.value = value;
+    mine.source = source & 31;
     mine.state = State::in_warp;
     if (!(mask >> lane & 1))
         fail(fmt::format("lane {} is not in the mask {:08x} that it names, line {}", lane, mask, place.line));
-    const auto in_mask = [&](std::size_t other) {
-        return other < 32 && first + other < threads_.size() && (mask >> other & 1);
-    };
-    if (all_arrived(warp, mine)) {
-        for (std::size_t other = 0; other < 32; ++other)
-            if (in_mask(other)) threads_[first + other].state = State::ready;
+    Meeting& meeting = join(warp, {operation, mask, 0, place, current_});
+    meeting.arrived |= 1u << lane;
+    if (meeting.arrived == (mask & warp.existing)) {
+        const Meeting complete = meeting;
+        std::swap(meeting, warp.meetings.back());
+        warp.meetings.pop_back();
+        finish(first, complete);
     } else {
         wait(mine, State::in_warp);
     }
-    if (operation == WarpOperation::sync) return 0;
-    if (operation == WarpOperation::shuffle) {
-        if (!in_mask(static_cast<std::size_t>(source)))
-            fail(fmt::format("lane {} reads lane {}, which takes no part (mask {:08x}), at {}:{}", lane,
-                             source, mask, place.file, place.line));
-        return threads_[first + static_cast<std::size_t>(source)].brought[parity];
-    }
-    std::uint64_t ballot = 0;
-    for (std::size_t other = 0; other < 32; ++other)
-        if (in_mask(other) && threads_[first + other].brought[parity]) ballot |= std::uint64_t{1} << other;
-    return ballot;
+    return mine.value;
 }
 
 /// Every block finds 0xFF, which is NaN and -1, in its shared memory.

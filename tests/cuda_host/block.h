@@ -46,9 +46,20 @@ class BlockExecutor {
         State state = State::fresh;
         Fiber* fiber = nullptr;
         Place place{};
-        unsigned mask = 0, meetings = 0;  // of the warp operation it is in, and how many it has begun
         WarpOperation operation = WarpOperation::sync;
-        std::uint64_t brought[2] = {0, 0};  // by parity of meetings: no lane is two ahead of another
+        std::uint64_t value = 0;  // what it brings to a meeting of its warp, then what it takes from there
+        int source = 0;
+    };
+    /// Of the lanes of `mask`, some of which wait already.
+    struct Meeting {
+        WarpOperation operation = WarpOperation::sync;
+        unsigned mask = 0, arrived = 0;
+        Place place{};
+        std::size_t first = 0;  // the thread that came first
+    };
+    struct WarpState {
+        unsigned existing = 0, done = 0;  // lanes
+        std::vector<Meeting> meetings;    // with disjoint masks
     };
     struct Array {
         const void* key;
@@ -63,7 +74,9 @@ class BlockExecutor {
     void wait(Thread& thread, State state);
     [[noreturn]] void fail(const std::string& what);
     void release_barrier();
-    bool all_arrived(int warp, const Thread& mine);
+    Meeting& join(WarpState& warp, const Meeting& mine);
+    void finish(std::size_t first, const Meeting& meeting);
+    void end_thread();
     std::string where(std::size_t thread) const;
     void clear_shared();
     Fiber* take_fiber();
@@ -72,6 +85,7 @@ class BlockExecutor {
     std::uint64_t seed_ = 0;
     const Launch* launch_ = nullptr;
     std::vector<Thread> threads_;
+    std::vector<WarpState> warps_;
     std::vector<std::size_t> order_;
     std::size_t position_ = 0, current_ = 0, done_ = 0;
     std::vector<std::unique_ptr<Fiber>> fibers_;

@@ -49,7 +49,8 @@ std::map<std::string, Usage> usage_of(const fs::path& folder) {
             const auto number = [&](std::size_t group) { return std::stoi(found[group]); };
             if (std::regex_match(line, found, entry)) kernel = &usage[functor_of(found[1])];
             if (!kernel) continue;
-            if (std::regex_match(line, found, spills)) kernel->spilled_bytes += number(1) + number(2);
+            if (std::regex_match(line, found, spills))
+                kernel->spilled_bytes = std::max(kernel->spilled_bytes, number(1) + number(2));
             if (std::regex_match(line, found, used))
                 kernel->registers = std::max(kernel->registers, number(1));
             if (std::regex_match(line, found, shared))
@@ -59,7 +60,7 @@ std::map<std::string, Usage> usage_of(const fs::path& folder) {
     return usage;
 }
 
-/// Lines "functor registers shared_bytes"; "*" is for those that have none.
+/// Lines "functor registers shared_bytes [spilled_bytes]"; "*" is for those that have none.
 std::map<std::string, Usage> budget_of(const fs::path& path) {
     std::map<std::string, Usage> budget;
     std::ifstream file(path);
@@ -69,6 +70,7 @@ std::map<std::string, Usage> budget_of(const fs::path& path) {
         Usage usage;
         if (line.empty() || line[0] == '#' || !(words >> name >> usage.registers >> usage.shared_bytes))
             continue;
+        words >> usage.spilled_bytes;  // most have none
         budget[name] = usage;
     }
     return budget;
@@ -83,7 +85,7 @@ TEST(KernelBudget, NoKernelTakesMore) {
         const Usage& most = budget.contains(functor) ? budget.at(functor) : budget.at("*");
         EXPECT_LE(used.registers, most.registers) << functor;
         EXPECT_LE(used.shared_bytes, most.shared_bytes) << functor;
-        EXPECT_EQ(used.spilled_bytes, 0) << functor;
+        EXPECT_LE(used.spilled_bytes, most.spilled_bytes) << functor << " spills";
     }
     for (const auto& [functor, most] : budget)
         EXPECT_TRUE(functor == "*" || usage.contains(functor))

@@ -50,8 +50,8 @@ __device__ void ActivationGradElement<kind, Stored>::operator()(i64 i) const {
     } else {
         const T value = read(x[i]);
         if constexpr (kind == Function::gelu) {
-            const T density = std::exp(value * value / -2) * static_cast<T>(0.398942280401432678);
-            write(dx[i], d * (normal_distribution(value) + value * density));
+            const T density = std::exp(value * value * T{-0.5}) * static_cast<T>(0.398942280401432678);
+            write(dx[i], d * std::fma(value, density, normal_distribution(value)));
         }
         if constexpr (kind == Function::relu) write(dx[i], value > 0 ? d : T{0});
         if constexpr (kind == Function::prelu) write(dx[i], value > 0 ? d : slope_of(slopes, row) * d);

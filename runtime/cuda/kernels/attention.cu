@@ -27,11 +27,6 @@ __device__ inline Real<Stored> dot(const Stored* a, const Stored* b, i64 count) 
     return sum;
 }
 
-template <class T>
-__device__ inline T score_scale(const HeadShape& shape) {
-    return static_cast<T>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
-}
-
 /// Columns lane, lane + 32, ... of a row of head_dim columns.
 template <class T>
 struct LaneColumns {
@@ -76,7 +71,7 @@ __device__ void AttentionRow<Stored>::operator()(i64 i, const Warp& warp) const 
     const i64 key_head = head / (shape.heads / shape.kv_heads);
     const Stored* const query = head_row(q, t, shape.heads, head, dim);
     const Keys keys = keys_of(shape, t);
-    const T scale = score_scale<T>(shape);
+    const T scale = static_cast<T>(shape.scale);
     T maximum = minus_infinity<T>(), sum = 0;
     LaneColumns<T> mix;
     for (i64 first = keys.first; first < keys.last; first += Warp::kSize) {
@@ -119,7 +114,7 @@ __device__ void QueryGradRow<Stored>::operator()(i64 i, const Warp& warp) const 
     const Stored* const query = head_row(q, t, shape.heads, head, dim);
     const Stored* const d = head_row(d_out, t, shape.heads, head, dim);
     const Keys keys = keys_of(shape, t);
-    const T scale = score_scale<T>(shape);
+    const T scale = static_cast<T>(shape.scale);
     LaneColumns<T> sum;
     for (i64 first = keys.first; first < keys.last; first += Warp::kSize) {
         const i64 mine = first + warp.lane, count = smaller(keys.last - first, Warp::kSize);
@@ -146,7 +141,7 @@ __device__ void KeyGradRow<Stored>::operator()(i64 i, const Warp& warp) const {
     const i64 group = shape.heads / shape.kv_heads, sequence = u / shape.seq_len * shape.seq_len;
     const Stored* const key = head_row(k, u, shape.kv_heads, key_head, dim);
     const Stored* const value = head_row(v, u, shape.kv_heads, key_head, dim);
-    const T scale = score_scale<T>(shape);
+    const T scale = static_cast<T>(shape.scale);
     LaneColumns<T> key_sum, value_sum;
     for (i64 head = key_head * group; head < (key_head + 1) * group; ++head) {
         const i64 begin = shape.causal ? u : sequence, end = sequence + shape.seq_len;

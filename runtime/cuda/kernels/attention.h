@@ -14,6 +14,7 @@ struct HeadShape {
     i64 rows, heads, kv_heads, head_dim, seq_len;
     bool causal;
     const i32* first_key;
+    double scale;  ///< of scores
 };
 
 /// Row i = head * rows + t.

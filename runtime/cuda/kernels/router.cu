@@ -57,7 +57,7 @@ __device__ void RouterGradRow<T>::operator()(i64 row, const Warp& warp) const {
     T over = 0;                                            // <d, w> / c
     for (i64 k = begin; over_choices && k < begin + choices; ++k)
         if (index[k] >= 0) over += weight[k] * d_weight[k];
-    if (over_choices) over /= weight_scale;
+    over *= inverse_weight_scale;
     const auto factor_of = [&](i64 e) {
         T g = balance_factor ? static_cast<T>(balance_factor[object * experts + e]) : T{0};
         for (i64 k = begin; through_scores && k < begin + choices; ++k)
@@ -70,12 +70,11 @@ __device__ void RouterGradRow<T>::operator()(i64 row, const Warp& warp) const {
     const T l = log_sum_exp[row], z = static_cast<T>(2 * z_scale) * l;
     for (i64 e = warp.lane; e < experts; e += Warp::kSize) {
         const T g = factor_of(e);
-        T d = logits ? p[e] * (g - mean) / (T{1} + std::exp(logits[e])) + z * std::exp(logits[e] - l)
-                     : p[e] * (g - mean + z);
+        const T rest = logits ? sigmoid(-logits[e]) : T{1};  // 1 - s
+        T d = logits ? p[e] * (g - mean) * rest + z * std::exp(logits[e] - l) : p[e] * (g - mean + z);
         for (i64 k = begin; !through_scores && k < begin + choices; ++k) {
             if (index[k] != e) continue;
-            const T slope = weight[k] * (d_weight[k] - over);
-            d += logits ? slope / (T{1} + std::exp(logits[e])) : slope;
+            d += rest * weight[k] * (d_weight[k] - over);
         }
         d_logits[row * experts + e] = d;
     }
@@ -136,12 +135,12 @@ __device__ inline WeightSums<T> sum_weights(const T* weight, const i32* index, c
 }
 
 template <class T>
-__device__ void RescaleRow<T>::operator()(i64 row) const {
-    const i64 first = row * choices;
+__device__ void RescaleElement<T>::operator()(i64 i) const {
+    const i64 first = i / choices * choices;
     const WeightSums<T> sums = sum_weights(weight + first, index + first, kept + first, choices);
     // Nothing dropped: exactly 1, so that weights keep their bits.
     const T factor = sums.kept == 0 ? T{0} : sums.all / sums.kept;
-    for (i64 k = first; k < first + choices; ++k) out[k] = kept[k] >= 0 ? weight[k] * factor : T{0};
+    out[i] = kept[i] >= 0 ? weight[i] * factor : T{0};
 }
 
 /// With s and r as in backend.h and D = sum over kept j of d_j w_j: d out_j / d w_i sums to
@@ -168,7 +167,7 @@ MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, RouterGradRow);
 MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, ConfidenceRow);
 MOESAIC_FOR_REALS(MOESAIC_EACH, AddByChoiceElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, LimitElement);
-MOESAIC_FOR_REALS(MOESAIC_EACH, RescaleRow);
+MOESAIC_FOR_REALS(MOESAIC_EACH, RescaleElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, RescaleGradRow);
 
 }  // namespace moesaic::kernels

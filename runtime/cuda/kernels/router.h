@@ -35,7 +35,7 @@ struct RouterGradRow {
     bool one_factor;               ///< one row of it for all objects
     i64 experts, choices, rows_per_object;
     bool over_choices;
-    T weight_scale;
+    T weight_scale, inverse_weight_scale;
     double z_scale;
     T* d_logits;
     __device__ void operator()(i64 row, const Warp& warp) const;
@@ -69,12 +69,12 @@ struct LimitElement {
     __device__ void operator()(i64 i) const;
 };
 template <class T>
-struct RescaleRow {
+struct RescaleElement {  ///< i = token * choices + choice
     const T* weight;
     const i32 *index, *kept;
     T* out;
     i64 choices;
-    __device__ void operator()(i64 row) const;
+    __device__ void operator()(i64 i) const;
 };
 template <class T>
 struct RescaleGradRow {
