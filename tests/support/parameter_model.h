@@ -18,8 +18,14 @@ inline constexpr int kModelBlocks = 2;
 inline void declare_model(ParameterStore& store, const Mesh& mesh) {
     const auto parameter = [](const std::string& name, Shape shape, Placement placement, int layer,
                               i64 expert) {
-        const double initial = 0.25 + static_cast<double>(hash_name(name) % 8) / 16;
-        return Parameter{name, shape, placement, layer, expert, 0, initial, {}, {}};
+        Parameter declared;
+        declared.name = name;
+        declared.shape = shape;
+        declared.placement = placement;
+        declared.layer = layer;
+        declared.expert = expert;
+        declared.init_constant = 0.25 + static_cast<double>(hash_name(name) % 8) / 16;
+        return declared;
     };
     const auto replicated = [&](const std::string& name, Shape shape, int layer) {
         store.declare(parameter(name, shape, Placement::replicated, layer, -1));
