@@ -1,4 +1,5 @@
 // The other subcommands, and the command line's form.
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <set>
@@ -130,7 +131,8 @@ TEST_F(Trained, EvalRepeatsTheRunsOwnEvaluation) {
         }
         for (const auto& [name, layers] : want.at("measured").items()) {
             for (std::size_t i = 0; i < layers.size(); ++i)
-                EXPECT_NEAR(found.at("measured").at(name).at(i), layers[i], 1e-6 * layers[i].get<double>())
+                EXPECT_NEAR(found.at("measured").at(name).at(i), layers[i],
+                            1e-6 * std::abs(layers[i].get<double>()))
                     << name;
         }
     }
