@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 
 // Of the thread that runs; the block executor sets them at every switch.
 extern uint3 threadIdx, blockIdx;
@@ -31,6 +32,12 @@ void* dynamic_shared();
 void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
             std::function<void()> thread);
 
+/// A call whose arguments are what they are now.
+template <class Kernel, class... Arguments>
+std::function<void()> with_arguments(Kernel kernel, Arguments... arguments) {
+    return [kernel, values = std::tuple<Arguments...>(arguments...)] { std::apply(kernel, values); };
+}
+
 template <class T>
 T shuffle(unsigned mask, T value, int source, Place place) {
     static_assert(sizeof(T) <= sizeof(std::uint64_t));
@@ -53,7 +60,9 @@ inline int thread_number() {
     T* const name = static_cast<T*>(::cuda_host::shared_array(&name##_key, sizeof(T) * (N), #name))
 #define GPU_DYN_SHARED(T, name) T* const name = static_cast<T*>(::cuda_host::dynamic_shared())
 #define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    ::cuda_host::launch(#kernel, grid, block, shared_bytes, stream, [=] { kernel(__VA_ARGS__); })
+    ::cuda_host::launch(                                           \
+        #kernel, grid, block, shared_bytes, stream,                \
+        ::cuda_host::with_arguments([](const auto&... arguments) { kernel(arguments...); }, __VA_ARGS__))
 #define CUDA_HOST_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(CUDA_HOST_PLACE) {

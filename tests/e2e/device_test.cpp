@@ -15,7 +15,10 @@ bool has_emulator() {
 }
 
 CommandOptions with_module(const std::string& path) {
-    return {.environment = {{"MOESAIC_CUDA_MODULE", path}}, .timeout_seconds = 110};
+    CommandOptions options;
+    options.environment["MOESAIC_CUDA_MODULE"] = path;
+    options.timeout_seconds = 110;
+    return options;
 }
 
 Words on_device(const std::string& out, const std::string& device, const Words& more) {

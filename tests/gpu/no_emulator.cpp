@@ -1,0 +1,19 @@
+// What tests ask of the emulator, for tests on a GPU: nothing is chosen and nothing watched.
+#include <limits>
+
+#include "tests/cuda_host/emulator.h"
+
+namespace cuda_host {
+
+void reset(const Settings&) {}
+std::string first_finding() {
+    return {};
+}
+std::int64_t kernels_run() {
+    return std::numeric_limits<std::int64_t>::max();
+}
+std::int64_t live_allocations() {
+    return 0;
+}
+
+}  // namespace cuda_host
