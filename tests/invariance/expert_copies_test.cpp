@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <numeric>
+#include <tuple>
 
 #include "launch/checkpointer.h"
 #include "runtime/checkpoint/checkpoint_folder.h"

@@ -1,5 +1,6 @@
 #include "comm/expert_copies.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
