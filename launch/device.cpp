@@ -65,7 +65,7 @@ std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator&
     const std::string problem =
         gpu.backend ? fmt::format("rank {} has no CUDA device", without) : gpu.problem;
     if (device == "cuda") throw UserError(fmt::format("run.device: cuda: {}; use run.device: cpu", problem));
-    say_once(fmt::format("run.device: auto: the CPU, since {}", problem));
+    if (world.rank() == 0) say_once(fmt::format("run.device: auto: the CPU, since {}", problem));
     return make_host_backend(world, mode, options);
 }
 
