@@ -12,8 +12,8 @@ namespace {
 const std::map<std::string, Words>& always_there() {
     static const std::map<std::string, Words> kFields{
         {"run",
-         {"version", "commit", "config", "world_size", "expert_parallel", "data_parallel", "device", "host",
-          "parameters", "active_parameters", "training_samples", "balance", "capacity"}},
+         {"version", "commit", "config", "world_size", "expert_parallel", "expert_tensor", "data_parallel",
+          "device", "host", "parameters", "active_parameters", "training_samples", "balance", "capacity"}},
         {"step",
          {"step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr", "tokens_per_s", "step_ms",
           "exchange_ms", "exchange_bytes", "flops_utilization", "load_max_over_mean", "dropped_fraction",
@@ -48,6 +48,7 @@ const std::map<std::string, Words>& always_there() {
           "gap_rise",
           "unseen_difference",
           "measured",
+          "domain_experts",
           "prequential_off",
           "meaning",
           "evaluation_share",
