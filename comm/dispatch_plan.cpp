@@ -45,12 +45,6 @@ HeldExpert held_expert(const ExpertPlacement& placement, const ExpertCopies& cop
     return {copies.places[static_cast<std::size_t>(place)].expert, place};
 }
 
-/// Of `rows` rows, where a place has these parts of `whole`: rows_of_place.
-RowRange part_of_rows(RowRange parts, i64 whole, i64 rows) {
-    const i64 first = rows * parts.first / whole;
-    return {first, rows * (parts.first + parts.count) / whole - first};
-}
-
 /// From the order of experts to that of the ranks that hold them: the only place where rows meet placement,
 /// copies and slices. Within an expert nothing moves, so that it sees its rows in the same order wherever it
 /// lies.
@@ -75,13 +69,10 @@ void order_by_holder(const Mesh& mesh, int layer, HostView& host) {
         for (i64 local = 0; local < places; ++local) {
             const HeldExpert held = held_expert(placement, copies, each, places, holder / slices, local);
             if (held.expert < 0) continue;
-            // The place's part of all parts; those of fewer rows follow without looking at other places.
-            const i64 whole = any_copies ? copies.whole[static_cast<std::size_t>(held.expert)] : 0;
-            const RowRange parts =
-                whole > 0 ? rows_of_place(copies, held.expert, held.place, whole) : RowRange{};
+            const PlaceParts parts =
+                any_copies ? parts_of_place(copies, held.expert, held.place) : PlaceParts{0, 1, 1};
             const auto part_of = [&](i64 source) {
-                const i64 rows = rows_of(source, held.expert);
-                return whole > 0 ? part_of_rows(parts, whole, rows) : RowRange{0, rows};
+                return rows_of_parts(parts, rows_of(source, held.expert));
             };
             for (i64 source = 0; source < sources; ++source)
                 host.load[static_cast<std::size_t>((source * sources + holder) * places + local)] =

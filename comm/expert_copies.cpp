@@ -83,18 +83,6 @@ class Sharing {
     ExpertCopies copies_;
 };
 
-/// Parts of an expert's rows before a place, those of the home included.
-i64 parts_before(const ExpertCopies& copies, i32 expert, i64 place) {
-    i64 home = copies.whole[at(expert)], before = 0;
-    for (i64 other = 0; other < std::ssize(copies.places); ++other) {
-        const ExpertCopies::Place& one = copies.places[at(other)];
-        if (one.expert != expert) continue;
-        home -= one.share;
-        if (other < place) before += one.share;
-    }
-    return place < 0 ? 0 : home + before;
-}
-
 }  // namespace
 
 bool ExpertCopies::any() const {
@@ -105,19 +93,27 @@ ExpertCopies no_copies(i64 experts, int ranks, i64 places_of_rank) {
     return {std::vector<ExpertCopies::Place>(at(ranks * places_of_rank)), std::vector<i64>(at(experts), 0)};
 }
 
-RowRange rows_of_place(const ExpertCopies& copies, i32 expert, i64 place, i64 rows) {
+PlaceParts parts_of_place(const ExpertCopies& copies, i32 expert, i64 place) {
     const i64 whole = copies.whole[at(expert)];
-    if (whole == 0) return {0, place < 0 ? rows : 0};
-    const i64 before = parts_before(copies, expert, place);
-    i64 own = 0;
-    if (place >= 0) {
-        own = copies.places[at(place)].share;
-    } else {
-        own = whole;
-        for (const ExpertCopies::Place& one : copies.places) own -= one.expert == expert ? one.share : 0;
+    if (whole == 0) return {0, place < 0 ? 1 : 0, 1};
+    i64 home = whole, before = 0;
+    for (i64 other = 0; other < std::ssize(copies.places); ++other) {
+        const ExpertCopies::Place& one = copies.places[at(other)];
+        if (one.expert != expert) continue;
+        home -= one.share;
+        if (other < place) before += one.share;
     }
-    const i64 first = rows * before / whole;
-    return {first, rows * (before + own) / whole - first};
+    if (place < 0) return {0, home, whole};
+    return {home + before, copies.places[at(place)].share, whole};
+}
+
+RowRange rows_of_parts(const PlaceParts& parts, i64 rows) {
+    const i64 first = rows * parts.first / parts.whole;
+    return {first, rows * (parts.first + parts.count) / parts.whole - first};
+}
+
+RowRange rows_of_place(const ExpertCopies& copies, i32 expert, i64 place, i64 rows) {
+    return rows_of_parts(parts_of_place(copies, expert, place), rows);
 }
 
 ExpertCopies copies_by_load(const ExpertPlacement& placement, std::span<const i64> counts, int ranks,

@@ -33,6 +33,14 @@ struct ExpertCopies {
 struct RowRange {
     i64 first = 0, count = 0;
 };
+/// What a place computes of its expert: `count` of `whole` parts, after `first` others. Without copies the
+/// home (place -1) has 1 of 1.
+struct PlaceParts {
+    i64 first = 0, count = 0, whole = 1;
+};
+[[nodiscard]] PlaceParts parts_of_place(const ExpertCopies& copies, i32 expert, i64 place);
+/// Which of `rows` rows of a micro-batch that is.
+[[nodiscard]] RowRange rows_of_parts(const PlaceParts& parts, i64 rows);
 /// Which of `rows` rows of a micro-batch an expert's home computes (place -1), or the copy at a place.
 [[nodiscard]] RowRange rows_of_place(const ExpertCopies& copies, i32 expert, i64 place, i64 rows);
 
