@@ -74,12 +74,11 @@ std::string domain_map_script(const RunHistory& run) {
     plot.set(fmt::format("multiplot layout {},{} margins 0.15,0.90,{:.3f},{:.3f} spacing 0.03,{:.3f}",
                          panel_rows(layers.size()), kPanelColumns, 50 / height, 1 - 26 / height,
                          50 / height));
-    plot.set("palette defined (0 '#2a78d6', 1 '#c9c8c2', 2 '#c92a2a')").set("cbrange [0:2]");
+    set_relative_colours(plot);
     plot.set("grid noxtics noytics").set("border 0").set("xtics 1 scale 0 textcolor rgb muted");
     if (!run.domains.empty() && run.domains.front().share.front().size() > 16)
         plot.set("xtics autofreq scale 0 textcolor rgb muted");
-    plot.set("cbtics ('0' 0, '1' 1, '2+' 2) scale 0 textcolor rgb muted");
-    plot.set("colorbox noborder user origin 0.93,0.25 size 0.015,0.5").set("format x '%.0f'");
+    plot.set("format x '%.0f'");
     for (std::size_t panel = 0; panel < layers.size(); ++panel) {
         const bool last_row = panel + kPanelColumns >= layers.size();
         plot.set(last_row ? "xlabel 'expert' textcolor rgb muted" : "xlabel ''");

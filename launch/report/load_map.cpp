@@ -6,8 +6,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "launch/report/gnuplot.h"
-
 namespace moesaic {
 
 namespace {
@@ -80,6 +78,12 @@ std::vector<i64> evenly_chosen(const std::vector<i64>& values, std::size_t most)
     return chosen;
 }
 
+void set_relative_colours(PlotScript& plot) {
+    plot.set("palette defined (0 '#2a78d6', 1 '#c9c8c2', 2 '#c92a2a')").set("cbrange [0:2]");
+    plot.set("cbtics ('0' 0, '1' 1, '2+' 2) scale 0 textcolor rgb muted");
+    plot.set("colorbox noborder user origin 0.93,0.25 size 0.015,0.5");
+}
+
 LoadMap load_map(const std::vector<LoadSnapshot>& snapshots, std::size_t most_columns,
                  std::size_t most_experts) {
     LoadMap map;
@@ -117,10 +121,9 @@ std::string load_map_script(const RunHistory& run) {
     plot.set(fmt::format("multiplot layout {},{} margins 0.06,0.90,{:.3f},{:.3f} spacing 0.08,{:.3f}",
                          panel_rows(layers.size()), kPanelColumns, 56 / height, 1 - 26 / height,
                          62 / height));
-    plot.set("palette defined (0 '#2a78d6', 1 '#c9c8c2', 2 '#c92a2a')").set("cbrange [0:2]");
+    set_relative_colours(plot);
     plot.set("grid noytics").set("border 0").set("xtics scale 0 textcolor rgb muted");
-    plot.set("cbtics ('0' 0, '1' 1, '2+' 2) scale 0 textcolor rgb muted");
-    plot.set("colorbox noborder user origin 0.93,0.25 size 0.015,0.5").set("format x '%.0f'");
+    plot.set("format x '%.0f'");
     for (std::size_t panel = 0; panel < layers.size(); ++panel) {
         plot.set(panel + kPanelColumns >= layers.size() ? "xlabel 'step' textcolor rgb muted" : "xlabel ''");
         plot.set(panel % kPanelColumns == 0 ? "ylabel 'expert' offset 2 textcolor rgb muted" : "ylabel ''");

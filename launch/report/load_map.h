@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/report/gnuplot.h"
 #include "launch/report/run_history.h"
 
 namespace moesaic {
@@ -23,5 +24,8 @@ struct LoadMap {
 
 [[nodiscard]] std::string load_map_script(const RunHistory& run);
 [[nodiscard]] int load_map_height(const RunHistory& run);  ///< pixels
+
+/// Colours and their bar for what is 1 on average: blue below, red from 2 on.
+void set_relative_colours(PlotScript& plot);
 
 }  // namespace moesaic
