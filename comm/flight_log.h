@@ -15,8 +15,6 @@ struct FlightGroup {
     std::string name;
     std::vector<int> world_ranks;  ///< by rank of the group
     i64 entered = 0;               ///< collectives that this rank has entered
-
-    bool operator==(const FlightGroup&) const = default;
 };
 
 /// One collective of one rank.
@@ -33,7 +31,6 @@ struct FlightRecord {
     [[nodiscard]] bool under_way() const { return ended < 0; }
     /// "all_to_all_rows 'dispatch, layer 5'".
     [[nodiscard]] std::string text() const;
-    bool operator==(const FlightRecord&) const = default;
 };
 
 struct FlightLog {
@@ -42,8 +39,6 @@ struct FlightLog {
     std::string host;
     std::vector<FlightGroup> groups;
     std::vector<FlightRecord> records;  ///< oldest first
-
-    bool operator==(const FlightLog&) const = default;
 };
 
 /// Lines with tabs between columns, for people and for read_flight_log. Throws UserError naming `path` and
