@@ -14,7 +14,7 @@ namespace moesaic {
 void add_bound_command(CLI::App& app, Selected& selected) {
     const auto options = std::make_shared<BoundOptions>();
     CLI::App* bound = app.add_subcommand(
-        "bound", "Generalization bounds from numbers; lists of --experts, --top-k, --samples make a table");
+        "bound", "Generalization bounds of a run, measured, or from numbers; lists of those make a table");
     bound->add_option("RUN", options->run,
                       "Run folder: the bounds of its newest evaluation, instead of numbers");
     // Values stay text here: all mistakes are reported at once, with those between options.
