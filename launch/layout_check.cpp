@@ -8,6 +8,7 @@
 #include "comm/thread_communicator.h"
 #include "launch/logical_gradients.h"
 #include "launch/training_step.h"
+#include "launch/weights_checksum.h"
 #include "runtime/base/run_context.h"
 
 namespace moesaic {
@@ -21,6 +22,7 @@ struct Outcome {
     std::vector<std::vector<i64>> expert_counts;  // steps 1...
     std::vector<double> rank_norms;
     LogicalTensors gradients;  // step 1
+    u64 weights = 0;           // checksum after the last step
 };
 
 struct LayoutRun {
@@ -51,6 +53,8 @@ Outcome run_layout(const RunSetup& setup, const LayoutRun& run, i64 steps) {
                 outcome.gradients = std::move(gradients);
             }
         }
+        const u64 weights = weights_checksum(runtime);
+        if (world.rank() == 0) outcome.weights = weights;
     };
     run_ranks(run.world, body, setup.config.parallel.timeout_seconds);
     return outcome;
@@ -136,6 +140,7 @@ std::string verdict(const LayoutResult& result, const LayoutTolerances& limits) 
         return "gradient of " + result.worst_tensor + " is wrong";
     if (!(result.norm_difference <= limits.exact)) return "the clip norm is wrong";
     if (!result.expert_bits) return "expert gradients are not the one-rank run's bits";
+    if (limits.elastic && !result.weight_bits) return "the weights are not the one-rank run's bits";
     if (result.later_loss_difference <= limits.loss) return "";
     // One choice that falls the other way at a near tie moves the weights by more than rounding ever does.
     if (result.routing_differs_at == 0) return "losses drift apart after step 1";
@@ -174,6 +179,7 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
         result.later_loss_difference =
             std::max(result.later_loss_difference, relative_difference(mine.losses[i], single.losses[i]));
     }
+    result.weight_bits = mine.weights == single.weights;
     const auto differs =
         std::mismatch(mine.expert_counts.begin(), mine.expert_counts.end(), single.expert_counts.begin());
     if (differs.first != mine.expert_counts.end())
@@ -186,9 +192,9 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
 }  // namespace
 
 LayoutTolerances layout_tolerances(DType dtype) {
-    if (dtype == DType::f64) return {1e-10, 1e-10, 1e-10};
-    if (dtype == DType::bf16) return {0.02, 1e-6, 1e-5, true};
-    return {1e-5, 1e-6, 1e-5};
+    if (dtype == DType::f64) return {.exact = 1e-10, .layout = 1e-10, .loss = 1e-10};
+    if (dtype == DType::bf16) return {.exact = 0.02, .layout = 1e-6, .loss = 1e-5, .whole = true};
+    return {.exact = 1e-5, .layout = 1e-6, .loss = 1e-5};
 }
 
 namespace {
@@ -218,6 +224,8 @@ std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOp
     const Outcome single = run_layout(run, smallest, options.steps);
     const Outcome reference = dtype == DType::f64 && slices == 1 ? single : run_layout(run, exact, 1);
 
+    LayoutTolerances tolerances = layout_tolerances(dtype);
+    tolerances.elastic = run.config.train.determinism == "elastic";
     std::vector<LayoutResult> results;
     for (const int world : options.worlds) {
         for (int expert_parallel = 1; expert_parallel <= world; ++expert_parallel) {
@@ -227,7 +235,7 @@ std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOp
             layout.options.expert_parallel = expert_parallel;
             if (world > 1) layout.options.defects = options.defects;
             const Outcome mine = world == 1 ? single : run_layout(run, layout, options.steps);
-            results.push_back(compare(layout, mine, single, reference, layout_tolerances(dtype)));
+            results.push_back(compare(layout, mine, single, reference, tolerances));
         }
     }
     return results;

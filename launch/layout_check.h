@@ -37,6 +37,7 @@ struct LayoutResult {
     double layout_difference = 0;  ///< the same against the one-rank run: rounding of sums over ranks alone
     std::string worst_layout_tensor;
     double later_loss_difference = 0;  ///< worst relative difference of losses after step 1
+    bool weight_bits = false;  ///< the weights after all steps are the one-rank run's to the last bit
     i64 routing_differs_at = 0;        ///< first step whose expert loads are not the one-rank run's; 0: none
     bool routing_as_reference = true;  ///< f64 routes alike; a near tie may fall the other way in f32
     bool ok = false;
@@ -47,7 +48,8 @@ struct LayoutResult {
 /// is against the one-rank run of the same precision, whose partial sums are the same bits.
 struct LayoutTolerances {
     double exact = 0, layout = 0, loss = 0;
-    bool whole = false;  ///< `exact` holds for the gradient of all tensors as one vector, not for each
+    bool elastic = false;  ///< losses and weights have to be the same bits (train.determinism)
+    bool whole = false;    ///< `exact` holds for the gradient of all tensors as one vector, not for each
 };
 /// f32 and f64 by their rounding. bf16 keeps 8 bits: one rounding errs by up to 2^-9 = 0.2 %, which grows to
 /// less than a percent through a network and back; and some tokens' near ties fall the other way than in f64,

@@ -9,6 +9,7 @@
 
 #include "launch/device.h"
 #include "launch/expert_rebalancer.h"
+#include "launch/micro_batches.h"
 #include "layers/capacity.h"
 #include "layers/routers/uniform_router.h"
 #include "runtime/base/log.h"
@@ -284,6 +285,12 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
       exchange_choice(exchange_of(*backend, spec, *mesh, store.dtype(), options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {
     if (stream_mode(spec, options) == StreamMode::threads) world.set_beside_compute(true);
+    if (config.train.determinism == "elastic") {
+        if (backend->name() != "cpu")
+            throw UserError("train.determinism: elastic: this machine has a GPU; run.device: cpu");
+        const MicroBatches parts{config.train.batch_sequences, config.train.micro_sequences, 1};
+        store.sum_exactly(parts.micro_steps());
+    }
     store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);

@@ -109,7 +109,7 @@ void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient
                                   std::span<const i64> rows_per_source, Round round,
                                   std::vector<i64> open_source) {
     const auto experts = open_source.size();
-    if (round.count == 1) {
+    if (round.count == 1 && !gradient.weight.sums_exactly()) {
         context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy.rows,
                                                                    .b = gradient.x.rows,
                                                                    .c = gradient.weight.sum(),

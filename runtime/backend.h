@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/activation.h"
+#include "runtime/fold_rounding.h"
 #include "runtime/loss_operations.h"
 #include "runtime/memory_pool.h"
 #include "runtime/router_operations.h"
@@ -308,7 +309,7 @@ class Backend {
     virtual void fill(Stream&, double value, TensorView y) = 0;      ///< y = value, real
     virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x
     /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all.
-    virtual void fold(Stream&, TensorView part, TensorView sum) = 0;
+    virtual void fold(Stream&, TensorView part, TensorView sum, const FoldRounding& rounding) = 0;
     /// to = from, rounded once to nearest even where `to` is narrower: f64 to all three, f32 and bf16 to f32
     /// and bf16.
     virtual void convert(Stream&, ConstTensorView from, TensorView to) = 0;

@@ -59,7 +59,17 @@ void Weight::fold_rows(Stream& stream, i64 first, i64 count) const {
     const i64 row = shape_.cols();
     ParameterStore::Arena& arena = store_->arena(placement_);
     store_->backend_.fold(stream, arena.grad.view().flat(offset_ + first * row, count * row),
-                          arena.sum.view().flat(offset_ + first * row, count * row));
+                          arena.sum.view().flat(offset_ + first * row, count * row), store_->rounding_);
+}
+
+bool Weight::sums_exactly() const {
+    return store_->rounding_.step > 0;
+}
+
+void ParameterStore::sum_exactly(i64 parts) {
+    rounding_.step = kLargestExact * 0x1p-51;
+    rounding_.limit = kLargestExact / static_cast<double>(parts);
+    if (copies_) copies_->rounding_ = rounding_;
 }
 
 Weight ParameterStore::declare(std::vector<Parameter> parameters, Shape shape) {
@@ -197,13 +207,13 @@ void ParameterStore::fold_segment(Stream& stream, int segment) {
         if (one.folds_itself[static_cast<std::size_t>(segment)]) continue;
         const ArenaRange range = one.segments[static_cast<std::size_t>(segment)];
         backend_.fold(stream, one.grad.view().flat(range.begin, range.size()),
-                      one.sum.view().flat(range.begin, range.size()));
+                      one.sum.view().flat(range.begin, range.size()), rounding_);
     }
 }
 
 void ParameterStore::complete_gradients(Stream& stream) {
     for (Arena& one : arenas_) {
-        backend_.fold(stream, one.grad, one.sum);
+        backend_.fold(stream, one.grad, one.sum, rounding_);
         backend_.convert(stream, one.sum, one.grad);
     }
 }

@@ -31,6 +31,8 @@ class Weight {
     [[nodiscard]] ConstTensorView packed_plain() const;
     /// Folds the gradient of rows first..first+count-1 into its sum (ParameterStore::fold).
     void fold_rows(Stream& stream, i64 first, i64 count) const;
+    /// Whether only folding may add to the sum (ParameterStore::sum_exactly).
+    [[nodiscard]] bool sums_exactly() const;
     [[nodiscard]] explicit operator bool() const { return store_ != nullptr; }
 
   private:
@@ -82,6 +84,11 @@ class ParameterStore {
     /// Before allocate(): keeps packed copies of the weights that products read, two more values a parameter.
     /// From the first access that may change values on they are not used, until pack() makes them anew.
     void keep_packed_copies() { keeps_packed_ = true; }
+    /// Before the first backward: sums over up to `parts` micro-batches become exact, and so the same bits in
+    /// whatever order ranks add them. Each part is rounded to multiples of 2^-43 for it, about 1e-13; an
+    /// element of more than kLargestExact / parts becomes NaN.
+    void sum_exactly(i64 parts);
+    static constexpr double kLargestExact = 256;
     /// Makes the packed copies anew from the values.
     void pack(Stream& stream);
     /// Bytes of packed copies held.
@@ -155,6 +162,7 @@ class ParameterStore {
     std::vector<i64> offsets_;
     std::deque<Buffer> buffers_;
     bool keeps_packed_ = false, packed_are_fresh_ = false;
+    FoldRounding rounding_;
     std::vector<Packed> packed_;
     std::unique_ptr<ParameterStore> copies_;  // where there are any
 };

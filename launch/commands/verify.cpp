@@ -16,21 +16,21 @@ const char* mark(bool good) {
 }
 
 void print_table(const std::vector<LayoutResult>& results) {
-    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %s\n", "ranks", "expert",
+    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %-8s %s\n", "ranks", "expert",
                 "loss", "bits", "routing", "one norm", "norm", "balance", "gradient", "gradient", "later",
-                "experts'", "verdict");
+                "experts'", "weights'", "verdict");
     const int smallest = results.empty() ? 1 : results.front().smallest;
     const std::string one_rank = fmt::format("vs {} rank{}", smallest, smallest == 1 ? "" : "s");
-    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s\n", "", "par.", "step 1",
+    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %-8s\n", "", "par.", "step 1",
                 "equal", "equal", "on ranks", "vs f64", one_rank.c_str(), "vs f64", one_rank.c_str(),
-                "losses", "bits");
+                "losses", "bits", "bits");
     for (const LayoutResult& one : results) {
         const bool unreplicated = one.world == one.expert_parallel * one.smallest;
-        std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-10.1e %-8s %s\n",
+        std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-10.1e %-8s %-8s %s\n",
                     one.world, one.expert_parallel, one.loss, mark(one.loss_bits), mark(one.routing_equal),
                     mark(one.norm_same_on_ranks), one.norm_difference, one.balance_difference,
                     one.gradient_difference, one.layout_difference, one.later_loss_difference,
-                    unreplicated ? mark(one.expert_bits) : "-", one.ok ? "ok" : one.why.c_str());
+                    unreplicated ? mark(one.expert_bits) : "-", mark(one.weight_bits), one.ok ? "ok" : one.why.c_str());
     }
 }
 
@@ -49,6 +49,7 @@ void print_json(const std::vector<LayoutResult>& results, bool ok) {
         line.field("layout_difference", one.layout_difference);
         line.field("worst_layout_tensor", one.worst_layout_tensor);
         line.field("later_loss_difference", one.later_loss_difference);
+        line.field("weight_bits_equal", one.weight_bits);
         line.field("ok", one.ok).field("why", one.why);
         layouts += (layouts.empty() ? "" : ",") + line.text();
     }

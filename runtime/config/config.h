@@ -248,7 +248,8 @@ struct TrainConfig {
         v.choice("precision", precision, {"fp32", "bf16", "fp64"}, "Type of weights and activations");
         v.choice("recompute", recompute, {"none", "layer"},
                  "layer: a block keeps its input alone and computes forward again in the backward");
-        v.choice("determinism", determinism, {"layout", "elastic"}, "What has to be bit-identical");
+        v.choice("determinism", determinism, {"layout", "elastic"},
+                 "elastic: weights are the same bits on any number of ranks; layout: on one layout, always");
     }
 };
 

@@ -27,7 +27,6 @@ const std::vector<Limitation>& limitations() {
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},
         {"parallel.context", {"1"}},
-        {"train.determinism", {"layout"}},
         {"generalization.loss", {"all"}},
         {"generalization.bounds", {"all"}},
     };
@@ -258,6 +257,27 @@ void check_placement(LoadedConfig& loaded) {
                         "contiguous");
 }
 
+/// What adds up by ranks, in whatever precision, cannot be the same bits on any number of them.
+void check_determinism(LoadedConfig& loaded) {
+    const Config& config = loaded.config;
+    if (config.train.determinism != "elastic") return;
+    const auto complain = [&](bool bad, const char* key, const char* problem, const char* remedy) {
+        if (bad) loaded.complain(key, fmt::format("train.determinism: elastic: {}", problem), remedy);
+    };
+    complain(config.train.precision == "fp64", "train.precision",
+             "gradients are summed in steps of 1e-13, too coarse for fp64", "fp32 or bf16");
+    complain(config.run.device == "cuda", "run.device", "cuBLAS chooses its kernels by the number of rows",
+             "cpu");
+    complain(config.model.moe.activation == "prelu", "model.moe.activation",
+             "gradients of slopes are summed in the order of ranks", "another activation");
+    complain(config.parallel.dedup_reduce == "node", "parallel.dedup_reduce",
+             "a node's results are added up before they travel", "exact");
+    complain(config.parallel.wire == "bf16" && config.train.precision == "fp32", "parallel.wire",
+             "rows would be rounded only where they leave their rank", "auto");
+    complain(config.parallel.placement.copies > 0, "parallel.placement.copies",
+             "copies split an expert's sums over rows", "0");
+}
+
 }  // namespace
 
 std::string version_limits() {
@@ -279,6 +299,7 @@ void validate(LoadedConfig& loaded, Purpose purpose) {
     check_training(loaded);
     check_exchange(loaded);
     check_placement(loaded);
+    check_determinism(loaded);
 }
 
 }  // namespace moesaic

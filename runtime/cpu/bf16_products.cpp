@@ -190,7 +190,7 @@ void grouped_gemm_weight_grad_in_f32(Backend& backend, Stream& stream,
                        .c = sum,
                        .trans_a = true},
                       rows, indices.slice(first, rows));
-        backend.fold(stream, sum, operation.c.slice_rows(part / parts, 1).reshaped({height, width}));
+        backend.fold(stream, sum, operation.c.slice_rows(part / parts, 1).reshaped({height, width}), {});
         first += rows;
     }
 }

@@ -58,13 +58,13 @@ void CpuBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
                 [this, x, y] { share(y.elements(), 1, [&](Range elements) { cpu::add(x, y, elements); }); });
 }
 
-void CpuBackend::fold(Stream& stream, TensorView part, TensorView sum) {
+void CpuBackend::fold(Stream& stream, TensorView part, TensorView sum, const FoldRounding& rounding) {
     expect_real(part.dtype, "fold");
     expect(part, part.dtype, "fold part");
     expect(sum, DType::f64, "fold sum");
     MOESAIC_ASSERT(part.elements() == sum.elements(), "fold {} into {}", part.shape.text(), sum.shape.text());
-    run_on_host(stream, [this, part, sum] {
-        share(part.elements(), 1, [&](Range elements) { cpu::fold(part, sum, elements); });
+    run_on_host(stream, [this, part, sum, rounding] {
+        share(part.elements(), 1, [&](Range elements) { cpu::fold(part, sum, elements, rounding); });
     });
 }
 

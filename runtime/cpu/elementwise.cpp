@@ -2,7 +2,9 @@
 #define HWY_TARGET_INCLUDE "runtime/cpu/elementwise.cpp"
 #include "runtime/cpu/simd_targets.h"
 // Targets first, then what they share.
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "runtime/bfloat16.h"
 
@@ -127,13 +129,33 @@ void fold_reals(Real* part, double* sum, i64 count) {
     }
 }
 
-void fold(TensorView part, TensorView sum, Range elements) {
+/// Adding 1.5 * 2^52 steps leaves no room for anything finer than a step.
+template <class Real>
+void fold_rounded_reals(Real* part, double* sum, i64 count, const FoldRounding& rounding) {
+    constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+    const double shift = 0x1.8p52 * rounding.step, limit = rounding.limit;
+    for (i64 i = 0; i < count; ++i) {
+        const auto value = static_cast<double>(part[i]);
+        const double rounded = (value + shift) - shift;
+        sum[i] += std::abs(value) <= limit ? rounded : kNaN;
+        part[i] = 0;
+    }
+}
+
+void fold(TensorView part, TensorView sum, Range elements, const FoldRounding& rounding) {
     const i64 count = elements.last - elements.first;
     double* const sums = sum.as<double>() + elements.first;
+    const auto fold_all = [&](auto* parts) {
+        if (rounding.step > 0) {
+            fold_rounded_reals(parts + elements.first, sums, count, rounding);
+        } else {
+            fold_reals(parts + elements.first, sums, count);
+        }
+    };
     if (part.dtype == DType::f64) {
-        fold_reals(part.as<double>() + elements.first, sums, count);
+        fold_all(part.as<double>());
     } else {
-        fold_reals(part.as<float>() + elements.first, sums, count);
+        fold_all(part.as<float>());
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runtime/cpu/range.h"
+#include "runtime/fold_rounding.h"
 #include "runtime/tensor.h"
 
 namespace moesaic::cpu {
@@ -10,8 +11,8 @@ namespace moesaic::cpu {
 // two.
 void copy(ConstTensorView from, TensorView to, Range elements);
 void zero(TensorView y, Range elements);
-void add(ConstTensorView x, TensorView y, Range elements);          ///< y += x
-void fold(TensorView part, TensorView sum, Range elements);         ///< sum (f64) += part; part = 0
+void add(ConstTensorView x, TensorView y, Range elements);  ///< y += x
+void fold(TensorView part, TensorView sum, Range elements, const FoldRounding& rounding);
 void convert(ConstTensorView from, TensorView to, Range elements);  ///< to = from, rounded once
 void scale(double factor, TensorView y, Range elements);            ///< y *= factor
 /// y = min(max(y, -limit), limit); NaN stays.

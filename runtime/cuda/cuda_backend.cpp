@@ -111,10 +111,11 @@ void CudaBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
     });
 }
 
-void CudaBackend::fold(Stream& stream, TensorView part, TensorView sum) {
-    const cudaStream_t on = checked(stream, &Backend::fold, part, sum);
+void CudaBackend::fold(Stream& stream, TensorView part, TensorView sum, const FoldRounding& rounding) {
+    const cudaStream_t on = checked(stream, &Backend::fold, part, sum, rounding);
     with_real(part.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, part.elements(), kernels::FoldElement<T>{out<T>(part), out<double>(sum)});
+        each(on, part.elements(),
+             kernels::FoldElement<T>{out<T>(part), out<double>(sum), rounding.step, rounding.limit});
     });
 }
 

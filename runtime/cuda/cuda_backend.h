@@ -30,7 +30,7 @@ class CudaBackend final : public Backend {
     void zero(Stream& stream, TensorView y) override;
     void fill(Stream& stream, double value, TensorView y) override;
     void add(Stream& stream, ConstTensorView x, TensorView y) override;
-    void fold(Stream& stream, TensorView part, TensorView sum) override;
+    void fold(Stream& stream, TensorView part, TensorView sum, const FoldRounding& rounding) override;
     void convert(Stream& stream, ConstTensorView from, TensorView to) override;
     void scale(Stream& stream, double factor, TensorView y) override;
     void clamp(Stream& stream, double limit, TensorView y) override;

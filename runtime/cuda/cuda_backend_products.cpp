@@ -186,7 +186,7 @@ void CudaBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeig
         multiply(
             stream,
             {.a = a.slice_rows(first, rows), .b = b.slice_rows(first, rows), .c = product, .trans_a = true});
-        fold(stream, product, op.c.slice_rows(part / parts, 1).reshaped({height, width}));
+        fold(stream, product, op.c.slice_rows(part / parts, 1).reshaped({height, width}), {});
         first += rows;
     }
 }

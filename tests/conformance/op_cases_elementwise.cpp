@@ -71,7 +71,7 @@ void append_conversions(std::vector<OpCase>& cases, i64 rows, i64 width) {
         {.name = "fold" + size,
          .buffers = {by_row(written(real(normal("part", shape)))),
                      by_row(written(filled("sum", shape, normal("sum", shape).values, Storage::f64)))},
-         .run = [](Backend& b, Stream& s, Views v) { b.fold(s, v[0], v[1]); },
+         .run = [](Backend& b, Stream& s, Views v) { b.fold(s, v[0], v[1], {}); },
          .reference =
              [](Values& v) {
                  for (std::size_t i = 0; i < v[0].size(); ++i) {
@@ -81,6 +81,36 @@ void append_conversions(std::vector<OpCase>& cases, i64 rows, i64 width) {
              },
          .tolerance_f32 = 1e-15,
          .tolerance_f64 = 1e-15});
+}
+
+/// Whatever the order, the same bits: the back end adds parts of very different sizes in one, the reference
+/// in another.
+void append_exact_fold(std::vector<OpCase>& cases, i64 rows, i64 width) {
+    const std::string size = fmt::format(" {}x{}", rows, width);
+    const Shape shape{rows, width};
+    const FoldRounding rounding{0x1p-43, 256.0 / 3};
+    cases.push_back(
+        {.name = "fold exactly" + size,
+         .buffers = {by_row(written(real(normal("large", shape, 16)))),
+                     by_row(written(real(normal("small", shape, 1e-12)))),
+                     by_row(written(real(normal("part", shape)))),
+                     by_row(written(
+                         filled("sum", shape, std::vector<double>(at(rows * width), 0.5), Storage::f64)))},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 for (const std::size_t i : {0U, 1U, 2U}) b.fold(s, v[i], v[3], rounding);
+             },
+         .reference =
+             [=](Values& v) {
+                 for (const std::size_t part : {2U, 0U, 1U}) {
+                     for (std::size_t i = 0; i < v[3].size(); ++i) {
+                         v[3][i] += std::nearbyint(v[part][i] / rounding.step) * rounding.step;
+                         v[part][i] = 0;
+                     }
+                 }
+             },
+         .tolerance_f32 = 0,
+         .tolerance_f64 = 0});
 }
 
 void append_clamp(std::vector<OpCase>& cases, i64 rows, i64 width) {
@@ -179,6 +209,7 @@ void append_elementwise_cases(std::vector<OpCase>& cases) {
          std::initializer_list<std::pair<i64, i64>>{{0, 5}, {1, 1}, {3, 7}, {5, 64}, {61, 677}}) {
         append_simple(cases, rows, width);
         append_conversions(cases, rows, width);
+        append_exact_fold(cases, rows, width);
         append_clamp(cases, rows, width);
     }
     for (const i64 count : {0, 1, 37, 64, 40001}) {

@@ -135,7 +135,7 @@ void append_grouped_weight_grad(std::vector<OpCase>& cases, i64 groups, const st
                                             .c = part,
                                             .trans_a = true});
                                  const TensorView group = v[2].slice_rows(static_cast<i64>(i) / parts, 1);
-                                 b.fold(s, part, group.reshaped({m, n}));
+                                 b.fold(s, part, group.reshaped({m, n}), {});
                                  first += counts[i];
                              }
                              s.synchronize();

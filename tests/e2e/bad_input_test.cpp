@@ -104,9 +104,25 @@ TEST(BadInput, WhatThisVersionLacksIsSaid) {
                        {"moesaic plan: not in this version\n"});
     }
     const ScratchFolder scratch;
-    expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.tensor=2"}),
-                   {"train.determinism: 'elastic' is not in this version; ",
-                    "parallel.tensor: '2' is not in this version; "});
+    expect_mistake(
+        tiny(scratch / "out", {"parallel.pipeline=2", "parallel.tensor=2"}),
+        {"parallel.pipeline: '2' is not in this version; ", "parallel.tensor: '2' is not in this version; "});
+}
+
+TEST(BadInput, WhatElasticRunsCannotHave) {
+    const ScratchFolder scratch;
+    expect_mistake(
+        tiny(scratch / "out",
+             {"train.determinism=elastic", "train.precision=fp64", "run.device=cuda",
+              "model.moe.activation=prelu", "parallel.exchange=dedup", "parallel.dedup_reduce=node",
+              "parallel.placement.kind=load_aware", "parallel.placement.copies=1"}),
+        {"train.precision: train.determinism: elastic: gradients are summed in steps of 1e-13, ",
+         "run.device: train.determinism: elastic: cuBLAS ",
+         "model.moe.activation: train.determinism: elastic: ",
+         "parallel.dedup_reduce: train.determinism: elastic: ",
+         "parallel.placement.copies: train.determinism: elastic: "});
+    expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.wire=bf16"}),
+                   {"parallel.wire: train.determinism: elastic: rows would be rounded only where "});
 }
 
 TEST(BadInput, ThreadsUnderMpirun) {

@@ -14,9 +14,16 @@ __device__ void AddElement<Stored>::operator()(i64 i) const {
     write(y[i], read(y[i]) + read(x[i]));
 }
 
+/// Adding 1.5 * 2^52 steps leaves no room for anything finer than a step.
+__device__ inline double rounded(double part, double step, double limit) {
+    if (!(step > 0)) return part;
+    const double shift = 6755399441055744.0 * step;
+    return part >= -limit && part <= limit ? (part + shift) - shift : nan("");
+}
+
 template <class T>
 __device__ void FoldElement<T>::operator()(i64 i) const {
-    sum[i] += static_cast<double>(part[i]);
+    sum[i] += rounded(static_cast<double>(part[i]), step, limit);
     part[i] = 0;
 }
 

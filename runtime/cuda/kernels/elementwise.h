@@ -22,6 +22,7 @@ template <class T>
 struct FoldElement {
     T* part;
     double* sum;
+    double step, limit;  // FoldRounding
     __device__ void operator()(i64 i) const;
 };
 template <class From, class To>

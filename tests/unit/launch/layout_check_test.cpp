@@ -126,6 +126,28 @@ TEST(LayoutCheck, SlicedExperts) {
     EXPECT_THROW((void)check_layouts(run, check_of({1, 3}, 1)), UserError);
 }
 
+/// Expert gradients part by part, their sums exact: in micro-batches of one, with chunks, recomputed.
+TEST(LayoutCheck, ElasticWeightsAreTheSameBits) {
+    for (const char* precision : {"train.precision=fp32", "train.precision=bf16"}) {
+        const RunSetup run = tiny_run({"train.determinism=elastic", precision, "train.batch_sequences=5",
+                                       "train.micro_sequences=1", "parallel.receive_budget=0.3"});
+        for (const LayoutResult& one : check_layouts(run, check_of({1, 2, 3, 4, 8}, 4))) {
+            EXPECT_TRUE(one.ok) << name_of(one);
+            EXPECT_TRUE(one.weight_bits) << name_of(one);
+            EXPECT_EQ(one.later_loss_difference, 0) << name_of(one);
+        }
+    }
+}
+
+/// Of which a run that need not be elastic would say nothing.
+TEST(LayoutCheck, OtherWeightsOfAnElasticRunAreSeen) {
+    PlantedDefects defects;
+    defects.expert_gradient_factor = 1 + 1e-7;
+    const RunSetup run = tiny_run({"train.determinism=elastic"});
+    for (const LayoutResult& one : check_layouts(run, check_of({1, 2}, 2, defects)))
+        EXPECT_EQ(one.ok, one.world == 1) << name_of(one);
+}
+
 TEST(LayoutCheck, SmallGradientBuckets) {
     expect_all_ok({"parallel.bucket_bytes=1000"}, check_of({1, 2, 4}, 2), 6);
 }

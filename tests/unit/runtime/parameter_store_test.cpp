@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "runtime/base/philox.h"
@@ -39,6 +40,34 @@ TEST(ParameterStore, SumsOfMicroBatchesDoNotDependOnTheirOrder) {
     const std::vector<float> ascending = completed({0, 1, 2, 3, 4, 5, 6, 7});
     EXPECT_EQ(ascending, completed({7, 2, 5, 0, 4, 1, 6, 3}));
     EXPECT_NE(ascending, completed({0, 1, 2, 3, 4, 5, 6, 6}));
+}
+
+/// One element of three micro-batches, in this order; a part of 0 is left out.
+double sum_of(const std::vector<double>& parts, bool exactly) {
+    const auto backend = make_cpu_backend(1);
+    const auto stream = backend->make_stream("compute");
+    ParameterStore store(*backend, DType::f64);
+    Parameter parameter;
+    parameter.name = "weight";
+    parameter.shape = {1};
+    const Weight weight = store.declare(parameter);
+    store.end_segment();
+    if (exactly) store.sum_exactly(std::ssize(parts));
+    store.allocate(*stream, 1);
+    for (const double part : parts) {
+        weight.grad().as<double>()[0] = part;
+        weight.fold_rows(*stream, 0, 1);
+    }
+    return weight.sum().as<double>()[0];
+}
+
+TEST(ParameterStore, ExactSumsDoNotDependOnTheirOrderAtAll) {
+    const double small = 0x1.1p-43;
+    EXPECT_NE(sum_of({64, small, -64}, false), sum_of({64, -64, small}, false));
+    EXPECT_EQ(sum_of({64, small, -64}, true), sum_of({64, -64, small}, true));
+    EXPECT_EQ(sum_of({64, small, -64}, true), 0x1p-43);
+    EXPECT_TRUE(std::isnan(sum_of({86, 0, -86}, true)));  // more than 256 / 3
+    EXPECT_TRUE(std::isnan(sum_of({std::nan(""), 0, 1}, true)));
 }
 
 TEST(ParameterStore, ZeroGradientsForgetsTheSums) {
