@@ -123,8 +123,12 @@ void Communicator::reduce_scatter_rows(Stream& stream, ConstTensorView data, Cou
     MOESAIC_ASSERT(mine.rows() == own && mine.cols() == data.cols() && mine.dtype == data.dtype,
                    "slice {} of {} into {}", own, data.shape.text(), mine.shape.text());
     auto parts = scratch({own * size_, data.cols()}, data.dtype);
-    all_to_all_rows(stream, data, rows, *parts, std::vector<i64>(static_cast<std::size_t>(size_), own),
-                    label);
+    if (std::ranges::all_of(rows, [own](i64 count) { return count == own; })) {  // the same on every rank
+        all_to_all_even_rows(stream, data, own, *parts, label);
+    } else {
+        all_to_all_rows(stream, data, rows, *parts, std::vector<i64>(static_cast<std::size_t>(size_), own),
+                        label);
+    }
     reduce_in_order(stream, std::move(parts), mine, op);
 }
 
@@ -142,6 +146,12 @@ void Communicator::all_reduce(Stream& stream, TensorView data, ReduceOp op, Labe
     const TensorView mine = flat.slice_rows(first, rows[static_cast<std::size_t>(rank_)]);
     reduce_scatter_rows(stream, flat, rows, mine, op, label);
     all_gather_rows(stream, mine, flat, rows, label);
+}
+
+void Communicator::all_to_all_even_rows(Stream& stream, ConstTensorView send, i64 rows, TensorView recv,
+                                        Label label) {
+    const std::vector<i64> counts(static_cast<std::size_t>(size_), rows);
+    all_to_all_rows(stream, send, counts, recv, counts, label);
 }
 
 std::unique_ptr<SharedWindow> Communicator::share_memory(i64 bytes, Label label) {

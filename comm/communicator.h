@@ -91,6 +91,8 @@ class Communicator {
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
     void set_timeout_seconds(double seconds) { settings_->timeout_seconds = seconds; }  ///< splits included
 
+    [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
+
     /// From now on verbs run beside computation (StreamMode::threads) and sleep while they wait.
     void set_beside_compute(bool beside) { settings_->beside_compute = beside; }
 
@@ -162,12 +164,15 @@ class Communicator {
   protected:
     /// Collective over this communicator: share_memory without the accounts.
     [[nodiscard]] virtual std::unique_ptr<SharedWindow> make_window(i64 bytes, Label label) = 0;
+    /// Collective over this communicator. all_to_all_rows where every rank sends `rows` rows to every rank,
+    /// which all ranks know; here it is just that.
+    virtual void all_to_all_even_rows(Stream& stream, ConstTensorView send, i64 rows, TensorView recv,
+                                      Label label);
     /// Reduces `parts` (size() blocks as large as `into`, one after the other) in their order; keeps `parts`
     /// until done. Here for host streams; a device's communicator brings a kernel.
     virtual void reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into, ReduceOp op);
     /// Scratch memory that stays valid as long as somebody holds the pointer.
     [[nodiscard]] std::shared_ptr<Tensor> scratch(Shape shape, DType dtype);
-    [[nodiscard]] const std::shared_ptr<CommunicatorSettings>& settings() const { return settings_; }
     /// Makes collectives of this communicator known to the flight recorder; without, they are not recorded.
     void record_flights(std::vector<int> world_ranks);
     /// `bytes` sent to every rank.

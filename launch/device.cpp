@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "comm/nccl_module.h"
+#include "comm/rank_agreement.h"
 #include "runtime/base/log.h"
 #include "runtime/cuda_module.h"
 
@@ -34,21 +36,7 @@ CudaBackendResult try_gpu(const std::string& device, int number) {
     }
 }
 
-/// Collective over `world`. The lowest rank that has none, or -1.
-int first_without(Communicator& world, bool has) {
-    if (!world.connected()) return has ? -1 : world.rank();
-    i64 mine = has ? 1 : 0;
-    std::vector<i64> all(static_cast<std::size_t>(world.size()));
-    HostStreamScheduler scheduler(StreamMode::inline_execution);
-    const auto stream = scheduler.make_stream("devices");
-    world.all_gather(*stream, view_of(&mine, {1}), view_of(all.data(), {world.size()}),
-                     {"devices at start-up"});
-    const auto none = std::find(all.begin(), all.end(), 0);
-    return none == all.end() ? -1 : static_cast<int>(none - all.begin());
-}
-
-void say_once(const std::string& text) {
-    static std::once_flag said;
+void say_once(std::once_flag& said, const std::string& text) {
     std::call_once(said, [&] { log_message(LogLevel::info, text); });
 }
 
@@ -60,13 +48,33 @@ std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator&
     const bool on_host = mode == StreamMode::accounting || mode == StreamMode::deferred_shuffled;
     if (device == "cpu" || on_host) return make_host_backend(world, mode, options);
     CudaBackendResult gpu = try_gpu(device, world.topology().local_rank);
-    const int without = first_without(world, gpu.backend != nullptr);
+    const int without = first_rank_without(world, gpu.backend != nullptr, {"devices at start-up"});
     if (without < 0) return std::move(gpu.backend);
     const std::string problem =
         gpu.backend ? fmt::format("rank {} has no CUDA device", without) : gpu.problem;
     if (device == "cuda") throw UserError(fmt::format("run.device: cuda: {}; use run.device: cpu", problem));
-    if (world.rank() == 0) say_once(fmt::format("run.device: auto: the CPU, since {}", problem));
+    static std::once_flag said;
+    if (world.rank() == 0) say_once(said, fmt::format("run.device: auto: the CPU, since {}", problem));
     return make_host_backend(world, mode, options);
+}
+
+std::unique_ptr<Communicator> make_device_world(const Config& config, const Backend& backend,
+                                                Communicator& world) {
+    const std::string& comm = config.parallel.comm;
+    const bool on_gpus = backend.name() == "cuda";
+    if (comm == "nccl" && !on_gpus && backend.computes())
+        throw UserError(
+            "parallel.comm: nccl: moves memory of GPUs, and this run is the CPU's; use auto or mpi");
+    if (comm == "mpi" || !on_gpus || world.size() == 1) return nullptr;
+    NcclResult nccl = make_nccl_communicator(world);
+    if (nccl.communicator) return std::move(nccl.communicator);
+    if (comm == "nccl")
+        throw UserError(fmt::format("parallel.comm: nccl: {}; use parallel.comm: mpi", nccl.problem));
+    static std::once_flag said;
+    if (world.rank() == 0)
+        say_once(said,
+                 fmt::format("parallel.comm: auto: mpi, through the host's memory, since {}", nccl.problem));
+    return nullptr;
 }
 
 }  // namespace moesaic

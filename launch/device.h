@@ -13,4 +13,11 @@ namespace moesaic {
 [[nodiscard]] std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator& world,
                                                            StreamMode mode, const RuntimeOptions& options);
 
+/// Collective over `world`. What moves the device's memory between ranks (parallel.comm): NCCL's communicator
+/// of the same ranks, or null where `world` itself does. `auto` is NCCL where several ranks compute on GPUs
+/// and it works, and says once why it does not. Throws UserError on every rank where `nccl` was asked for and
+/// cannot be.
+[[nodiscard]] std::unique_ptr<Communicator> make_device_world(const Config& config, const Backend& backend,
+                                                              Communicator& world);
+
 }  // namespace moesaic

@@ -280,7 +280,8 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
     : backend(make_device_backend(config, world, stream_mode(spec, options), options)),
       compute(backend->make_stream("compute")),
       exchange(backend->make_stream("exchange")),
-      mesh(make_mesh(config, spec, world, options)),
+      device_world(make_device_world(config, *backend, world)),
+      mesh(make_mesh(config, spec, device_world ? *device_world : world, options)),
       store(*backend, options.dtype.value_or(precision_of(config))),
       exchange_choice(exchange_of(*backend, spec, *mesh, store.dtype(), options.threads)),
       model(with_exchange(spec, exchange_choice.settings), *mesh, store, options.defects) {

@@ -55,6 +55,7 @@ class RankRuntime {
 
     std::unique_ptr<Backend> backend;
     std::unique_ptr<Stream> compute, exchange;
+    std::unique_ptr<Communicator> device_world;  ///< over the same ranks, where one moves device memory
     std::unique_ptr<Mesh> mesh;
     ParameterStore store;
     ExchangeChoice exchange_choice;

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "launch/batch_sums.h"
+#include "runtime/base/trace_range.h"
 #include "runtime/schedule.h"
 
 namespace moesaic {
@@ -318,7 +319,10 @@ double TrainingStep::update(i64 step, double grad_norm) {
     const std::optional<double> clip = config_.optimizer.clip;
     const double factor = clip ? std::min(1.0, *clip / (grad_norm + 1e-6)) : 1.0;
     StepContext context = runtime_.context(Phase::train, step);
-    runtime_.optimizer->step(context, lr, factor, step);
+    {
+        const TraceRange range("optimizer");
+        runtime_.optimizer->step(context, lr, factor, step);
+    }
     runtime_.model.update_routers(context, expert_counts_);
     moved_.reset();
     if (rebalancer_ && step < config_.train.steps) moved_ = rebalancer_->after_step(step, expert_counts_);

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "runtime/base/trace_range.h"
+
 namespace moesaic {
 
 namespace {
@@ -119,6 +121,7 @@ Tensor AttentionLayer::rotated_backward(StepContext& context, const LayerInput& 
 }
 
 Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
+    const TraceRange range("attention");
     Backend& backend = context.backend;
     rotated_forward(context, in, q_, q_norm_, saved.q);
     rotated_forward(context, in, k_, k_norm_, saved.k);
@@ -149,6 +152,7 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
 
 Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                 Saved& saved) const {
+    const TraceRange range("attention, backward");
     Backend& backend = context.backend;
     Tensor d_mixed = backend.allocate(saved.mixed.shape(), in.x.dtype);
     backend.gemm(context.compute,

@@ -5,6 +5,7 @@
 
 #include "layers/capacity.h"
 #include "layers/router_confidence.h"
+#include "runtime/base/trace_range.h"
 
 namespace moesaic {
 
@@ -77,12 +78,16 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
     if (context.phase != Phase::recompute) decide(context, in, saved);
     const std::size_t rounds = saved.plan.chunks.size();
     saved.rounds.resize(static_cast<std::size_t>(exchange_.sizes().rounds_kept));
-    ArrivingRows arriving = exchange_.start_dispatch(context, saved.plan, 0, in.x);
+    const auto dispatch = [&](std::size_t round) {
+        const TraceRange range("dispatch");
+        return exchange_.start_dispatch(context, saved.plan, round, in.x);
+    };
+    ArrivingRows arriving = dispatch(0);
     // Needs no row of another rank: an exchange that runs beside it is hidden behind it.
     if (shared_) shared_->compute(context, in, saved.shared);
     for (std::size_t round = 0; round < rounds; ++round) {
         const auto start_next = [&] {
-            if (round + 1 < rounds) arriving = exchange_.start_dispatch(context, saved.plan, round + 1, in.x);
+            if (round + 1 < rounds) arriving = dispatch(round + 1);
         };
         Round passing;
         Round& current = round < saved.rounds.size() ? saved.rounds[round] : passing;
@@ -92,6 +97,7 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
         if (!exchange_.looks_ahead()) start_next();
     }
     keep_memory_of_unused_rounds(context, saved);
+    const TraceRange range("combine, sums");
     Tensor y = exchange_.finish_combine(context, saved.plan, saved.weight(), saved.exchange);
     if (shared_) shared_->add_to(context, saved.shared, y);
     return y;
@@ -100,6 +106,7 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
 /// Collective over mesh.experts(). The router's choice, what a capacity leaves of it, and the plan that
 /// follows.
 void MoELayer::decide(StepContext& context, const LayerInput& in, Saved& saved) const {
+    const TraceRange range("router and plan");
     saved.routing = router_->route(context, in, saved.router);
     const RouterSaved& router = saved.router;
     saved.router.totals =
@@ -148,11 +155,14 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
     const Tensor dx_shared = shared_ ? shared_->backward(context, in, dy, saved.shared) : Tensor();
     // Ascending rounds: the experts' gradients add rows in the order of one round.
     const std::size_t rounds = saved.plan.chunks.size();
-    ArrivingRows arriving = exchange_.start_combine_backward(context, saved.plan, 0, backward);
+    const auto combine_backward = [&](std::size_t round) {
+        const TraceRange range("combine, backward");
+        return exchange_.start_combine_backward(context, saved.plan, round, backward);
+    };
+    ArrivingRows arriving = combine_backward(0);
     for (std::size_t round = 0; round < rounds; ++round) {
         const auto start_next = [&] {
-            if (round + 1 < rounds)
-                arriving = exchange_.start_combine_backward(context, saved.plan, round + 1, backward);
+            if (round + 1 < rounds) arriving = combine_backward(round + 1);
         };
         if (round >= saved.rounds.size()) receive_again(context, in, round, saved);
         const ArrivedRows d_out = exchange_.finish_arrival(context, saved.plan, round, std::move(arriving));
@@ -197,6 +207,7 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     } else {
         experts_forward(context, chunk, arrived, out, current);
     }
+    const TraceRange range("combine");
     exchange_.combine(context, saved.plan, round, std::move(results), saved.weight(), saved.exchange);
 }
 
@@ -208,6 +219,7 @@ i64 MoELayer::rows_of_experts(const DispatchChunk& chunk) const {
 
 void MoELayer::experts_forward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& rows,
                                TensorView out, Round& current) const {
+    const TraceRange range("experts");
     const std::span<const i64> groups(chunk.rows_per_expert);
     const i64 own = rows_of_experts(chunk), copied = rows.count() - own;
     experts_.forward(context, rows.slice(0, own), groups.first(local_experts_), out.slice_rows(0, own),
@@ -219,6 +231,7 @@ void MoELayer::experts_forward(StepContext& context, const DispatchChunk& chunk,
 
 void MoELayer::experts_backward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& d_out,
                                 TensorView d_rows, Round& current) const {
+    const TraceRange range("experts, backward");
     const IndexedRows rows = current.rows.by_expert(chunk.received());
     const std::span<const i64> groups(chunk.rows_per_expert), parts(chunk.rows_per_source);
     const std::size_t parts_of_experts = parts.size() / groups.size() * local_experts_;
@@ -285,6 +298,7 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
         saved.open_source_of_copies = std::move(current.copies.open_source);
     }
     saved.open_source = std::move(current.experts.open_source);
+    const TraceRange range("dispatch, backward");
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);
 }
 

@@ -14,14 +14,16 @@ namespace moesaic {
 /// it needs of the runtime from it.
 using CreateBackend = Backend* (*)(int number, std::string* problem);
 inline constexpr const char* kCreateBackend = "moesaic_backend_create";
+/// The environment's name of another module than the one beside the program, such as the emulator's.
+inline constexpr const char* kCudaModuleVariable = "MOESAIC_CUDA_MODULE";
+inline constexpr const char* kCudaModuleFile = "libmoesaic_cuda.so";
 
 struct CudaBackendResult {
     std::unique_ptr<Backend> backend;
     std::string problem;  ///< why there is none, as part of a sentence
 };
 
-/// Opens libmoesaic_cuda.so, which stands beside the program or in ../lib of it, or the library that the
-/// environment's MOESAIC_CUDA_MODULE names, such as the emulator's.
+/// Opens the module (module_library.h).
 [[nodiscard]] CudaBackendResult make_cuda_backend(int number);
 
 }  // namespace moesaic

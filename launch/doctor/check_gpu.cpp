@@ -1,8 +1,11 @@
 // Rows about NVIDIA's libraries and devices.
 #include <fmt/ranges.h>
 
+#include "comm/nccl_module.h"
 #include "launch/doctor/advice.h"
 #include "launch/doctor/checks.h"
+#include "runtime/cuda_module.h"
+#include "runtime/module_library.h"
 
 namespace moesaic {
 
@@ -16,6 +19,11 @@ Finding library_row(const OsRelease& os, const char* name, const std::optional<s
     row.advice = "only for GPUs: " + advice.text;
     row.packages = advice.packages;
     return row;
+}
+
+std::string module_text(const char* variable, const char* file, const char* what) {
+    const std::string path = module_path(variable, file);
+    return path.empty() ? fmt::format("not in this build ({})", file) : fmt::format("{}: {}", path, what);
 }
 
 }  // namespace
@@ -41,7 +49,12 @@ Findings check_gpu(const OsRelease& os, const GpuLibraries& libraries,
     rows.push_back(library_row(os, "CUDA compiler", nvcc));
     rows.push_back({.section = "CUDA, NCCL",
                     .name = "back end",
-                    .found = "run.device: cuda; it has run on emulated GPUs alone so far, and uses no NCCL"});
+                    .found = module_text(kCudaModuleVariable, kCudaModuleFile,
+                                         "run.device: cuda; it has run on emulated GPUs alone so far")});
+    rows.push_back({.section = "CUDA, NCCL",
+                    .name = "communicator",
+                    .found = module_text(kNcclModuleVariable, kNcclModuleFile,
+                                         "parallel.comm: nccl; it has run on emulated GPUs alone so far")});
     return rows;
 }
 

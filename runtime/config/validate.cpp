@@ -22,7 +22,6 @@ struct Limitation {
 
 const std::vector<Limitation>& limitations() {
     static const std::vector<Limitation> kLimitations{
-        {"parallel.comm", {"auto", "mpi"}},
         {"parallel.exchange", {"auto", "flat", "hierarchical", "dedup", "shared_memory"}},
         {"parallel.tensor", {"1"}},
         {"parallel.pipeline", {"1"}},

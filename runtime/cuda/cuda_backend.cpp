@@ -18,15 +18,23 @@ using kernels::each_row;
 
 namespace {
 
-/// Managed memory: the host's communicators, plans and checkpoints read it where it is.
+/// Managed memory: the host's communicators, plans and checkpoints read it where it is. It lies on the GPU
+/// and leaves it only where the host looks, so that rows which NCCL moves never do.
 class ManagedMemory final : public DeviceMemorySource {
   public:
     void* allocate(i64 bytes) override {
         void* data = nullptr;
-        if (cudaMallocManaged(&data, static_cast<std::size_t>(bytes), cudaMemAttachGlobal) == cudaSuccess)
-            return data;
-        (void)cudaGetLastError();  // the pool says what was refused
-        return nullptr;
+        const auto size = static_cast<std::size_t>(bytes);
+        if (cudaMallocManaged(&data, size, cudaMemAttachGlobal) != cudaSuccess) {
+            (void)cudaGetLastError();  // the pool says what was refused
+            return nullptr;
+        }
+        int device = 0;
+        check(cudaGetDevice(&device), "asking for the device");
+        check(
+            cudaMemAdvise(data, size, cudaMemAdviseSetPreferredLocation, {cudaMemLocationTypeDevice, device}),
+            "placing memory on the device");
+        return data;
     }
     void release(void* data, i64) noexcept override { cudaFree(data); }
 };
@@ -87,6 +95,7 @@ void CudaBackend::copy(Stream& stream, ConstTensorView from, TensorView to) {
     MOESAIC_ASSERT(from.elements() == to.elements() && from.dtype == to.dtype, "copy {} {} to {} {}",
                    name_of(from.dtype), from.shape.text(), name_of(to.dtype), to.shape.text());
     if (from.bytes() == 0) return;
+    if (to.device == Device::cpu) stream.synchronize();  // the copy would wait too, but unwatched
     check(cudaMemcpyAsync(to.data, from.data, static_cast<std::size_t>(from.bytes()), cudaMemcpyDefault,
                           handle_of(stream)),
           "copying");

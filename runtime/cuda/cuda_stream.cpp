@@ -1,6 +1,8 @@
 #include "runtime/cuda/cuda_stream.h"
 
-#include "runtime/base/log.h"
+#include <chrono>
+#include <thread>
+
 #include "runtime/cuda/check.h"
 
 namespace moesaic {
@@ -27,12 +29,25 @@ Event CudaStream::record() {
 void CudaStream::wait(const Event& event) {
     if (!event.stream || event.stream == this) return;
     const auto& other = static_cast<const CudaStream&>(*event.stream);
+    if (!guard_) guard_ = other.guard_;
     check(cudaStreamWaitEvent(handle_, other.events_[event.position % kEvents], 0), "waiting for an event");
 }
 
 void CudaStream::synchronize() {
     check(cudaGetLastError(), name_);
-    check(cudaStreamSynchronize(handle_), name_);
+    if (!guard_) {
+        check(cudaStreamSynchronize(handle_), name_);
+        return;
+    }
+    // CUDA would wait for ever for a rank that does not come.
+    constexpr int kSpins = 2000, kPollEvery = 16;
+    for (int asked = 0; cudaStreamQuery(handle_) == cudaErrorNotReady; ++asked) {
+        (void)cudaGetLastError();  // "not ready" is none
+        if (asked % kPollEvery == 0) guard_->poll();
+        if (asked > kSpins) std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+    check(cudaGetLastError(), name_);
+    guard_->poll();
 }
 
 void CudaStream::run(std::function<void()> work) {

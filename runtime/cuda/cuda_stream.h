@@ -6,13 +6,13 @@
 #include <array>
 #include <string>
 
-#include "runtime/stream.h"
+#include "runtime/cuda/gpu_stream.h"
 
 namespace moesaic {
 
 /// Kernels are enqueued and run later. Work of the host (a communicator that is no GPU's) waits for them and
 /// runs at once on the calling thread, so that one thread makes all MPI calls.
-class CudaStream final : public HostStream {
+class CudaStream final : public GpuStream {
   public:
     explicit CudaStream(std::string_view name);
     ~CudaStream() override;
@@ -26,7 +26,8 @@ class CudaStream final : public HostStream {
     void run(std::function<void()> work) override;
     [[nodiscard]] bool inline_execution() const override { return false; }
 
-    [[nodiscard]] cudaStream_t handle() const { return handle_; }
+    [[nodiscard]] cudaStream_t handle() const override { return handle_; }
+    void set_guard(std::shared_ptr<StreamGuard> guard) override { guard_ = std::move(guard); }
 
   private:
     // Positions share events: whoever waits for an old one waits for a later record of the same stream.
@@ -36,6 +37,7 @@ class CudaStream final : public HostStream {
     cudaStream_t handle_ = nullptr;
     std::array<cudaEvent_t, kEvents> events_{};
     u64 recorded_ = 0;
+    std::shared_ptr<StreamGuard> guard_;
 };
 
 }  // namespace moesaic

@@ -14,16 +14,6 @@ namespace moesaic::conformance {
 
 namespace {
 
-/// One rank's streams, with a different shuffle on every rank.
-struct Streams {
-    explicit Streams(const Communicator& world, StreamMode mode)
-        : scheduler(mode, static_cast<u64>(world.rank()) + 1),
-          exchange(scheduler.make_stream("exchange")),
-          compute(scheduler.make_stream("compute")) {}
-    HostStreamScheduler scheduler;
-    std::unique_ptr<Stream> exchange, compute;
-};
-
 std::byte pattern(i64 source, i64 destination, i64 index) {
     const u64 mixed = static_cast<u64>(source * 7919 + destination * 104729 + index) * 0x9E3779B97F4A7C15u;
     return static_cast<std::byte>(mixed >> 53);
@@ -37,17 +27,27 @@ constexpr std::array kWidths{Width{DType::bf16, 1},   Width{DType::bf16, 3},  Wi
                              Width{DType::f64, 2},    Width{DType::int32, 1}, Width{DType::int64, 33},
                              Width{DType::bf16, 4097}};
 
-/// Bytes with a view of rows; a guard behind them shows writes past the end.
+/// Rows in memory of a device; a guard behind them shows writes past the end.
 struct Rows {
-    Rows(i64 rows, Width width)
-        : bytes(static_cast<std::size_t>(rows * width.cols * size_of(width.dtype)) + kGuard, std::byte{0xA5}),
-          view{{bytes.data(), width.dtype, Device::cpu, {rows, width.cols}}} {}
-    [[nodiscard]] bool guard_stands() const {
-        return std::all_of(bytes.end() - kGuard, bytes.end(),
-                           [](std::byte b) { return b == std::byte{0xA5}; });
+    Rows(i64 rows, Width width, Device device)
+        : pool(device),
+          count(rows * width.cols * size_of(width.dtype)),
+          block(pool.take(count + kGuard)),
+          bytes(static_cast<std::byte*>(block.data), static_cast<std::size_t>(count + kGuard)),
+          view{{block.data, width.dtype, device, {rows, width.cols}}} {
+        std::ranges::fill(bytes, std::byte{0xA5});
     }
-    static constexpr std::ptrdiff_t kGuard = 16;
-    std::vector<std::byte> bytes;
+    ~Rows() { pool.give_back(block); }
+    Rows(const Rows&) = delete;
+    Rows& operator=(const Rows&) = delete;
+    [[nodiscard]] bool guard_stands() const {
+        return std::ranges::all_of(bytes.last(kGuard), [](std::byte b) { return b == std::byte{0xA5}; });
+    }
+    static constexpr i64 kGuard = 16;
+    MemoryPool pool;
+    i64 count;
+    MemoryPool::Block block;
+    std::span<std::byte> bytes;
     TensorView view;
 };
 
@@ -65,14 +65,16 @@ constexpr std::array kRules{
     NamedRule{"rank 0 gets nothing", [](int s, int d, int) -> i64 { return d == 0 ? 0 : s + d; }},
 };
 
-void all_to_all_case(Communicator& world, Stream& stream, NamedRule rule, Width width, Failures& failures) {
+void all_to_all_case(Communicator& world, Stream& stream, Device memory, NamedRule rule, Width width,
+                     Failures& failures) {
     const int me = world.rank(), size = world.size();
     std::vector<i64> out, in;
     for (int peer = 0; peer < size; ++peer) {
         out.push_back(rule.rows(me, peer, size));
         in.push_back(rule.rows(peer, me, size));
     }
-    Rows send(std::reduce(out.begin(), out.end()), width), recv(std::reduce(in.begin(), in.end()), width);
+    Rows send(std::reduce(out.begin(), out.end()), width, memory),
+        recv(std::reduce(in.begin(), in.end()), width, memory);
     const i64 row_bytes = width.cols * size_of(width.dtype);
     std::size_t at = 0;
     for (int peer = 0; peer < size; ++peer) {
@@ -96,22 +98,24 @@ void all_to_all_case(Communicator& world, Stream& stream, NamedRule rule, Width 
     failures.expect(recv.guard_stands(), "{}: written past the end", rule.name);
 }
 
-void all_to_all(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
+void all_to_all(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
     for (const NamedRule& rule : kRules) {
-        for (const Width& width : kWidths) all_to_all_case(world, *streams.exchange, rule, width, failures);
+        for (const Width& width : kWidths)
+            all_to_all_case(world, *streams.exchange, at.memory, rule, width, failures);
     }
     const NamedRule large{"large", [](int, int d, int) -> i64 { return 100 + d; }};
-    all_to_all_case(world, *streams.exchange, large, {DType::f32, 4001}, failures);
+    all_to_all_case(world, *streams.exchange, at.memory, large, {DType::f32, 4001}, failures);
 }
 
-void all_gather_case(Communicator& world, Stream& stream, Width width, bool in_place, Failures& failures) {
+void all_gather_case(Communicator& world, Stream& stream, Device memory, Width width, bool in_place,
+                     Failures& failures) {
     std::vector<i64> rows;
     for (int rank = 0; rank < world.size(); ++rank) rows.push_back((rank * 2 + world.size()) % 3);
     const auto me = static_cast<std::size_t>(world.rank());
     const i64 row_bytes = width.cols * size_of(width.dtype);
     const i64 first = std::reduce(rows.begin(), rows.begin() + world.rank());
-    Rows all(std::reduce(rows.begin(), rows.end()), width), apart(rows[me], width);
+    Rows all(std::reduce(rows.begin(), rows.end()), width, memory), apart(rows[me], width, memory);
     const TensorView mine = in_place ? all.view.slice_rows(first, rows[me]) : apart.view;
     for (i64 i = 0; i < rows[me] * row_bytes; ++i)
         static_cast<std::byte*>(mine.data)[i] = pattern(world.rank(), 0, i);
@@ -130,11 +134,11 @@ void all_gather_case(Communicator& world, Stream& stream, Width width, bool in_p
     failures.expect(all.guard_stands(), "written past the end");
 }
 
-void all_gather(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
+void all_gather(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
     for (const Width& width : kWidths) {
         for (const bool in_place : {false, true})
-            all_gather_case(world, *streams.exchange, width, in_place, failures);
+            all_gather_case(world, *streams.exchange, at.memory, width, in_place, failures);
     }
     std::vector<i64> all(static_cast<std::size_t>(world.size()), -1);
     const i64 mine = world.rank() * 11;
@@ -146,11 +150,11 @@ void all_gather(Communicator& world, StreamMode mode, Failures& failures) {
     }
 }
 
-void broadcast(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
+void broadcast(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
     for (int root = 0; root < world.size(); ++root) {
         for (const i64 rows : {0, 1, 50}) {
-            Rows data(rows, {DType::bf16, 3});
+            Rows data(rows, {DType::bf16, 3}, at.memory);
             for (i64 i = 0; i < rows * 6; ++i)
                 data.bytes[static_cast<std::size_t>(i)] = pattern(world.rank(), root, i);
             world.broadcast(*streams.exchange, data.view, root, {"check"});
@@ -196,16 +200,15 @@ i64 wrong_bits(const T* values, ReduceOp op, int size, i64 first, i64 count) {
 }
 
 template <class T>
-void all_reduce_of(Communicator& world, Stream& stream, Failures& failures) {
+void all_reduce_of(Communicator& world, Stream& stream, Device memory, Failures& failures) {
     for (const ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min}) {
         for (const i64 count : {0, 1, 7, 2001, 20011}) {  // the last ones are cut among the ranks
             for (const i64 first : {0, 13}) {             // a part of a larger buffer gives the same bits
-                std::vector<T> data;
-                for (i64 i = 0; i < first + count; ++i) data.push_back(addend<T>(world.rank(), i));
-                world.all_reduce(stream, view_of(data.data(), {first + count}).slice_rows(first, count), op,
-                                 {"sum"});
+                Rows data(first + count, {dtype_of<T>(), 1}, memory);
+                for (i64 i = 0; i < first + count; ++i) data.view.as<T>()[i] = addend<T>(world.rank(), i);
+                world.all_reduce(stream, data.view.slice_rows(first, count), op, {"sum"});
                 stream.synchronize();
-                const i64 wrong = wrong_bits(data.data() + first, op, world.size(), first, count);
+                const i64 wrong = wrong_bits(data.view.as<T>() + first, op, world.size(), first, count);
                 failures.expect(wrong == 0, "{} of {} values of {} differ, operation {}", wrong, count,
                                 name_of(dtype_of<T>()), static_cast<int>(op));
             }
@@ -213,16 +216,16 @@ void all_reduce_of(Communicator& world, Stream& stream, Failures& failures) {
     }
 }
 
-void all_reduce(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
-    all_reduce_of<float>(world, *streams.exchange, failures);
-    all_reduce_of<double>(world, *streams.exchange, failures);
-    all_reduce_of<i64>(world, *streams.exchange, failures);
-    all_reduce_of<i32>(world, *streams.exchange, failures);
+void all_reduce(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
+    all_reduce_of<float>(world, *streams.exchange, at.memory, failures);
+    all_reduce_of<double>(world, *streams.exchange, at.memory, failures);
+    all_reduce_of<i64>(world, *streams.exchange, at.memory, failures);
+    all_reduce_of<i32>(world, *streams.exchange, at.memory, failures);
 }
 
-void reduce_scatter(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
+void reduce_scatter(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
     constexpr i64 kCols = 3;
     for (const bool in_place : {false, true}) {
         std::vector<i64> rows;
@@ -242,7 +245,7 @@ void reduce_scatter(Communicator& world, StreamMode mode, Failures& failures) {
     }
 }
 
-void split(Communicator& world, StreamMode mode, Failures& failures) {
+void split(Communicator& world, const Surroundings& at, Failures& failures) {
     const int me = world.rank(), size = world.size();
     const auto half = world.split(me % 2, -me, "half");  // odd and even, ranked backwards
     const int members = (size + 1 - me % 2) / 2;
@@ -250,7 +253,7 @@ void split(Communicator& world, StreamMode mode, Failures& failures) {
                     "rank {} of {} in '{}'", half->rank(), half->size(), half->name());
     world.set_timeout_seconds(123);
     failures.expect(half->timeout_seconds() == 123, "the time-out is not shared");
-    Streams streams(world, mode);
+    const Streams streams = at.make_streams(world);
     std::vector<i64> seen(static_cast<std::size_t>(half->size()), -1);
     const i64 mine = me;
     half->all_gather(*streams.exchange, view_of(&mine, {1}), view_of(seen.data(), {half->size()}),
@@ -261,17 +264,17 @@ void split(Communicator& world, StreamMode mode, Failures& failures) {
         failures.expect(seen[static_cast<std::size_t>(place)] == want, "place {} is rank {}, not {}", place,
                         seen[static_cast<std::size_t>(place)], want);
     }
-    all_to_all(*half, mode, failures);
+    all_to_all(*half, at, failures);
     const auto alone = half->split(half->rank(), 0, "alone");
     failures.expect(alone->size() == 1, "{} ranks alone", alone->size());
-    all_to_all(*alone, mode, failures);
-    all_reduce(world, mode, failures);  // the parent still works
+    all_to_all(*alone, at, failures);
+    all_reduce(world, at, failures);  // the parent still works
 }
 
-void ring(Communicator& world, StreamMode mode, Failures& failures) {
+void ring(Communicator& world, const Surroundings& at, Failures& failures) {
     const int me = world.rank(), size = world.size();
     if (size == 1) return;
-    Streams streams(world, mode);
+    const Streams streams = at.make_streams(world);
     for (const i64 count : {0, 1, 30000}) {
         std::vector<i64> out(static_cast<std::size_t>(count)), in(static_cast<std::size_t>(count), -1);
         std::iota(out.begin(), out.end(), me * 1000000);
@@ -293,8 +296,8 @@ void ring(Communicator& world, StreamMode mode, Failures& failures) {
     }
 }
 
-void ordered_by_events(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
+void ordered_by_events(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
     for (int round = 0; round < 5; ++round) {
         double value = -1, seen = -1;
         run_on_host(*streams.compute, [&] { value = world.rank() + round; });
@@ -314,8 +317,8 @@ i64 clock_ns() {  // one clock for all processes of a machine
         .count();
 }
 
-void barrier(Communicator& world, StreamMode mode, Failures& failures) {
-    Streams streams(world, mode);
+void barrier(Communicator& world, const Surroundings& at, Failures& failures) {
+    const Streams streams = at.make_streams(world);
     for (int late = 0; late < world.size(); ++late) {
         if (world.rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(10));
         i64 entered = clock_ns();
@@ -343,6 +346,14 @@ constexpr std::array kChecks{
 };
 
 }  // namespace
+
+Surroundings on_host(StreamMode mode) {
+    return {[mode](const Communicator& world) {
+        const auto scheduler =
+            std::make_shared<HostStreamScheduler>(mode, static_cast<u64>(world.rank()) + 1);
+        return Streams{scheduler, scheduler->make_stream("exchange"), scheduler->make_stream("compute")};
+    }};
+}
 
 std::span<const CommunicatorCheck> communicator_checks() {
     return kChecks;

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,10 +27,24 @@ class Failures {
     std::vector<std::string> lines_;
 };
 
+/// One rank's streams, and whatever runs them.
+struct Streams {
+    std::shared_ptr<void> scheduler;
+    std::unique_ptr<Stream> exchange, compute;
+};
+
+/// What a communicator works with.
+struct Surroundings {
+    std::function<Streams(const Communicator& world)> make_streams;
+    Device memory = Device::cpu;  ///< of the rows that travel; the host can read it
+};
+/// With another shuffle on every rank.
+[[nodiscard]] Surroundings on_host(StreamMode mode);
+
 struct CommunicatorCheck {
     std::string_view name;
     /// Collective over the communicator.
-    void (*run)(Communicator& world, StreamMode mode, Failures& failures);
+    void (*run)(Communicator& world, const Surroundings& at, Failures& failures);
 };
 
 [[nodiscard]] std::span<const CommunicatorCheck> communicator_checks();

@@ -42,7 +42,7 @@ class CommunicatorConformance : public testing::TestWithParam<Case> {};
 TEST_P(CommunicatorConformance, Holds) {
     const auto run = [](Communicator& world) {
         conformance::Failures failures;
-        GetParam().check.run(world, GetParam().mode, failures);
+        GetParam().check.run(world, conformance::on_host(GetParam().mode), failures);
         for (const std::string& line : failures.lines())
             ADD_FAILURE() << "rank " << world.rank() << ": " << line;
     };

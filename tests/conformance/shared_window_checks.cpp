@@ -15,7 +15,7 @@ i64 mark(i64 round, i64 writer, i64 place) {
 
 }  // namespace
 
-void windows_hold_what_peers_write(Communicator& world, StreamMode, Failures& failures) {
+void windows_hold_what_peers_write(Communicator& world, const Surroundings&, Failures& failures) {
     constexpr i64 kWords = 513;  // no multiple of a page or a cache line
     const i64 me = world.rank(), size = world.size();
     const auto window = world.share_memory(kWords * size * 8, {"check"});
@@ -44,7 +44,7 @@ void windows_hold_what_peers_write(Communicator& world, StreamMode, Failures& fa
     }
 }
 
-void meetings_wait_for_the_last(Communicator& world, StreamMode, Failures& failures) {
+void meetings_wait_for_the_last(Communicator& world, const Surroundings&, Failures& failures) {
     const auto window = world.share_memory(8, {"check"});
     SharedMeeting meeting(world);
     auto* const first = reinterpret_cast<i64*>(window->data());
@@ -61,10 +61,10 @@ void meetings_wait_for_the_last(Communicator& world, StreamMode, Failures& failu
     meeting.meet({"end"});
 }
 
-void windows_of_a_part(Communicator& world, StreamMode mode, Failures& failures) {
+void windows_of_a_part(Communicator& world, const Surroundings& at, Failures& failures) {
     const auto half = world.split(world.rank() % 2, world.rank(), "half");
-    windows_hold_what_peers_write(*half, mode, failures);
-    meetings_wait_for_the_last(*half, mode, failures);
+    windows_hold_what_peers_write(*half, at, failures);
+    meetings_wait_for_the_last(*half, at, failures);
     const auto nothing = world.share_memory(0, {"nothing"});
     failures.expect(nothing != nullptr, "no window of no bytes");
 }

@@ -12,10 +12,19 @@ struct Settings {
     /// streams (the awaited first, the last made first, else at random).
     std::uint64_t seed = 0;
     int devices = 1;  ///< 0: as on a machine without a driver
+    /// One kernel of NCCL at a time on a device, as where each takes all of it.
+    bool exclusive_nccl = false;
+    /// A thread that waits for as long, while nothing at all happens, is a finding.
+    double patience_seconds = 60;
 };
+
+/// Before the first reset: one device, or as many as the environment's MOESAIC_EMULATED_GPUS says.
+[[nodiscard]] Settings settings_of_environment();
 
 /// Ends what is queued, forgets errors. Streams and memory stay with whoever made them.
 void reset(const Settings& settings);
+/// The calling thread, a rank, issues nothing any more: who waits for it waits in vain.
+void leave();
 /// What the emulator found wrong since the last reset, empty if nothing: races at barriers, divergence,
 /// misuse of streams. The first finding; everything after it may be a consequence.
 [[nodiscard]] std::string first_finding();

@@ -17,7 +17,8 @@ Scheduler& scheduler() {
 }
 using Lock = std::scoped_lock<std::recursive_mutex>;
 
-cudaError_t last_error = cudaSuccess;  // under the scheduler's lock
+thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device = 0;
 
 cudaError_t keep(cudaError_t error) {
     if (error != cudaSuccess) last_error = error;
@@ -41,7 +42,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaSetDevice(int device) {
     const Lock lock(scheduler().mutex);
-    return device < scheduler().settings.devices ? cudaSuccess : keep(cudaErrorInvalidDevice);
+    if (device < 0 || device >= scheduler().settings.devices) return keep(cudaErrorInvalidDevice);
+    current_device = device;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+    *device = current_device;
+    return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     std::memset(properties, 0, sizeof *properties);
@@ -68,6 +75,13 @@ cudaError_t cudaMallocManaged(void** data, std::size_t bytes, unsigned) {
     *data = DeviceMemory::instance().allocate(bytes);
     return *data ? cudaSuccess : keep(cudaErrorMemoryAllocation);
 }
+cudaError_t cudaMalloc(void** data, std::size_t bytes) {
+    return cudaMallocManaged(data, bytes, cudaMemAttachGlobal);
+}
+cudaError_t cudaMemAdvise(const void* data, std::size_t bytes, cudaMemoryAdvise, cudaMemLocation) {
+    const Lock lock(scheduler().mutex);
+    return keep(DeviceMemory::instance().contains(data, bytes) ? cudaSuccess : cudaErrorInvalidValue);
+}
 cudaError_t cudaFree(void* data) {
     const Lock lock(scheduler().mutex);
     if (!data || DeviceMemory::instance().release(data)) return cudaSuccess;
@@ -90,6 +104,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const Lock lock(scheduler().mutex);
     return keep(scheduler().run_until_empty(stream));
 }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    const Lock lock(scheduler().mutex);
+    return keep(scheduler().query(stream));
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     const Lock lock(scheduler().mutex);
     return keep(scheduler().wait(stream, event));
@@ -102,6 +120,17 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     const Lock lock(scheduler().mutex);
     return keep(scheduler().record(event, stream));
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    const Lock lock(scheduler().mutex);
+    return keep(scheduler().query(event));
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+    const Lock lock(scheduler().mutex);
+    const auto* const first = reinterpret_cast<const cuda_host::EmulatedEvent*>(start);
+    const auto* const last = reinterpret_cast<const cuda_host::EmulatedEvent*>(end);
+    *milliseconds = std::chrono::duration<float, std::milli>(last->when - first->when).count();
+    return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t) {
     return cudaSuccess;

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "tests/cuda_host/block.h"
 #include "tests/cuda_host/memory.h"
+#include "tests/cuda_host/nccl_ranks.h"
 
 namespace cuda_host {
 
@@ -20,7 +22,9 @@ void Scheduler::reset(const Settings& wanted) {
     for (const auto& event : events_) event->completed = event->recorded;
     settings = wanted;
     finding.clear();
-    kernels = 0;
+    kernels = gone = 0;
+    waiting_.clear();
+    reset_nccl();
     random_.seed(wanted.seed);
     BlockExecutor::instance().set_seed(wanted.seed);
 }
@@ -56,6 +60,7 @@ cudaError_t Scheduler::enqueue(cudaStream_t stream, EmulatedStream::Item item) {
     EmulatedStream* const queue = known(stream);
     if (!queue) return cudaErrorInvalidResourceHandle;
     queue->items.push_back(std::move(item));
+    note_progress();
     return finding.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
@@ -72,12 +77,15 @@ cudaError_t Scheduler::wait(cudaStream_t stream, cudaEvent_t event) {
 }
 
 EmulatedStream* Scheduler::choose(EmulatedStream* awaited) {
-    if (settings.seed == 0 && awaited->runnable()) return awaited;
-    std::vector<EmulatedStream*> ready;
-    for (const auto& stream : streams_)
-        if (stream->runnable()) ready.push_back(stream.get());
+    if (settings.seed == 0 && awaited && awaited->runnable()) return awaited;
+    std::vector<EmulatedStream*> order, ready;
+    for (const auto& stream : streams_) order.push_back(stream.get());
+    if (settings.seed == 1) std::ranges::reverse(order);
+    if (settings.seed > 1) std::ranges::shuffle(order, random_);  // who tries first to meet others
+    for (EmulatedStream* stream : order)
+        if (stream->runnable()) ready.push_back(stream);
     if (ready.empty()) return nullptr;
-    return settings.seed <= 1 ? ready.back() : ready[random_() % ready.size()];
+    return settings.seed == 0 ? ready.back() : ready.front();
 }
 
 void Scheduler::run_head(EmulatedStream& stream) {
@@ -88,24 +96,82 @@ void Scheduler::run_head(EmulatedStream& stream) {
     } catch (const std::exception& fault) {
         find(fault.what());
     }
-    if (item.completes) item.completes->completed = std::max(item.completes->completed, item.record);
+    if (item.completes) {
+        item.completes->completed = std::max(item.completes->completed, item.record);
+        item.completes->when = std::chrono::steady_clock::now();
+    }
+    note_progress();
+}
+
+void Scheduler::note_progress() {
+    ++progress_;
+    changed_.notify_all();
+}
+
+void Scheduler::let_others_work() {
+    using Clock = std::chrono::steady_clock;
+    constexpr int kMany = 50;  // whoever has tried so often does nothing else
+    Waiting& mine = waiting_[std::this_thread::get_id()];
+    if (mine.progress != progress_ || mine.tries == 0) mine = {progress_, 0, Clock::now()};
+    ++mine.tries;
+    const auto stuck = std::ranges::count_if(waiting_, [&](const auto& one) {
+        return one.second.progress == progress_ && one.second.tries > kMany;
+    });
+    const double waited = std::chrono::duration<double>(Clock::now() - mine.since).count();
+    if (stuck >= nccl_ranks() - gone || waited > settings.patience_seconds)
+        find("NCCL: all ranks wait: " + nccl_waiting());
+    changed_.wait_for(mutex, std::chrono::microseconds(200));
 }
 
 cudaError_t Scheduler::run_until_empty(cudaStream_t stream) {
     EmulatedStream* const awaited = known(stream);
     if (!awaited) return cudaErrorInvalidResourceHandle;
-    while (!awaited->items.empty()) {
-        EmulatedStream* const next = choose(awaited);
-        if (!next)
-            return find(fmt::format("streams wait for each other in a circle; awaited is stream {}",
-                                    awaited->number));
-        run_head(*next);
+    while (!awaited->items.empty() && finding.empty()) {
+        if (EmulatedStream* const next = choose(awaited)) {
+            run_head(*next);
+        } else if (finding.empty() && nccl_ranks() > 0) {
+            let_others_work();
+        } else {
+            find(fmt::format("streams wait for each other in a circle; awaited is stream {}",
+                             awaited->number));
+        }
     }
+    if (!finding.empty()) awaited->items.clear();
     return finding.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+cudaError_t Scheduler::query(cudaStream_t stream) {
+    EmulatedStream* const awaited = known(stream);
+    if (!awaited) return cudaErrorInvalidResourceHandle;
+    if (!finding.empty()) return cudaErrorLaunchFailure;
+    if (awaited->items.empty()) return cudaSuccess;
+    if (EmulatedStream* const next = choose(awaited)) {
+        run_head(*next);
+    } else {
+        let_others_work();
+    }
+    return finding.empty() ? cudaErrorNotReady : cudaErrorLaunchFailure;
+}
+
+cudaError_t Scheduler::query(cudaEvent_t event) {
+    if (!finding.empty()) return cudaErrorLaunchFailure;
+    const auto* const asked = reinterpret_cast<const EmulatedEvent*>(event);
+    return asked->completed >= asked->recorded ? cudaSuccess : cudaErrorNotReady;
+}
+
+Settings settings_of_environment() {
+    Settings settings;
+    if (const char* const devices = std::getenv("MOESAIC_EMULATED_GPUS"))
+        settings.devices = std::atoi(devices);
+    return settings;
 }
 
 void reset(const Settings& settings) {
     Scheduler::instance().reset(settings);
+}
+void leave() {
+    const std::scoped_lock lock(Scheduler::instance().mutex);
+    ++Scheduler::instance().gone;
 }
 std::string first_finding() {
     const std::scoped_lock lock(Scheduler::instance().mutex);

@@ -3,13 +3,17 @@
 
 #include <cuda_runtime.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/cuda_host/emulator.h"
@@ -17,12 +21,15 @@
 namespace cuda_host {
 
 struct EmulatedEvent {
-    std::uint64_t recorded = 0, completed = 0;  ///< numbers of records
+    std::uint64_t recorded = 0, completed = 0;     ///< numbers of records
+    std::chrono::steady_clock::time_point when{};  ///< of the last completed one
 };
 
 struct EmulatedStream {
     struct Item {
         std::function<void()> work;
+        std::function<bool()>
+            ready{};  ///< of work that meets other ranks' (NCCL): tries, and says whether it may run
         EmulatedEvent* waits_for = nullptr;  ///< and the record of it that has to be completed
         std::uint64_t record = 0;
         EmulatedEvent* completes = nullptr;
@@ -30,8 +37,9 @@ struct EmulatedStream {
     int number = 0;
     std::deque<Item> items;
     [[nodiscard]] bool runnable() const {
-        return !items.empty() &&
-               (!items.front().waits_for || items.front().waits_for->completed >= items.front().record);
+        if (items.empty()) return false;
+        const Item& first = items.front();
+        return first.ready ? first.ready() : !first.waits_for || first.waits_for->completed >= first.record;
     }
 };
 
@@ -49,15 +57,28 @@ class Scheduler {
     cudaError_t record(cudaEvent_t event, cudaStream_t stream);
     cudaError_t wait(cudaStream_t stream, cudaEvent_t event);
     cudaError_t run_until_empty(cudaStream_t stream);
+    /// Runs one item of some stream; cudaErrorNotReady while `stream` has any.
+    cudaError_t query(cudaStream_t stream);
+    cudaError_t query(cudaEvent_t event);
     /// Keeps the first finding; from then on every call that waits fails.
     cudaError_t find(const std::string& what);
 
     std::recursive_mutex mutex;
-    Settings settings;
+    Settings settings = settings_of_environment();
     std::string finding;
     std::int64_t kernels = 0;
+    std::int64_t gone = 0;  ///< ranks that have left
+    /// Something has happened that may let somebody go on.
+    void note_progress();
 
   private:
+    /// Nothing can run until another thread does something: lets it, or finds that all threads wait.
+    void let_others_work();
+    struct Waiting {
+        std::uint64_t progress = 0;
+        int tries = 0;  ///< since then, in vain
+        std::chrono::steady_clock::time_point since{};
+    };
     EmulatedStream* known(cudaStream_t stream);
     EmulatedStream* choose(EmulatedStream* awaited);
     void run_head(EmulatedStream& stream);
@@ -65,6 +86,9 @@ class Scheduler {
     std::mt19937_64 random_;
     std::vector<std::unique_ptr<EmulatedStream>> streams_;
     std::vector<std::unique_ptr<EmulatedEvent>> events_;
+    std::map<std::thread::id, Waiting> waiting_;
+    std::uint64_t progress_ = 0;
+    std::condition_variable_any changed_;
     int made_ = 0;
 };
 

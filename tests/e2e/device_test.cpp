@@ -10,13 +10,16 @@ namespace {
 /// The back end on the emulator, where this build has it.
 const char* const kEmulated = MOESAIC_EMULATED_GPU;
 
+constexpr bool kHasNccl = MOESAIC_EMULATED_NCCL;
+
 bool has_emulator() {
     return std::filesystem::exists(kEmulated);
 }
 
-CommandOptions with_module(const std::string& path) {
+CommandOptions with_module(const std::string& path, int devices = 1) {
     CommandOptions options;
     options.environment["MOESAIC_CUDA_MODULE"] = path;
+    options.environment["MOESAIC_EMULATED_GPUS"] = std::to_string(devices);
     options.timeout_seconds = 110;
     return options;
 }
@@ -35,8 +38,9 @@ Words on_device(const std::string& out, const std::string& device, const Words& 
 }
 
 std::vector<Json> train_on(const std::string& out, const std::string& device, const Ranks& ranks,
-                           const Words& more = {}) {
-    const CommandResult result = moesaic(on_device(out, device, more), ranks, with_module(kEmulated));
+                           const Words& more = {}, int devices = 1) {
+    const CommandResult result =
+        moesaic(on_device(out, device, more), ranks, with_module(kEmulated, devices));
     EXPECT_EQ(result.code, 0) << result.text();
     return result.code == 0 ? read_records(out + "/tiny") : std::vector<Json>();
 }
@@ -76,6 +80,50 @@ TEST(Device, TrainsInBf16OnAnEmulatedGpu) {
     const Words narrow{"train.precision=bf16"};
     const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone, narrow);
     expect_same_training(train_on(scratch / "gpu", "cuda", kAlone, narrow), cpu, 1e-2);
+}
+
+/// Ranks as threads, each with an emulated GPU and an end of the emulated NCCL.
+TEST(Device, TrainsOverNcclAsOnTheCpu) {
+    if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
+    const ScratchFolder scratch;
+    const Words nccl{"parallel.comm=nccl"}, narrow{"parallel.comm=nccl", "train.precision=bf16"};
+    const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone);
+    const std::vector<Json> cpu_bf16 =
+        train_on(scratch / "cpu_bf16", "cpu", kAlone, {"train.precision=bf16"});
+    expect_same_training(train_on(scratch / "1", "cuda", kAlone, nccl), cpu, 1e-5);
+    for (const int gpus : {2, 4}) {
+        SCOPED_TRACE(gpus);
+        const std::string out = scratch / std::to_string(gpus);
+        expect_same_training(train_on(out, "cuda", threads(gpus), nccl, gpus), cpu, 1e-5);
+    }
+    expect_same_training(train_on(scratch / "bf16", "cuda", threads(2), narrow, 2), cpu_bf16, 1e-2);
+}
+
+TEST(Device, ExchangesByNodesGoOverNccl) {
+    if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
+    const ScratchFolder scratch;
+    const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone);
+    for (const std::string exchange : {"hierarchical", "dedup"}) {
+        SCOPED_TRACE(exchange);
+        const Words by_nodes{"parallel.comm=nccl", "parallel.exchange=" + exchange, "parallel.expert=4",
+                             "parallel.ranks_per_node=2"};
+        expect_same_training(train_on(scratch / exchange, "cuda", threads(4), by_nodes, 4), cpu, 1e-5);
+    }
+}
+
+TEST(Device, WithoutNcclRowsGoThroughTheHostOrTheUserIsTold) {
+    if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
+    const ScratchFolder scratch;
+    const Words few{"train.steps=2"}, nccl{"train.steps=2", "parallel.comm=nccl"};
+    const CommandResult fallen =  // two ranks on one GPU
+        moesaic(on_device(scratch / "auto", "cuda", few), threads(2), with_module(kEmulated));
+    EXPECT_EQ(fallen.code, 0) << fallen.text();
+    EXPECT_EQ(occurrences(fallen.err, "parallel.comm: auto: mpi, through the host's memory, since"), 1);
+    EXPECT_EQ(occurrences(fallen.err, "Duplicate GPU"), 1) << fallen.err;
+    expect_failure(moesaic(on_device(scratch / "nccl", "cuda", nccl), threads(2), with_module(kEmulated)), 2,
+                   {"parallel.comm: nccl: ", "Duplicate GPU", "use parallel.comm: mpi"});
+    expect_failure(moesaic(on_device(scratch / "cpu", "cpu", nccl), threads(2)), 2,
+                   {"parallel.comm: nccl: moves memory of GPUs", "use auto or mpi"});
 }
 
 TEST(Device, CudaWithoutOneIsTheUsersToMend) {

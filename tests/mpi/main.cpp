@@ -50,7 +50,7 @@ int run_suite(Communicator& world) {
         for (const StreamMode mode :
              {StreamMode::inline_execution, StreamMode::threads, StreamMode::deferred_shuffled}) {
             conformance::Failures failures;
-            check.run(world, mode, failures);
+            check.run(world, conformance::on_host(mode), failures);
             failed += report(world, check.name, failures);
         }
     }

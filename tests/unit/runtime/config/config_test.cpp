@@ -263,7 +263,7 @@ TEST(Config, WhatCannotBeTrainedMayBeEvaluated) {
 
 TEST(Config, WhatThisVersionLacksIsRefused) {
     for (const char* text :
-         {"parallel.comm=nccl", "parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
+         {"parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
           "train.determinism=elastic", "metrics.sinks=[jsonl, tensorboard]"}) {
         const std::string key = std::string(text).substr(0, std::string(text).find('='));
         SCOPED_TRACE(text);
