@@ -65,6 +65,9 @@ void print_data(const RunSetup& run) {
                 static_cast<long long>(run.dataset->validation_windows()), run.dataset->unit().c_str(),
                 static_cast<double>(run.dataset->training_windows()) /
                     static_cast<double>(run.config.train.batch_sequences));
+    if (run.unit.text)
+        std::printf("          unit of certificates and intervals: the %s (%s)\n", run.unit.name.c_str(),
+                    run.unit.reason.c_str());
     if (run.tokenizer) std::printf("          tokenizer: %s\n", run.tokenizer->describe().c_str());
     const std::vector<std::string> files = run.dataset->files();
     for (std::size_t i = 0; i < files.size() && i < kFilesShown; ++i)

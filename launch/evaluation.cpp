@@ -37,8 +37,27 @@ double variance_of_mean(const std::vector<double>& values, const std::vector<dou
     return squares / (count - 1) / count * scale * scale;
 }
 
-// Of a sequence: loss, error, weight, share of wrong targets, UnitScores.
-constexpr i64 kScores = 5 + static_cast<i64>(kUnitLosses);
+constexpr i64 kUnitNumbers = 1 + static_cast<i64>(kUnitLosses);  // of UnitScores
+// Of a sequence: loss, error, weight, share of wrong targets, UnitScores. Behind them UnitScores of its
+// documents' pieces.
+constexpr i64 kScores = 4 + kUnitNumbers;
+
+i64 numbers_of_sequence(const ShardOptions& shard) {
+    const i64 pieces = shard.documents == nullptr ? 0 : static_cast<i64>(shard.documents->most_pieces());
+    return kScores + pieces * kUnitNumbers;
+}
+
+void write_unit(const UnitScores& unit, double* numbers) {
+    *numbers++ = unit.targets;
+    std::copy(unit.losses.begin(), unit.losses.end(), numbers);
+}
+
+UnitScores read_unit(const double* numbers) {
+    UnitScores unit;
+    unit.targets = *numbers++;
+    std::copy_n(numbers, kUnitLosses, unit.losses.begin());
+    return unit;
+}
 
 }  // namespace
 
@@ -57,9 +76,9 @@ double ShardScores::mean_error() const {
 
 namespace {
 
-/// The scores of sample `sequence`.
-void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence, i64 seq_len, double targets,
-           i64 most_targets, double* scores, MarginHistogram& histogram) {
+/// The scores of sample `sequence` of a micro-batch, the shard's at `place`.
+void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence, std::size_t place,
+           i64 seq_len, double targets, i64 most_targets, double* scores, MarginHistogram& histogram) {
     if (targets == 0) return;  // every token of the window is a document
     const double* const losses = result.token_loss.as<double>() + sequence * seq_len;
     scores[0] = std::accumulate(losses, losses + seq_len, 0.0) / targets;
@@ -73,19 +92,26 @@ void score(const ShardOptions& shard, const ForwardResult& result, i64 sequence,
     const double* const margins = result.token_margin.as<double>() + sequence * seq_len;
     const auto length = static_cast<std::size_t>(seq_len);
     histogram.add({margins, length});
-    const UnitScores unit = score_unit({losses, length}, {margins, length}, shard.scales);
-    std::copy(unit.losses.begin(), unit.losses.end(), scores + 5);
+    write_unit(score_unit({losses, length}, {margins, length}, shard.scales), scores + 4);
     const i32* const mistakes = result.token_wrong.as<i32>() + sequence * seq_len;
     const i64 wrong = std::accumulate(mistakes, mistakes + seq_len, i64{0});
     scores[3] = static_cast<double>(wrong) / targets;
     scores[1] = shard.measure != SampleError::any_wrong ? scores[3] : wrong > 0 ? 1.0 : 0.0;
+    if (shard.documents == nullptr) return;
+    double* numbers = scores + kScores;
+    for (const DocumentUnits::Piece& piece : shard.documents->windows[place]) {
+        const auto first = static_cast<std::size_t>(piece.targets.first),
+                   count = static_cast<std::size_t>(piece.targets.count);
+        write_unit(score_unit({losses + first, count}, {margins + first, count}, shard.scales), numbers);
+        numbers += kUnitNumbers;
+    }
 }
 
 /// Collective over the world. All samples' scores in their order, from what each rank found; `batches` tells
 /// which ranks computed which samples, or, where it knows of one rank alone, that single samples are one
 /// rank's each.
 ShardScores gather_scores(RankRuntime& runtime, const MicroBatches& batches, std::vector<double>& mine,
-                          MarginHistogram& margins, SampleError measure) {
+                          MarginHistogram& margins, const ShardOptions& shard) {
     Communicator& world = runtime.mesh->world();
     const auto record = static_cast<i64>(mine.size());
     std::vector<double> all = mine;
@@ -102,22 +128,33 @@ ShardScores gather_scores(RankRuntime& runtime, const MicroBatches& batches, std
                      ReduceOp::sum, {"margins of the evaluation"});
     runtime.exchange->synchronize();
     ShardScores scores;
-    scores.measure = measure;
+    scores.measure = shard.measure;
     scores.margins = margins;
+    scores.by_document = shard.documents != nullptr;
+    if (scores.by_document) scores.units.resize(shard.documents->documents.size());
+    const i64 stride = numbers_of_sequence(shard);
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
         for (i64 rank = 0; rank < batches.world; ++rank) {
-            const double* part = all.data() + rank * record + i * batches.size * kScores;
-            for (i64 s = 0; s < batches.part(i, rank).count; ++s, part += kScores) {
+            const double* part = all.data() + rank * record + i * batches.size * stride;
+            for (i64 s = 0; s < batches.part(i, rank).count; ++s, part += stride) {
+                const std::size_t place = scores.loss.size();
                 scores.loss.push_back(part[0]);
                 scores.error.push_back(part[1]);
                 scores.weight.push_back(part[2]);
                 scores.share_wrong.push_back(part[3]);
-                UnitScores& unit = scores.units.emplace_back();
-                unit.targets = part[4];
-                std::copy_n(part + 5, kUnitLosses, unit.losses.begin());
+                if (!scores.by_document) {
+                    scores.units.push_back(read_unit(part + 4));
+                    continue;
+                }
+                const double* numbers = part + kScores;
+                for (const DocumentUnits::Piece& piece : shard.documents->windows[place]) {
+                    add_piece(read_unit(numbers), scores.units[piece.unit]);
+                    numbers += kUnitNumbers;
+                }
             }
         }
     }
+    if (scores.by_document) divide_by_targets(scores.units);
     return scores;
 }
 
@@ -135,7 +172,7 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
                          shard.document_mask);
     StepContext context = runtime.context(Phase::evaluate, 0);
     context.observer = shard.observer;
-    const i64 record = batches.micro_steps() * micro_sequences * kScores;
+    const i64 stride = numbers_of_sequence(shard), record = batches.micro_steps() * micro_sequences * stride;
     std::vector<double> mine(static_cast<std::size_t>(record), 0.0);
     MarginHistogram margins;
     for (i64 i = 0; i < batches.micro_steps(); ++i) {
@@ -145,14 +182,14 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
         ModelSaved unused;
         const ForwardResult result = runtime.model.forward(context, batch, unused);
         runtime.compute->synchronize();
-        double* scores = mine.data() + i * micro_sequences * kScores;
-        for (i64 s = 0; s < part.count; ++s, scores += kScores) {
+        double* scores = mine.data() + i * micro_sequences * stride;
+        for (i64 s = 0; s < part.count; ++s, scores += stride) {
             if (!windows.is_here(s)) continue;
-            score(shard, result, s, spec.seq_len, static_cast<double>(windows.targets(s)),
-                  spec.targets_per_sequence(), scores, margins);
+            score(shard, result, s, static_cast<std::size_t>(part.first + s), spec.seq_len,
+                  static_cast<double>(windows.targets(s)), spec.targets_per_sequence(), scores, margins);
         }
     }
-    return gather_scores(runtime, batches, mine, margins, shard.measure);
+    return gather_scores(runtime, batches, mine, margins, shard);
 }
 
 LossScales loss_scales(const RunSetup& run) {
@@ -163,7 +200,7 @@ LossScales loss_scales(const RunSetup& run) {
 }
 
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
-                             bool heldout, RoutingObserver* observer) {
+                             bool heldout, RoutingObserver* observer, const DocumentUnits* documents) {
     const TaskData& data = *run.dataset;
     const SampleShape shape = data.shape();
     const WindowSource source = [&](i64 first, i64 count, WindowBuffer out) {
@@ -173,10 +210,10 @@ ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const st
             heldout ? data.validation_window(window, sample) : data.training_window(window, sample);
         }
     };
-    return evaluate_shard(
-        runtime, source,
-        {static_cast<i64>(windows.size()), run.config.train.micro_sequences,
-         run.config.task.data.document_mask, observer, data.error(), data.distance_unit(), loss_scales(run)});
+    return evaluate_shard(runtime, source,
+                          {static_cast<i64>(windows.size()), run.config.train.micro_sequences,
+                           run.config.task.data.document_mask, observer, data.error(), data.distance_unit(),
+                           loss_scales(run), documents});
 }
 
 std::vector<DomainScore> scores_by_domain(const TaskData& data, const std::vector<i64>& windows,
@@ -198,10 +235,24 @@ std::vector<DomainScore> scores_by_domain(const TaskData& data, const std::vecto
     return scores;
 }
 
+namespace {
+
+double variance_of_mean_loss(const ShardScores& scores) {
+    if (!scores.by_document) return variance_of_mean(scores.loss, scores.weight);
+    std::vector<double> losses, targets;
+    for (const UnitScores& unit : scores.units) {
+        losses.push_back(unit.of(UnitLoss::raw));
+        targets.push_back(unit.targets);
+    }
+    return variance_of_mean(losses, targets);
+}
+
+}  // namespace
+
 GapEstimate estimate_gap(const ShardScores& heldout, const ShardScores& train, double delta) {
     const double gap = heldout.mean_loss() - train.mean_loss();
-    const double half = two_sided_quantile(delta) * std::sqrt(variance_of_mean(heldout.loss, heldout.weight) +
-                                                              variance_of_mean(train.loss, train.weight));
+    const double half =
+        two_sided_quantile(delta) * std::sqrt(variance_of_mean_loss(heldout) + variance_of_mean_loss(train));
     return {gap, gap - half, gap + half};
 }
 

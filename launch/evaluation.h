@@ -17,8 +17,11 @@ struct ShardScores {
     std::vector<double> error;        ///< as `measure` says
     std::vector<double> weight;       ///< share of a sequence's targets that are not masked
     std::vector<double> share_wrong;  ///< share of targets that are not the likeliest; cross-entropy
-    std::vector<UnitScores> units;    ///< every loss of the sequence; of the squared error the raw one alone
-    MarginHistogram margins;          ///< of all targets; empty for the squared error
+    /// Every loss of each unit: of the sequence, or of the document (ShardOptions::documents); of the squared
+    /// error the raw one alone.
+    std::vector<UnitScores> units;
+    bool by_document = false;
+    MarginHistogram margins;  ///< of all targets; empty for the squared error
     SampleError measure = SampleError::share_wrong;
     [[nodiscard]] double mean_loss() const;   ///< over all targets
     [[nodiscard]] double mean_error() const;  ///< of distances the root of the mean square
@@ -36,6 +39,7 @@ struct ShardOptions {
     SampleError measure = SampleError::share_wrong;
     double distance_unit = 1;  ///< that errors of measure `distance` are multiplied by
     LossScales scales = {};
+    const DocumentUnits* documents = nullptr;  ///< the shard's, where these are its units
 };
 
 /// generalization.smoothing, margin and clip for the run's model and task.
@@ -48,7 +52,8 @@ struct ShardOptions {
 /// Collective over the world. evaluate_shard of windows of the run's data, held-out or training ones.
 [[nodiscard]] ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run,
                                            const std::vector<i64>& windows, bool heldout,
-                                           RoutingObserver* observer = nullptr);
+                                           RoutingObserver* observer = nullptr,
+                                           const DocumentUnits* documents = nullptr);
 
 /// The part of a held-out shard that comes from one source or file.
 struct DomainScore {
@@ -61,7 +66,8 @@ struct DomainScore {
                                                         const ShardScores& heldout);
 
 /// Generalization gap: held-out minus training loss, with a two-sided normal interval of confidence 1 - delta
-/// that takes sequences as independent units (Welch: each shard has its own variance).
+/// of the shard's units, sequences or documents (Welch: each shard has its own variance; of documents, which
+/// have unequal numbers of targets, that of the ratio).
 struct GapEstimate {
     double gap = 0, low = 0, high = 0;
 };

@@ -18,6 +18,7 @@ namespace moesaic {
 namespace {
 
 constexpr const char* kRunNumbers = "generalization";
+constexpr std::size_t kFewestRunNumbers = 6;
 constexpr const char* kPrequentialNumbers = "prequential";
 constexpr std::array kMarginQuantiles{0.05, 0.25, 0.5, 0.75, 0.95};
 
@@ -36,12 +37,30 @@ class Stopwatch {
 };
 
 /// Of units that have targets.
-std::vector<double> losses_of(const ShardScores& scores, UnitLoss loss) {
+std::vector<double> losses_of(const std::vector<UnitScores>& units, UnitLoss loss) {
     std::vector<double> losses;
-    for (const UnitScores& unit : scores.units) {
+    for (const UnitScores& unit : units) {
         if (unit.targets > 0) losses.push_back(unit.of(loss));
     }
     return losses;
+}
+
+/// Documents of a shard that `is_one` says yes to; all units where they are no documents.
+template <class Condition>
+std::vector<UnitScores> units_where(const ShardScores& scores, const DocumentUnits* documents,
+                                    const Condition& is_one) {
+    if (documents == nullptr) return scores.units;
+    std::vector<UnitScores> units;
+    for (std::size_t i = 0; i < scores.units.size(); ++i) {
+        if (is_one(documents->documents[i])) units.push_back(scores.units[i]);
+    }
+    return units;
+}
+
+/// Units that two shards may be compared by. Documents have to lie whole in a window: single windows cut
+/// many, neighbouring ones few, and a piece is harder to predict than a whole document.
+std::vector<UnitScores> comparable_units(const ShardScores& scores, const DocumentUnits* documents) {
+    return units_where(scores, documents, [](const DocumentUnits::Document& one) { return one.whole; });
 }
 
 /// Units that training will come to, and this very model has not met: "heldout_lookahead" for "heldout".
@@ -50,10 +69,16 @@ std::string look_ahead_name(const std::string& heldout_name) {
     return std::string(heldout) + "_lookahead" + heldout_name.substr(heldout.size());
 }
 
-double mean_of(const std::vector<double>& values) {
-    double sum = 0;
-    for (const double value : values) sum += value;
-    return sum / static_cast<double>(std::max<std::size_t>(values.size(), 1));
+/// The mean over units; of documents over targets, so that shards that cut them otherwise can be compared.
+double mean_loss(const ShardScores& scores, UnitLoss loss) {
+    double sum = 0, weights = 0;
+    for (const UnitScores& unit : scores.units) {
+        const double weight = scores.by_document ? unit.targets : unit.targets > 0 ? 1 : 0;
+        if (weight == 0) continue;
+        sum += weight * unit.of(loss);
+        weights += weight;
+    }
+    return sum / std::max(weights, 1.0);
 }
 
 }  // namespace
@@ -106,6 +131,12 @@ Generalization::Generalization(RankRuntime& runtime, const RunSetup& run)
     options_.scales = loss_scales(run);
     options_.delta = run.config.generalization.delta;
     options_.exact_errors = options_.scales.all_right || run.spec.targets_per_sequence() == 1;
+    options_.text = run.unit.text;
+    options_.documents = run.unit.documents;
+    if (!run.unit.documents) return;
+    documents_ = Documents{document_units(*run.dataset, DataPart::heldout, shards_.heldout),
+                           document_units(*run.dataset, DataPart::training, shards_.seen),
+                           document_units(*run.dataset, DataPart::training, shards_.unseen)};
 }
 
 std::map<std::string, std::vector<double>> Generalization::observers() const {
@@ -117,26 +148,30 @@ std::map<std::string, std::vector<double>> Generalization::observers() const {
                             number(run_.config.train.batch_sequences),
                             number(first_epoch_),
                             number(run_.dataset->training_windows())};
+    if (documents_) numbers[kRunNumbers].push_back(1);  // another certificate than that of sequences
     if (prequential_) numbers[kPrequentialNumbers] = prequential_->state();
     return numbers;
 }
 
 void Generalization::begin(const TrainingPosition& position, bool imported) {
     const auto stored = position.observers.find(kRunNumbers);
-    const bool known = stored != position.observers.end() && stored->second.size() == 6;
+    const bool known = stored != position.observers.end() && stored->second.size() >= kFewestRunNumbers;
     imported_ = known ? stored->second[1] != 0 : imported;
     options_.from_scratch = !imported_;
     if (known) looks_ = static_cast<i64>(stored->second[0]);
     if (!off_.empty()) return;
-    prequential_.emplace(options_, static_cast<double>(first_epoch_),
-                         static_cast<double>(run_.config.train.batch_sequences));
+    const double per_sequence = documents_ ? run_.unit.documents_per_sequence : 1;
+    prequential_.emplace(options_, per_sequence * static_cast<double>(first_epoch_),
+                         per_sequence * static_cast<double>(run_.config.train.batch_sequences));
     if (position.step == 0) return;
     const auto certificate = position.observers.find(kPrequentialNumbers);
     const std::vector<double> mine = observers().at(kRunNumbers);
     if (!known || certificate == position.observers.end()) {
         off_ = "the checkpoint that the run was resumed from holds no state of it";
-    } else if (!std::equal(mine.begin() + 2, mine.end(), stored->second.begin() + 2)) {
-        off_ = "the run was resumed with other data, or in another order";
+    } else if (!std::equal(mine.begin() + 2, mine.end(), stored->second.begin() + 2, stored->second.end())) {
+        off_ = documents_ || stored->second.size() > kFewestRunNumbers
+                   ? "the run was resumed with other data, or in another order, or with another unit"
+                   : "the run was resumed with other data, or in another order";
     } else if (!prequential_->restore(certificate->second)) {
         off_ = "the checkpoint that the run was resumed from holds another version's state of it";
     }
@@ -153,9 +188,22 @@ std::optional<LossScales> Generalization::scales_of_step(i64 step) const {
 
 void Generalization::add_step(i64 step, const StepResult& result) {
     if (!prequential_ || !all_fresh(step)) return;
-    MOESAIC_ASSERT(std::ssize(result.unit_scores) == run_.config.train.batch_sequences,
-                   "{} units in a batch of {}", result.unit_scores.size(), run_.config.train.batch_sequences);
-    prequential_->add(result.unit_scores);
+    MOESAIC_ASSERT(std::ssize(result.unit_sums) == run_.config.train.batch_sequences,
+                   "units of {} sequences in a batch of {}", result.unit_sums.size(),
+                   run_.config.train.batch_sequences);
+    prequential_->add(result.unit_sums);
+}
+
+UnitRanges Generalization::unit_ranges() const {
+    if (!documents_) return {};
+    return [this](i64 step, i64 sequence) {
+        std::vector<TargetRange> ranges;
+        const i64 number = (step - 1) * run_.config.train.batch_sequences + sequence;
+        for (const WindowDocument& document :
+             run_.dataset->documents_first_met(static_cast<u64>(run_.config.run.seed), number))
+            ranges.push_back({document.first_target, document.targets});
+        return ranges;
+    };
 }
 
 std::map<std::string, BoundResult> Generalization::prequential_bounds(i64 step) const {
@@ -175,37 +223,63 @@ void Generalization::record_shard(const std::string& name, const ShardScores& sc
     }
     for (const UnitLoss loss : all_unit_losses()) {
         if (loss == UnitLoss::raw || bounded_)
-            record.losses[name][std::string(name_of(loss))] = mean_of(losses_of(scores, loss));
+            record.losses[name][std::string(name_of(loss))] = mean_loss(scores, loss);
     }
 }
 
 void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
-    const std::vector<double> heldout = losses_of(scores.heldout, UnitLoss::raw),
-                              seen = losses_of(scores.seen, UnitLoss::raw);
+    const auto documents = [&](DocumentUnits Documents::*shard) {
+        return documents_ ? &((*documents_).*shard) : nullptr;
+    };
+    const std::vector<UnitScores> heldout = comparable_units(scores.heldout, documents(&Documents::heldout)),
+                                  seen = comparable_units(scores.seen, documents(&Documents::seen)),
+                                  unseen = comparable_units(scores.unseen, documents(&Documents::unseen));
     const double delta = delta_of_look(options_.delta, static_cast<double>(looks_));
-    if (!scores.unseen.units.empty())
-        record.unseen_difference = mean_difference(losses_of(scores.unseen, UnitLoss::raw), heldout, delta);
+    if (!unseen.empty() && !heldout.empty())
+        record.unseen_difference =
+            mean_difference(losses_of(unseen, UnitLoss::raw), losses_of(heldout, UnitLoss::raw), delta);
     // A gap compares with training samples already seen; before that there is none to speak of.
     if (record.step < shards_.seen_at_step) return;
     const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, options_.delta);
     record.gap = gap.gap;
     record.gap_low = gap.low;
     record.gap_high = gap.high;
-    history_.add(heldout, seen);
+    if (heldout.empty() || seen.empty()) return;  // no document lies whole in a window
+    history_.add(losses_of(heldout, UnitLoss::raw), losses_of(seen, UnitLoss::raw));
     record.heldout_change = history_.heldout_change(delta);
     record.gap_change = history_.gap_change(delta);
     record.gap_rise = history_.gap_rise(delta);
-    if (!std::isfinite(gap.gap)) return;
+    if (std::isfinite(gap.gap)) record_bounded_gaps(heldout, seen, delta, record);
+}
+
+void Generalization::record_bounded_gaps(const std::vector<UnitScores>& heldout,
+                                         const std::vector<UnitScores>& seen, double delta,
+                                         EvalRecord& record) const {
     for (const UnitLoss loss : all_unit_losses()) {
         const double range = options_.scales.range(loss), least = options_.scales.least(loss);
-        if (std::isinf(range) || !bounded_ || heldout.empty() || seen.empty()) continue;
-        std::vector<double> unseen_losses = losses_of(scores.heldout, loss),
-                            seen_losses = losses_of(scores.seen, loss);
+        std::vector<double> unseen_losses = losses_of(heldout, loss), seen_losses = losses_of(seen, loss);
+        if (std::isinf(range) || !bounded_ || unseen_losses.empty() || seen_losses.empty()) continue;
         for (double& value : unseen_losses) value -= least;
         for (double& value : seen_losses) value -= least;
         const GapInterval interval = bounded_gap_interval(unseen_losses, seen_losses, range, delta);
         record.gaps[std::string(name_of(loss))] = {interval.gap, interval.low, interval.high};
     }
+}
+
+void Generalization::record_certificates(const Scores& scores, EvalRecord& record) const {
+    if (!bounded_) return;
+    const auto looks = static_cast<double>(looks_);
+    const auto seed = static_cast<u64>(run_.config.run.seed);
+    const auto certify = [&](const std::vector<UnitScores>& units) {
+        return documents_ ? document_certificates(units, scores.seen.units, options_, looks)
+                          : heldout_certificates(units, options_, looks, seed);
+    };
+    // The document that the cut divides was begun in training.
+    record.bounds.merge(certify(units_where(scores.heldout, documents_ ? &documents_->heldout : nullptr,
+                                            [](const auto& one) { return !one.crosses_cut; })));
+    for (auto& [name, bound] :
+         certify(comparable_units(scores.unseen, documents_ ? &documents_->unseen : nullptr)))
+        record.bounds.emplace(look_ahead_name(name), bound);
 }
 
 void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) {
@@ -230,14 +304,19 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     const bool tells_domains = holds_out && run_.dataset->domains().size() > 1;
     DomainRouting domain_routing(runtime_, observer, tells_domains ? std::ssize(shards_.heldout) : 0);
     RoutingMeasure routing(runtime_, &domain_routing);
-    scores.heldout = evaluate_windows(runtime_, run_, shards_.heldout, true, holds_out ? &routing : nullptr);
-    scores.seen = evaluate_windows(runtime_, run_, shards_.seen, false, holds_out ? nullptr : &routing);
+    const auto evaluate = [&](const std::vector<i64>& windows, bool heldout,
+                              RoutingObserver* routing_observer, DocumentUnits Documents::*units) {
+        return evaluate_windows(runtime_, run_, windows, heldout, routing_observer,
+                                documents_ ? &((*documents_).*units) : nullptr);
+    };
+    scores.heldout = evaluate(shards_.heldout, true, holds_out ? &routing : nullptr, &Documents::heldout);
+    scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen);
     const Stopwatch watch(extra_seconds_);
     if (step <= shards_.unseen_until_step)
-        scores.unseen = evaluate_windows(runtime_, run_, shards_.unseen, false);
+        scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     EvalRecord record;
     record.step = step;
-    record.unit = run_.spec.seq_len == 1 ? "example" : "sequence";
+    record.unit = run_.unit.name;
     record.train_probe_loss = scores.seen.mean_loss();
     record.train_probe_error = scores.seen.mean_error();
     if (step >= shards_.seen_at_step) record.train_probe_age = step - shards_.seen_at_step;
@@ -258,17 +337,8 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
         domains_ = scores_by_domain(*run_.dataset, shards_.heldout, scores.heldout);
         for (const DomainScore& score : domains_) record.heldout_by_source[score.name] = score.loss;
         record_gap(scores, record);
-        if (bounded_)
-            record.bounds.merge(heldout_certificates(scores.heldout.units, options_,
-                                                     static_cast<double>(looks_),
-                                                     static_cast<u64>(run_.config.run.seed)));
     }
-    if (bounded_ && !scores.unseen.units.empty()) {
-        for (auto& [name, bound] :
-             heldout_certificates(scores.unseen.units, options_, static_cast<double>(looks_),
-                                  static_cast<u64>(run_.config.run.seed)))
-            record.bounds.emplace(look_ahead_name(name), bound);
-    }
+    record_certificates(scores, record);
     record.domain_experts =
         domain_routing.finish(*run_.dataset, shards_.heldout, static_cast<u64>(run_.config.run.seed));
     record_bounds(routing, record);

@@ -45,6 +45,8 @@ class Generalization {
 
     /// For TrainingStep::score_units; none where the certificate is off or the step meets a sequence again.
     [[nodiscard]] std::optional<LossScales> scales_of_step(i64 step) const;
+    /// What scales_of_step scores; empty where sequences are the units.
+    [[nodiscard]] UnitRanges unit_ranges() const;
     /// After the forward and before the update of a step that scales_of_step wanted.
     void add_step(i64 step, const StepResult& result);
     /// As of `step`; about the steps up to detail until_step, which the first epoch ends with.
@@ -71,10 +73,18 @@ class Generalization {
     /// Collective over the world: what was measured of the model, and the bounds that this gives.
     void record_bounds(RoutingMeasure& routing, EvalRecord& record);
     void record_gap(const Scores& scores, EvalRecord& record);
+    void record_bounded_gaps(const std::vector<UnitScores>& heldout, const std::vector<UnitScores>& seen,
+                             double delta, EvalRecord& record) const;
+    /// From the held-out shard, or from units that training will come to.
+    void record_certificates(const Scores& scores, EvalRecord& record) const;
 
     RankRuntime& runtime_;
     const RunSetup& run_;
     EvaluationShards shards_;
+    struct Documents {
+        DocumentUnits heldout, seen, unseen;
+    };
+    std::optional<Documents> documents_;  // of the shards, where they are the units
     CertificateOptions options_;
     i64 first_epoch_;
     bool bounded_;     // losses have bounds

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <numbers>
 
 #include "launch/evaluation.h"
 #include "launch/generalization.h"
 #include "runtime/base/philox.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/data/first_share.h"
 #include "runtime/metrics/certificates.h"
 
 namespace moesaic {
@@ -48,30 +50,46 @@ bool counts(const RankRuntime& runtime, const Parameter& parameter) {
     return runtime.mesh->world().rank() == 0;
 }
 
-/// Windows that the prior's weights had met, and those of the first epoch that they had not.
-struct SnapshotWindows {
-    std::vector<i64> met, certifying;
-    [[nodiscard]] const std::vector<i64>& of(SnapshotPart part) const {
+/// A unit and the training window that it is scored in; of a sequence no targets are named.
+struct SnapshotUnit {
+    i64 window = 0;
+    TargetRange targets;
+};
+
+/// Units that the prior's weights had met, and those of the first epoch that they had not.
+struct SnapshotUnits {
+    std::vector<SnapshotUnit> met, certifying;
+    [[nodiscard]] const std::vector<SnapshotUnit>& of(SnapshotPart part) const {
         return part == SnapshotPart::certifying ? certifying : met;
     }
 };
 
-SnapshotWindows windows_of(const RunSetup& run, i64 prior_step) {
+SnapshotUnits units_of(const RunSetup& run, i64 prior_step, double prior_share) {
     const auto seed = static_cast<u64>(run.config.run.seed);
-    const i64 met = prior_step * run.config.train.batch_sequences;
     const i64 epoch = run.dataset->first_epoch_sequences(seed);
+    const i64 met =
+        std::min(prior_step * run.config.train.batch_sequences,
+                 prior_share < 1 ? FirstShare::size_of(prior_share, epoch) : std::numeric_limits<i64>::max());
     if (met >= epoch)
         throw UserError(
             fmt::format("the prior of step {} has met all {} sequences of the training data: none is left to "
                         "certify with; "
-                        "give --prior a checkpoint of step {} or earlier, or train with "
-                        "train.checkpoint_every below that",
+                        "give --prior a checkpoint of step {} or earlier, train with "
+                        "train.checkpoint_every below that, or train a prior on task.data.training_share",
                         prior_step, epoch, (epoch - 1) / run.config.train.batch_sequences));
-    SnapshotWindows windows;
-    for (i64 number = 0; number < epoch; ++number)
-        (number < met ? windows.met : windows.certifying)
-            .push_back(run.dataset->training_sequence(seed, number));
-    return windows;
+    SnapshotUnits units;
+    for (i64 number = 0; number < epoch; ++number) {
+        std::vector<SnapshotUnit>& part = number < met ? units.met : units.certifying;
+        const i64 window = run.dataset->training_sequence(seed, number);
+        if (!run.unit.documents) {
+            part.push_back({window, {}});
+            continue;
+        }
+        // Where training meets a document first it counts, once: a certifying one is all new to the prior.
+        for (const WindowDocument& document : run.dataset->documents_first_met(seed, number))
+            part.push_back({window, {document.first_target, document.targets}});
+    }
+    return units;
 }
 
 void expect_bounded(const RunSetup& run) {
@@ -85,18 +103,31 @@ void expect_bounded(const RunSetup& run) {
             "certifying ones included; an mlp or a transformer has a prior without them");
 }
 
-/// Same seed, batches and data: what Generalization::observers() stores, looks and origin excepted.
-void expect_same_order(const TrainingPosition& prior, const TrainingPosition& trained) {
-    const auto order = [](const TrainingPosition& position) {
-        const auto found = position.observers.find("generalization");
-        return found == position.observers.end() || found->second.size() < 2
-                   ? std::vector<double>{}
-                   : std::vector<double>(found->second.begin() + 2, found->second.end());
+/// What Generalization::observers() stores from the seed on; empty where the checkpoint has none of it.
+std::vector<double> stream_of(const TrainingPosition& position) {
+    const auto found = position.observers.find("generalization");
+    return found == position.observers.end() || found->second.size() < 6
+               ? std::vector<double>{}
+               : std::vector<double>(found->second.begin() + 2, found->second.end());
+}
+
+/// Whether the prior's stream is that of the run or the beginning of it (task.data.training_share).
+void expect_same_stream(const RunSetup& run, const TrainingPosition& prior, const TrainingPosition& trained,
+                        double prior_share) {
+    const std::vector<double> before = stream_of(prior), after = stream_of(trained);
+    const auto epoch = run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed));
+    const auto kept = [&](i64 samples) {
+        return static_cast<double>(FirstShare::size_of(prior_share, samples));
     };
-    if (order(prior) != order(trained))
+    const bool known = !before.empty() && !after.empty();
+    const bool same = known ? before[0] == after[0] && before[1] == after[1] && before[2] == kept(epoch) &&
+                                  before[3] == kept(run.dataset->training_windows())
+                            : before == after;
+    if (!same)
         throw UserError(
             "moesaic bound --pac-bayes: the prior was trained with other data, another seed or other "
-            "batches than the trained weights; give --prior a checkpoint of the same run");
+            "batches than the trained weights; give --prior a checkpoint of the same run, or of one that "
+            "differs by task.data.training_share");
 }
 
 /// Whether the weights that the run began with had met data.
@@ -105,52 +136,58 @@ bool is_imported(const TrainingPosition& position) {
     return found == position.observers.end() || found->second.size() < 2 || found->second[1] != 0;
 }
 
-/// SnapshotLosses on the product's own path: evaluations of handfuls of sequences.
+/// SnapshotLosses on the product's own path: evaluations of handfuls of units, each in its window.
 class MeasuredLosses {
   public:
-    MeasuredLosses(RankRuntime& runtime, const RunSetup& run, NoisyWeights& weights, SnapshotWindows windows)
+    MeasuredLosses(RankRuntime& runtime, const RunSetup& run, NoisyWeights& weights, SnapshotUnits units)
         : runtime_(runtime),
           run_(run),
           weights_(weights),
-          windows_(std::move(windows)),
+          units_(std::move(units)),
           scales_(loss_scales(run)),
           handful_(std::clamp(kRowsOfDraw / run.spec.seq_len, kFewestUnitsOfDraw, kMostUnitsOfDraw)),
           random_(static_cast<u64>(run.config.run.seed), "units of PAC-Bayes draws") {}
 
-    std::vector<std::vector<double>> operator()(const SnapshotPosterior& posterior, SnapshotPart part,
-                                                i64 draws) {
-        const std::vector<i64>& windows = windows_.of(part);
-        std::vector<std::vector<double>> losses(certified_losses().size());
+    std::vector<DrawnLosses> operator()(const SnapshotPosterior& posterior, SnapshotPart part, i64 draws) {
+        const std::vector<SnapshotUnit>& units = units_.of(part);
+        std::vector<DrawnLosses> losses(kCertifiedLosses);
         for (i64 draw = 0; draw < draws; ++draw, ++drawn_) {
             std::vector<i64> handful;
+            DocumentUnits documents;
             for (i64 i = 0; i < handful_; ++i) {
                 const double place = random_.uniform(static_cast<u64>(drawn_ * handful_ + i)) *
-                                     static_cast<double>(windows.size());
-                handful.push_back(windows[std::min(static_cast<std::size_t>(place), windows.size() - 1)]);
+                                     static_cast<double>(units.size());
+                const SnapshotUnit& unit = units[std::min(static_cast<std::size_t>(place), units.size() - 1)];
+                handful.push_back(unit.window);
+                documents.windows.push_back({{static_cast<std::size_t>(i), unit.targets}});
+                documents.documents.emplace_back();
             }
             weights_.draw(posterior, drawn_);
-            const ShardScores scores = evaluate_windows(runtime_, run_, handful, false);
+            const ShardScores scores = evaluate_windows(runtime_, run_, handful, false, nullptr,
+                                                        run_.unit.documents ? &documents : nullptr);
             for (std::size_t i = 0; i < losses.size(); ++i)
-                losses[i].push_back(mean(scores, certified_losses()[i]));
+                losses[i].add(losses_of(scores, certified_losses()[i]));
         }
         return losses;
     }
 
   private:
-    [[nodiscard]] double mean(const ShardScores& scores, const CertifiedLoss& certified) const {
-        double sum = 0;
+    [[nodiscard]] std::vector<double> losses_of(const ShardScores& scores,
+                                                const CertifiedLoss& certified) const {
+        std::vector<double> losses;
         for (const UnitScores& unit : scores.units) {
-            if (unit.targets == 0) continue;  // loses nothing
-            const double loss = scales_.to_unit(certified.loss, unit.of(certified.loss));
-            sum += std::isfinite(loss) ? std::clamp(loss, 0.0, 1.0) : 1.0;
+            // Without targets it loses nothing; what is no number loses all.
+            const double loss =
+                unit.targets == 0 ? 0.0 : scales_.to_unit(certified.loss, unit.of(certified.loss));
+            losses.push_back(std::isfinite(loss) ? std::clamp(loss, 0.0, 1.0) : 1.0);
         }
-        return sum / static_cast<double>(scores.units.size());
+        return losses;
     }
 
     RankRuntime& runtime_;
     const RunSetup& run_;
     NoisyWeights& weights_;
-    SnapshotWindows windows_;
+    SnapshotUnits units_;
     LossScales scales_;
     i64 handful_, drawn_ = 0;
     Philox random_;
@@ -224,11 +261,17 @@ void NoisyWeights::draw(const SnapshotPosterior& posterior, i64 number) {
     }
 }
 
+double share_of_training(const std::string& checkpoint) {
+    return checkpoint_config(checkpoint, {}).task.data.training_share;
+}
+
 std::string choose_prior(const std::string& trained, const RunSetup& run) {
     const std::filesystem::path run_folder = std::filesystem::path(trained).parent_path().parent_path();
     const i64 trained_step = CheckpointReader(trained, ShardCheck::sizes).manifest().step;
     const auto epoch =
         static_cast<double>(run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed)));
+    // A run on a share of its data is certified by the rest: it is its own prior.
+    if (share_of_training(trained) < 1) return trained;
     std::string best;
     for (const CheckpointFolder& one : list_checkpoints(run_folder.string())) {
         const auto met = static_cast<double>(one.step * run.config.train.batch_sequences);
@@ -249,20 +292,22 @@ SnapshotMeasurement measure_snapshot(RankRuntime& runtime, const RunSetup& run, 
                                      const std::string& trained, i64 draws) {
     expect_bounded(run);
     NoisyWeights weights(runtime, prior, trained, static_cast<u64>(run.config.run.seed));
-    expect_same_order(weights.prior(), weights.trained());
+    const double prior_share = share_of_training(prior);
+    expect_same_stream(run, weights.prior(), weights.trained(), prior_share);
     SnapshotMeasurement measurement;
     measurement.step = weights.trained().step;
     measurement.prior_step = weights.prior().step;
-    SnapshotWindows windows = windows_of(run, measurement.prior_step);
+    SnapshotUnits units = units_of(run, measurement.prior_step, prior_share);
     SnapshotOptions& options = measurement.options;
     options.scales = loss_scales(run);
     options.delta = run.config.generalization.delta;
-    options.certifying_units = static_cast<double>(windows.certifying.size());
+    options.certifying_units = static_cast<double>(units.certifying.size());
     options.squared_distance = weights.squared_distance();
-    options.prior_met_units = !windows.met.empty();
+    options.prior_met_units = !units.met.empty();
+    options.exact_errors = options.scales.all_right || run.spec.targets_per_sequence() == 1;
     options.draws = draws;
     options.trial_draws = std::min(options.trial_draws, draws);
-    MeasuredLosses losses(runtime, run, weights, std::move(windows));
+    MeasuredLosses losses(runtime, run, weights, std::move(units));
     measurement.certificate = certify_snapshot(options, std::ref(losses));
     add_assumptions(run, is_imported(weights.prior()), measurement);
     return measurement;

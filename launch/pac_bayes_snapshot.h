@@ -41,8 +41,12 @@ class NoisyWeights {
     double squared_distance_ = 0;
 };
 
+/// task.data.training_share of the run that wrote the checkpoint.
+[[nodiscard]] double share_of_training(const std::string& checkpoint);
+
 /// The run's checkpoint that is the best prior known: the newest within the first 0.7 of the first epoch and
-/// before the trained one, or that of step 0. UserError where there is none.
+/// before the trained one, or that of step 0; of a run on a share of its data the trained one itself.
+/// UserError where there is none.
 [[nodiscard]] std::string choose_prior(const std::string& trained, const RunSetup& run);
 
 struct SnapshotMeasurement {
@@ -51,8 +55,9 @@ struct SnapshotMeasurement {
     SnapshotCertificate certificate;
 };
 
-/// Collective over the world. Leaves the last draw in the runtime. UserError where the losses have no bound,
-/// or where the prior has met all training data, or other data than the trained weights.
+/// Collective over the world. `run` has all training data (task.data.training_share 1). Leaves the last draw
+/// in the runtime. UserError where the losses have no bound, or where the prior has met all training data, or
+/// other data than the trained weights.
 [[nodiscard]] SnapshotMeasurement measure_snapshot(RankRuntime& runtime, const RunSetup& run,
                                                    const std::string& prior, const std::string& trained,
                                                    i64 draws);

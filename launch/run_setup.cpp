@@ -6,6 +6,7 @@
 
 #include "launch/rank_runtime.h"
 #include "runtime/checkpoint/manifest.h"
+#include "runtime/data/first_share.h"
 #include "runtime/data/generated/skills_data.h"
 #include "runtime/data/generated/sraven_data.h"
 #include "runtime/data/tables/function_table.h"
@@ -130,7 +131,10 @@ RunSetup set_up_run(Config config) {
     } else {
         run.dataset = make_table_data(run.config);
     }
+    if (const double share = run.config.task.data.training_share; share < 1)
+        run.dataset = std::make_unique<FirstShare>(std::move(run.dataset), share);
     run.spec = resolve_model(run.config, run.dataset->shape());
+    run.unit = choose_unit(run.config, run.spec, *run.dataset, heldout_windows(run), probe_windows(run));
     return run;
 }
 

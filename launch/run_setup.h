@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "launch/evaluation_units.h"
 #include "layers/model_spec.h"
 #include "runtime/config/load.h"
 #include "runtime/data/sampler.h"
@@ -20,6 +21,7 @@ struct RunSetup {
     std::unique_ptr<Tokenizer> tokenizer;  ///< of language models, else null
     std::unique_ptr<TaskData> dataset;
     ModelSpec spec;
+    UnitChoice unit;
 };
 
 /// Reads and validates everything that needs no ranks; throws UserError with all mistakes at once.

@@ -131,6 +131,8 @@ void Trainer::begin() {
     record.parameters = counts.total;
     record.active_parameters = counts.active;
     record.training_samples = run_.dataset->training_windows();
+    record.unit = run_.unit.name;
+    record.unit_reason = run_.unit.reason;
     if (run_.spec.kind != ModelKind::momlp) record.balance = describe_balance(run_.spec);
     if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
     sinks_.write(record);
@@ -181,7 +183,7 @@ StepResult Trainer::step(i64 step) {
     const TrafficLedger& ledger = runtime_.mesh->world().ledger();
     const i64 bytes_before = ledger.of_rows().to_others();
     const double seconds_before = runtime_.mesh->exchange_seconds();
-    training_.score_units(generalization_.scales_of_step(step));
+    training_.score_units(generalization_.scales_of_step(step), generalization_.unit_ranges());
     const StepResult result = training_.forward_backward(step, stop_signal != 0);
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
         // Every rank sees the same numbers; one speaks.

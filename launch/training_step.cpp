@@ -19,7 +19,7 @@ enum RouterSum : i64 { kWeights, kChoices, kFirstWeights, kEntropies, kTokens, k
 /// each sequence, its scores where asked for], and whether it has to stop.
 struct RecordLayout {
     static constexpr i64 routers = 4;
-    static constexpr i64 unit_numbers = 1 + static_cast<i64>(kUnitLosses);  // of UnitScores
+    static constexpr i64 unit_numbers = 1 + 2 * static_cast<i64>(kCertifiedLosses);  // of UnitSums
     RecordLayout(const MicroBatches& batches, i64 moe_layers, bool scored)
         : losses(routers + kRouterSums * moe_layers),
           units(losses + batches.size),
@@ -73,16 +73,18 @@ RouterMeans means_of(const double* sums) {
     return means;
 }
 
-void write_unit(const UnitScores& unit, double* numbers) {
-    *numbers++ = unit.targets;
-    std::copy(unit.losses.begin(), unit.losses.end(), numbers);
+void write_units(const UnitSums& units, double* numbers) {
+    *numbers++ = units.units;
+    numbers = std::copy(units.sum.begin(), units.sum.end(), numbers);
+    std::copy(units.squares.begin(), units.squares.end(), numbers);
 }
 
-UnitScores read_unit(const double* numbers) {
-    UnitScores unit;
-    unit.targets = *numbers++;
-    std::copy_n(numbers, unit.losses.size(), unit.losses.begin());
-    return unit;
+UnitSums read_units(const double* numbers) {
+    UnitSums units;
+    units.units = *numbers++;
+    std::copy_n(numbers, kCertifiedLosses, units.sum.begin());
+    std::copy_n(numbers + kCertifiedLosses, kCertifiedLosses, units.squares.begin());
+    return units;
 }
 
 void set_dropped_shares(StepResult& result) {
@@ -254,8 +256,8 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
         if (!scales_) continue;
         const double* const margins = result.token_margin.as<double>() + s * seq_len;
         const auto length = static_cast<std::size_t>(seq_len);
-        write_unit(score_unit({losses, length}, {margins, length}, *scales_),
-                   mine + layout.units + s * RecordLayout::unit_numbers);
+        write_units(sum_units(step, part.first + s, {losses, length}, {margins, length}),
+                    mine + layout.units + s * RecordLayout::unit_numbers);
     }
     add_counts(result.routers, counts);
     double* sums = mine + RecordLayout::routers;
@@ -276,6 +278,21 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
         }
     });
     runtime_.compute->synchronize();  // the batch's memory is filled anew for the next micro-step
+}
+
+UnitSums TrainingStep::sum_units(i64 step, i64 sequence, std::span<const double> losses,
+                                 std::span<const double> margins) const {
+    UnitSums sums;
+    if (!unit_ranges_) {
+        sums.add(score_unit(losses, margins, *scales_), *scales_);
+        return sums;
+    }
+    for (const TargetRange& range : unit_ranges_(step, sequence)) {
+        const auto first = static_cast<std::size_t>(range.first),
+                   count = static_cast<std::size_t>(range.count);
+        sums.add(score_unit(losses.subspan(first, count), margins.subspan(first, count), *scales_), *scales_);
+    }
+    return sums;
 }
 
 StepResult TrainingStep::gather_results(std::vector<double>& mine) {
@@ -300,7 +317,7 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
             result.sequence_loss.insert(result.sequence_loss.end(), part + layout.losses,
                                         part + layout.losses + count);
             for (i64 s = 0; scales_ && s < count; ++s)
-                result.unit_scores.push_back(read_unit(part + layout.units + s * RecordLayout::unit_numbers));
+                result.unit_sums.push_back(read_units(part + layout.units + s * RecordLayout::unit_numbers));
             for (std::size_t j = 0; j < routers.size(); ++j) routers[j] += part[RecordLayout::routers + j];
         }
     }

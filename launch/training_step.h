@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "comm/routing_trace.h"
 #include "launch/batch_windows.h"
@@ -10,7 +11,7 @@
 #include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
 #include "runtime/data/task_data.h"
-#include "runtime/metrics/unit_losses.h"
+#include "runtime/metrics/certificates.h"
 
 namespace moesaic {
 
@@ -32,12 +33,12 @@ struct StepResult {
     double loss_importance = 0, loss_load = 0;  ///< 0 where they have no coefficient
     double grad_norm = 0;
     i64 targets = 0;
-    std::vector<double> sequence_loss;    ///< [B] sum over a sequence's targets
-    std::vector<UnitScores> unit_scores;  ///< [B] before the update; empty unless asked for
-    std::vector<i64> expert_counts;       ///< [MoE layers, E] choices of each expert in the global batch
-    std::vector<i64> dropped;             ///< [MoE layers] of those choices, for lack of capacity
-    std::vector<RouterMeans> routers;     ///< [MoE layers]
-    bool stop_requested = false;          ///< some rank was told to stop
+    std::vector<double> sequence_loss;  ///< [B] sum over a sequence's targets
+    std::vector<UnitSums> unit_sums;    ///< [B] before the update; empty unless asked for
+    std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
+    std::vector<i64> dropped;           ///< [MoE layers] of those choices, for lack of capacity
+    std::vector<RouterMeans> routers;   ///< [MoE layers]
+    bool stop_requested = false;        ///< some rank was told to stop
     /// [MoE layers] rows of the fullest expert-parallel rank over the mean: of the layout, not of the model.
     std::vector<double> rank_max_over_mean;
 };
@@ -45,6 +46,9 @@ struct StepResult {
 /// Writes sequences [first, first + count) of the global batch of `step` (from 1) to `windows`. Of examples a
 /// sequence is one.
 using BatchSource = std::function<void(i64 step, i64 first, i64 count, WindowBuffer windows)>;
+
+/// The targets of a sequence of the global batch of `step` that make up a unit each.
+using UnitRanges = std::function<std::vector<TargetRange>(i64 step, i64 sequence)>;
 
 class TrainingStep {
   public:
@@ -55,8 +59,12 @@ class TrainingStep {
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
     /// `step` (from 1).
     [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
-    /// From now on results hold unit_scores with these scales, or none. Cross-entropy, and no MoMLP.
-    void score_units(const std::optional<LossScales>& scales) { scales_ = scales; }
+    /// From now on results hold unit_sums with these scales, or none. Cross-entropy, and no MoMLP. Without
+    /// `ranges` a sequence is a unit.
+    void score_units(const std::optional<LossScales>& scales, UnitRanges ranges = {}) {
+        scales_ = scales;
+        unit_ranges_ = std::move(ranges);
+    }
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
     /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
@@ -79,6 +87,9 @@ class TrainingStep {
     /// and `counts`. A step's only micro-step completes `global` itself.
     void micro_step(i64 step, i64 index, GlobalBatch& global, std::vector<double>& record,
                     std::vector<i64>& counts);
+    /// Of sequence `sequence` of the batch, from its targets' losses and margins.
+    [[nodiscard]] UnitSums sum_units(i64 step, i64 sequence, std::span<const double> losses,
+                                     std::span<const double> margins) const;
     void write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved);
     void set_rank_loads(StepResult& result) const;
     /// Collective over the world.
@@ -94,6 +105,7 @@ class TrainingStep {
     std::vector<i64> expert_counts_;  // of the last batch
     std::optional<RoutingTraceWriter> trace_;
     std::optional<LossScales> scales_;
+    UnitRanges unit_ranges_;
     std::optional<ExpertRebalancer> rebalancer_;
     std::optional<PlacementRecord> moved_;
 };

@@ -33,7 +33,8 @@ void make_folder(const std::string& folder) {
 std::vector<Drawing> drawings_of(const std::string& folder) {
     std::vector<Drawing> drawings;
     if (is_study_folder(folder)) {
-        for (StudyFigure& figure : study_figures(read_study_table(folder + "/results.jsonl")))
+        for (StudyFigure& figure :
+             study_figures(read_study_table(folder + "/results.jsonl"), claimed_columns(folder)))
             drawings.push_back(std::move(figure.drawing));
         return drawings;
     }

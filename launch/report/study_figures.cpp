@@ -93,6 +93,11 @@ std::vector<Curve> curves_of(const StudyTable& table, const std::string& axis, c
     return chosen;
 }
 
+/// Of the loss, or of another measure: "gap_error".
+bool is_gap(const std::string& column) {
+    return column.starts_with("gap");
+}
+
 bool all_positive(const std::vector<Curve>& curves) {
     return std::ranges::all_of(curves, [](const Curve& curve) {
         return std::ranges::all_of(curve.mean, [](double value) { return value > 0; });
@@ -125,7 +130,7 @@ std::optional<StudyFigure> against_axis(const StudyTable& table, const std::stri
     if (!any) return std::nullopt;
     PlotScript plot;
     plot.labels(axis, column).set("format y '%g'").set("offsets graph 0.03, graph 0.03, 0, 0");
-    const bool fitted = column == "gap" && all_positive(curves);
+    const bool fitted = is_gap(column) && all_positive(curves);
     const bool wide = std::ranges::all_of(curves, [](const Curve& curve) { return curve.x.front() > 0; });
     if (wide) plot.set("logscale x").set("autoscale xfix");
     if (fitted) plot.set("logscale y");
@@ -133,7 +138,7 @@ std::optional<StudyFigure> against_axis(const StudyTable& table, const std::stri
     bool any_fit = false;
     for (std::size_t i = 0; i < curves.size(); ++i) any_fit |= add_curve(plot, curves[i], i, fitted);
     // Exact values and bounds lie beside a gap where the study has them.
-    if (column == "gap" && fitted && curves.size() == 1) {
+    if (is_gap(column) && fitted && curves.size() == 1) {
         std::size_t index = 1;
         for (const std::string& other : table.columns) {
             if (other != "exact" && !other.starts_with("bound.")) continue;
@@ -155,15 +160,17 @@ std::optional<StudyFigure> against_axis(const StudyTable& table, const std::stri
 
 /// Every bound against the gap, a point per cell, with the rank correlation.
 std::optional<StudyFigure> bounds_against_gap(const StudyTable& table) {
+    // Bounds speak of losses in [0, 1].
+    const std::string measure = table.has("gap_error") ? "gap_error" : "gap";
     PlotScript plot;
-    plot.labels("measured gap", "bound").set("logscale xy").set("format '%g'").set("key maxrows 4");
+    plot.labels("measured " + measure, "bound").set("logscale xy").set("format '%g'").set("key maxrows 4");
     double low = INFINITY, high = 0;
     std::size_t count = 0;
     for (const std::string& column : table.columns) {
         if (!column.starts_with("bound.") || count == kMostLines) continue;
         std::vector<double> gaps, bounds;
         for (const StudyGroup& group : groups_of(table, all_rows(table))) {
-            const std::vector<double> gap = column_of(group, "gap"), bound = column_of(group, column);
+            const std::vector<double> gap = column_of(group, measure), bound = column_of(group, column);
             if (gap.empty() || bound.empty() || !(mean_of(gap) > 0) || !(mean_of(bound) > 0)) continue;
             gaps.push_back(mean_of(gap));
             bounds.push_back(mean_of(bound));
@@ -228,13 +235,16 @@ std::vector<std::string> numeric_axes(const StudyTable& table) {
     return axes;
 }
 
-std::vector<StudyFigure> study_figures(const StudyTable& table) {
+std::vector<StudyFigure> study_figures(const StudyTable& table, const std::vector<std::string>& claimed) {
     std::vector<StudyFigure> figures;
     const auto keep = [&](std::optional<StudyFigure> figure) {
         if (figure) figures.push_back(std::move(*figure));
     };
     const std::vector<std::string> axes = numeric_axes(table);
-    for (const char* column : {"gap", "heldout_loss", "heldout_error"})
+    std::vector<std::string> columns{"gap", "gap_error", "heldout_loss", "heldout_error"};
+    for (const std::string& column : claimed)
+        if (!std::ranges::count(columns, column)) columns.push_back(column);
+    for (const std::string& column : columns)
         for (const std::string& axis : axes)
             if (table.has(column)) keep(against_axis(table, axis, column));
     keep(bounds_against_gap(table));

@@ -14,8 +14,10 @@ struct StudyFigure {
     Drawing drawing;
 };
 
-/// All that the table has something for.
-[[nodiscard]] std::vector<StudyFigure> study_figures(const StudyTable& table);
+/// All that the table has something for: gaps, held-out losses and errors, and `claimed`, the columns that
+/// the study's claims speak of.
+[[nodiscard]] std::vector<StudyFigure> study_figures(const StudyTable& table,
+                                                     const std::vector<std::string>& claimed = {});
 
 /// Axes that take at least two numbers.
 [[nodiscard]] std::vector<std::string> numeric_axes(const StudyTable& table);

@@ -17,8 +17,12 @@ namespace moesaic {
 
 namespace {
 
-void add_claims(Page& page, const std::string& path) {
-    PageTable table{.head = {"verdict", "claim", "finding"}, .rows = {}, .numbers = {}};
+/// What claims.jsonl says of one claim.
+struct JudgedClaim {
+    std::string verdict, name, of, statement, finding;
+};
+std::vector<JudgedClaim> read_claims(const std::string& path) {
+    std::vector<JudgedClaim> claims;
     std::ifstream file(path);
     for (std::string line; std::getline(file, line);) {
         const auto record = nlohmann::json::parse(line, nullptr, false);
@@ -26,9 +30,16 @@ void add_claims(Page& page, const std::string& path) {
         const auto text = [&](const char* key) {
             return record.value(key, nlohmann::json("")).is_string() ? record.value(key, "") : "";
         };
-        table.rows.push_back(
-            {text("verdict"), fmt::format("{}: {}", text("name"), text("statement")), text("finding")});
+        claims.push_back({text("verdict"), text("name"), text("of"), text("statement"), text("finding")});
     }
+    return claims;
+}
+
+void add_claims(Page& page, const std::vector<JudgedClaim>& claims) {
+    PageTable table{.head = {"verdict", "claim", "finding"}, .rows = {}, .numbers = {}};
+    for (const JudgedClaim& claim : claims)
+        table.rows.push_back(
+            {claim.verdict, fmt::format("{}: {}", claim.name, claim.statement), claim.finding});
     page.section("Claims");
     if (table.rows.empty()) {
         page.paragraph("The study states none, or has not come to its end.");
@@ -39,11 +50,14 @@ void add_claims(Page& page, const std::string& path) {
 }
 
 /// Means over seeds, a row per point of the grid.
-void add_cells(Page& page, const StudyTable& table) {
+void add_cells(Page& page, const StudyTable& table, const std::vector<std::string>& claimed) {
+    std::vector<std::string> columns{"steps",         "train_loss", "heldout_loss", "train_error",
+                                     "heldout_error", "gap",        "gap_error",    "exact"};
+    columns.insert(columns.end(), claimed.begin(), claimed.end());
+    columns.insert(columns.end(), {"bound.published", "bound.corrected"});
     std::vector<std::string> measured;
-    for (const char* column : {"steps", "train_loss", "heldout_loss", "train_error", "heldout_error", "gap",
-                               "exact", "bound.published", "bound.corrected"})
-        if (table.has(column)) measured.emplace_back(column);
+    for (const std::string& column : columns)
+        if (table.has(column) && !std::ranges::count(measured, column)) measured.push_back(column);
     PageTable shown_table{.head = table.axes(), .rows = {}, .numbers = {}};
     shown_table.head.emplace_back("runs");
     shown_table.head.insert(shown_table.head.end(), measured.begin(), measured.end());
@@ -75,6 +89,13 @@ bool is_study_folder(const std::string& folder) {
     return std::filesystem::exists(folder + "/results.jsonl");
 }
 
+std::vector<std::string> claimed_columns(const std::string& folder) {
+    std::vector<std::string> columns;
+    for (const JudgedClaim& claim : read_claims(folder + "/claims.jsonl"))
+        if (!claim.of.empty() && !std::ranges::count(columns, claim.of)) columns.push_back(claim.of);
+    return columns;
+}
+
 std::string study_page(const std::string& folder, const Gnuplot& gnuplot) {
     const StudyTable table = read_study_table(folder + "/results.jsonl");
     const std::filesystem::path path = std::filesystem::path(folder).lexically_normal();
@@ -86,12 +107,14 @@ std::string study_page(const std::string& folder, const Gnuplot& gnuplot) {
         return status != row.end() && status->second != "done";
     });
     if (failed > 0) page.notes({fmt::format("{} of {} runs did not end well", failed, table.rows.size())});
-    add_claims(page, folder + "/claims.jsonl");
-    const std::vector<StudyFigure> figures = study_figures(table);
+    const std::vector<JudgedClaim> claims = read_claims(folder + "/claims.jsonl");
+    const std::vector<std::string> claimed = claimed_columns(folder);
+    add_claims(page, claims);
+    const std::vector<StudyFigure> figures = study_figures(table, claimed);
     if (!figures.empty()) page.section("Figures");
     for (const StudyFigure& figure : figures)
         page.figure(figure.title, gnuplot.draw(figure.drawing, FigureFormat::page), figure.caption);
-    add_cells(page, table);
+    add_cells(page, table, claimed);
     page.folded("Every run (results.csv)", csv_text(table));
     return page.html();
 }

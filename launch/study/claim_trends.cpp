@@ -165,7 +165,7 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
     std::set<std::pair<double, double>> groups;
     for (const GapCell& cell : cells) groups.emplace(cell.experts, cell.top_k);
     constexpr std::size_t kEnoughGroups = 12;
-    constexpr double kNominal = 0.8;
+    constexpr double kPromised = 0.8;  // by the jackknife+: 1 - 2 alpha, for pairs that are exchangeable
     if (groups.size() < 4 || cells.size() < 6) {
         result.finding = fmt::format("{} (T, k) pairs and {} cells are too few", groups.size(), cells.size());
         return;
@@ -188,12 +188,11 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
         lines.push_back(fmt::format("{} {:.3f}/{:.3f}/{:.3f} (Spearman {:.2f})", law.name, scores.back()[0],
                                     scores.back()[1], scores.back()[2], left_out.spearman));
     }
-    // The jackknife+ promises 1 - 2 alpha: intervals of 80 % are those of alpha 0.1.
-    constexpr double kMiss = (1 - kNominal) / 2;
+    constexpr double kMiss = (1 - kPromised) / 2;  // alpha
     const double coverage = interval_coverage(gap_laws().front(), cells, kMiss);
     const double factor = predict_gap(gap_laws().front(), cells, cells[cells.size() / 2], kMiss).factor;
     result.estimate = scores.front()[0];
-    bool wins = coverage >= kNominal;
+    bool wins = coverage >= kPromised;
     for (std::size_t i = 1; i < scores.size(); ++i) {
         const std::string_view name = gap_laws()[i].name;
         if (name != "saturating_N" && name != "sqrt_T_over_N") continue;
@@ -203,9 +202,11 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
     result.verdict = wins ? Verdict::reproduced : Verdict::not_reproduced;
     if (groups.size() < kEnoughGroups) result.verdict = Verdict::inconclusive;
     result.finding = fmt::format(
-        "rms error of ln gap, left-out (T, k) / largest T / largest N: {}; coverage of 80 % intervals "
-        "{:.2f}, their half-width a factor {:.2f}; {} (T, k) pairs, {} cells{}; {}",
-        fmt::join(lines, ", "), coverage, factor, groups.size(), cells.size(),
+        "rms error of ln gap, left-out (T, k) / largest T / largest N: {}; jackknife+ intervals of alpha "
+        "{:g}, "
+        "which promise 1 - 2 alpha = {:g}, cover {:.2f}, their half-width a factor {:.2f}; {} (T, k) pairs, "
+        "{} cells{}; {}",
+        fmt::join(lines, ", "), kMiss, kPromised, coverage, factor, groups.size(), cells.size(),
         groups.size() < kEnoughGroups ? ", of which 12 pairs are needed" : "", fitted_law(cells));
 }
 

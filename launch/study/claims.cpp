@@ -174,6 +174,7 @@ ClaimResult judge(const StudyClaim& claim, const StudyTable& table) {
     ClaimResult result;
     result.name = claim.name;
     result.kind = claim.kind;
+    result.of = claim_text(claim, "of");
     result.statement = claim.statement;
     std::vector<const StudyRow*> rows = rows_of(claim, table);
     std::erase_if(rows, [&](const StudyRow* row) { return !number_in(*row, claim_text(claim, "of")); });

@@ -17,7 +17,7 @@ enum class Verdict { reproduced, not_reproduced, inconclusive };
 [[nodiscard]] std::string_view name_of(Verdict verdict);
 
 struct ClaimResult {
-    std::string name, kind, statement;
+    std::string name, kind, of, statement;  ///< `of`: the column that it speaks of
     Verdict verdict = Verdict::inconclusive;
     std::string finding;  ///< one sentence with the numbers
     std::optional<double> estimate, low, high, p;
@@ -28,6 +28,7 @@ struct ClaimResult {
     void fields(Visitor&& visit) const {
         visit("name", name);
         visit("kind", kind);
+        visit("of", of);
         visit("statement", statement);
         visit("verdict", name_of(verdict));
         visit("finding", finding);

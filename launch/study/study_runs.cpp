@@ -47,7 +47,7 @@ std::vector<PlannedRun> planned_runs(const StudyConfig& study, const std::string
     std::vector<PlannedRun> runs;
     const std::vector<StudyPoint> points = points_of(study);
     for (std::size_t i = 0; i < points.size(); ++i) {
-        for (long seed = 1; seed <= study.seeds; ++seed) {
+        for (long seed = study.first_seed; seed < study.first_seed + study.seeds; ++seed) {
             PlannedRun run{points[i], seed, study.ranks, fmt::format("cell-{:03}-seed-{}", i + 1, seed),
                            "",        {}};
             for (const auto& [key, value] : points[i])
@@ -199,7 +199,7 @@ StudyTable simulate(const StudyConfig& study) {
     StudyTable table = empty_table(study);
     for (const StudyPoint& point : points_of(study)) {
         const StudyRow axes(point.begin(), point.end());
-        for (long seed = 1; seed <= study.seeds; ++seed) {
+        for (long seed = study.first_seed; seed < study.first_seed + study.seeds; ++seed) {
             StudyRow row = axes;
             row["seed"] = std::to_string(seed);
             simulation->draw(axes, static_cast<u64>(seed), row);

@@ -256,7 +256,7 @@ struct TrainConfig {
 struct GeneralizationConfig {
     i64 probe_sequences = 64;
     std::optional<i64> heldout_sequences;
-    std::string loss = "all", bounds = "all";
+    std::string unit = "auto", loss = "all", bounds = "all";
     double delta = 0.05;
     double smoothing = 0.1, margin = 1;
     std::optional<double> clip;
@@ -266,6 +266,10 @@ struct GeneralizationConfig {
         v.value("probe_sequences", probe_sequences, kSize, "Training sequences of the fixed probe");
         v.value("heldout_sequences", heldout_sequences, "auto", kPositive,
                 "Held-out sequences evaluated; auto: all, at most 1024");
+        v.choice(
+            "unit", unit, {"auto", "document", "sequence"},
+            "Of language models: what is drawn independently, and losses are averaged in; auto: the document "
+            "where the held-out shard has 64 or more");
         v.value("loss", loss, "Losses that are measured");
         v.value("delta", delta, {1e-12, 0.999}, "1 - confidence of intervals and bounds");
         v.value("smoothing", smoothing, {1e-6, 0.999},

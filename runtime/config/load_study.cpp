@@ -33,14 +33,15 @@ class StudyReader {
 
     void read(const YAML::Node& root, bool smoke) {
         if (!check_keys(root, "",
-                        {"name", "out", "base", "simulation", "takes", "seeds", "seed_keys", "ranks", "jobs",
-                         "set", "grid", "zip", "exclude", "claims", "smoke"}))
+                        {"name", "out", "base", "simulation", "takes", "first_seed", "seeds", "seed_keys",
+                         "ranks", "jobs", "set", "grid", "zip", "exclude", "claims", "smoke"}))
             return;
         text(root, "name", study_.name);
         text(root, "out", study_.out);
         text(root, "base", study_.base);
         text(root, "simulation", study_.simulation);
         text(root, "takes", study_.takes);
+        study_.first_seed = whole(root, "", "first_seed").value_or(study_.first_seed);
         read_seed_keys(root);
         read_size(root, "");
         if (root["claims"]) read_claims(root["claims"]);

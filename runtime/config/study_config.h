@@ -27,10 +27,11 @@ struct StudyClaim {
 
 struct StudyConfig {
     std::string file, name, out = "studies";
-    std::string base;        ///< configuration of the runs; empty for simulations
-    std::string simulation;  ///< what is simulated instead of trained; empty: runs
-    std::string takes;       ///< how long it takes, for people
-    long seeds = 1, ranks = 1;
+    std::string base;                ///< configuration of the runs; empty for simulations
+    std::string simulation;          ///< what is simulated instead of trained; empty: runs
+    std::string takes;               ///< how long it takes, for people
+    long first_seed = 1, seeds = 1;  ///< first_seed, first_seed + 1, ...
+    long ranks = 1;
     std::optional<long> jobs;            ///< at a time; empty: as the cores allow
     std::vector<std::string> overrides;  ///< "a.b=c", for every run
     std::vector<std::string> seed_keys;  ///< keys that take a run's seed besides run.seed

@@ -40,7 +40,7 @@ struct DataConfig {
     std::string text_key = "text", token_type = "auto", end_of_document = "auto";
     bool document_mask = false;
     i64 seq_len = 256;
-    double validation = 0.1;
+    double validation = 0.1, training_share = 1;
     // Tables, for classification and regression.
     std::string target = "last", features = "all", labels = "auto";
     bool standardize = true, random_labels = false;
@@ -70,6 +70,9 @@ struct DataConfig {
         v.value("seq_len", seq_len, kSize, "Tokens of one sequence");
         v.value("validation", validation, {0, 0.99},
                 "Share that is held out: of each text at its end, of a table at random");
+        v.value("training_share", training_share, {1e-6, 1},
+                "Training keeps to this share of its data, the first of the first epoch; for priors of bound "
+                "--pac-bayes");
         v.value("target", target, "CSV: column of the target, by name or number from 1, or last");
         v.value("features", features, "CSV: columns of the features, separated by commas, or all others");
         v.value("labels", labels, "File of the targets of .npy and IDX features; auto: beside them");

@@ -67,6 +67,7 @@ void check_keys_of_kinds(LoadedConfig& loaded) {
         {"task.data.token_type", {"lm"}},
         {"task.data.end_of_document", {"lm"}},
         {"task.data.document_mask", {"lm"}},
+        {"generalization.unit", {"lm"}},
         {"task.data.seq_len", {"lm"}},
         {"task.data.target", kTables},
         {"task.data.features", kTables},
@@ -161,6 +162,8 @@ void check_cells(LoadedConfig& loaded) {
                                     config.train.batch_sequences, cells),
                         "a multiple of model.moe.experts");
     }
+    if (config.task.data.training_share < 1)
+        loaded.complain("task.data.training_share", "a momlp's cells are made of all training examples", "1");
     if (activation_halves(activation_kind(config.model.moe.activation)) != 1)
         loaded.complain("model.moe.activation",
                         fmt::format("{} is gated, and a momlp's units are not", config.model.moe.activation),

@@ -18,10 +18,15 @@ class KeyedPermutation {
 
     /// The element at `position`, both in [0, n).
     [[nodiscard]] i64 operator()(i64 position) const;
+    /// The position of `element`, both in [0, n).
+    [[nodiscard]] i64 position_of(i64 element) const;
     [[nodiscard]] i64 size() const { return n_; }
 
   private:
     [[nodiscard]] u64 encrypt(u64 value) const;
+    [[nodiscard]] u64 decrypt(u64 value) const;
+    /// What exchanges 0 and 1 before the rounds, or does not.
+    [[nodiscard]] u64 coin() const;
 
     i64 n_;
     int half_bits_;

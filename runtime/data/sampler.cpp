@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "runtime/base/error.h"
-#include "runtime/data/permutation.h"
 
 namespace moesaic {
 namespace {
@@ -124,7 +123,8 @@ void Dataset::add_file(const std::string& name, std::unique_ptr<TokenFile> file,
             "shorter seq_len or a longer file",
             name, lacking, cut, tokens - cut, seq_len_ + 1));
     }
-    files_.push_back({name, sources_.size() - 1, std::move(file)});
+    const i64 before = files_.empty() ? 0 : files_.back().first_token + files_.back().tokens->tokens();
+    files_.push_back({name, sources_.size() - 1, before, std::move(file)});
 }
 
 i64 Dataset::add_part(Part& part, i64 begin, i64 end) const {
@@ -172,6 +172,42 @@ void Dataset::copy_window(const Part& part, i64 window, WindowBuffer out) const 
     }
 }
 
+std::vector<WindowDocument> Dataset::documents_of(DataPart which, i64 window) const {
+    const bool trains = which == DataPart::training;
+    const Part& part = trains ? training_ : validation_;
+    const std::size_t index = part.file_of(window);
+    const File& file = files_[index];
+    const i64 part_begin = part.first_token[index],
+              part_end = trains ? validation_.first_token[index] : file.tokens->tokens();
+    const i64 windows_before = part.first_window[index],
+              windows = part.first_window[index + 1] - windows_before;
+    // The window's targets are tokens [begin, end).
+    const i64 begin = part_begin + (window - windows_before) * seq_len_ + 1, end = begin + seq_len_;
+    const auto window_of = [&](i64 target) {
+        return windows_before + std::clamp<i64>((target - part_begin - 1) / seq_len_, 0, windows - 1);
+    };
+    std::vector<i64> starts{begin};
+    file.tokens->document_starts(begin + 1, seq_len_ - 1, starts);
+    starts.push_back(end);
+    std::vector<WindowDocument> documents;
+    for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+        const bool inside = i > 0 && i + 2 < starts.size();  // begins and ends here
+        const auto range =
+            inside ? DocumentRange{starts[i], starts[i + 1]} : file.tokens->document_around(starts[i]);
+        if (!range) continue;
+        WindowDocument document;
+        document.document = file.first_token + range->begin;
+        document.first_target = starts[i] - begin;
+        document.targets = starts[i + 1] - starts[i];
+        document.first_window = window_of(std::max(range->begin, part_begin));
+        document.last_window = window_of(std::min(range->end, part_end) - 1);
+        document.whole = range->begin >= begin && range->end <= end;
+        document.crosses_cut = range->begin < part_begin || range->end > part_end;
+        documents.push_back(document);
+    }
+    return documents;
+}
+
 const std::string& Dataset::training_file(i64 window) const {
     return files_[training_.file_of(window)].name;
 }
@@ -183,11 +219,14 @@ const std::string& Dataset::validation_file(i64 window) const {
 i64 Dataset::training_sequence(u64 seed, i64 number) const {
     const Blend::Draw draw = blend_->draw(seed, number);
     const Source& source = sources_[draw.source];
-    const i64 epoch = draw.ordinal / source.windows;
-    const std::string name = sources_.size() > 1 ? fmt::format("source {} epoch {}", draw.source, epoch)
-                                                 : fmt::format("epoch {}", epoch);
-    const KeyedPermutation order(source.windows, seed, name);
+    const KeyedPermutation order = order_of(seed, draw.source, draw.ordinal / source.windows);
     return source.first_window + order(draw.ordinal % source.windows);
+}
+
+KeyedPermutation Dataset::order_of(u64 seed, std::size_t source, i64 epoch) const {
+    const std::string name = sources_.size() > 1 ? fmt::format("source {} epoch {}", source, epoch)
+                                                 : fmt::format("epoch {}", epoch);
+    return {sources_[source].windows, seed, name};
 }
 
 i64 Dataset::first_epoch_sequences(u64 seed) const {
@@ -197,6 +236,32 @@ i64 Dataset::first_epoch_sequences(u64 seed) const {
         if (number) first = std::min(first, *number);
     }
     return first;
+}
+
+i64 Dataset::first_number_of(u64 seed, i64 window) const {
+    const std::size_t index = files_[training_.file_of(window)].source;
+    const Source& source = sources_[index];
+    const Blend::Draw draw{index, order_of(seed, index, 0).position_of(window - source.first_window)};
+    const auto first = blend_->first_number_from(seed, draw);
+    if (!first) return std::numeric_limits<i64>::max();  // a source without a share that counts
+    i64 number = *first;
+    // Ordinals do not ascend within a block.
+    for (Blend::Draw found = blend_->draw(seed, number);
+         found.source != index || found.ordinal != draw.ordinal;)
+        found = blend_->draw(seed, ++number);
+    return number;
+}
+
+std::vector<WindowDocument> Dataset::documents_first_met(u64 seed, i64 number) const {
+    const i64 window = training_sequence(seed, number);
+    std::vector<WindowDocument> documents = documents_of(DataPart::training, window);
+    std::erase_if(documents, [&](const WindowDocument& document) {
+        for (i64 other = document.first_window; other <= document.last_window; ++other) {
+            if (other != window && first_number_of(seed, other) < number) return true;
+        }
+        return false;
+    });
+    return documents;
 }
 
 std::string Dataset::unit() const {

@@ -8,6 +8,7 @@
 
 #include "runtime/base/types.h"
 #include "runtime/data/blend.h"
+#include "runtime/data/permutation.h"
 #include "runtime/data/task_data.h"
 #include "runtime/data/token_file.h"
 #include "runtime/data/tokenizer.h"
@@ -78,6 +79,9 @@ class Dataset final : public TaskData {
     [[nodiscard]] const std::string& training_file(i64 window) const;
     [[nodiscard]] const std::string& validation_file(i64 window) const;
 
+    [[nodiscard]] std::vector<WindowDocument> documents_of(DataPart part, i64 window) const override;
+    [[nodiscard]] std::vector<WindowDocument> documents_first_met(u64 seed, i64 number) const override;
+
     /// What held-out losses are told apart by: the sources of a blend, or the files of a single source where
     /// there are at most 64; else nothing.
     [[nodiscard]] std::span<const std::string> domains() const override { return domains_; }
@@ -95,6 +99,7 @@ class Dataset final : public TaskData {
     struct File {
         std::string name;
         std::size_t source = 0;
+        i64 first_token = 0;  // among the tokens of all files
         std::unique_ptr<TokenFile> tokens;
     };
     struct Source {
@@ -114,6 +119,10 @@ class Dataset final : public TaskData {
     void add_file(const std::string& name, std::unique_ptr<TokenFile> tokens, double validation);
     i64 add_part(Part& part, i64 begin, i64 end) const;
     void name_domains();
+    /// The epoch's order of a source's windows.
+    [[nodiscard]] KeyedPermutation order_of(u64 seed, std::size_t source, i64 epoch) const;
+    /// When training comes to a window for the first time.
+    [[nodiscard]] i64 first_number_of(u64 seed, i64 window) const;
     void copy_window(const Part& part, i64 window, WindowBuffer out) const;
 
     i64 seq_len_, vocabulary_;

@@ -46,6 +46,18 @@ struct WindowBuffer {
     [[nodiscard]] WindowBuffer from(i64 number, const SampleShape& shape) const;
 };
 
+/// Training samples, or held-out ones.
+enum class DataPart : std::uint8_t { training, heldout };
+
+/// What a window of text has of one document.
+struct WindowDocument {
+    i64 document = 0;                       ///< its number among the documents of all data; ascends with them
+    i64 first_target = 0, targets = 0;      ///< its tokens are these of the window's targets
+    i64 first_window = 0, last_window = 0;  ///< all windows of the part that have some of it as targets
+    bool whole = false;                     ///< every token of it is a target of this window
+    bool crosses_cut = false;               ///< some of it lies in the other part of the data
+};
+
 /// The samples of a task, held-out ones apart. Immutable after construction: threads may share it.
 class TaskData {
   public:
@@ -61,6 +73,17 @@ class TaskData {
     [[nodiscard]] virtual i64 training_sequence(u64 seed, i64 number) const = 0;
     /// How many sequences the stream begins with of which no two are the same sample.
     [[nodiscard]] virtual i64 first_epoch_sequences(u64 /*seed*/) const { return training_windows(); }
+    /// The documents that the targets of a window of text belong to, in order; without those that go on for
+    /// millions of tokens. Nothing where samples are no text.
+    [[nodiscard]] virtual std::vector<WindowDocument> documents_of(DataPart /*part*/, i64 /*window*/) const {
+        return {};
+    }
+    /// Of sequence `number` of the stream, which lies in the first epoch: its documents of which no earlier
+    /// sequence had anything.
+    [[nodiscard]] virtual std::vector<WindowDocument> documents_first_met(u64 /*seed*/,
+                                                                          i64 /*number*/) const {
+        return {};
+    }
     /// Writes one sample to `out`.
     virtual void training_window(i64 index, WindowBuffer out) const = 0;
     virtual void validation_window(i64 index, WindowBuffer out) const = 0;

@@ -11,7 +11,8 @@ namespace moesaic {
 
 namespace {
 
-constexpr i64 kBlock = 1 << 14;  // ids searched at a time
+constexpr i64 kBlock = 1 << 14;    // ids searched at a time
+constexpr i64 kFirstSearch = 256;  // tokens searched first for the ends of a document
 
 class SeparatedIds final : public TokenFile {
   public:
@@ -47,6 +48,37 @@ class SeparatedIds final : public TokenFile {
 };
 
 }  // namespace
+
+std::optional<DocumentRange> TokenFile::document_around(i64 token) const {
+    MOESAIC_ASSERT(0 <= token && token < tokens(), "token {} of {}", token, tokens());
+    DocumentRange range{-1, -1};
+    std::vector<i64> starts;
+    // Steps that double: most documents are short, and a search of a long one costs no more than reading it.
+    i64 step = kFirstSearch;
+    for (i64 end = token + 1; range.begin < 0; step *= 2) {
+        const i64 begin = std::max<i64>(0, end - step);
+        document_starts(begin, end - begin, starts);
+        if (!starts.empty())
+            range.begin = starts.back();
+        else if (token - begin > kLongestSearch)
+            return {};
+        end = begin;
+    }
+    starts.clear();
+    step = kFirstSearch;
+    for (i64 begin = token + 1; range.end < 0; step *= 2) {
+        const i64 end = std::min(tokens(), begin + step);
+        document_starts(begin, end - begin, starts);
+        if (!starts.empty())
+            range.end = starts.front();
+        else if (end == tokens())
+            range.end = end;
+        else if (end - token > kLongestSearch)
+            return {};
+        begin = end;
+    }
+    return range;
+}
 
 std::unique_ptr<TokenFile> make_separated_ids(IdArray ids, std::optional<i32> end_of_document,
                                               std::string layout) {

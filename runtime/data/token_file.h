@@ -12,6 +12,11 @@
 
 namespace moesaic {
 
+struct DocumentRange {
+    i64 begin = 0, end = 0;
+    bool operator==(const DocumentRange&) const = default;
+};
+
 /// Ids of one file or pair; immutable, so that threads may share it. Formats of token ids are read from a
 /// memory map window by window. Text is mapped too where a token is a byte; otherwise text and JSONL are
 /// tokenized when the file is opened and stay in memory.
@@ -28,6 +33,10 @@ class TokenFile {
     /// Appends, ascending and once each, the tokens of [first, first + count) with which a document begins;
     /// token 0 is one of them.
     virtual void document_starts(i64 first, i64 count, std::vector<i64>& starts) const = 0;
+    /// Tokens [begin, end) of the document that has `token`; absent where it goes on for more than
+    /// kLongestSearch tokens before or behind it.
+    [[nodiscard]] std::optional<DocumentRange> document_around(i64 token) const;
+    static constexpr i64 kLongestSearch = i64{1} << 22;
     /// What the file knows of its documents, for messages: "the file is one document".
     [[nodiscard]] virtual std::string documents_by() const = 0;
     /// The layout in a few words: "llm.c, uint16".

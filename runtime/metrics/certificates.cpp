@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/base/philox.h"
 #include "runtime/metrics/bounds/divergence.h"
@@ -12,7 +13,8 @@ namespace moesaic {
 
 namespace {
 
-constexpr CertifiedLoss kCertified[] = {{UnitLoss::error, ""}, {UnitLoss::smoothed_bits, "_bits"}};
+constexpr std::array<CertifiedLoss, kCertifiedLosses> kCertified{
+    {{UnitLoss::error, ""}, {UnitLoss::smoothed_bits, "_bits"}}};
 
 std::string name_for(std::string_view certificate, const CertifiedLoss& certified) {
     return std::string(certificate) + std::string(certified.suffix);
@@ -28,6 +30,49 @@ void for_each_number(State& state, Visitor&& visit) {
         visit(*number);
 }
 
+constexpr const char* kSequencesOfText =
+    "windows of a text are taken as independent draws, though neighbours may be of one document "
+    "(generalization.unit)";
+
+/// Of units with targets, in [0, 1].
+std::vector<double> losses_in_unit(std::span<const UnitScores> units, const CertifiedLoss& certified,
+                                   const CertificateOptions& options) {
+    std::vector<double> losses;
+    for (const UnitScores& unit : units) {
+        if (unit.targets > 0)
+            losses.push_back(options.scales.to_unit(certified.loss, unit.of(certified.loss)));
+    }
+    return losses;
+}
+
+/// Of losses in [0, 1]; the largest there is where there are fewer than two.
+double variance_of(const std::vector<double>& losses) {
+    if (losses.size() < 2) return 0.25;
+    const auto count = static_cast<double>(losses.size());
+    const double mean = std::accumulate(losses.begin(), losses.end(), 0.0) / count;
+    double squares = 0;
+    for (const double loss : losses) squares += (loss - mean) * (loss - mean);
+    return squares / (count - 1);
+}
+
+BoundResult heldout_bound(const CertifiedLoss& certified, const CertificateOptions& options,
+                          const std::vector<double>& losses, double upper, double delta) {
+    const auto count = static_cast<double>(losses.size());
+    const double mean = std::accumulate(losses.begin(), losses.end(), 0.0) / count;
+    BoundResult result = in_own_units(certified.loss, options.scales, mean, upper);
+    result.details.add("units", count);
+    result.details.add("delta", delta);
+    return result;
+}
+
+BoundResult untouched(BoundResult result) {
+    result.assume(
+        "untouched", AssumptionStatus::unknown,
+        "no update saw these units and no setting was chosen by them; choosing among the looks of a "
+        "run is paid for, by delta/(t(t+1)) at look t");
+    return result;
+}
+
 /// Windows that open within `units` where steps bring `of_step` each: FreshDataCertificate's rule.
 double count_windows(double units, double of_step, double first_window) {
     double opened = std::ceil(first_window / of_step) * of_step, windows = 0;
@@ -40,8 +85,18 @@ double count_windows(double units, double of_step, double first_window) {
 
 }  // namespace
 
-std::span<const CertifiedLoss> certified_losses() {
+std::span<const CertifiedLoss, kCertifiedLosses> certified_losses() {
     return kCertified;
+}
+
+void UnitSums::add(const UnitScores& unit, const LossScales& scales) {
+    if (unit.targets == 0) return;
+    ++units;
+    for (std::size_t i = 0; i < kCertified.size(); ++i) {
+        const double loss = scales.to_unit(kCertified[i].loss, unit.of(kCertified[i].loss));
+        sum[i] += loss;
+        squares[i] += loss * loss;
+    }
 }
 
 BoundResult in_own_units(UnitLoss loss, const LossScales& scales, double mean, double upper) {
@@ -67,16 +122,20 @@ PrequentialCertificate::PrequentialCertificate(const CertificateOptions& options
 }
 
 void PrequentialCertificate::add(std::span<const UnitScores> units) {
-    const auto count = static_cast<double>(
-        std::count_if(units.begin(), units.end(), [](const UnitScores& unit) { return unit.targets > 0; }));
+    std::vector<UnitSums> sequences(units.size());
+    for (std::size_t i = 0; i < units.size(); ++i) sequences[i].add(units[i], options_.scales);
+    add(sequences);
+}
+
+void PrequentialCertificate::add(std::span<const UnitSums> sequences) {
+    double count = 0;
+    for (const UnitSums& sequence : sequences) count += sequence.units;
     units_ += count;
     for (std::size_t i = 0; i < losses_.size(); ++i) {
         double sum = 0, squares = 0;
-        for (const UnitScores& unit : units) {
-            if (unit.targets == 0) continue;
-            const double loss = options_.scales.to_unit(kCertified[i].loss, unit.of(kCertified[i].loss));
-            sum += loss;
-            squares += loss * loss;
+        for (const UnitSums& sequence : sequences) {
+            sum += sequence.sum[i];
+            squares += sequence.squares[i];
         }
         losses_[i]->add(count, sum, squares);
     }
@@ -95,10 +154,14 @@ std::map<std::string, BoundResult> PrequentialCertificate::bounds() const {
             .assume("fresh", options_.from_scratch ? AssumptionStatus::holds : AssumptionStatus::unknown,
                     "each unit's loss was taken before any update had seen it, in a forward pass that is "
                     "that of evaluation; nor had the weights that the run began with")
-            .assume(
-                "random_order", AssumptionStatus::holds,
-                "units come in a random order: the statement is about the part of the data that was not yet "
-                "met, without duplicates")
+            .assume("random_order", AssumptionStatus::holds,
+                    options_.documents ? "windows come in a random order, and a document counts where "
+                                         "training meets it first: the "
+                                         "statement is about documents that were not yet met, of these "
+                                         "lengths, without duplicates"
+                                       : "units come in a random order: the statement is about the part of "
+                                         "the data that was not "
+                                         "yet met, without duplicates")
             .assume("window_average", AssumptionStatus::holds,
                     "the statement is about the average of the models in the window, and holds at all steps "
                     "at once");
@@ -146,22 +209,44 @@ std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScor
     const double delta = delta_of_look(options.delta, look), samples = static_cast<double>(order.size());
     for (const CertifiedLoss& certified : kCertified) {
         std::vector<double> losses;
-        double sum = 0;
-        for (const UnitScores* unit : order) {
+        for (const UnitScores* unit : order)
             losses.push_back(options.scales.to_unit(certified.loss, unit->of(certified.loss)));
-            sum += losses.back();
-        }
+        const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
         const bool exact = certified.loss == UnitLoss::error && options.exact_errors;
         const double upper =
             exact ? clopper_pearson_upper(std::round(sum), samples, delta) : betting_upper(losses, delta);
-        BoundResult result = in_own_units(certified.loss, options.scales, sum / samples, upper);
-        result.details.add("units", samples);
-        result.details.add("delta", delta);
-        result.assume_independent_samples().assume(
-            "untouched", AssumptionStatus::unknown,
-            "no update saw these units and no setting was chosen by them; choosing among the looks of a run "
-            "is paid for, by delta/(t(t+1)) at look t");
-        bounds.emplace(name_for("heldout", certified), std::move(result));
+        BoundResult result = heldout_bound(certified, options, losses, upper, delta);
+        if (options.text) {
+            result.assume("independent_samples", AssumptionStatus::unknown, kSequencesOfText);
+        } else {
+            result.assume_independent_samples();
+        }
+        bounds.emplace(name_for("heldout", certified), untouched(std::move(result)));
+    }
+    return bounds;
+}
+
+std::map<std::string, BoundResult> document_certificates(std::span<const UnitScores> documents,
+                                                         std::span<const UnitScores> reference,
+                                                         const CertificateOptions& options, double look) {
+    std::map<std::string, BoundResult> bounds;
+    const double delta = delta_of_look(options.delta, look);
+    for (const CertifiedLoss& certified : kCertified) {
+        const std::vector<double> losses = losses_in_unit(documents, certified, options),
+                                  others = losses_in_unit(reference, certified, options);
+        if (losses.empty() ||
+            !std::all_of(losses.begin(), losses.end(), [](double x) { return std::isfinite(x); }))
+            return {};
+        const double lambda =
+            bernstein_lambda(variance_of(others), static_cast<double>(losses.size()), delta);
+        const double upper = ordered_bernstein_upper(losses, lambda, delta);
+        BoundResult result = heldout_bound(certified, options, losses, upper, delta);
+        result.details.add("lambda", lambda);
+        result.assume(
+            "independent_samples", AssumptionStatus::unknown,
+            "documents are drawn independently; one may read those before it in its window, and the "
+            "statement is about new documents in these places");
+        bounds.emplace(name_for("heldout", certified), untouched(std::move(result)));
     }
     return bounds;
 }

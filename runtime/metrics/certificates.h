@@ -1,6 +1,7 @@
 // The two certificates of a run that say something: from data met for the first time, and from held-out data.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <span>
@@ -18,7 +19,19 @@ struct CertifiedLoss {
     UnitLoss loss;
     std::string_view suffix;  ///< behind the certificate's name: "prequential", "prequential_bits"
 };
-[[nodiscard]] std::span<const CertifiedLoss> certified_losses();
+inline constexpr std::size_t kCertifiedLosses = 2;
+[[nodiscard]] std::span<const CertifiedLoss, kCertifiedLosses> certified_losses();
+
+/// What a PrequentialCertificate takes of one sequence: its units with targets, and of each certified loss in
+/// [0, 1] the sum over them and the sum of the squares.
+struct UnitSums {
+    double units = 0;
+    std::array<double, kCertifiedLosses> sum{}, squares{};
+
+    /// A unit without targets does not count.
+    void add(const UnitScores& unit, const LossScales& scales);
+    bool operator==(const UnitSums&) const = default;
+};
 /// Of a loss in [0, 1] (LossScales::to_unit) that was `mean` and is at most `upper`, in the loss's own units.
 [[nodiscard]] BoundResult in_own_units(UnitLoss loss, const LossScales& scales, double mean, double upper);
 
@@ -27,6 +40,8 @@ struct CertificateOptions {
     double delta = 0.05;
     /// A unit's error is 0 or 1, and no average: then Catoni's and the binomial form speak of it.
     bool exact_errors = false;
+    bool text = false;         ///< units are parts of texts
+    bool documents = false;    ///< and those are documents
     bool from_scratch = true;  ///< the weights that the run began with had met no data
 };
 
@@ -38,7 +53,9 @@ class PrequentialCertificate {
     /// there.
     PrequentialCertificate(const CertificateOptions& options, double epoch_units, double units_of_step);
 
-    /// Units without targets do not count.
+    /// One step's, a member for each sequence of the batch.
+    void add(std::span<const UnitSums> sequences);
+    /// The same where every sequence is a unit.
     void add(std::span<const UnitScores> units);
     [[nodiscard]] double units() const { return units_; }
     /// By name, from the first window on: "prequential", "prequential_bits", in the losses' own units.
@@ -62,5 +79,14 @@ class PrequentialCertificate {
 [[nodiscard]] std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScores> units,
                                                                       const CertificateOptions& options,
                                                                       double look, u64 seed);
+
+/// The same for documents in the order of the data. A document's loss may depend on those before it, which
+/// share its window: then the statement is about the mean over the places of these documents of what a new
+/// one would lose there. `reference`: units whose losses tell how much to stake and nothing else, such as
+/// training's; they have to be independent of `documents`.
+[[nodiscard]] std::map<std::string, BoundResult> document_certificates(std::span<const UnitScores> documents,
+                                                                       std::span<const UnitScores> reference,
+                                                                       const CertificateOptions& options,
+                                                                       double look);
 
 }  // namespace moesaic

@@ -149,6 +149,9 @@ void ConsoleSink::write(const RunRecord& record) {
                       options_.row_name == "tok" ? "token" : "example", options_.steps));
     if (!record.balance.empty()) print("balance: " + record.balance);
     if (!record.capacity.empty()) print("capacity: " + record.capacity);
+    if (!record.unit_reason.empty())
+        print(
+            fmt::format("unit of certificates and intervals: the {} ({})", record.unit, record.unit_reason));
 }
 
 void ConsoleSink::write(const StepRecord& record) {
@@ -197,7 +200,7 @@ void ConsoleSink::write(const EvalRecord& record) {
     if (record.gap_low && record.gap_high)
         line += fmt::format(" [{:.3f}, {:.3f}]", *record.gap_low, *record.gap_high);
     print(line);
-    const std::string certificate = certificate_line(record.bounds);
+    const std::string certificate = certificate_line(record.bounds, record.unit);
     if (!certificate.empty()) print("  certificate: " + certificate);
     const std::string others = bounds_text(record.bounds);
     if (!others.empty()) print("  bounds: " + others);

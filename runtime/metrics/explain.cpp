@@ -92,7 +92,7 @@ std::string vacuous_text(const EvalRecord& record) {
         fmt::join(names, ", "), record.unit);
 }
 
-std::string line_part(const Bounds& bounds, const std::string& certificate, const char* source) {
+std::string line_part(const Bounds& bounds, const std::string& certificate, const std::string& source) {
     const BoundResult* const error = find(bounds, certificate);
     const BoundResult* const bits = find(bounds, certificate + "_bits");
     if (error == nullptr && bits == nullptr) return "";
@@ -128,10 +128,11 @@ bool is_certificate(std::string_view name) {
     return false;
 }
 
-std::string certificate_line(const Bounds& bounds) {
-    std::string heldout = line_part(bounds, "heldout", "held out");
-    if (heldout.empty()) heldout = line_part(bounds, "heldout_lookahead", "that training will come to");
-    const std::string fresh = line_part(bounds, "prequential", "met for the first time");
+std::string certificate_line(const Bounds& bounds, const std::string& unit) {
+    std::string heldout = line_part(bounds, "heldout", "held-out " + unit + "s");
+    if (heldout.empty())
+        heldout = line_part(bounds, "heldout_lookahead", unit + "s that training will come to");
+    const std::string fresh = line_part(bounds, "prequential", unit + "s met for the first time");
     if (heldout.empty() || fresh.empty()) return heldout + fresh;
     return heldout + "; " + fresh;
 }

@@ -17,8 +17,9 @@ namespace moesaic {
 [[nodiscard]] bool speaks_of_the_model(const BoundResult& bound);
 /// heldout, heldout_lookahead, prequential, and their variants: what certificate_line shows.
 [[nodiscard]] bool is_certificate(std::string_view name);
-/// The certificates of a record in one line for the console, e.g. "error at most 0.443 (0.408 on 390
-/// unseen)"; empty where there are none.
-[[nodiscard]] std::string certificate_line(const std::map<std::string, BoundResult>& bounds);
+/// The certificates of a record in one line for the console, e.g. "error at most 0.443 (0.408 on 390 held-out
+/// sequences)"; empty where there are none. `unit`: EvalRecord::unit.
+[[nodiscard]] std::string certificate_line(const std::map<std::string, BoundResult>& bounds,
+                                           const std::string& unit);
 
 }  // namespace moesaic

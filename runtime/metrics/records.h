@@ -21,6 +21,8 @@ struct RunRecord {
     std::string device, host;
     i64 parameters = 0, active_parameters = 0;
     i64 training_samples = 0;  ///< different sequences or examples that training draws from
+    std::string unit;          ///< that certificates and intervals count: document, sequence or example
+    std::string unit_reason;   ///< why, of language models
     std::string balance;       ///< convention of the load-balance loss, and its value at perfect balance
     std::string capacity;      ///< rows of an expert, and what is dropped
 
@@ -38,6 +40,8 @@ struct RunRecord {
         visit("parameters", parameters);
         visit("active_parameters", active_parameters);
         visit("training_samples", training_samples);
+        visit("unit", unit);
+        visit("unit_reason", unit_reason);
         visit("balance", balance);
         visit("capacity", capacity);
     }
@@ -297,7 +301,7 @@ struct LayerPlacement {
     i64 layer = 0;
     std::vector<i64> experts, ranks;  ///< those that moved, and to which rank of their expert-parallel group
     double max_over_mean_before = 1,
-           max_over_mean_after = 1;  ///< of the ranks' loads since the last decision
+           max_over_mean_after = 1;                 ///< of the ranks' loads since the last decision
     std::vector<i64> copies = {}, copy_ranks = {};  ///< experts that have copies from now on, and where
 
     template <class Visitor>

@@ -9,8 +9,8 @@
 
 namespace moesaic {
 
-/// A unit is what is drawn independently: a packed sequence of a language model, an example of a
-/// classification. Its loss is the mean over its targets that are not masked.
+/// A unit is what is drawn independently: a document or a packed sequence of a language model, an example of
+/// a classification. Its loss is the mean over its targets that are not masked.
 enum class UnitLoss : std::uint8_t {
     raw,            ///< cross-entropy, nats; unbounded: reported, no bound speaks of it
     error,          ///< 0-1: another answer is likelier
@@ -51,6 +51,11 @@ struct UnitScores {
 
     [[nodiscard]] double of(UnitLoss loss) const { return losses[static_cast<std::size_t>(loss)]; }
     bool operator==(const UnitScores&) const = default;
+};
+
+/// The targets [first, first + count) of a sequence.
+struct TargetRange {
+    i64 first = 0, count = 0;
 };
 
 /// From each target's cross-entropy in nats and its margin, the right logit minus the largest other, which is

@@ -70,8 +70,12 @@ constexpr BoundInputField kFields[] = {
     number("smoothing", &In::smoothing, kTiny, 1 - 1e-12, "Weight a of the uniform prediction"),
     whole("gibbs_samples", &In::gibbs_samples, 1, kCount, "Certifying examples of PAC-Bayes"),
     number("gibbs_loss", &In::gibbs_loss, 0, 1, "Loss of the randomised model on them, in [0, 1]"),
+    number("gibbs_deviation", &In::gibbs_deviation, 0, 1,
+           "Its mean squared deviation from a centre fixed beforehand"),
     number("divergence", &In::divergence, 0, kHuge, "KL of posterior and prior, nats"),
     number("catoni_lambda", &In::catoni_lambda, 1e-12, 1e6, "lambda of Catoni's bound, fixed beforehand"),
+    number("bernstein_lambda", &In::bernstein_lambda, 1e-12, 1 - 1e-12,
+           "lambda of PAC-Bayes in Bernstein's form, fixed beforehand"),
     number("gate_epsilon", &In::gate_epsilon, 0, 700, "Privacy of a stochastic gate"),
     number("gate_entropy", &In::gate_entropy, 0, 100, "Its entropy at any fixed input, nats"),
 

@@ -31,7 +31,8 @@ struct BoundInputs {
     Number heldout_samples, heldout_mean, heldout_variance, heldout_errors;
     Number fresh_samples, fresh_mean, fresh_past_mean;
     Number train_loss, bits, subsample, vocabulary, smoothing;
-    Number gibbs_samples, gibbs_loss, divergence, catoni_lambda, gate_epsilon, gate_entropy = 0;
+    Number gibbs_samples, gibbs_loss, gibbs_deviation, divergence, catoni_lambda, bernstein_lambda,
+        gate_epsilon, gate_entropy = 0;
 
     // networks, prototypes, transformers
     Number margin;

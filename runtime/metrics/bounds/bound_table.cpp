@@ -147,6 +147,9 @@ BoundResult pac_bayes_mcallester(const In& in) {
 BoundResult pac_bayes_catoni(const In& in) {
     return catoni_bound(pac_bayes(in), *in.catoni_lambda);
 }
+BoundResult pac_bayes_bernstein(const In& in) {
+    return bernstein_pac_bayes_bound(pac_bayes(in), *in.gibbs_deviation, *in.bernstein_lambda);
+}
 BoundResult private_gate(const In& in) {
     return private_gate_bound({*in.gibbs_samples, *in.gibbs_loss, *in.experts, *in.gate_epsilon,
                                *in.gate_entropy, *in.divergence, *in.delta});
@@ -220,6 +223,9 @@ constexpr Bound kBounds[] = {
      "heldout_samples heldout_mean", heldout_hoeffding},
     {"prequential", risk, "limit from losses on data met for the first time",
      "Catoni's form; proof in the README", "fresh_samples fresh_mean fresh_past_mean", prequential},
+    {"pac_bayes_bernstein", risk, "PAC-Bayes for losses with a small variance, lambda fixed beforehand",
+     "Moesaic, proof in the README; cf. Tolstikhin and Seldin 2013",
+     "gibbs_samples gibbs_loss gibbs_deviation divergence bernstein_lambda", pac_bayes_bernstein},
     {"pac_bayes_catoni", risk, "PAC-Bayes, lambda fixed beforehand", "Catoni 2007, theorem 1.2.1",
      "gibbs_samples gibbs_loss divergence catoni_lambda", pac_bayes_catoni},
     {"pac_bayes_kl", risk, "PAC-Bayes through the kl inverse", "Maurer 2004, theorem 5",

@@ -64,6 +64,17 @@ BoundResult catoni_bound(const PacBayes& input, double lambda) {
     return result;
 }
 
+BoundResult bernstein_pac_bayes_bound(const PacBayes& input, double deviation, double lambda) {
+    MOESAIC_ASSERT(lambda > 0 && lambda < 1 && deviation >= 0, "lambda {}, deviation {}", lambda, deviation);
+    const double psi = -std::log1p(-lambda) - lambda;
+    const double value = input.gibbs_loss + psi / lambda * deviation +
+                         (input.divergence - std::log(input.delta)) / (input.samples * lambda);
+    BoundResult result = with_assumptions(risk_bound(input.gibbs_loss, value, 1));
+    result.assume("lambda_fixed", AssumptionStatus::unknown,
+                  "lambda was fixed without the certifying examples");
+    return result;
+}
+
 double gaussian_divergence(double squared_distance, double sigma) {
     return squared_distance / (2 * sigma * sigma);
 }

@@ -22,6 +22,13 @@ struct PacBayes {
 /// Catoni 2007, theorem 1.2.1.
 [[nodiscard]] BoundResult catoni_bound(const PacBayes& input, double lambda);
 
+/// q + (psi/lambda) S + (KL + ln(1/delta))/(n lambda), psi = -ln(1-lambda) - lambda, S the randomised model's
+/// mean of (x - mu)^2 over examples: for losses x that are averages with a small variance. lambda in (0, 1)
+/// and mu are fixed beforehand. Source: exp(lambda (p - x) - psi (x - mu)^2) has mean at most 1 (fresh data,
+/// Bernstein, in the README of this folder), for every model and so for the prior's mixture; then Donsker and
+/// Varadhan. Compare Tolstikhin and Seldin 2013.
+[[nodiscard]] BoundResult bernstein_pac_bayes_bound(const PacBayes& input, double deviation, double lambda);
+
 /// KL of N(mean, sigma^2 I) from N(prior_mean, sigma^2 I): squared_distance / (2 sigma^2).
 [[nodiscard]] double gaussian_divergence(double squared_distance, double sigma);
 

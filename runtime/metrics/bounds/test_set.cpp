@@ -71,6 +71,22 @@ double plug_in_bernstein_upper(std::span<const double> losses, double delta) {
     return std::min(1.0, (weighted + nats + penalty) / weights);
 }
 
+double ordered_bernstein_upper(std::span<const double> losses, double lambda, double delta) {
+    MOESAIC_ASSERT(!losses.empty() && lambda > 0 && lambda < 1, "{} losses, lambda {}", losses.size(),
+                   lambda);
+    double mean = 0.5, sum = 0.5, seen = 1;  // as if one loss of 1/2 had been seen before
+    double total = 0, squares = 0;
+    for (const double loss : losses) {
+        squares += (loss - mean) * (loss - mean);
+        total += loss;
+        sum += loss;
+        mean = sum / ++seen;
+    }
+    const auto count = static_cast<double>(losses.size());
+    const double psi = -std::log1p(-lambda) - lambda;
+    return std::min(1.0, total / count + (psi * squares - std::log(delta)) / (count * lambda));
+}
+
 double betting_upper(std::span<const double> losses, double delta) {
     MOESAIC_ASSERT(!losses.empty(), "delta {}, no losses", delta);
     constexpr double kMostOfTheStake = 0.95;
@@ -97,8 +113,8 @@ double betting_upper(std::span<const double> losses, double delta) {
     return high;
 }
 
-GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train,
-                                   double range, double delta) {
+GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train, double range,
+                                 double delta) {
     struct Side {
         double mean = 0, low = 0, high = 0;
     };

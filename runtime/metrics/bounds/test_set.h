@@ -41,6 +41,11 @@ struct HeldoutLosses {
 /// Source: Waudby-Smith and Ramdas 2024, theorem 2 (predictable plug-in empirical Bernstein).
 [[nodiscard]] double plug_in_bernstein_upper(std::span<const double> losses, double delta);
 
+/// One-sided upper limit of the mean of p_i, the expected losses given what came before, of losses in [0, 1]
+/// that may depend on those before them; lambda in (0, 1) is chosen without them. Source: Howard, Ramdas,
+/// McAuliffe, Sekhon 2021; proof in the README of this folder (fresh data, Bernstein).
+[[nodiscard]] double ordered_bernstein_upper(std::span<const double> losses, double lambda, double delta);
+
 /// One-sided upper limit of the mean of independent losses in [0, 1] of a fixed model, in a random order that
 /// does not depend on them: the means m against which a gambler who bets on smaller losses does not get rich,
 /// product over i of (1 + lambda_i (m - x_i)) < 1/delta, lambda_i the plug-in of the losses before, at most
@@ -53,7 +58,7 @@ struct HeldoutLosses {
 struct GapInterval {
     double gap = 0, low = 0, high = 0;
 };
-[[nodiscard]] GapInterval bounded_gap_interval(std::span<const double> heldout,
-                                                 std::span<const double> train, double range, double delta);
+[[nodiscard]] GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train,
+                                               double range, double delta);
 
 }  // namespace moesaic

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "launch/report/study_figures.h"
 #include "launch/report/study_page.h"
 #include "runtime/machine/programs.h"
@@ -41,6 +43,26 @@ TEST(StudyFigures, DrawWhatTheTableHas) {
     for (StudyRow& row : constant.rows) row["moe.experts"] = row["M"] = row["moe.top_k"] = "1";
     EXPECT_TRUE(study_figures(constant).empty());
     EXPECT_TRUE(study_figures(StudyTable()).empty());
+}
+
+TEST(StudyFigures, ShowTheMeasureThatClaimsUse) {
+    StudyTable table = example();
+    table.columns.insert(table.columns.end(), {"gap_error", "mse"});
+    for (StudyRow& row : table.rows) {
+        row["gap_error"] = row.at("gap");
+        row["mse"] = row.at("heldout_loss");
+    }
+    std::map<std::string, std::string> scripts;
+    for (const StudyFigure& figure : study_figures(table, {"gap_error", "mse"}))
+        scripts[figure.drawing.name] = figure.drawing.script;
+    EXPECT_TRUE(scripts.contains("gap_against_moe_experts"));
+    EXPECT_TRUE(scripts.contains("mse_against_moe_experts")) << "which is drawn because a claim is about it";
+    EXPECT_THAT(scripts["gap_error_against_moe_experts"], HasSubstr("slope 1.00")) << "fitted as the gap is";
+    EXPECT_THAT(scripts["bounds_against_gap"], HasSubstr("measured gap_error")) << "bounds speak of errors";
+    const ScratchFolder folder;
+    write_text(folder / "claims.jsonl",
+               "{\"name\":\"a\",\"of\":\"mse\"}\n{\"name\":\"b\",\"of\":\"mse\"}\n{\"na");
+    EXPECT_EQ(claimed_columns(folder.path()), std::vector<std::string>{"mse"});
 }
 
 TEST(StudyFigures, GnuplotDrawsThem) {

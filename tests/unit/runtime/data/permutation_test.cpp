@@ -29,6 +29,16 @@ TEST(KeyedPermutation, IsABijection) {
     }
 }
 
+TEST(KeyedPermutation, FindsThePositionOfAnElement) {
+    for (const i64 n : {1, 2, 3, 5, 16, 65, 1000, 4097}) {
+        for (const u64 seed : {0u, 1u, 77u}) {
+            const KeyedPermutation permutation(n, seed, "epoch 0");
+            for (i64 position = 0; position < n; ++position)
+                ASSERT_EQ(permutation.position_of(permutation(position)), position) << "n " << n;
+        }
+    }
+}
+
 TEST(KeyedPermutation, DependsOnSeedAndName) {
     for (const i64 n : {64, 1000, 4097}) {
         const auto order = order_of(n, 1, "epoch 0");

@@ -263,7 +263,7 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         "step 100/300   33%  eta  1:20  loss  3.412  41.2k tok/s  exchange 18%  load 1.31x  dropped "
         "0.0%  |g| 0.82  lr 2.9e-03\n"
         "eval 100/300  held-out  3.498  train probe  3.412  gap  0.086 [0.041, 0.131]\n"
-        "  certificate: error at most 3.610 (0.408 on 390 held out)\n"
+        "  certificate: error at most 3.610 (0.408 on 390 held-out sequences)\n"
         "  bounds: published 87.2 (vacuous)\n"
         "  no certificate from fresh data: the router adds noise while training\n"
         "  In plain words.\n"
