@@ -140,6 +140,7 @@ void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, co
 }
 
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
+    const WorkScope scope(&runtime_.timeline, *runtime_.compute, WorkPhase::data);
     batches_(step, part.first, part.count, windows_.host());
     return windows_.load(part.count, part.first);
 }

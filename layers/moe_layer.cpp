@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "layers/capacity.h"
 #include "layers/router_confidence.h"
@@ -79,7 +80,10 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
     saved.rounds.resize(static_cast<std::size_t>(exchange_.sizes().rounds_kept));
     ArrivingRows arriving = exchange_.start_dispatch(context, saved.plan, 0, in.x);
     // Needs no row of another rank: an exchange that runs beside it is hidden behind it.
-    if (shared_) shared_->compute(context, in, saved.shared);
+    if (shared_) {
+        const WorkScope scope(context.timeline, context.compute, WorkPhase::feed_forward, layer_);
+        shared_->compute(context, in, saved.shared);
+    }
     for (std::size_t round = 0; round < rounds; ++round) {
         const auto start_next = [&] {
             if (round + 1 < rounds) arriving = exchange_.start_dispatch(context, saved.plan, round + 1, in.x);
@@ -98,8 +102,20 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
 }
 
 /// Collective over mesh.experts(). The router's choice, what a capacity leaves of it, and the plan that
-/// follows.
+/// follows; only the latter waits for others.
 void MoELayer::decide(StepContext& context, const LayerInput& in, Saved& saved) const {
+    choose(context, in, saved);
+    if (context.observer != nullptr) context.observer->routed(context, layer_, saved.routing);
+    if (slices_ > 1) saved.of_slices = repeated_for_slices(context, saved.followed().weight);
+    saved.plan = exchange_.plan(context, saved.followed(), layer_);
+    // The plan has waited for compute: the counts are there.
+    if (spec_.capacity)
+        saved.router.totals.dropped = saved.router.totals.chosen() - saved.plan.slots / slices_;
+}
+
+/// The router's choice, and what a capacity leaves of it.
+void MoELayer::choose(StepContext& context, const LayerInput& in, Saved& saved) const {
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::router, layer_);
     saved.routing = router_->route(context, in, saved.router);
     const RouterSaved& router = saved.router;
     saved.router.totals =
@@ -109,12 +125,6 @@ void MoELayer::decide(StepContext& context, const LayerInput& in, Saved& saved) 
         saved.kept = keep_within_capacity(context, spec_, in.seq_len, router.probability, saved.routing);
     }
     if (context.phase == Phase::train) sum_confidence(context, saved.routing, saved.router);
-    if (context.observer != nullptr) context.observer->routed(context, layer_, saved.routing);
-    if (slices_ > 1) saved.of_slices = repeated_for_slices(context, saved.followed().weight);
-    saved.plan = exchange_.plan(context, saved.followed(), layer_);
-    // The plan has waited for compute: the counts are there.
-    if (spec_.capacity)
-        saved.router.totals.dropped = saved.router.totals.chosen() - saved.plan.slots / slices_;
 }
 
 /// [T,K] -> [T,K*t]: the product of a column and a row of ones, which is exact.
@@ -141,11 +151,18 @@ Tensor MoELayer::summed_over_slices(StepContext& context, ConstTensorView d_weig
     return sums;
 }
 
+Tensor MoELayer::shared_backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
+                                 Saved& saved) const {
+    if (!shared_) return {};
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::feed_forward, layer_, true);
+    return shared_->backward(context, in, dy, saved.shared);
+}
+
 Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                           Saved& saved) const {
     ExchangeBackward backward =
         exchange_.begin_backward(context, saved.plan, dy, saved.weight(), saved.exchange);
-    const Tensor dx_shared = shared_ ? shared_->backward(context, in, dy, saved.shared) : Tensor();
+    const Tensor dx_shared = shared_backward(context, in, dy, saved);
     // Ascending rounds: the experts' gradients add rows in the order of one round.
     const std::size_t rounds = saved.plan.chunks.size();
     ArrivingRows arriving = exchange_.start_combine_backward(context, saved.plan, 0, backward);
@@ -161,6 +178,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
         if (!exchange_.looks_ahead()) start_next();
     }
     ExchangeGradients gradients = exchange_.finish_backward(context, saved.plan, std::move(backward));
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::router, layer_, true);
     if (slices_ > 1) gradients.d_weight = summed_over_slices(context, gradients.d_weight);
     if (saved.kept.expert) {
         keep_within_capacity_backward(context, *spec_.capacity, saved.routing, saved.kept,
@@ -185,6 +203,8 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     ExpertRows results = exchange_.result_rows(context);
     const TensorView out = results.rows.slice_rows(0, received);
     const IndexedRows arrived = current.rows.by_expert(received);
+    std::optional<WorkScope> scope(std::in_place, context.timeline, context.compute, WorkPhase::experts,
+                                   layer_);
     if (padded_rows_ > 0) {
         MOESAIC_ASSERT(saved.plan.chunks.size() == 1, "padded experts in {} rounds",
                        saved.plan.chunks.size());
@@ -197,6 +217,7 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     } else {
         experts_forward(context, chunk, arrived, out, current);
     }
+    scope.reset();
     exchange_.combine(context, saved.plan, round, std::move(results), saved.weight(), saved.exchange);
 }
 
@@ -272,6 +293,8 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
     ExpertRows d_results = exchange_.result_rows(context);
     const IndexedRows d_arrived = d_out.by_expert(received);
     const TensorView d_rows = d_results.rows.slice_rows(0, received);
+    std::optional<WorkScope> scope(std::in_place, context.timeline, context.compute, WorkPhase::experts,
+                                   layer_, true);
     if (saved.padding) {
         const Tensor d_padded = saved.padding->pad(context, d_arrived);
         Tensor d_padded_rows = context.backend.allocate(d_padded.shape(), d_padded.dtype());
@@ -285,6 +308,7 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
         saved.open_source_of_copies = std::move(current.copies.open_source);
     }
     saved.open_source = std::move(current.experts.open_source);
+    scope.reset();
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);
 }
 

@@ -62,6 +62,11 @@ struct StepRecord {
     /// Of the expert-parallel ranks, in the layer where it is largest; where there are several ranks.
     std::optional<double> rank_load_max_over_mean;
     std::map<std::string, BoundResult> bounds;  ///< certificates from data met for the first time
+    /// The rank with the most work of its own since the last record, what part of it exceeds the ranks' mean
+    /// most (WorkPhase), and by how much all of it does, per step; where there are several ranks.
+    std::optional<i64> slowest_rank;
+    std::string slowest_phase;
+    std::optional<double> slowest_excess_ms;
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -83,6 +88,9 @@ struct StepRecord {
         visit("loss_importance", loss_importance);
         visit("loss_load", loss_load);
         visit("rank_load_max_over_mean", rank_load_max_over_mean);
+        visit("slowest_rank", slowest_rank);
+        visit("slowest_phase", slowest_phase);
+        visit("slowest_excess_ms", slowest_excess_ms);
         visit("bounds", bounds);
     }
 };
@@ -297,7 +305,7 @@ struct LayerPlacement {
     i64 layer = 0;
     std::vector<i64> experts, ranks;  ///< those that moved, and to which rank of their expert-parallel group
     double max_over_mean_before = 1,
-           max_over_mean_after = 1;  ///< of the ranks' loads since the last decision
+           max_over_mean_after = 1;                 ///< of the ranks' loads since the last decision
     std::vector<i64> copies = {}, copy_ranks = {};  ///< experts that have copies from now on, and where
 
     template <class Visitor>
