@@ -53,6 +53,20 @@ void FlightRecorder::end(i64 number) {
     ring_[static_cast<std::size_t>(number) % ring_.size()].ended = now();
 }
 
+void FlightRecorder::remember(std::size_t collectives) {
+    const std::scoped_lock lock(mutex_);
+    if (collectives <= ring_.size()) return;
+    std::vector<Entry> larger(collectives);
+    for (i64 number = std::max<i64>(0, recorded_ - std::ssize(ring_)); number < recorded_; ++number)
+        larger[static_cast<std::size_t>(number) % collectives] =
+            ring_[static_cast<std::size_t>(number) % ring_.size()];
+    ring_ = std::move(larger);
+}
+
+double FlightRecorder::start() const {
+    return std::chrono::duration<double>(start_.time_since_epoch()).count();
+}
+
 FlightLog FlightRecorder::log() const {
     std::array<char, 256> host{};
     ::gethostname(host.data(), host.size() - 1);

@@ -44,6 +44,10 @@ class FlightRecorder {
         int exceptions_;
     };
 
+    /// From now on remembers so many collectives, if they are more than before.
+    void remember(std::size_t collectives);
+    /// When times in log() are 0, in seconds of the steady clock.
+    [[nodiscard]] double start() const;
     /// The ring as it stands, oldest first.
     [[nodiscard]] FlightLog log() const;
 

@@ -182,6 +182,12 @@ double Mesh::exchange_seconds() const {
     return sum;
 }
 
+double Mesh::collective_seconds() const {
+    double sum = 0;
+    for (const Communicator* group : groups()) sum += group->seconds();
+    return sum;
+}
+
 i64 Mesh::shared_bytes() const {
     i64 sum = 0;
     for (const Communicator* group : groups()) sum += group->shared_bytes();

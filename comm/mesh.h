@@ -102,6 +102,8 @@ class Mesh {
     [[nodiscard]] i64 shared_bytes() const;
     /// Inside of all-to-alls and gathers of expert-parallel groups, waiting included.
     [[nodiscard]] double exchange_seconds() const;
+    /// Inside of collectives of any group.
+    [[nodiscard]] double collective_seconds() const;
     /// The expert that another expert-parallel rank holds where this one holds that of `parameter`.
     [[nodiscard]] i32 counterpart(const Parameter& parameter, int expert_rank) const;
     /// The expert-parallel rank that holds this expert of a layer.

@@ -53,6 +53,7 @@ std::vector<ShardedOptimizer::Run> ShardedOptimizer::runs_in(Placement placement
 
 void ShardedOptimizer::update(StepContext& context, const Shard& shard, double lr, double clip_factor,
                               i64 step) {
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::update);
     const TensorView values = store_.values(shard.bucket.placement);
     const ConstTensorView gradients = store_.gradients(shard.bucket.placement);
     for (const Run& run : shard.runs) {

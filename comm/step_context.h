@@ -3,6 +3,7 @@
 #pragma once
 
 #include "runtime/backend.h"
+#include "runtime/step_timeline.h"
 
 namespace moesaic {
 
@@ -24,6 +25,7 @@ struct StepContext {
     Phase phase = Phase::train;
     i64 step = 0;                         ///< counts from 1
     RoutingObserver* observer = nullptr;  ///< of the routers' decisions; null: nobody watches
+    StepTimeline* timeline = nullptr;     ///< where time goes; null: nobody asks
 };
 
 }  // namespace moesaic

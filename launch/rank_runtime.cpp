@@ -316,7 +316,9 @@ RankRuntime::~RankRuntime() {
 }
 
 StepContext RankRuntime::context(Phase phase, i64 step) {
-    return {*backend, *compute, *exchange, *mesh, phase, step};
+    StepContext made{*backend, *compute, *exchange, *mesh, phase, step};
+    if (phase == Phase::train) made.timeline = &timeline;
+    return made;
 }
 
 }  // namespace moesaic

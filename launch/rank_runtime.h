@@ -51,8 +51,10 @@ class RankRuntime {
     RankRuntime(const RankRuntime&) = delete;
     RankRuntime& operator=(const RankRuntime&) = delete;
 
+    /// With the timeline in phase train.
     [[nodiscard]] StepContext context(Phase phase, i64 step);
 
+    StepTimeline timeline;  // of training steps; streams that write to it end before it
     std::unique_ptr<Backend> backend;
     std::unique_ptr<Stream> compute, exchange;
     std::unique_ptr<Communicator> device_world;  ///< over the same ranks, where one moves device memory

@@ -6,8 +6,10 @@
 #include <cmath>
 #include <csignal>
 #include <fstream>
+#include <numeric>
 
 #include "launch/prototypes.h"
+#include "launch/step_trace.h"
 #include "layers/balance.h"
 #include "layers/capacity.h"
 #include "runtime/base/log.h"
@@ -102,6 +104,9 @@ void Trainer::begin() {
     sink_options.folder = options_.run_folder;
     sink_options.name = config_.run.name;
     sink_options.resume = resume;
+    sink_options.first_step = position_.step + 1;
+    sink_options.prometheus_listen =
+        fmt::format("{}:{}", config_.metrics.prometheus.address, config_.metrics.prometheus.port);
     sink_options.steps = config_.train.steps;
     sink_options.row_name = run_.dataset->row_name();
     for (const std::string& name : config_.metrics.sinks) sinks_.add(make_sink(name, sink_options));
@@ -178,11 +183,14 @@ int Trainer::train() {
 }
 
 StepResult Trainer::step(i64 step) {
+    std::optional<StepTrace> trace;
+    if (step == options_.trace_step) trace.emplace(runtime_, step);
     run_context().step = step;
     const auto start = Clock::now();
     const TrafficLedger& ledger = runtime_.mesh->world().ledger();
     const i64 bytes_before = ledger.of_rows().to_others();
     const double seconds_before = runtime_.mesh->exchange_seconds();
+    const double collectives_before = runtime_.mesh->collective_seconds();
     training_.score_units(generalization_.scales_of_step(step), generalization_.unit_ranges());
     const StepResult result = training_.forward_backward(step, stop_signal != 0);
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
@@ -200,13 +208,32 @@ StepResult Trainer::step(i64 step) {
     position_.tokens += config_.train.batch_sequences * run_.spec.seq_len;
     since_record_.seconds += seconds_since(start);
     since_record_.exchange_seconds += runtime_.mesh->exchange_seconds() - seconds_before;
+    since_record_.collective_seconds += runtime_.mesh->collective_seconds() - collectives_before;
     since_record_.exchange_bytes += ledger.of_rows().to_others() - bytes_before;
     ++since_record_.steps;
+    if (trace) {
+        const std::string path = trace->write(options_.run_folder);
+        if (runtime_.mesh->world().rank() == 0)
+            log_info("timeline of step {}: {} (for ui.perfetto.dev)", step, path);
+    }
     const AlarmVerdict verdict = watch_.after_step(step, result, runtime_.model.selection_biases());
     if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
     if (training_.moved()) sinks_.write(*training_.moved());
     heed(verdict);
     return result;
+}
+
+std::optional<SlowestRank> Trainer::slowest_rank() {
+    OwnWork mine{};
+    std::ranges::copy(runtime_.timeline.take_seconds(), mine.begin());
+    const double seen = std::accumulate(mine.begin(), mine.end(), 0.0);
+    const auto* const host = dynamic_cast<HostStream*>(runtime_.compute.get());
+    if (host != nullptr && host->inline_execution())  // else the two go on at the same time
+        mine.back() = std::max(0.0, since_record_.seconds - since_record_.collective_seconds - seen);
+    for (double& seconds : mine) seconds /= static_cast<double>(since_record_.steps);
+    Communicator& world = runtime_.mesh->world();
+    if (world.size() == 1) return {};
+    return find_slowest_rank(gather_work(world, *runtime_.exchange, mine));
 }
 
 void Trainer::record_step(i64 step, const StepResult& result, double lr) {
@@ -217,6 +244,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
         static_cast<double>(runtime_.backend->pool().bytes_reserved() + runtime_.mesh->reserved_bytes() +
                             runtime_.mesh->shared_bytes())};
     i64 bytes = since_record_.exchange_bytes / since_record_.steps;
+    const std::optional<SlowestRank> slow = slowest_rank();
     since_record_ = {};
     world.all_reduce(*runtime_.exchange, view_of(slowest, {3}), ReduceOp::max, {"times of the step"});
     world.all_reduce(*runtime_.exchange, view_of(&bytes, {1}), ReduceOp::sum, {"bytes of the step"});
@@ -245,6 +273,11 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.load_max_over_mean = watch_.worst_max_over_mean();
     if (runtime_.mesh->expert_parallel() > 1)
         record.rank_load_max_over_mean = std::ranges::max(result.rank_max_over_mean);
+    if (slow) {
+        record.slowest_rank = slow->rank;
+        record.slowest_phase = slow->phase;
+        record.slowest_excess_ms = 1e3 * slow->excess_seconds;
+    }
     if (generalization_.scales_of_step(step)) record.bounds = generalization_.prequential_bounds(step);
     sinks_.write(record);
     for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);

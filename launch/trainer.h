@@ -12,6 +12,7 @@
 #include "launch/routing_probe.h"
 #include "launch/run_setup.h"
 #include "launch/run_watch.h"
+#include "launch/slowest_rank.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/sink.h"
 
@@ -21,6 +22,7 @@ struct TrainerOptions {
     std::string run_folder;
     std::string resume_from;       ///< checkpoint folder; empty: a fresh run
     bool resume_in_place = false;  ///< the checkpoint belongs to run_folder: its later records are cut
+    i64 trace_step = 0;            ///< whose timeline is written; 0: none
 };
 
 class Trainer {
@@ -39,6 +41,8 @@ class Trainer {
     /// Collective over the world. One step with its record, where one is due.
     StepResult step(i64 step);
     void record_step(i64 step, const StepResult& result, double lr);
+    /// Collective over the world. Since the last record, of each step.
+    [[nodiscard]] std::optional<SlowestRank> slowest_rank();
     /// Collective over the world.
     void evaluate(i64 step);
     /// Writes what was raised and cleared; the heaviest action of the step counts.
@@ -66,7 +70,7 @@ class Trainer {
     std::chrono::steady_clock::time_point start_;
     double peak_flops_ = 0;  // of all ranks
     struct SinceRecord {
-        double seconds = 0, exchange_seconds = 0;
+        double seconds = 0, exchange_seconds = 0, collective_seconds = 0;
         i64 exchange_bytes = 0, steps = 0;
     } since_record_;  // sums over the steps since the last record
     double evaluation_seconds_ = 0;

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "launch/batch_sums.h"
-#include "runtime/base/trace_range.h"
 #include "runtime/schedule.h"
 
 namespace moesaic {
@@ -143,6 +142,7 @@ void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, co
 }
 
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
+    const WorkScope scope(&runtime_.timeline, *runtime_.compute, WorkPhase::data);
     batches_(step, part.first, part.count, windows_.host());
     return windows_.load(part.count, part.first);
 }
@@ -336,10 +336,7 @@ double TrainingStep::update(i64 step, double grad_norm) {
     const std::optional<double> clip = config_.optimizer.clip;
     const double factor = clip ? std::min(1.0, *clip / (grad_norm + 1e-6)) : 1.0;
     StepContext context = runtime_.context(Phase::train, step);
-    {
-        const TraceRange range("optimizer");
-        runtime_.optimizer->step(context, lr, factor, step);
-    }
+    runtime_.optimizer->step(context, lr, factor, step);
     runtime_.model.update_routers(context, expert_counts_);
     moved_.reset();
     if (rebalancer_ && step < config_.train.steps) moved_ = rebalancer_->after_step(step, expert_counts_);

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <vector>
 
-#include "runtime/base/trace_range.h"
 
 namespace moesaic {
 
@@ -121,7 +120,6 @@ Tensor AttentionLayer::rotated_backward(StepContext& context, const LayerInput& 
 }
 
 Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved& saved) const {
-    const TraceRange range("attention");
     Backend& backend = context.backend;
     rotated_forward(context, in, q_, q_norm_, saved.q);
     rotated_forward(context, in, k_, k_norm_, saved.k);
@@ -152,7 +150,6 @@ Tensor AttentionLayer::forward(StepContext& context, const LayerInput& in, Saved
 
 Tensor AttentionLayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                 Saved& saved) const {
-    const TraceRange range("attention, backward");
     Backend& backend = context.backend;
     Tensor d_mixed = backend.allocate(saved.mixed.shape(), in.x.dtype);
     backend.gemm(context.compute,

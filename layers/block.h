@@ -52,7 +52,11 @@ class Block {
     /// What the feed-forward's norm reads, and the feed-forward itself.
     [[nodiscard]] LayerInput middle_of(const LayerInput& in, const Saved& saved) const;
     [[nodiscard]] LayerInput feed_forward_input(const LayerInput& in, const Saved& saved) const;
+    [[nodiscard]] Tensor dense_forward(StepContext& context, const LayerInput& in, Saved& saved) const;
+    [[nodiscard]] Tensor dense_backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
+                                        Saved& saved) const;
 
+    int layer_;
     std::optional<RmsNormLayer> input_norm_;
     std::optional<AttentionLayer> attention_;
     std::optional<RmsNormLayer> post_norm_;

@@ -103,6 +103,7 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
     run_blocks(context, batch, keep, saved);
     saved.head.target = batch.targets;
     saved.head.values = batch.values;
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::head);
     result.token_loss = head_->forward(context, {head_input(saved), saved.batch.seq_len}, saved.head);
     result.token_wrong = std::move(saved.head.wrong);
     result.token_margin = std::move(saved.head.margin);
@@ -226,6 +227,14 @@ Model::Factors Model::upload_factors(StepContext& context, ModelSaved& saved, co
     return factors;
 }
 
+Tensor Model::head_backward(StepContext& context, ModelSaved& saved) {
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::head, -1, true);
+    const i64 seq_len = saved.batch.seq_len;
+    Tensor dx = head_->backward(context, {head_input(saved), seq_len}, {}, saved.head);
+    if (norm_) dx = norm_->backward(context, {saved.inputs.back(), seq_len}, dx, saved.norm);
+    return dx;
+}
+
 void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                      const std::function<void(int segment)>& segment_ready) {
     const i64 seq_len = saved.batch.seq_len;
@@ -238,8 +247,7 @@ void Model::backward(StepContext& context, ModelSaved& saved, const GlobalBatch&
         return;
     }
     const Factors factors = upload_factors(context, saved, global);  // the layers' balance targets view it
-    Tensor dx = head_->backward(context, {head_input(saved), seq_len}, {}, saved.head);
-    if (norm_) dx = norm_->backward(context, {saved.inputs.back(), seq_len}, dx, saved.norm);
+    Tensor dx = head_backward(context, saved);
     saved.head = {};
     segment_ready(spec_.layers + 1);
 

@@ -119,6 +119,8 @@ class Model {
     /// What block `index` reads.
     [[nodiscard]] static LayerInput input_of(const ModelSaved& saved, std::size_t index);
     void run_blocks(StepContext& context, const Batch& batch, bool keep, ModelSaved& saved);
+    /// Gradient of what the last block returned.
+    [[nodiscard]] Tensor head_backward(StepContext& context, ModelSaved& saved);
     [[nodiscard]] GlobalBalance global_balance(const ModelSaved& saved, const GlobalBatch& global) const;
     [[nodiscard]] std::vector<const RouterTotals*> router_totals(const ModelSaved& saved) const;
     [[nodiscard]] std::vector<RouterStatistics> router_statistics(const ModelSaved& saved) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "layers/capacity.h"
 #include "layers/router_confidence.h"
@@ -84,7 +85,10 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
     };
     ArrivingRows arriving = dispatch(0);
     // Needs no row of another rank: an exchange that runs beside it is hidden behind it.
-    if (shared_) shared_->compute(context, in, saved.shared);
+    if (shared_) {
+        const WorkScope scope(context.timeline, context.compute, WorkPhase::feed_forward, layer_);
+        shared_->compute(context, in, saved.shared);
+    }
     for (std::size_t round = 0; round < rounds; ++round) {
         const auto start_next = [&] {
             if (round + 1 < rounds) arriving = dispatch(round + 1);
@@ -104,9 +108,20 @@ Tensor MoELayer::forward(StepContext& context, const LayerInput& in, Saved& save
 }
 
 /// Collective over mesh.experts(). The router's choice, what a capacity leaves of it, and the plan that
-/// follows.
+/// follows; only the latter waits for others.
 void MoELayer::decide(StepContext& context, const LayerInput& in, Saved& saved) const {
-    const TraceRange range("router and plan");
+    choose(context, in, saved);
+    if (context.observer != nullptr) context.observer->routed(context, layer_, saved.routing);
+    if (slices_ > 1) saved.of_slices = repeated_for_slices(context, saved.followed().weight);
+    saved.plan = exchange_.plan(context, saved.followed(), layer_);
+    // The plan has waited for compute: the counts are there.
+    if (spec_.capacity)
+        saved.router.totals.dropped = saved.router.totals.chosen() - saved.plan.slots / slices_;
+}
+
+/// The router's choice, and what a capacity leaves of it.
+void MoELayer::choose(StepContext& context, const LayerInput& in, Saved& saved) const {
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::router, layer_);
     saved.routing = router_->route(context, in, saved.router);
     const RouterSaved& router = saved.router;
     saved.router.totals =
@@ -116,12 +131,6 @@ void MoELayer::decide(StepContext& context, const LayerInput& in, Saved& saved) 
         saved.kept = keep_within_capacity(context, spec_, in.seq_len, router.probability, saved.routing);
     }
     if (context.phase == Phase::train) sum_confidence(context, saved.routing, saved.router);
-    if (context.observer != nullptr) context.observer->routed(context, layer_, saved.routing);
-    if (slices_ > 1) saved.of_slices = repeated_for_slices(context, saved.followed().weight);
-    saved.plan = exchange_.plan(context, saved.followed(), layer_);
-    // The plan has waited for compute: the counts are there.
-    if (spec_.capacity)
-        saved.router.totals.dropped = saved.router.totals.chosen() - saved.plan.slots / slices_;
 }
 
 /// [T,K] -> [T,K*t]: the product of a column and a row of ones, which is exact.
@@ -148,11 +157,18 @@ Tensor MoELayer::summed_over_slices(StepContext& context, ConstTensorView d_weig
     return sums;
 }
 
+Tensor MoELayer::shared_backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
+                                 Saved& saved) const {
+    if (!shared_) return {};
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::feed_forward, layer_, true);
+    return shared_->backward(context, in, dy, saved.shared);
+}
+
 Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                           Saved& saved) const {
     ExchangeBackward backward =
         exchange_.begin_backward(context, saved.plan, dy, saved.weight(), saved.exchange);
-    const Tensor dx_shared = shared_ ? shared_->backward(context, in, dy, saved.shared) : Tensor();
+    const Tensor dx_shared = shared_backward(context, in, dy, saved);
     // Ascending rounds: the experts' gradients add rows in the order of one round.
     const std::size_t rounds = saved.plan.chunks.size();
     const auto combine_backward = [&](std::size_t round) {
@@ -171,6 +187,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
         if (!exchange_.looks_ahead()) start_next();
     }
     ExchangeGradients gradients = exchange_.finish_backward(context, saved.plan, std::move(backward));
+    const WorkScope scope(context.timeline, context.compute, WorkPhase::router, layer_, true);
     if (slices_ > 1) gradients.d_weight = summed_over_slices(context, gradients.d_weight);
     if (saved.kept.expert) {
         keep_within_capacity_backward(context, *spec_.capacity, saved.routing, saved.kept,
@@ -195,6 +212,8 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     ExpertRows results = exchange_.result_rows(context);
     const TensorView out = results.rows.slice_rows(0, received);
     const IndexedRows arrived = current.rows.by_expert(received);
+    std::optional<WorkScope> scope(std::in_place, context.timeline, context.compute, WorkPhase::experts,
+                                   layer_);
     if (padded_rows_ > 0) {
         MOESAIC_ASSERT(saved.plan.chunks.size() == 1, "padded experts in {} rounds",
                        saved.plan.chunks.size());
@@ -207,6 +226,7 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     } else {
         experts_forward(context, chunk, arrived, out, current);
     }
+    scope.reset();
     const TraceRange range("combine");
     exchange_.combine(context, saved.plan, round, std::move(results), saved.weight(), saved.exchange);
 }
@@ -219,7 +239,6 @@ i64 MoELayer::rows_of_experts(const DispatchChunk& chunk) const {
 
 void MoELayer::experts_forward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& rows,
                                TensorView out, Round& current) const {
-    const TraceRange range("experts");
     const std::span<const i64> groups(chunk.rows_per_expert);
     const i64 own = rows_of_experts(chunk), copied = rows.count() - own;
     experts_.forward(context, rows.slice(0, own), groups.first(local_experts_), out.slice_rows(0, own),
@@ -231,7 +250,6 @@ void MoELayer::experts_forward(StepContext& context, const DispatchChunk& chunk,
 
 void MoELayer::experts_backward(StepContext& context, const DispatchChunk& chunk, const IndexedRows& d_out,
                                 TensorView d_rows, Round& current) const {
-    const TraceRange range("experts, backward");
     const IndexedRows rows = current.rows.by_expert(chunk.received());
     const std::span<const i64> groups(chunk.rows_per_expert), parts(chunk.rows_per_source);
     const std::size_t parts_of_experts = parts.size() / groups.size() * local_experts_;
@@ -285,6 +303,8 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
     ExpertRows d_results = exchange_.result_rows(context);
     const IndexedRows d_arrived = d_out.by_expert(received);
     const TensorView d_rows = d_results.rows.slice_rows(0, received);
+    std::optional<WorkScope> scope(std::in_place, context.timeline, context.compute, WorkPhase::experts,
+                                   layer_, true);
     if (saved.padding) {
         const Tensor d_padded = saved.padding->pad(context, d_arrived);
         Tensor d_padded_rows = context.backend.allocate(d_padded.shape(), d_padded.dtype());
@@ -298,6 +318,7 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
         saved.open_source_of_copies = std::move(current.copies.open_source);
     }
     saved.open_source = std::move(current.experts.open_source);
+    scope.reset();
     const TraceRange range("dispatch, backward");
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);
 }

@@ -60,6 +60,10 @@ class MoELayer {
 
   private:
     void decide(StepContext& context, const LayerInput& in, Saved& saved) const;
+    void choose(StepContext& context, const LayerInput& in, Saved& saved) const;
+    /// Gradient by way of the shared experts; empty where there are none.
+    [[nodiscard]] Tensor shared_backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
+                                         Saved& saved) const;
     [[nodiscard]] Tensor repeated_for_slices(StepContext& context, ConstTensorView weight) const;
     [[nodiscard]] Tensor summed_over_slices(StepContext& context, ConstTensorView d_weight) const;
     void round_forward(StepContext& context, std::size_t round, Round& current, Saved& saved) const;

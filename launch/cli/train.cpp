@@ -33,6 +33,12 @@ void add_train(CLI::App& app, Selected& selected) {
         ->type_name("DIR|auto");
     train->add_flag("--check", options->check,
                     "Validate everything, print layout, memory and traffic, and stop");
+    train
+        ->add_option(
+            "--trace-step", options->trace_step,
+            "Write the timeline of this step on all ranks: OUT/NAME/trace.stepN.json, for ui.perfetto.dev")
+        ->type_name("N")
+        ->check(CLI::Range(1L, 1000000000L));
     add_ranks_as_threads(train, options->ranks_as_threads);
     add_ranks_per_node(train, options->overrides);
     train->callback([=, &selected] { selected = [=] { return train_command(*options); }; });

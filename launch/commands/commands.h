@@ -15,6 +15,7 @@ struct TrainOptions {
     std::string out;                     ///< empty: run.out of the configuration
     std::string resume;                  ///< empty: a fresh run; "auto", a run folder or a checkpoint
     bool check = false;
+    long trace_step = 0;  ///< 0: none
     int ranks_as_threads = 0;
 };
 int train_command(const TrainOptions& options);

@@ -1,4 +1,4 @@
-// How this binary was compiled; written by CMake into the file that holds the commit.
+// How this binary was compiled and what it can do; written by CMake into the file that holds the commit.
 #pragma once
 
 namespace moesaic {
@@ -6,5 +6,6 @@ namespace moesaic {
 extern const char* const kBuildType;      ///< "Release", "Debug", or "" where none was chosen
 extern const char* const kCompilerFlags;  ///< of that build type, without those of our own targets
 extern const char* const kSanitizers;     ///< "address,undefined"; empty: none
+extern const bool kHavePrometheus;        ///< metrics.sinks: prometheus
 
 }  // namespace moesaic

@@ -281,8 +281,23 @@ struct GeneralizationConfig {
     }
 };
 
+/// Where Prometheus fetches the newest numbers of a run.
+struct PrometheusConfig {
+    std::string address = "127.0.0.1";
+    i64 port = 9464;
+    bool operator==(const PrometheusConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value(
+            "address", address,
+            "Interface that sink prometheus listens on, by number; 0.0.0.0: all, for anybody who gets there");
+        v.value("port", port, {0, 65535}, "0: any that is free; the log says which");
+    }
+};
+
 struct MetricsConfig {
     std::vector<std::string> sinks{"console", "jsonl", "csv"};
+    PrometheusConfig prometheus;
     AlarmsConfig alarms;
     std::string record_routing = "none";
     bool operator==(const MetricsConfig&) const = default;
@@ -290,6 +305,7 @@ struct MetricsConfig {
     void fields(Visitor& v) {
         v.choices("sinks", sinks, {"console", "jsonl", "csv", "tensorboard", "prometheus"},
                   "Where numbers go");
+        v.section("prometheus", prometheus);
         v.section_or_word("alarms", alarms, alarms.off, "off", "What the run speaks up about; off: nothing");
         v.value("record_routing", record_routing,
                 "File for every training step's routing (.npy [steps, layers, tokens, k]), or none");

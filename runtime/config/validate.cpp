@@ -6,6 +6,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "runtime/base/build_flags.h"
 #include "runtime/config/load.h"
 #include "runtime/config/validate_router.h"
 #include "runtime/config/validate_task.h"
@@ -39,12 +40,6 @@ void check_limitations(LoadedConfig& loaded) {
         if (std::find(one.has.begin(), one.has.end(), value) != one.has.end()) continue;
         loaded.complain(one.key, fmt::format("'{}' is not in this version", value),
                         fmt::format("it has {}", fmt::join(one.has, ", ")));
-    }
-    for (const std::string& sink : loaded.config.metrics.sinks) {
-        if (sink == "tensorboard" || sink == "prometheus") {
-            loaded.complain("metrics.sinks", fmt::format("'{}' is not in this version", sink),
-                            "it has console, jsonl, csv");
-        }
     }
 }
 
@@ -188,8 +183,15 @@ void check_sinks(LoadedConfig& loaded) {
     std::vector<std::string> sinks = loaded.config.metrics.sinks;
     std::sort(sinks.begin(), sinks.end());
     const auto twice = std::adjacent_find(sinks.begin(), sinks.end());
-    if (twice == sinks.end()) return;
-    loaded.complain("metrics.sinks", fmt::format("'{}' is given twice", *twice), "name each sink once");
+    if (twice != sinks.end())
+        loaded.complain("metrics.sinks", fmt::format("'{}' is given twice", *twice), "name each sink once");
+    if (!kHavePrometheus && std::ranges::find(sinks, "prometheus") != sinks.end())
+        loaded.complain("metrics.sinks", "'prometheus' is not in this build",
+                        "install prometheus-cpp-dev and build again");
+    const std::string& address = loaded.config.metrics.prometheus.address;
+    if (address.empty() || address.find_first_not_of("0123456789.abcdefABCDEF:[]") != std::string::npos)
+        loaded.complain("metrics.prometheus.address", fmt::format("'{}' is no address by number", address),
+                        "127.0.0.1, 0.0.0.0, or one of this machine's");
 }
 
 void check_training(LoadedConfig& loaded) {
@@ -284,7 +286,7 @@ std::string version_limits() {
     for (const Limitation& one : limitations()) {
         text += fmt::format("| `{}` | {} |\n", one.key, fmt::join(one.has, ", "));
     }
-    return text + "| `metrics.sinks` | console, jsonl, csv |\n";
+    return text;
 }
 
 void validate(LoadedConfig& loaded, Purpose purpose) {

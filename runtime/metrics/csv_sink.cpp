@@ -18,6 +18,9 @@ void append_cell(std::string& line, double value) {
 void append_cell(std::string& line, i64 value) {
     line += fmt::format("{},", value);
 }
+void append_cell(std::string& line, const std::string& word) {  // of ours: no comma in it
+    line += word + ',';
+}
 void append_cell(std::string&, const std::map<std::string, BoundResult>&) {}  // no cell holds an object
 template <class T>
 void append_cell(std::string& line, const std::optional<T>& value) {

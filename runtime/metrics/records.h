@@ -66,6 +66,11 @@ struct StepRecord {
     /// Of the expert-parallel ranks, in the layer where it is largest; where there are several ranks.
     std::optional<double> rank_load_max_over_mean;
     std::map<std::string, BoundResult> bounds;  ///< certificates from data met for the first time
+    /// The rank with the most work of its own since the last record, what part of it exceeds the ranks' mean
+    /// most (WorkPhase), and by how much all of it does, per step; where there are several ranks.
+    std::optional<i64> slowest_rank;
+    std::string slowest_phase;
+    std::optional<double> slowest_excess_ms;
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -87,6 +92,9 @@ struct StepRecord {
         visit("loss_importance", loss_importance);
         visit("loss_load", loss_load);
         visit("rank_load_max_over_mean", rank_load_max_over_mean);
+        visit("slowest_rank", slowest_rank);
+        visit("slowest_phase", slowest_phase);
+        visit("slowest_excess_ms", slowest_excess_ms);
         visit("bounds", bounds);
     }
 };

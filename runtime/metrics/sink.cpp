@@ -6,6 +6,8 @@
 #include "runtime/metrics/console_sink.h"
 #include "runtime/metrics/csv_sink.h"
 #include "runtime/metrics/jsonl_sink.h"
+#include "runtime/metrics/prometheus_sink.h"
+#include "runtime/metrics/tensorboard_sink.h"
 
 namespace moesaic {
 
@@ -20,8 +22,11 @@ struct NamedSink {
     std::string_view name;
     std::unique_ptr<Sink> (*make)(const SinkOptions&);
 };
-constexpr std::array<NamedSink, 3> kSinks{
-    {{"console", make<ConsoleSink>}, {"csv", make<CsvSink>}, {"jsonl", make<JsonlSink>}}};
+constexpr std::array<NamedSink, 5> kSinks{{{"console", make<ConsoleSink>},
+                                           {"csv", make<CsvSink>},
+                                           {"jsonl", make<JsonlSink>},
+                                           {"prometheus", make<PrometheusSink>},
+                                           {"tensorboard", make<TensorboardSink>}}};
 
 }  // namespace
 

@@ -35,16 +35,18 @@ class Sink {
 };
 
 struct SinkOptions {
-    std::string folder;               ///< the run folder; it exists
-    std::string name;                 ///< of the run, for the console's header
-    bool resume = false;              ///< append to the files that are there
-    i64 steps = 0;                    ///< of the whole run
-    std::FILE* console = stdout;      ///< where the console sink writes
-    std::string row_name = "tok";     ///< what a second's work is counted in
-    std::function<double()> seconds;  ///< a clock; empty takes the system's
+    std::string folder;                                ///< the run folder; it exists
+    std::string name;                                  ///< of the run, for the console's header
+    bool resume = false;                               ///< append to the files that are there
+    i64 first_step = 1;                                ///< that this process will do; later on after a resume
+    i64 steps = 0;                                     ///< of the whole run
+    std::FILE* console = stdout;                       ///< where the console sink writes
+    std::string row_name = "tok";                      ///< what a second's work is counted in
+    std::function<double()> seconds;                   ///< a clock; empty takes the system's
+    std::string prometheus_listen = "127.0.0.1:9464";  ///< address:port
 };
 
-/// "console", "csv", "jsonl".
+/// "console", "csv", "jsonl", "prometheus", "tensorboard".
 [[nodiscard]] std::vector<std::string_view> sink_names();
 /// An unknown name is a UserError that lists the known ones.
 [[nodiscard]] std::unique_ptr<Sink> make_sink(std::string_view name, const SinkOptions& options);

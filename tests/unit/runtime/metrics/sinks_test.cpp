@@ -80,7 +80,8 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
                             "load_max_over_mean", "dropped_fraction", "memory_bytes", "loss_importance",
-                            "loss_load", "rank_load_max_over_mean", "bounds"));
+                            "loss_load", "rank_load_max_over_mean", "slowest_rank", "slowest_phase",
+                            "slowest_excess_ms", "bounds"));
     EXPECT_THAT(names_in(json_of(ExpertsRecord())),
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
                             "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
@@ -116,13 +117,14 @@ TEST(Records, BoundsAreObjects) {
 }
 
 TEST(Sinks, ATableNamesThem) {
-    EXPECT_THAT(sink_names(), ElementsAre("console", "csv", "jsonl"));
+    EXPECT_THAT(sink_names(), ElementsAre("console", "csv", "jsonl", "prometheus", "tensorboard"));
     try {
         (void)make_sink("paper", {});
         FAIL() << "no error";
     } catch (const UserError& error) {
         EXPECT_EQ(std::string(error.what()),
-                  "metrics.sinks: there is no sink \"paper\"; there are console, csv, jsonl");
+                  "metrics.sinks: there is no sink \"paper\"; there are console, csv, jsonl, "
+                  "prometheus, tensorboard");
     }
 }
 
@@ -165,7 +167,8 @@ TEST(Sinks, JsonlHoldsEveryEvent) {
               R"("grad_norm":0.82,"lr":0.0029,"tokens_per_s":41234,"step_ms":200,"exchange_ms":36,)"
               R"("exchange_bytes":1048576,"flops_utilization":null,"load_max_over_mean":1.31,)"
               R"("dropped_fraction":0,"memory_bytes":null,"loss_importance":null,"loss_load":null,)"
-              R"("rank_load_max_over_mean":null,"bounds":{}})");
+              R"("rank_load_max_over_mean":null,"slowest_rank":null,"slowest_phase":"",)"
+              R"("slowest_excess_ms":null,"bounds":{}})");
     EXPECT_THAT(lines_of(text)[2], HasSubstr(R"("loss":"nan")"));
 }
 
@@ -203,11 +206,12 @@ TEST(Sinks, CsvHasOneRowPerStepWithTheEvaluationAfterIt) {
     EXPECT_EQ(read_text(run / "metrics.csv"),
               "step,tokens,loss,loss_aux,loss_z,grad_norm,lr,tokens_per_s,step_ms,exchange_ms,exchange_bytes,"
               "flops_utilization,load_max_over_mean,dropped_fraction,memory_bytes,loss_importance,"
-              "loss_load,rank_load_max_over_mean,heldout_loss,train_probe_loss,gap\n"
-              "0,,,,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
-              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,3.498,3.412,0.086\n"
-              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,\n"
-              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,\n");
+              "loss_load,rank_load_max_over_mean,slowest_rank,slowest_phase,slowest_excess_ms,heldout_loss,"
+              "train_probe_loss,gap\n"
+              "0,,,,,,,,,,,,,,,,,,,,,3.498,3.412,0.086\n"
+              "1,8192,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,,3.498,3.412,0.086\n"
+              "2,16384,3.412,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,,,,\n"
+              "3,24576,nan,0.0101,,0.82,0.0029,41234,200,36,1048576,,1.31,0,,,,,,,,,,\n");
 }
 
 TEST(Sinks, AppendingCutsATornLine) {
