@@ -1,8 +1,11 @@
 // The emulated GPUs as tests control them: which interleavings, and what was found.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <vector>
 
 namespace cuda_host {
 
@@ -11,7 +14,12 @@ struct Settings {
     /// Order of the threads of a block (0 ascending, 1 descending, else shuffled at every pass) and of the
     /// streams (the awaited first, the last made first, else at random).
     std::uint64_t seed = 0;
-    int devices = 1;  ///< 0: as on a machine without a driver
+    int devices = 1;     ///< 0: as on a machine without a driver
+    bool check = false;  ///< by the memory checker (checker.h)
+    /// What a thread of a kernel runs in place of g++'s code, by the kernel's symbol and packed arguments
+    /// (ptx_program.h). Null, or an empty result: g++'s code.
+    std::function<std::function<void()>(const std::string&, const std::vector<std::byte>&)> translate =
+        nullptr;
 };
 
 /// Ends what is queued, forgets errors. Streams and memory stay with whoever made them.
