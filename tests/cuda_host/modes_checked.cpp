@@ -30,6 +30,7 @@ std::vector<Mode> table_modes() {
     const int seeds = wanted ? std::atoi(wanted) : 1;
     std::vector<Mode> runs;
     for (Mode mode : modes()) {
+        if (mode.name == "ptx_80" && !wanted) continue;  // differs from sm_90's in a few instructions
         for (int seed = 2; seed < 2 + seeds; ++seed) {
             mode.settings.seed = static_cast<std::uint64_t>(seed);
             runs.push_back({mode.name + "_seed_" + std::to_string(seed), mode.layer, mode.settings});
