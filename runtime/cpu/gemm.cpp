@@ -3,52 +3,22 @@
 
 #include <algorithm>
 
+#include "runtime/cpu/gemm_tasks.h"
 #include "runtime/cpu/scratch.h"
 
 namespace moesaic {
 namespace {
 
-constexpr i64 kInnerBlock = 512;  // p of one piece, about: a panel's piece stays in the second-level cache
-constexpr i64 kRowBlock = 128;    // rows of one task at most
+using namespace gemm;
+
+constexpr i64 kInnerBlock = 512;  // p of one piece, about: its rows stay in the second-level cache
+// Rows of one task at most: with a piece of their results they share the second-level cache with two panels.
+constexpr i64 kRowBlock = 64;
+constexpr i64 kRowBlockOfSums = 128;    // those are packed for every task, and their results leave the cache
 constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
-constexpr i64 kSliceBytes = 4 << 20;    // packed columns of one slice, unless a single panel needs more
-constexpr i64 kPackedBytes = 16 << 20;  // packed columns of one wave, unless a single slice needs more
+constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
 constexpr i64 kTasksPerThread = 6;
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
-
-i64 divide_up(i64 value, i64 by) {
-    return (value + by - 1) / by;
-}
-i64 round_up(i64 value, i64 to) {
-    return divide_up(value, to) * to;
-}
-
-/// A range of columns of one product (with halves: of each), and how it is cut into tasks.
-template <class T>
-struct Slice {
-    const MatrixProduct<T>* product;
-    i64 first_column, columns;
-    bool in_place;    // b is read where it stands, except for a last panel that is not full
-    const T* packed;  // the slice's first panel
-    i64 panels;       // of a half
-    i64 first_panel;  // among those that the wave packs
-    i64 rows_per_task, panels_per_task, row_tasks;
-    i64 first_task;  // among those of the wave
-
-    [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }
-    [[nodiscard]] i64 half_columns() const { return product->n / product->halves; }
-    [[nodiscard]] double work_per_row() const {
-        return static_cast<double>(columns * product->halves) * static_cast<double>(product->p);
-    }
-};
-
-/// A panel of a slice: of half `half`, the `index`-th there.
-struct PanelPlace {
-    i64 half, index;
-};
-struct PanelRange {
-    i64 first, last;
-};
 
 /// Slices that are packed together and then multiplied together.
 template <class T>
@@ -67,12 +37,21 @@ class Wave {
     void plan();
     void plan_tasks(Slice<T>& slice, double work_per_task) const;
     void pack(i64 panel) const;
-    void compute(i64 task) const;
-    void hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row,
-                   PanelRange panels) const;
-    void compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row, PanelPlace place) const;
+    void compute(i64 number) const;
+    [[nodiscard]] Task<T> task_of(i64 number) const;
+    void compute_part(const Task<T>& task, i64 first, i64 last) const;
+    void compute_piece(const Task<T>& task, const Piece& piece) const;
+    void compute_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T> block) const;
+    void hand_over(const Task<T>& task, PanelRange panels) const;
     [[nodiscard]] const T* packed_panel(const Slice<T>& slice, PanelPlace place) const;
-    void compute_part(const MatrixProduct<T>& product, PanelProduct<T> block, i64 first, i64 last) const;
+    [[nodiscard]] i64 panel_stride(const Slice<T>& slice, i64 index) const {
+        return round_up(std::min(kernels_.panel_columns, slice.columns - index * kernels_.panel_columns),
+                        kernels_.lanes);
+    }
+    /// Where a task keeps the results of a panel of its own.
+    [[nodiscard]] T* results_of(const Task<T>& task, i64 panel) const {
+        return task.results + (panel - task.panels.first) % task.result_panels * kernels_.panel_columns;
+    }
 
     /// The slice that holds the wave's panel or task number `index`.
     const Slice<T>& slice_of(i64 index, i64 Slice<T>::*first) const {
@@ -115,7 +94,8 @@ template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
     const i64 least_rows = 4 * kernels_.row_tile;
-    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, kRowBlock);
+    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows,
+                                slice.product->sum ? kRowBlockOfSums : kRowBlock);
     slice.rows_per_task = std::min(rows, slice.product->m);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
@@ -151,110 +131,123 @@ void Wave<T>::pack(i64 panel) const {
 }
 
 template <class T>
-void Wave<T>::compute(i64 task) const {
-    const Slice<T>& slice = slice_of(task, &Slice<T>::first_task);
+Task<T> Wave<T>::task_of(i64 number) const {
+    const Slice<T>& slice = slice_of(number, &Slice<T>::first_task);
     const MatrixProduct<T>& product = *slice.product;
-    const i64 local = task - slice.first_task;
-    const i64 first_row = local % slice.row_tasks * slice.rows_per_task;
-    const i64 first_panel = local / slice.row_tasks * slice.panels_per_task;
-    const i64 last_panel = std::min(slice.panels, first_panel + slice.panels_per_task);
-    PanelProduct<T> block;
-    block.rows = std::min(slice.rows_per_task, product.m - first_row);
-    block.a = product.a.from(first_row, 0);
-    if (block.a.column_index || (block.a.column_stride != 1 && last_panel - first_panel > 1)) {
-        // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
-        T* const tiles =
-            scratch<T>(ScratchSlot::packed_rows, round_up(block.rows, kernels_.row_tile) * product.p);
-        kernels_.pack_rows(block.a, block.rows, product.p, tiles);
-        block.a = {tiles, 1, kernels_.row_tile};
-        block.a_tile_stride = kernels_.row_tile * product.p;
+    const i64 local = number - slice.first_task;
+    Task<T> task{slice};
+    task.first_row = local % slice.row_tasks * slice.rows_per_task;
+    task.rows = std::min(slice.rows_per_task, product.m - task.first_row);
+    task.panels.first = local / slice.row_tasks * slice.panels_per_task;
+    task.panels.last = std::min(slice.panels, task.panels.first + slice.panels_per_task);
+    if (product.work) task.together = std::max<i64>(1, kColumnsTogether / kernels_.panel_columns);
+    if (product.sum ||
+        !product.c) {  // results stay in the cache; what one piece completes, only for the work
+        const bool complete = !product.sum && product.p < kInnerBlock * 3 / 2;
+        task.result_panels = complete ? task.together : task.panels.count();
+        task.results =
+            scratch<T>(ScratchSlot::partial_sums, task.rows * task.result_panels * kernels_.panel_columns);
     }
-    const i64 together = product.work ? std::max<i64>(1, kColumnsTogether / kernels_.panel_columns) : 1;
-    if (product.sum || !product.c) {  // results stay in the cache
-        block.c_row_stride = together * kernels_.panel_columns;
-        block.c = scratch<T>(ScratchSlot::partial_sums, kRowBlock * block.c_row_stride);
-    }
-    for (i64 panel = first_panel; panel < last_panel; panel += together) {
-        const i64 end = std::min(last_panel, panel + together), count = end - panel;
-        for (i64 i = 0; i < count * product.halves; ++i) {
-            PanelProduct<T> one = block;
-            if (!product.c) one.c += i * kernels_.panel_columns;
-            compute_panel(slice, one, first_row, {i / count, panel + i % count});
-        }
-        if (product.work) hand_over(slice, block, first_row, {panel, end});
-    }
-}
-
-/// The finished columns of these panels, of all halves, to the product's work.
-template <class T>
-void Wave<T>::hand_over(const Slice<T>& slice, const PanelProduct<T>& block, i64 first_row,
-                        PanelRange panels) const {
-    const MatrixProduct<T>& product = *slice.product;
-    const i64 column = panels.first * kernels_.panel_columns;
-    FinishedBlock<T> finished;
-    finished.product = product.number;
-    finished.first_row = product.rows_before + first_row;
-    finished.rows = block.rows;
-    finished.first_column = slice.first_column + column;
-    finished.columns = std::min(panels.last * kernels_.panel_columns, slice.columns) - column;
-    finished.c = product.c ? product.c + first_row * product.c_row_stride + finished.first_column : block.c;
-    finished.c_row_stride = product.c ? product.c_row_stride : block.c_row_stride;
-    product.work->run(finished);
+    return task;
 }
 
 template <class T>
-void Wave<T>::compute_panel(const Slice<T>& slice, PanelProduct<T> block, i64 first_row,
-                            PanelPlace place) const {
-    const MatrixProduct<T>& product = *slice.product;
-    const i64 first_column = place.index * kernels_.panel_columns;
-    const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
-    block.columns = std::min(kernels_.panel_columns, slice.columns - first_column);
-    if (slice.in_place && block.columns == kernels_.panel_columns) {
-        block.panel = product.b.from(0, column).data;
-        block.panel_stride = product.b.row_stride;
-    } else {
-        block.panel = packed_panel(slice, place);
-        block.panel_stride = round_up(block.columns, kernels_.lanes);
-    }
-    if (!product.sum) {
-        if (product.c) {
-            block.c = product.c + first_row * product.c_row_stride + column;
-            block.c_row_stride = product.c_row_stride;
-        }
-        block.accumulate = product.accumulate;
-        compute_part(product, block, 0, product.p);
-        return;
-    }
-    block.sum = product.sum + first_row * product.n + column;
-    block.sum_row_stride = product.n;
+void Wave<T>::compute(i64 number) const {
+    const Task<T> task = task_of(number);
+    const MatrixProduct<T>& product = *task.slice.product;
+    if (!product.sum) return compute_part(task, 0, product.p);
     i64 first = 0;
     for (const i64 extent : product.parts) {
-        if (extent > 0) compute_part(product, block, first, first + extent);
+        if (extent > 0) compute_part(task, first, first + extent);
         first += extent;
     }
 }
 
-/// The addends [first, last) of a panel's block, piece by piece; only the last piece reaches the sum.
+/// The addends [first, last), piece by piece, so that a piece of the rows is in the cache for all panels.
 template <class T>
-void Wave<T>::compute_part(const MatrixProduct<T>& product, PanelProduct<T> block, i64 first,
-                           i64 last) const {
+void Wave<T>::compute_part(const Task<T>& task, i64 first, i64 last) const {
     const i64 pieces = std::max<i64>(1, (last - first + kInnerBlock / 2) / kInnerBlock);
     const i64 step = round_up(divide_up(last - first, pieces), 8);
-    const StridedOperand<T> a = block.a;
-    const T* const panel = block.panel;
-    double* const sum = block.sum;
-    for (i64 piece = first; piece < last; piece += step) {
-        block.p = std::min(step, last - piece);
-        block.a = a.from(0, piece);
-        block.panel = panel + piece * block.panel_stride;
-        block.accumulate = product.accumulate || piece > first;
-        block.sum = piece + step < last ? nullptr : sum;
-        if (block.panel_stride <= kernels_.panel_columns) {  // what follows in memory comes next
-            block.next = block.panel + block.p * block.panel_stride;
-            block.next_elements = block.p * block.panel_stride;
-        }
-        kernels_.multiply_panel(block);
+    for (i64 piece = first; piece < last; piece += step)
+        compute_piece(task, {piece, std::min(step, last - piece), piece == first, piece + step >= last});
+}
+
+template <class T>
+void Wave<T>::compute_piece(const Task<T>& task, const Piece& piece) const {
+    const MatrixProduct<T>& product = *task.slice.product;
+    PanelProduct<T> block;
+    block.rows = task.rows;
+    block.p = piece.p;
+    block.accumulate = product.accumulate || !piece.starts;
+    block.a = product.a.from(task.first_row, piece.first);
+    block.fetches_rows = true;
+    if (block.a.column_index || (block.a.column_stride != 1 && task.panels.count() > 1)) {
+        // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
+        T* const tiles =
+            scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * piece.p);
+        kernels_.pack_rows(block.a, task.rows, piece.p, tiles);
+        block.a = {tiles, 1, kernels_.row_tile};
+        block.a_tile_stride = kernels_.row_tile * piece.p;
+        block.fetches_rows = false;
     }
+    for (i64 step = 0; step < task.steps(); ++step) {
+        compute_panel(task, piece, step, block);
+        block.fetches_rows = false;
+        if (product.work && piece.ends && task.ends_group(step)) hand_over(task, task.group(step));
+    }
+}
+
+template <class T>
+void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T> block) const {
+    const Slice<T>& slice = task.slice;
+    const MatrixProduct<T>& product = *slice.product;
+    const PanelPlace place = task.place(step);
+    const i64 first_column = place.index * kernels_.panel_columns;
+    const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
+    block.columns = std::min(kernels_.panel_columns, slice.columns - first_column);
+    if (slice.in_place && block.columns == kernels_.panel_columns) {
+        block.panel = product.b.from(piece.first, column).data;
+        block.panel_stride = product.b.row_stride;
+    } else {
+        block.panel_stride = panel_stride(slice, place.index);
+        block.panel = packed_panel(slice, place) + piece.first * block.panel_stride;
+    }
+    if (step + 1 < task.steps() && !slice.in_place) {
+        const PanelPlace next = task.place(step + 1);
+        const i64 stride = panel_stride(slice, next.index);
+        block.next = packed_panel(slice, next) + piece.first * stride;
+        block.next_elements = piece.p * stride;
+    }
+    if (product.c) {
+        block.c = product.c + task.first_row * product.c_row_stride + column;
+        block.c_row_stride = product.c_row_stride;
+    } else {
+        block.c = results_of(task, place.index);
+        block.c_row_stride = task.result_panels * kernels_.panel_columns;
+    }
+    if (product.sum && piece.ends) {
+        block.sum = product.sum + task.first_row * product.n + column;
+        block.sum_row_stride = product.n;
+    }
+    kernels_.multiply_panel(block);
+}
+
+/// The finished columns of these panels, of all halves, to the product's work.
+template <class T>
+void Wave<T>::hand_over(const Task<T>& task, PanelRange panels) const {
+    const Slice<T>& slice = task.slice;
+    const MatrixProduct<T>& product = *slice.product;
+    const i64 column = panels.first * kernels_.panel_columns;
+    FinishedBlock<T> finished;
+    finished.product = product.number;
+    finished.first_row = product.rows_before + task.first_row;
+    finished.rows = task.rows;
+    finished.first_column = slice.first_column + column;
+    finished.columns = std::min(panels.last * kernels_.panel_columns, slice.columns) - column;
+    finished.c = product.c ? product.c + task.first_row * product.c_row_stride + finished.first_column
+                           : results_of(task, panels.first);
+    finished.c_row_stride = product.c ? product.c_row_stride : task.result_panels * kernels_.panel_columns;
+    product.work->run(finished);
 }
 
 template <class T>
@@ -262,10 +255,13 @@ void clear(const MatrixProduct<T>& product) {
     for (i64 i = 0; i < product.m; ++i) std::fill_n(product.c + i * product.c_row_stride, product.n, T(0));
 }
 
+/// Slices are of one size, about: a narrow last one would bring all rows into the cache for few columns.
 template <class T>
 i64 columns_of_slice(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
     const i64 panel_bytes = kernels.panel_columns * product.halves * product.p * static_cast<i64>(sizeof(T));
-    return std::clamp<i64>(kSliceBytes / panel_bytes, 1, kColumnBlockPanels) * kernels.panel_columns;
+    const i64 most = std::clamp<i64>(kPackedBytes / panel_bytes, 1, kColumnBlockPanels);
+    const i64 panels = std::max<i64>(1, divide_up(product.n / product.halves, kernels.panel_columns));
+    return divide_up(panels, divide_up(panels, most)) * kernels.panel_columns;
 }
 
 }  // namespace

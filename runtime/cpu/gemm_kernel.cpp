@@ -20,6 +20,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // 8 x 3 accumulators fill the 32 registers of AVX-512, 4 x 3 the 16 of AVX2.
 constexpr int kRowTile = HWY_MAX_BYTES >= 64 ? 8 : 4;
 constexpr int kPanelVectors = 3;
+// Rows of a tile one vector wide: eight sums hide the latency of the multiply-adds.
+constexpr int kTallTile = 8;
+constexpr i64 kUnroll = 4;  // addends of one turn of the innermost loop
 
 template <class T>
 using Lanes = hn::ScalableTag<T>;
@@ -117,10 +120,9 @@ struct Tile {
 
 /// The addends that come in groups of kUnroll whose addresses the compiler knows: those of a panel without
 /// gaps. Few other instructions then share the ports of the multiply-adds. Returns how many were added.
-template <class T, int kRows, int kVectors, class Factor>
+template <class T, int kRows, int kVectors, class Factor, class Fetch>
 HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVectors>& tile,
-                            const Factor& factor_of) {
-    constexpr i64 kUnroll = 4;
+                            const Factor& factor_of, const Fetch& fetch) {
     const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
     const i64 groups = product.p / kUnroll;
     const i64 step = groups > 0 ? (product.next_elements + groups - 1) / groups : 0;
@@ -129,6 +131,7 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
     for (i64 k = 0; k + kUnroll <= product.p; k += kUnroll) {
         __builtin_prefetch(next, 0, 2);
         next += step;
+        fetch(k / kUnroll);
 #pragma GCC unroll 4
         for (i64 ahead = 0; ahead < kUnroll; ++ahead)
             tile.add(b + ahead * width, [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
@@ -153,6 +156,12 @@ HWY_INLINE void fetch_next_rows(const PanelProduct<T>& product) {
     }
 }
 
+/// Whether a stands as pack_rows leaves it.
+template <class T>
+HWY_INLINE bool in_tiles(const PanelProduct<T>& product) {
+    return product.a.row_stride == 1 && product.a.column_stride == kRowTile && product.a_tile_stride > 0;
+}
+
 /// One register tile of kRows x kVectors vectors over the whole of p.
 template <class T, int kRows, int kVectors>
 void multiply_tile(const PanelProduct<T>& product) {
@@ -160,18 +169,40 @@ void multiply_tile(const PanelProduct<T>& product) {
     const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
     Tile<T, kRows, kVectors> tile;
     tile.start(product);
-    if (kRows == kRowTile) fetch_next_rows<T, kRows, kVectors>(product);
+    if (kRows >= kRowTile) fetch_next_rows<T, kRows, kVectors>(product);
     const T* a[kRows];
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) a[i] = product.a.row(i);
+    for (int i = 0; i < kRows; ++i)
+        a[i] = kRows > kRowTile && i >= kRowTile && in_tiles(product)
+                   ? product.a.row(i - kRowTile) + product.a_tile_stride
+                   : product.a.row(i);
     i64 k = 0;
     if (b_step == width && a_step == 1) {
-        k = add_unrolled(product, tile,
-                         [&](int i, i64 first, i64 ahead) HWY_ATTR { return a[i] + first + ahead; });
-    } else if (b_step == width && a_step == kRowTile && product.a.row_stride == 1) {
-        k = add_unrolled(product, tile, [&](int i, i64 first, i64 ahead) HWY_ATTR {
-            return a[0] + first * kRowTile + (ahead * kRowTile + i);
-        });
+        const auto factor = [&](int i, i64 first, i64 ahead) HWY_ATTR { return a[i] + first + ahead; };
+        if (kRows == kRowTile && product.fetches_rows) {
+            const T* below[kRows];
+            for (int i = 0; i < kRows; ++i) below[i] = product.a.row(kRows + i);
+            constexpr i64 kLine = 64 / sizeof(T), kLines = std::max<i64>(1, kRows * kUnroll / kLine);
+            k = add_unrolled(product, tile, factor, [&](i64 group) HWY_ATTR {
+                for (i64 line = group * kLines; line < (group + 1) * kLines; ++line)
+                    __builtin_prefetch(below[line % kRows] + line / kRows * kLine, 0, 3);
+            });
+        } else {
+            k = add_unrolled(product, tile, factor, [](i64) HWY_ATTR {});
+        }
+    } else if (b_step == width && kRows <= kRowTile && in_tiles(product)) {
+        k = add_unrolled(
+            product, tile,
+            [&](int i, i64 first, i64 ahead)
+                HWY_ATTR { return a[0] + first * kRowTile + (ahead * kRowTile + i); },
+            [](i64) HWY_ATTR {});
+    } else if (b_step == width && in_tiles(product)) {
+        k = add_unrolled(
+            product, tile,
+            [&](int i, i64 first, i64 ahead) HWY_ATTR {
+                return a[i / kRowTile * kRowTile] + first * kRowTile + (ahead * kRowTile + i % kRowTile);
+            },
+            [](i64) HWY_ATTR {});
     }
     for (; k < product.p; ++k)
         tile.add(product.panel + k * b_step, [&](int i) HWY_ATTR { return a[i] + k * a_step; });
@@ -185,21 +216,23 @@ constexpr auto tiles_of_all_heights(std::index_sequence<kIndex...>) {
 
 template <class T, int kVectors>
 void multiply_rows(const PanelProduct<T>& product) {
-    constexpr auto tiles = tiles_of_all_heights<T, kVectors>(std::make_index_sequence<kRowTile>{});
+    constexpr int kHeight = kVectors == 1 ? std::max(kTallTile, kRowTile) : kRowTile;
+    constexpr auto tiles = tiles_of_all_heights<T, kVectors>(std::make_index_sequence<kHeight>{});
     PanelProduct<T> tile = product;
-    const bool packed = product.a.row_stride == 1 && product.a.column_stride == kRowTile;
-    const i64 tile_count = std::max<i64>(product.rows / kRowTile, 1);
+    const bool packed = in_tiles(product);
+    const i64 tile_count = std::max<i64>(product.rows / kHeight, 1);
     tile.next_elements = (product.next_elements + tile_count - 1) / tile_count;
-    for (i64 row = 0; row < product.rows; row += kRowTile) {
-        tile.rows = std::min<i64>(kRowTile, product.rows - row);
+    for (i64 row = 0; row < product.rows; row += kHeight) {
+        tile.rows = std::min<i64>(kHeight, product.rows - row);
+        tile.fetches_rows = product.fetches_rows && row + 2 * kHeight <= product.rows;
         tiles[static_cast<std::size_t>(tile.rows - 1)](tile);
         if (packed) {
-            tile.a.data += product.a_tile_stride;
+            tile.a.data += kHeight / kRowTile * product.a_tile_stride;
         } else {
-            tile.a = tile.a.from(kRowTile, 0);
+            tile.a = tile.a.from(kHeight, 0);
         }
-        tile.c += kRowTile * product.c_row_stride;
-        if (tile.sum) tile.sum += kRowTile * product.sum_row_stride;
+        tile.c += kHeight * product.c_row_stride;
+        if (tile.sum) tile.sum += kHeight * product.sum_row_stride;
         tile.next += tile.next_elements;
     }
 }
@@ -212,6 +245,8 @@ void multiply_panel(const PanelProduct<T>& product) {
     multiply_rows<T, 3>(product);
 }
 
+constexpr i64 kRowsAhead = 16;  // rows are far apart, which no hardware foresees
+
 /// b has consecutive columns: rows are copied.
 template <class T>
 void copy_rows(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
@@ -219,6 +254,9 @@ void copy_rows(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     for (i64 k = 0; k < p; ++k) {
         const T* from = b.row(k);
+        const T* const later = b.row(std::min(k + kRowsAhead, p - 1));
+        __builtin_prefetch(later, 0, 3);
+        __builtin_prefetch(later + columns - 1, 0, 3);
         for (i64 column = 0; column < columns; column += lanes, panel += lanes)
             hn::StoreU(load_columns(from + column, columns - column), d, panel);
     }
@@ -291,19 +329,25 @@ void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
 
 template <class T>
 void pack_rows(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) {
-    for (i64 k = 0; k < p; ++k) {
-        const T* const from = a.column(k);
-        const T* const later = a.column(std::min(k + 8, p - 1));
-        for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(T)))
-            __builtin_prefetch(later + line, 0, 3);
-        for (i64 row = 0; row < rows; row += kRowTile) {
+    constexpr i64 kTogether = 4;  // columns: whole cache lines are written, since tiles share cache sets
+    const i64 whole = a.row_stride == 1 ? rows / kRowTile * kRowTile : 0;
+    for (i64 k = 0; k < p; k += kTogether) {
+        const i64 columns = std::min(kTogether, p - k);
+        const T* from[kTogether];
+        for (i64 j = 0; j < columns; ++j) {
+            from[j] = a.column(k + j);
+            const T* const later = a.column(std::min(k + j + kRowsAhead / 2, p - 1));
+            for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(T)))
+                __builtin_prefetch(later + line, 0, 3);
+        }
+        for (i64 row = 0; row < whole; row += kRowTile) {
             T* const to = tiles + row * p + k * kRowTile;
-            const i64 count = std::min<i64>(kRowTile, rows - row);
-            if (count == kRowTile && a.row_stride == 1) {
-                std::memcpy(to, from + row, kRowTile * sizeof(T));
-            } else {
-                for (i64 i = 0; i < count; ++i) to[i] = from[(row + i) * a.row_stride];
-            }
+            for (i64 j = 0; j < columns; ++j)
+                std::memcpy(to + j * kRowTile, from[j] + row, kRowTile * sizeof(T));
+        }
+        for (i64 row = whole; row < rows; ++row) {
+            T* const to = tiles + row / kRowTile * kRowTile * p + k * kRowTile + row % kRowTile;
+            for (i64 j = 0; j < columns; ++j) to[j * kRowTile] = from[j][row * a.row_stride];
         }
     }
 }

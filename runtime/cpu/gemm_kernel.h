@@ -58,6 +58,8 @@ struct PanelProduct {
     /// Elements from `next` on will be read soon: they travel to the second-level cache meanwhile.
     const T* next = nullptr;
     i64 next_elements = 0;
+    bool fetches_rows =
+        false;  ///< a's rows are not in a cache yet: each tile's are fetched during the one before
 };
 
 template <class T>

@@ -1,0 +1,77 @@
+// What a product is cut into: slices of columns, tasks of some rows and panels, pieces of the sums.
+#pragma once
+
+#include <algorithm>
+
+#include "runtime/cpu/gemm.h"
+
+namespace moesaic::gemm {
+
+inline i64 divide_up(i64 value, i64 by) {
+    return (value + by - 1) / by;
+}
+inline i64 round_up(i64 value, i64 to) {
+    return divide_up(value, to) * to;
+}
+
+/// A range of columns of one product (with halves: of each), and how it is cut into tasks.
+template <class T>
+struct Slice {
+    const MatrixProduct<T>* product;
+    i64 first_column, columns;
+    bool in_place;    // b is read where it stands, except for a last panel that is not full
+    const T* packed;  // the slice's first panel
+    i64 panels;       // of a half
+    i64 first_panel;  // among those that the wave packs
+    i64 rows_per_task, panels_per_task, row_tasks;
+    i64 first_task;  // among those of the wave
+
+    [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }
+    [[nodiscard]] i64 half_columns() const { return product->n / product->halves; }
+    [[nodiscard]] double work_per_row() const {
+        return static_cast<double>(columns * product->halves) * static_cast<double>(product->p);
+    }
+};
+
+/// A panel of a slice: of half `half`, the `index`-th there.
+struct PanelPlace {
+    i64 half, index;
+};
+struct PanelRange {
+    i64 first, last;
+    [[nodiscard]] i64 count() const { return last - first; }
+};
+
+/// Addends [first, first + p) of a sum, or of a part of it that is summed on its own.
+struct Piece {
+    i64 first, p;
+    bool starts, ends;
+};
+
+/// A block of a slice's result: some rows of some panels. Panels come in groups of `together`, each group
+/// with all halves; work gets a group at once.
+template <class T>
+struct Task {
+    const Slice<T>& slice;
+    i64 first_row = 0, rows = 0;
+    PanelRange panels{};
+    i64 together = 1;
+    T* results = nullptr;  // where c is not: of result_panels panels in turn
+    i64 result_panels = 0;
+
+    [[nodiscard]] i64 steps() const { return panels.count() * slice.product->halves; }
+    [[nodiscard]] PanelRange group(i64 step) const {
+        const i64 first = panels.first + step / (together * slice.product->halves) * together;
+        return {first, std::min(panels.last, first + together)};
+    }
+    [[nodiscard]] PanelPlace place(i64 step) const {
+        const PanelRange of = group(step);
+        const i64 within = step - (of.first - panels.first) * slice.product->halves;
+        return {within / of.count(), of.first + within % of.count()};
+    }
+    [[nodiscard]] bool ends_group(i64 step) const {
+        return step + 1 == steps() || group(step + 1).first != group(step).first;
+    }
+};
+
+}  // namespace moesaic::gemm
