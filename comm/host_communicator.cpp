@@ -4,6 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "comm/row_checks.h"
+#include "runtime/base/checksum.h"
 #include "runtime/device_memory.h"
 
 namespace moesaic {
@@ -50,14 +52,15 @@ void HostCommunicator::all_to_all_rows(Stream& stream, ConstTensorView send, Cou
     const i64 row_bytes = send.rows() ? row_bytes_of(send) : recv.rows() ? row_bytes_of(recv) : 0;
     MOESAIC_ASSERT(recv.rows() == 0 || row_bytes_of(recv) == row_bytes, "{} sends rows of {} bytes into {}",
                    describe("all_to_all_rows", label), row_bytes, recv.shape.text());
+    const RowChecks& checks = row_checks();  // of this thread; the work may run on another
     if (static_cast<HostStream&>(stream).inline_execution()) {
-        timed_exchange({bytes_of(send), send_rows, bytes_of(recv), recv_rows, row_bytes, label});
+        timed_exchange({bytes_of(send), send_rows, bytes_of(recv), recv_rows, row_bytes, label}, checks);
         return;
     }
-    run_on_host(stream, [this, send, recv, row_bytes, label,
+    run_on_host(stream, [this, send, recv, row_bytes, label, &checks,
                          from = std::vector<i64>(send_rows.begin(), send_rows.end()),
                          to = std::vector<i64>(recv_rows.begin(), recv_rows.end())] {
-        timed_exchange({bytes_of(send), from, bytes_of(recv), to, row_bytes, label});
+        timed_exchange({bytes_of(send), from, bytes_of(recv), to, row_bytes, label}, checks);
     });
 }
 
@@ -107,15 +110,56 @@ void HostCommunicator::recv(Stream& stream, TensorView data, int peer, Label lab
     });
 }
 
-void HostCommunicator::timed_exchange(const Exchange& exchange) {
+void HostCommunicator::timed_exchange(const Exchange& exchange, const RowChecks& checks) {
     FlightRecorder::Call call = flight("all_to_all_rows", exchange.label);
     call.rows = sum_of(exchange.send_rows);
     call.row_bytes = exchange.row_bytes;
     const FlightRecorder::Scope scope(flights(), call);
     const auto start = std::chrono::steady_clock::now();
     exchange_now(exchange);
+    if (checks.tamper) spoil(exchange, checks);
+    if (checks.checksums && size() > 1) compare_checksums(exchange);
     count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     count_rows(exchange.label, exchange.send_rows, exchange.row_bytes);
+}
+
+/// Own rows stand among the others and do not travel: those before them or, without such, those after them.
+void HostCommunicator::spoil(const Exchange& exchange, const RowChecks& checks) const {
+    const auto own = static_cast<std::size_t>(rank());
+    i64 first = 0, count = sum_of(exchange.recv_rows.first(own));
+    if (count == 0) {
+        first = exchange.recv_rows[own];
+        count = sum_of(exchange.recv_rows.subspan(own + 1));
+    }
+    if (count > 0)
+        checks.tamper(exchange.label, exchange.recv + first * exchange.row_bytes, count * exchange.row_bytes);
+}
+
+void HostCommunicator::compare_checksums(const Exchange& exchange) {
+    const auto peers = static_cast<std::size_t>(size());
+    const auto checksums_of = [&](const std::byte* rows, Counts counts) {
+        std::vector<u64> checksums;
+        for (const i64 count : counts) {
+            const i64 bytes = count * exchange.row_bytes;
+            checksums.push_back(checksum_of(rows, static_cast<std::size_t>(bytes)));
+            rows += bytes;
+        }
+        return checksums;
+    };
+    const std::vector<u64> sent = checksums_of(exchange.send, exchange.send_rows);
+    const std::vector<u64> arrived = checksums_of(exchange.recv, exchange.recv_rows);
+    std::vector<u64> expected(peers);
+    const std::vector<i64> one_each(peers, 1);
+    exchange_now({reinterpret_cast<const std::byte*>(sent.data()), one_each,
+                  reinterpret_cast<std::byte*>(expected.data()), one_each, sizeof(u64), exchange.label});
+    for (std::size_t peer = 0; peer < peers; ++peer) {
+        if (arrived[peer] == expected[peer]) continue;
+        throw Error(fmt::format(
+            "{} rows from rank {} of '{}' are not what it sent in {}: checksum {:016x} was sent, {:016x} "
+            "arrived; memory or network of one of the two machines corrupts data",
+            exchange.recv_rows[peer], peer, name(), describe("all_to_all_rows", exchange.label),
+            expected[peer], arrived[peer]));
+    }
 }
 
 void HostCommunicator::timed_gather(const Gather& gather) {

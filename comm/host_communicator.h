@@ -7,6 +7,8 @@
 
 namespace moesaic {
 
+struct RowChecks;
+
 /// Checks a verb's arguments, enqueues it on a host stream, and hands plain bytes to the implementation,
 /// whose `..._now` functions run when the stream gets there and return when this rank's part is done.
 class HostCommunicator : public Communicator {
@@ -52,7 +54,9 @@ class HostCommunicator : public Communicator {
     virtual void recv_now(const Message& message) = 0;
 
   private:
-    void timed_exchange(const Exchange& exchange);
+    void timed_exchange(const Exchange& exchange, const RowChecks& checks);
+    void spoil(const Exchange& exchange, const RowChecks& checks) const;
+    void compare_checksums(const Exchange& exchange);
     void timed_gather(const Gather& gather);
     [[nodiscard]] FlightRecorder::Call pairwise_flight(std::string_view verb, i64 bytes,
                                                        const Label& label) const;

@@ -203,6 +203,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     const i64 tokens = batch * spec.seq_len;
     const char* const row = spec.features > 0 ? "example" : "token";
     std::printf("configuration is valid\n");
+    std::printf("folder    %s/%s\n", run.config.run.out.c_str(), run.config.run.name.c_str());
     print_data(run);
     std::printf("model     %lld parameters, %lld active per %s; %.2f MFLOP per %s, forward and backward\n",
                 static_cast<long long>(counts.total), static_cast<long long>(counts.active), row,

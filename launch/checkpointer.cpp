@@ -1,250 +1,218 @@
 #include "launch/checkpointer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
-#include <map>
+#include <utility>
 
-#include "comm/expert_slices.h"
+#include "launch/faults/fault_injector.h"
+#include "launch/together.h"
+#include "runtime/base/disk_fault.h"
+#include "runtime/base/log.h"
+#include "runtime/base/run_context.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
-#include "runtime/checkpoint/safetensors.h"
 #include "runtime/config/load.h"
 
 namespace moesaic {
 
 namespace {
 
-/// Whether this rank writes a parameter: replicated ones are dealt out over the world, an expert's over the
-/// ranks that hold it or a slice of it.
-bool writes(const RankRuntime& runtime, std::size_t index) {
-    const Parameter& parameter = runtime.store.parameters()[index];
-    const Mesh& mesh = *runtime.mesh;
-    const auto turn = static_cast<int>(index);
-    if (parameter.placement == Placement::replicated)
-        return turn % mesh.world().size() == mesh.world().rank();
-    const int slices = mesh.expert_tensor(), holders = mesh.replicas().size() * slices;
-    return turn % holders == mesh.replicas().rank() * slices + mesh.slice();
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::string moment_name(const Parameter& parameter, std::string_view suffix) {
-    return parameter.name + std::string(suffix);
+WriterState state_of(const RankNote& note) {
+    return static_cast<WriterState>(static_cast<int>(note.writer_state));
 }
 
-/// What a rank writes that does not lie in its store as the file has it, by the names in the file.
-using StateBytes = std::map<std::string, std::vector<std::byte>>;
-
-/// Collective over mesh.world(), mesh.replicas() and mesh.slices(). This rank's share of moments, master
-/// weights, and weights whose slices others hold.
-StateBytes state_to_write(RankRuntime& runtime, StepContext& context) {
-    std::map<std::string, bool> mine;
-    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
-        mine[runtime.store.parameters()[i].name] = writes(runtime, i);
-    }
-    const bool masters = runtime.store.dtype() != runtime.store.real();
-    StateBytes bytes;
-    runtime.optimizer->visit_state(context, [&](const Parameter& parameter, const ParameterState& state) {
-        const auto add = [&](const std::string& name, ConstTensorView values) {
-            if (!mine.at(parameter.name) && !parameter.is_cut()) return;
-            std::vector<std::byte> whole = whole_tensor(context, parameter, values, "checkpoint");
-            if (mine.at(parameter.name)) bytes[name] = std::move(whole);
-        };
-        add(moment_name(parameter, kFirstMomentSuffix), state.first_moment);
-        add(moment_name(parameter, kSecondMomentSuffix), state.second_moment);
-        if (masters || parameter.is_cut()) add(parameter.name, state.value);
-    });
-    return bytes;
+u64 checksum_of_note(const RankNote& note) {
+    return static_cast<u64>(note.checksum_high) << 32 | static_cast<u64>(note.checksum_low);
 }
 
-SafetensorsWriter::Summary write_shard(RankRuntime& runtime, const std::string& path,
-                                       const StateBytes& state) {
-    SafetensorsWriter writer(path);
-    std::map<std::string, ConstTensorView> values;
-    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
-        if (!writes(runtime, i)) continue;
-        const Parameter& parameter = runtime.store.parameters()[i];
-        const Shape shape = parameter.whole_shape();
-        writer.declare(parameter.name, runtime.store.real(), shape);
-        writer.declare(moment_name(parameter, kFirstMomentSuffix), runtime.store.real(), shape);
-        writer.declare(moment_name(parameter, kSecondMomentSuffix), runtime.store.real(), shape);
-        values[parameter.name] = parameter.value;
-    }
-    for (const Buffer& buffer : runtime.store.buffers()) {
-        if (runtime.mesh->world().rank() != 0) break;
-        writer.declare(buffer.name, runtime.store.real(), buffer.shape);
-        values[buffer.name] = buffer.value;
-    }
-    for (const std::string& name : std::vector<std::string>(writer.order())) {
-        if (const auto bytes = state.find(name); bytes != state.end()) {
-            writer.append(name, bytes->second.data(), static_cast<i64>(bytes->second.size()));
-        } else {
-            writer.write(name, values.at(name));
-        }
-    }
-    return writer.finish();
-}
-
-bool holds_moments(const Manifest& manifest) {
-    return std::ranges::any_of(manifest.tensors, [](const auto& tensor) {
-        return tensor.first.ends_with(kFirstMomentSuffix) || tensor.first.ends_with(kSecondMomentSuffix);
-    });
-}
-
-/// What this rank holds of a tensor, which the file has whole.
-void read_slice(RankRuntime& runtime, CheckpointReader& reader, const Parameter& parameter,
-                const std::string& name, TensorView to) {
-    if (!parameter.is_cut()) return reader.read(name, to, Conversion::floating);
-    Tensor whole = runtime.backend->allocate(parameter.whole_shape(), to.dtype);
-    reader.read(name, whole, Conversion::floating);
-    take_slice(parameter, whole, to);
-}
-
-/// What a rank reports of its shard; integers, so that one all-gather carries it.
-struct ShardReport {
-    i64 failed = 0, bytes = 0, checksum = 0;
-};
-
-/// Collective over the world.
-std::vector<ShardReport> gather_reports(RankRuntime& runtime, ShardReport mine) {
-    Communicator& world = runtime.mesh->world();
-    std::vector<ShardReport> all(static_cast<std::size_t>(world.size()));
-    world.all_gather(*runtime.exchange, view_of(&mine.failed, {1, 3}),
-                     view_of(&all.front().failed, {world.size(), 3}), {"reports of checkpoint shards"});
-    runtime.exchange->synchronize();
-    return all;
-}
-
-/// Collective over the world. Runs `work`; where it fails on any rank, the lowest such rank throws what it
-/// threw and the others AbortedError, so that a failure is told once.
-void together(RankRuntime& runtime, ShardReport& report, std::vector<ShardReport>& reports,
-              const std::function<void()>& work) {
-    std::exception_ptr failure;
+std::string text_of(const std::exception_ptr& failure) {
     try {
-        work();
-    } catch (const std::exception&) {
-        failure = std::current_exception();
-        report.failed = 1;
-    }
-    reports = gather_reports(runtime, report);
-    const int rank = runtime.mesh->world().rank();
-    for (int other = 0; other < runtime.mesh->world().size(); ++other) {
-        if (!reports[static_cast<std::size_t>(other)].failed) continue;
-        if (other == rank) std::rethrow_exception(failure);
-        throw AbortedError(fmt::format("rank {} failed", other));
+        std::rethrow_exception(failure);
+    } catch (const std::exception& error) {
+        return error.what();
     }
 }
 
 }  // namespace
 
+Checkpointer::Checkpointer(RankRuntime& runtime, Settings settings, FaultInjector* faults)
+    : runtime_(runtime), settings_(std::move(settings)), faults_(faults) {}
+
+Checkpointer::~Checkpointer() {
+    join();
+}
+
+void Checkpointer::join() {
+    if (thread_.joinable()) thread_.join();
+}
+
+std::string Checkpointer::folder() const {
+    return checkpoints_folder(settings_.run_folder) + "/" + step_folder_name(position_.step);
+}
+
+void Checkpointer::start(std::function<void()> work) {
+    join();
+    state_ = WriterState::busy;
+    thread_ = std::thread([this, work = std::move(work), context = run_context()] {
+        run_context() = context;
+        run_context().step = position_.step;  // training is further
+        if (faults_ != nullptr) disk_fault() = faults_->disk(position_.step);
+        try {
+            work();
+            state_ = WriterState::done;
+        } catch (const std::exception&) {
+            failure_ = std::current_exception();
+            state_ = WriterState::failed;
+        }
+    });
+}
+
+std::optional<CheckpointOutcome> Checkpointer::begin(const TrainingPosition& position) {
+    MOESAIC_ASSERT(part_ == Part::none, "the checkpoint of step {} is under way", position_.step);
+    start_ = Clock::now();
+    join();
+    position_ = position;
+    record_ = {};
+    record_.step = position.step;
+    record_.path = folder();
+    failure_ = nullptr;
+    state_ = WriterState::idle;
+    Communicator& world = runtime_.mesh->world();
+    try {
+        if (world.rank() == 0) prepare_checkpoint_folder(settings_.run_folder, position.step);
+    } catch (const std::exception&) {
+        failure_ = std::current_exception();
+    }
+    const std::vector<bool> failed = gather_failures(world, *runtime_.exchange, failure_ != nullptr);
+    if (failed[0]) return conclude(0);
+    snapshot_.take(runtime_, position.step);
+    part_ = Part::shards;
+    start([this] { write_shard(); });
+    record_.stall_seconds = seconds_since(start_);
+    return {};
+}
+
+void Checkpointer::write_shard() {
+    const Communicator& world = runtime_.mesh->world();
+    shard_ = snapshot_.write(folder() + "/" + shard_file_name(world.rank(), world.size()));
+    if (faults_ != nullptr) faults_->shard_written(position_.step);
+}
+
+void Checkpointer::write_manifest_of(const std::vector<RankNote>& notes) {
+    const int ranks = runtime_.mesh->world().size();
+    Manifest manifest;
+    manifest.step = position_.step;
+    manifest.world_size = ranks;
+    manifest.expert_parallel = runtime_.mesh->expert_parallel();
+    manifest.tokens = position_.tokens;
+    manifest.sampler_cursor = position_.step * settings_.batch_sequences;
+    manifest.config = settings_.config;
+    manifest.tokenizer = settings_.tokenizer;
+    manifest.observers = position_.observers;
+    for (int rank = 0; rank < ranks; ++rank) {
+        const RankNote& note = notes[static_cast<std::size_t>(rank)];
+        const auto bytes = static_cast<i64>(note.shard_bytes);
+        manifest.add_shard(folder(), {shard_file_name(rank, ranks), bytes, checksum_of_note(note)});
+        record_.bytes += bytes;
+    }
+    write_manifest(folder(), manifest);
+    write_latest(settings_.run_folder, position_.step);
+    if (faults_ != nullptr) faults_->checkpoint_complete(position_.step, folder());
+    if (!settings_.keep) return;
+    try {
+        prune_checkpoints(settings_.run_folder, *settings_.keep);
+    } catch (const std::exception& failure) {  // the new one is complete all the same
+        log_warn("earlier checkpoints could not be removed: {}", failure.what());
+    }
+}
+
+void Checkpointer::tell(RankNote& note) const {
+    const WriterState state = state_;
+    note.writer_state = static_cast<double>(state);
+    if (state != WriterState::done) return;
+    note.shard_bytes = static_cast<double>(shard_.bytes);
+    note.checksum_high = static_cast<double>(shard_.checksum >> 32);
+    note.checksum_low = static_cast<double>(shard_.checksum & 0xffffffffu);
+}
+
+std::optional<CheckpointOutcome> Checkpointer::hear(std::span<const RankNote> notes) {
+    if (part_ == Part::none) return {};
+    // The manifest is rank 0's alone.
+    const auto told = part_ == Part::shards ? notes : notes.first(1);
+    const auto is = [](WriterState state) {
+        return [state](const RankNote& note) { return state_of(note) == state; };
+    };
+    if (std::ranges::any_of(told, is(WriterState::busy))) return {};
+    const auto failed = std::ranges::find_if(told, is(WriterState::failed));
+    if (failed != told.end()) return conclude(static_cast<int>(failed - told.begin()));
+    if (part_ == Part::manifest) return conclude(-1);
+    part_ = Part::manifest;
+    if (runtime_.mesh->world().rank() == 0)
+        start([this, all = std::vector<RankNote>(notes.begin(), notes.end())] { write_manifest_of(all); });
+    return {};
+}
+
+CheckpointOutcome Checkpointer::conclude(int failed_rank) {
+    join();
+    part_ = Part::none;
+    state_ = WriterState::idle;
+    record_.seconds = seconds_since(start_);
+    const int rank = runtime_.mesh->world().rank();
+    if (failed_rank >= 0 && rank == 0 && !has_manifest(folder())) {
+        // What a full disk could not take must not keep it full; earlier checkpoints stay.
+        std::error_code ignored;
+        std::filesystem::remove_all(folder(), ignored);
+    }
+    CheckpointOutcome outcome{record_, failed_rank, ""};
+    if (failed_rank == rank) outcome.why = text_of(failure_);
+    return outcome;
+}
+
+std::optional<CheckpointOutcome> Checkpointer::finish() {
+    if (!under_way()) return {};
+    const auto start = Clock::now();
+    Communicator& world = runtime_.mesh->world();
+    std::vector<RankNote> notes(static_cast<std::size_t>(world.size()));
+    std::optional<CheckpointOutcome> outcome;
+    while (under_way()) {
+        join();
+        RankNote mine;
+        tell(mine);
+        world.all_gather(*runtime_.exchange, view_of(&mine.stop, {kRankNoteNumbers}),
+                         view_of(&notes.front().stop, {kRankNoteNumbers * world.size()}),
+                         {"end of a checkpoint"});
+        runtime_.exchange->synchronize();
+        outcome = hear(notes);
+    }
+    outcome->record.stall_seconds += seconds_since(start);
+    return outcome;
+}
+
+void Checkpointer::throw_failure(const CheckpointOutcome& outcome) const {
+    if (outcome.failed_rank < 0) return;
+    if (outcome.failed_rank == runtime_.mesh->world().rank()) std::rethrow_exception(failure_);
+    throw AbortedError(fmt::format("rank {} failed", outcome.failed_rank));
+}
+
+Checkpointer::Settings checkpoint_settings(const std::string& run_folder, const Config& config,
+                                           const std::string& tokenizer) {
+    return {run_folder, to_yaml(config), tokenizer, config.train.batch_sequences,
+            config.train.keep_checkpoints};
+}
+
 CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,
                                  const TrainingPosition& position, const Config& config,
                                  const std::string& tokenizer) {
-    const auto start = std::chrono::steady_clock::now();
-    Communicator& world = runtime.mesh->world();
-    const std::string folder = checkpoints_folder(run_folder) + "/" + step_folder_name(position.step);
-    ShardReport report;
-    std::vector<ShardReport> reports;
-    together(runtime, report, reports, [&] {
-        if (world.rank() == 0) prepare_checkpoint_folder(run_folder, position.step);
-    });
-    StepContext context = runtime.context(Phase::train, position.step);
-    const StateBytes state = state_to_write(runtime, context);
-    CheckpointRecord record;
-    record.step = position.step;
-    record.path = folder;
-    try {
-        together(runtime, report, reports, [&] {
-            const auto summary =
-                write_shard(runtime, folder + "/" + shard_file_name(world.rank(), world.size()), state);
-            report.bytes = summary.bytes;
-            report.checksum = static_cast<i64>(summary.checksum);
-        });
-        together(runtime, report, reports, [&] {
-            if (world.rank() != 0) return;
-            Manifest manifest;
-            manifest.step = position.step;
-            manifest.world_size = world.size();
-            manifest.expert_parallel = runtime.mesh->expert_parallel();
-            manifest.tokens = position.tokens;
-            manifest.sampler_cursor = position.step * config.train.batch_sequences;
-            manifest.config = to_yaml(config);
-            manifest.tokenizer = tokenizer;
-            manifest.observers = position.observers;
-            for (int rank = 0; rank < world.size(); ++rank) {
-                const ShardReport& shard = reports[static_cast<std::size_t>(rank)];
-                manifest.add_shard(folder, {shard_file_name(rank, world.size()), shard.bytes,
-                                            static_cast<u64>(shard.checksum)});
-                record.bytes += shard.bytes;
-            }
-            write_manifest(folder, manifest);
-            write_latest(run_folder, position.step);
-            if (config.train.keep_checkpoints) prune_checkpoints(run_folder, *config.train.keep_checkpoints);
-        });
-    } catch (const std::exception&) {
-        // What a full disk could not take must not keep it full; earlier checkpoints stay.
-        std::error_code ignored;
-        if (!has_manifest(folder)) std::filesystem::remove_all(folder, ignored);
-        throw;
-    }
-    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return record;
-}
-
-i64 checkpoint_copy_bytes(const RankRuntime& runtime) {
-    const bool masters = runtime.store.dtype() != runtime.store.real();
-    i64 elements = 0, gathered = 0;
-    for (std::size_t i = 0; i < runtime.store.parameters().size(); ++i) {
-        const Parameter& parameter = runtime.store.parameters()[i];
-        const i64 whole = parameter.whole_shape().elements();
-        const i64 copies = masters || parameter.is_cut() ? 3 : 2;  // moments, and values
-        if (writes(runtime, i)) elements += copies * whole;
-        if (parameter.is_cut()) gathered = std::max(gathered, 2 * whole);  // as slices and as a whole
-    }
-    return (elements + gathered) * size_of(runtime.store.real());
-}
-
-TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer) {
-    Communicator& world = runtime.mesh->world();
-    TrainingPosition position;
-    ShardReport report;
-    std::vector<ShardReport> reports;
-    StepContext context = runtime.context(Phase::train, 0);
-    together(runtime, report, reports, [&] {
-        CheckpointReader reader(folder, ShardCheck::sizes);
-        position = {reader.manifest().step, reader.manifest().tokens, reader.manifest().observers};
-        for (std::size_t shard = 0; shard < reader.manifest().shards.size(); ++shard) {
-            if (static_cast<int>(shard % static_cast<std::size_t>(world.size())) == world.rank())
-                reader.verify_shard(shard);
-        }
-    });
-    together(runtime, report, reports, [&] {
-        CheckpointReader reader(folder, ShardCheck::sizes);
-        // Imported weights have no moments; before step 1 these are zero.
-        const bool starts_afresh = position.step == 0 && !holds_moments(reader.manifest());
-        for (Parameter& parameter : runtime.store.parameters()) {
-            if (!with_optimizer) {
-                read_slice(runtime, reader, parameter, parameter.name, parameter.value);
-                continue;
-            }
-            const auto read = [&](const std::string& name) {
-                Tensor tensor = runtime.backend->allocate(parameter.shape, runtime.store.real());
-                read_slice(runtime, reader, parameter, name, tensor);
-                return tensor;
-            };
-            const auto moment = [&](std::string_view suffix) {
-                if (!starts_afresh) return read(moment_name(parameter, suffix));
-                Tensor zeros = runtime.backend->allocate(parameter.shape, runtime.store.real());
-                runtime.backend->zero(context.compute, zeros);
-                return zeros;
-            };
-            const Tensor value = read(parameter.name);
-            const Tensor first = moment(kFirstMomentSuffix), second = moment(kSecondMomentSuffix);
-            runtime.optimizer->load_state(context, parameter, {value, first, second});
-        }
-        for (Buffer& buffer : runtime.store.buffers())
-            reader.read(buffer.name, buffer.value, Conversion::floating);
-        runtime.store.pack(*runtime.compute);
-    });
-    return position;
+    Checkpointer checkpointer(runtime, checkpoint_settings(run_folder, config, tokenizer));
+    std::optional<CheckpointOutcome> outcome = checkpointer.begin(position);
+    if (!outcome) outcome = checkpointer.finish();
+    checkpointer.throw_failure(*outcome);
+    return outcome->record;
 }
 
 }  // namespace moesaic

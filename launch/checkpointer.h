@@ -1,39 +1,94 @@
-// Saves and restores a training run: one shard per rank, one entry per logical tensor, a manifest written
-// last.
+// Saves a training run while it goes on: one shard per rank, one entry per logical tensor, a manifest last.
 #pragma once
 
-#include <map>
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <span>
 #include <string>
-#include <vector>
+#include <thread>
 
-#include "launch/rank_runtime.h"
-#include "runtime/checkpoint/checkpoint_reader.h"
+#include "launch/checkpoint_loading.h"
+#include "launch/checkpoint_shard.h"
+#include "launch/rank_note.h"
 #include "runtime/metrics/records.h"
 
 namespace moesaic {
 
-/// Where training stands.
-struct TrainingPosition {
-    i64 step = 0;                                               ///< finished steps
-    i64 tokens = 0;                                             ///< seen so far
-    std::map<std::string, std::vector<double>> observers = {};  ///< see Manifest
+class FaultInjector;
+
+/// What became of a checkpoint; the same on every rank but for the record, which is complete on rank 0.
+struct CheckpointOutcome {
+    CheckpointRecord record;  ///< step and path are those of a failed one, too
+    int failed_rank = -1;     ///< the lowest that could not write its part; -1: the checkpoint is complete
+    std::string why;          ///< on that rank
 };
 
-/// Collective over the world. Writes RUN/checkpoints/step-…: every rank its share of the weights and moments,
-/// rank 0 the manifest, `latest`, and the pruning of old ones. Where a rank cannot write, its Error names the
-/// file; what was saved before stays. `config` and the fingerprint of the `tokenizer` go into
-/// the manifest. The record is complete on rank 0.
+/// RUN/checkpoints/step-...: every rank copies its share of weights and moments (ShardSnapshot), and a thread
+/// writes it while training goes on. Once all ranks have told each other that theirs are on disk, rank 0
+/// writes the manifest, which makes the checkpoint complete, then `latest`, and prunes; until then earlier
+/// checkpoints stay. The threads only write files: all talk among ranks is in the step's own collectives.
+class Checkpointer {
+  public:
+    struct Settings {
+        std::string run_folder;
+        std::string config;     ///< as YAML, for the manifest
+        std::string tokenizer;  ///< its fingerprint, or empty
+        i64 batch_sequences = 0;
+        std::optional<i64> keep;  ///< newest complete ones; all
+    };
+    /// `faults` may be null.
+    Checkpointer(RankRuntime& runtime, Settings settings, FaultInjector* faults = nullptr);
+    ~Checkpointer();
+    Checkpointer(const Checkpointer&) = delete;
+    Checkpointer& operator=(const Checkpointer&) = delete;
+
+    /// Collective over the world, while none is under way. Copies what has to be saved and begins to write;
+    /// an outcome only where the folder cannot be made.
+    std::optional<CheckpointOutcome> begin(const TrainingPosition& position);
+    /// How far this rank is.
+    void tell(RankNote& note) const;
+    /// What all ranks told in one step. Where they are all done with a part, the next one begins, or it is
+    /// over. To be called with every step's notes.
+    std::optional<CheckpointOutcome> hear(std::span<const RankNote> notes);
+    /// Collective over the world. Waits until nothing is under way.
+    std::optional<CheckpointOutcome> finish();
+    [[nodiscard]] bool under_way() const { return part_ != Part::none; }
+    /// Where that outcome is a failure: the rank throws what went wrong, the others AbortedError.
+    void throw_failure(const CheckpointOutcome& outcome) const;
+
+  private:
+    enum class Part { none, shards, manifest };
+
+    [[nodiscard]] std::string folder() const;
+    void start(std::function<void()> work);
+    void join();
+    void write_shard();
+    void write_manifest_of(const std::vector<RankNote>& notes);
+    CheckpointOutcome conclude(int failed_rank);
+
+    RankRuntime& runtime_;
+    Settings settings_;
+    FaultInjector* faults_;
+    ShardSnapshot snapshot_;
+    TrainingPosition position_;
+    Part part_ = Part::none;  // the same on every rank
+    std::thread thread_;
+    std::atomic<WriterState> state_{WriterState::idle};
+    SafetensorsWriter::Summary shard_;  // set before state_ is
+    std::exception_ptr failure_;
+    CheckpointRecord record_;
+    std::chrono::steady_clock::time_point start_;
+};
+
+/// Collective over the world. A checkpoint at once: Checkpointer::begin and finish, a failure thrown.
 CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,
                                  const TrainingPosition& position, const Config& config,
                                  const std::string& tokenizer = "");
 
-/// Host memory that this rank's part of the optimizer's state takes while save_checkpoint writes it.
-[[nodiscard]] i64 checkpoint_copy_bytes(const RankRuntime& runtime);
-
-/// Collective over the world. Verifies all shards (shared out among the ranks), then reads this rank's
-/// parameters and, with `with_optimizer`, its part of the optimizer's state, whichever layout and precision
-/// wrote them: other floating-point types are converted. A checkpoint of step 0 without any moments leaves
-/// them at zero.
-TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer);
+[[nodiscard]] Checkpointer::Settings checkpoint_settings(const std::string& run_folder, const Config& config,
+                                                         const std::string& tokenizer);
 
 }  // namespace moesaic

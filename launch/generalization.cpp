@@ -178,6 +178,11 @@ void Generalization::begin(const TrainingPosition& position, bool imported) {
     if (!off_.empty()) prequential_.reset();
 }
 
+void Generalization::give_up_fresh_data(const std::string& reason) {
+    if (off_.empty()) off_ = reason;
+    prequential_.reset();
+}
+
 bool Generalization::all_fresh(i64 step) const {
     return step <= first_epoch_ / run_.config.train.batch_sequences;
 }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/checkpointer.h"
+#include "launch/checkpoint_loading.h"
 #include "launch/evaluation.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/certificates.h"
@@ -49,6 +49,8 @@ class Generalization {
     [[nodiscard]] UnitRanges unit_ranges() const;
     /// After the forward and before the update of a step that scales_of_step wanted.
     void add_step(i64 step, const StepResult& result);
+    /// From now on there is no certificate from fresh data, for this reason.
+    void give_up_fresh_data(const std::string& reason);
     /// As of `step`; about the steps up to detail until_step, which the first epoch ends with.
     [[nodiscard]] std::map<std::string, BoundResult> prequential_bounds(i64 step) const;
 

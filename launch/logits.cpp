@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "launch/checkpointer.h"
+#include "launch/checkpoint_loading.h"
 #include "runtime/data/npy.h"
 
 namespace moesaic {

@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "comm/accounting_communicator.h"
-#include "launch/checkpointer.h"
+#include "launch/checkpoint_shard.h"
 #include "launch/evaluation.h"
 #include "launch/training_step.h"
 

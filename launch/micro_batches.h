@@ -13,15 +13,21 @@ struct MicroBatches {
     i64 sequences = 0;  ///< in the whole batch
     i64 size = 1;       ///< sequences in a micro-batch; the last may be short
     i64 world = 1;
+    i64 idle_rank =
+        -1;  ///< gets none, and the ranks after it take its turn and each other's; -1: all get some
 
     struct Part {
         i64 first = 0, count = 0;  ///< sequences; count 0: nothing at this micro-step
     };
 
     [[nodiscard]] i64 count() const { return (sequences + size - 1) / size; }
-    [[nodiscard]] i64 micro_steps() const { return (count() + world - 1) / world; }
+    [[nodiscard]] i64 micro_steps() const { return (count() + busy() - 1) / busy(); }
+    /// Ranks that get some.
+    [[nodiscard]] i64 busy() const { return world - (idle_rank < 0 ? 0 : 1); }
     [[nodiscard]] Part part(i64 micro_step, i64 rank) const {
-        const i64 first = std::min((micro_step * world + rank) * size, sequences);
+        if (rank == idle_rank) return {sequences, 0};
+        const i64 turn = rank - (idle_rank >= 0 && rank > idle_rank ? 1 : 0);
+        const i64 first = std::min((micro_step * busy() + turn) * size, sequences);
         return {first, std::min(size, sequences - first)};
     }
 };

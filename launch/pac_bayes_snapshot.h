@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/checkpointer.h"
+#include "launch/checkpoint_loading.h"
 #include "launch/run_setup.h"
 #include "runtime/metrics/snapshot_certificate.h"
 

@@ -39,6 +39,7 @@ ExchangeSettings exchange_settings(const Config& config) {
     const ParallelConfig& parallel = config.parallel;
     ExchangeSettings settings;
     settings.name = parallel.exchange;
+    if (parallel.checksums && settings.name == "auto") settings.name = "flat";  // of those that send rows
     settings.reduce_on_node = parallel.dedup_reduce == "node";
     if (parallel.wire == "fp32") settings.wire = DType::f32;
     if (parallel.wire == "bf16") settings.wire = DType::bf16;

@@ -1,17 +1,15 @@
 #include "launch/trainer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <fstream>
 #include <numeric>
 
+#include "comm/row_checks.h"
 #include "launch/prototypes.h"
+#include "launch/run_record.h"
 #include "launch/step_trace.h"
-#include "layers/balance.h"
-#include "layers/capacity.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -41,15 +39,7 @@ RuntimeOptions runtime_options(const Config& config, const Communicator& world) 
     return options;
 }
 
-std::string host_name() {
-    char name[256] = {};
-    gethostname(name, sizeof name - 1);
-    return name;
-}
-
-std::string shown(double value) {
-    return std::isnan(value) ? "nan" : fmt::format("{}", value);  // never "-nan"
-}
+constexpr double kSlowCheckpointSeconds = 1;  ///< that training waits for one, before it says so
 
 }  // namespace
 
@@ -67,9 +57,19 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       generalization_(runtime_, run),
       watch_(config_.metrics.alarms, run.spec),
       routing_probe_(runtime_),
+      policy_(config_.train, options_.returns),
+      checkpointer_(runtime_, checkpoint_settings(options_.run_folder, config_, tokenizer_fingerprint(run)),
+                    options_.faults),
       start_(Clock::now()) {
-    if (!options_.resume_from.empty()) position_ = load_checkpoint(runtime_, options_.resume_from, true);
+    if (!options_.resume_from.empty())
+        position_ = load_checkpoint(runtime_, options_.resume_from, true, options_.verified);
+    policy_.begin(position_.step, position_.observers);
+    training_.shift_batches(policy_.batch_shift());
+    training_.inject(options_.faults);
+    row_checks().checksums = config_.parallel.checksums;
     generalization_.begin(position_, !options_.resume_from.empty());
+    if (policy_.batch_shift() > 0)
+        generalization_.give_up_fresh_data("batches were left out of the training");
     adopt_prototypes(runtime_, run_, options_.resume_from);
     begin();
     if (config_.metrics.record_routing != "none" && run.spec.experts > 0)
@@ -122,28 +122,11 @@ void Trainer::begin() {
         log_info("rows travel as {}: losses are not the same bits on every layout", name_of(*exchange.wire));
     if (exchange.reduce_on_node && runtime_.mesh->grid().nodes > 1)
         log_info("choices are added up on their node: losses are not the same bits on every layout");
-    const ParameterCounts counts = count_parameters(run_.spec);
-    RunRecord record;
-    record.version = kVersion;
-    record.commit = kCommit;
-    record.config = to_yaml(config_);
-    record.world_size = world.size();
-    record.expert_parallel = runtime_.mesh->expert_parallel();
-    record.expert_tensor = runtime_.mesh->expert_tensor();
-    record.data_parallel = runtime_.mesh->replicas().size();
-    record.device = runtime_.backend->name();
-    record.host = host_name();
-    record.parameters = counts.total;
-    record.active_parameters = counts.active;
-    record.training_samples = run_.dataset->training_windows();
-    record.unit = run_.unit.name;
-    record.unit_reason = run_.unit.reason;
-    if (run_.spec.kind != ModelKind::momlp) record.balance = describe_balance(run_.spec);
-    if (run_.spec.capacity) record.capacity = describe_capacity(run_.spec);
-    sinks_.write(record);
+    sinks_.write(run_record(runtime_, run_));
+    if (options_.alarm) sinks_.write(*options_.alarm);
 }
 
-int Trainer::run() {
+std::optional<int> Trainer::run() {
     flights_.emplace(runtime_.mesh->world(), options_.run_folder);
     try {
         return train();
@@ -157,20 +140,22 @@ int Trainer::run() {
     }
 }
 
-int Trainer::train() {
+std::optional<int> Trainer::train() {
     if (!options_.resume_from.empty()) {
         log_info("resumed from {} at step {}", options_.resume_from, position_.step);
         // What it was read from is complete and stays as it is: imported weights may exist nowhere else.
-        checkpoint_step_ = options_.resume_in_place ? position_.step : -1;
+        if (options_.resume_in_place) checkpoint_step_ = complete_step_ = position_.step;
     }
     if (position_.step == 0) {
         evaluate(0);
         checkpoint(0);
+        complete_checkpoint();  // where nothing can be saved the run had better not begin
     }
     i64 current = position_.step;
     while (current < config_.train.steps) {
         action_ = AlarmAction::none;
         const StepResult result = step(++current);
+        if (goes_back_) return {};
         if (due(current, config_.train.eval_every)) evaluate(current);
         if (due(current, config_.train.checkpoint_every) || result.stop_requested ||
             action_ >= AlarmAction::checkpoint)
@@ -178,7 +163,7 @@ int Trainer::train() {
         if (action_ == AlarmAction::stop) return stop_by_alarm(current);
         if (result.stop_requested) return finish(current, "stopped", 75);
     }
-    if (checkpoint_step_ != current) checkpoint(current);
+    checkpoint(current);
     return finish(current, "done", 0);
 }
 
@@ -192,17 +177,24 @@ StepResult Trainer::step(i64 step) {
     const double seconds_before = runtime_.mesh->exchange_seconds();
     const double collectives_before = runtime_.mesh->collective_seconds();
     training_.score_units(generalization_.scales_of_step(step), generalization_.unit_ranges());
-    const StepResult result = training_.forward_backward(step, stop_signal != 0);
-    if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-        // Every rank sees the same numbers; one speaks.
-        if (runtime_.mesh->world().rank() != 0) throw AbortedError("rank 0 failed");
-        throw Error(
-            fmt::format("the loss is {} and the gradient's norm {}: nothing was updated; the newest "
-                        "checkpoint is of step {}",
-                        shown(result.loss), shown(result.grad_norm), checkpoint_step_));
+    RankNote note;
+    note.stop = stop_signal != 0 ? 1 : 0;
+    checkpointer_.tell(note);
+    const StepResult result = training_.forward_backward(step, note);
+    if (const auto outcome = checkpointer_.hear(result.notes)) report(*outcome);
+    // Every rank sees the same numbers.
+    const StepJudgement judgement = policy_.judge(step, result.loss, result.grad_norm);
+    if (std::isfinite(result.loss)) {
+        generalization_.add_step(step, result);
+    } else {
+        generalization_.give_up_fresh_data(fmt::format("the loss of step {} was not finite", step));
     }
-    generalization_.add_step(step, result);
-    const double lr = training_.update(step, result.grad_norm);
+    const bool taken = judgement.verdict == StepVerdict::take;
+    if (taken) {
+        training_.update(step, result.grad_norm, policy_.skipped());
+    } else {
+        leave_out(step, judgement);
+    }
     runtime_.compute->synchronize();
     position_.step = step;
     position_.tokens += config_.train.batch_sequences * run_.spec.seq_len;
@@ -216,9 +208,10 @@ StepResult Trainer::step(i64 step) {
         if (runtime_.mesh->world().rank() == 0)
             log_info("timeline of step {}: {} (for ui.perfetto.dev)", step, path);
     }
-    const AlarmVerdict verdict = watch_.after_step(step, result, runtime_.model.selection_biases());
-    if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, lr);
-    if (training_.moved()) sinks_.write(*training_.moved());
+    AlarmVerdict verdict;
+    if (taken) verdict = watch_.after_step(step, result, runtime_.model.selection_biases());
+    if (step == 1 || due(step, config_.train.log_every)) record_step(step, result, taken);
+    if (taken && training_.moved()) sinks_.write(*training_.moved());
     heed(verdict);
     return result;
 }
@@ -236,7 +229,47 @@ std::optional<SlowestRank> Trainer::slowest_rank() {
     return find_slowest_rank(gather_work(world, *runtime_.exchange, mine));
 }
 
-void Trainer::record_step(i64 step, const StepResult& result, double lr) {
+void Trainer::leave_out(i64 step, const StepJudgement& judgement) {
+    alarm_ = {};
+    alarm_.step = step;
+    alarm_.kind = judgement.kind;
+    alarm_.message = judgement.what;
+    if (judgement.finite) {
+        alarm_.value = judgement.value;
+        alarm_.threshold = judgement.threshold;
+    } else {
+        const NonfiniteOrigin origin = training_.find_nonfinite(step);
+        alarm_.message += ": " + origin.text();
+        alarm_.layer = origin.layer;
+        alarm_.expert = origin.expert;
+        if (origin.rank >= 0) alarm_.rank = origin.rank;
+    }
+    if (judgement.verdict == StepVerdict::skip) {
+        alarm_.action = "skip";
+        alarm_.message += "; this update is left out";
+        sinks_.write(alarm_);
+        return;
+    }
+    // An Error of a checkpoint that fails now would hide the reason.
+    if (const auto outcome = checkpointer_.finish()) report(*outcome);
+    if (judgement.verdict == StepVerdict::rollback) {
+        alarm_.action = "rollback";
+        alarm_.message += policy_.returns().count > 1
+                              ? "; back to the newest checkpoint, and on without the batches in between"
+                              : "; back to the newest checkpoint, to try the same again";
+        goes_back_ = true;
+        sinks_.flush();
+        return;
+    }
+    alarm_.action = "stop";
+    sinks_.write(alarm_);
+    sinks_.flush();
+    if (runtime_.mesh->world().rank() != 0) throw AbortedError("rank 0 failed");
+    throw Error(fmt::format("{}: nothing was updated; the newest checkpoint is of step {}", alarm_.message,
+                            complete_step_));
+}
+
+void Trainer::record_step(i64 step, const StepResult& result, bool taken) {
     Communicator& world = runtime_.mesh->world();
     const double steps = static_cast<double>(since_record_.steps);
     double slowest[3] = {
@@ -259,7 +292,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     record.loss_aux = result.loss_aux;
     record.loss_z = result.loss_z;
     record.grad_norm = result.grad_norm;
-    record.lr = lr;
+    record.lr = training_.learning_rate_of(step);
     const auto tokens = static_cast<double>(config_.train.batch_sequences * run_.spec.seq_len);
     record.tokens_per_s = tokens / seconds;
     record.step_ms = slowest[0] * 1e3;
@@ -280,6 +313,7 @@ void Trainer::record_step(i64 step, const StepResult& result, double lr) {
     }
     if (generalization_.scales_of_step(step)) record.bounds = generalization_.prequential_bounds(step);
     sinks_.write(record);
+    if (!taken) return;
     for (const ExpertsRecord& layer : watch_.layers()) sinks_.write(layer);
     sinks_.write(watch_.health(false));
 }
@@ -309,12 +343,67 @@ void Trainer::evaluate(i64 step) {
 
 void Trainer::checkpoint(i64 step) {
     if (checkpoint_step_ == step) return;
+    const auto start = Clock::now();
+    if (const auto outcome = checkpointer_.finish()) {
+        report(*outcome);
+        const double waited = seconds_since(start);
+        if (waited >= kSlowCheckpointSeconds && outcome->failed_rank < 0) {
+            AlarmRecord alarm;
+            alarm.step = step;
+            alarm.kind = "checkpoint_slow";
+            alarm.message = fmt::format(
+                "the checkpoint of step {} took {:.1f} s, and training waited {:.1f} s of them before it "
+                "could "
+                "begin the next; raise train.checkpoint_every, or write to a faster disk",
+                outcome->record.step, outcome->record.seconds, waited);
+            alarm.value = waited;
+            alarm.threshold = kSlowCheckpointSeconds;
+            sinks_.write(alarm);
+        }
+    }
     sinks_.flush();
     position_.observers = generalization_.observers();
-    const CheckpointRecord record =
-        save_checkpoint(runtime_, options_.run_folder, position_, config_, tokenizer_fingerprint(run_));
+    position_.observers.merge(policy_.observers());
+    std::optional<CheckpointOutcome> outcome = checkpointer_.begin(position_);
     checkpoint_step_ = step;
-    sinks_.write(record);
+    if (!outcome && !config_.train.async_checkpoints) outcome = checkpointer_.finish();
+    if (outcome) report(*outcome);
+}
+
+void Trainer::report(const CheckpointOutcome& outcome) {
+    const CheckpointRecord& record = outcome.record;
+    last_failed_ = outcome.failed_rank >= 0 ? std::optional(outcome) : std::nullopt;
+    if (!last_failed_) {
+        complete_step_ = record.step;
+        sinks_.write(record);
+        return;
+    }
+    if (record.step == 0 || record.step == config_.train.steps) return;  // complete_checkpoint throws
+    const int rank = runtime_.mesh->world().rank();
+    // Rank 0 does not know why, and the others have no records.
+    if (outcome.failed_rank == rank && rank != 0) log_warn("{}", outcome.why);
+    AlarmRecord alarm;
+    alarm.step = record.step;
+    alarm.kind = "checkpoint_failed";
+    alarm.rank = outcome.failed_rank;
+    alarm.message = fmt::format(
+        "rank {} could not write its part of the checkpoint of step {}{}; the newest "
+        "complete one is of step {}; training goes on",
+        outcome.failed_rank, record.step, outcome.why.empty() ? "" : " (" + outcome.why + ")",
+        complete_step_);
+    sinks_.write(alarm);
+}
+
+void Trainer::complete_checkpoint() {
+    if (const auto outcome = checkpointer_.finish()) {
+        if (outcome->failed_rank >= 0) {
+            last_failed_ = outcome;  // told by the Error
+        } else {
+            report(*outcome);
+        }
+    }
+    if (last_failed_ && last_failed_->record.step == checkpoint_step_)
+        checkpointer_.throw_failure(*last_failed_);
 }
 
 int Trainer::stop_by_alarm(i64 step) {
@@ -327,6 +416,7 @@ int Trainer::stop_by_alarm(i64 step) {
 }
 
 int Trainer::finish(i64 step, const char* status, int code) {
+    complete_checkpoint();
     sinks_.write(watch_.health(true));
     EndRecord record;
     record.step = step;

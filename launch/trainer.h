@@ -13,6 +13,7 @@
 #include "launch/run_setup.h"
 #include "launch/run_watch.h"
 #include "launch/slowest_rank.h"
+#include "launch/step_policy.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/sink.h"
 
@@ -20,9 +21,13 @@ namespace moesaic {
 
 struct TrainerOptions {
     std::string run_folder;
-    std::string resume_from;       ///< checkpoint folder; empty: a fresh run
-    bool resume_in_place = false;  ///< the checkpoint belongs to run_folder: its later records are cut
-    i64 trace_step = 0;            ///< whose timeline is written; 0: none
+    std::string resume_from;           ///< checkpoint folder; empty: a fresh run
+    bool resume_in_place = false;      ///< the checkpoint belongs to run_folder: its later records are cut
+    bool verified = false;             ///< the checkpoint is known to be sound
+    std::optional<AlarmRecord> alarm;  ///< why an earlier Trainer of this process went back to it
+    Returns returns;
+    FaultInjector* faults = nullptr;  ///< outlives the trainer
+    i64 trace_step = 0;               ///< whose timeline is written; 0: none
 };
 
 class Trainer {
@@ -32,15 +37,21 @@ class Trainer {
 
     /// Collective over the world. Trains to the last step and returns the exit code: 0, or after a checkpoint
     /// 75 because a signal asked for it, 1 because an alarm with action `stop` was raised: not 75, with which
-    /// a scheduler would start the run again.
-    int run();
+    /// a scheduler would start the run again. Empty: the run has to go back to its newest checkpoint with a
+    /// new Trainer, whose options get alarm() and returns().
+    std::optional<int> run();
+    [[nodiscard]] const AlarmRecord& alarm() const { return alarm_; }
+    [[nodiscard]] const Returns& returns() const { return policy_.returns(); }
 
   private:
     void begin();
-    int train();
+    std::optional<int> train();
     /// Collective over the world. One step with its record, where one is due.
     StepResult step(i64 step);
-    void record_step(i64 step, const StepResult& result, double lr);
+    /// Collective over the world. No update; says why.
+    void leave_out(i64 step, const StepJudgement& judgement);
+    /// `taken`: the routers' numbers are of this step.
+    void record_step(i64 step, const StepResult& result, bool taken);
     /// Collective over the world. Since the last record, of each step.
     [[nodiscard]] std::optional<SlowestRank> slowest_rank();
     /// Collective over the world.
@@ -48,8 +59,11 @@ class Trainer {
     /// Writes what was raised and cleared; the heaviest action of the step counts.
     void heed(const AlarmVerdict& verdict);
     int stop_by_alarm(i64 step);
-    /// Collective over the world.
+    /// Collective over the world. Begins to write it, once the one before is written.
     void checkpoint(i64 step);
+    /// Collective over the world. Waits for what is being written; an Error where that has failed.
+    void complete_checkpoint();
+    void report(const CheckpointOutcome& outcome);
     int finish(i64 step, const char* status, int code);
     [[nodiscard]] bool due(i64 step, i64 every) const;
 
@@ -64,6 +78,10 @@ class Trainer {
     Generalization generalization_;
     RunWatch watch_;
     RoutingProbe routing_probe_;
+    StepPolicy policy_;
+    Checkpointer checkpointer_;
+    bool goes_back_ = false;
+    AlarmRecord alarm_;                       // of the step that was not taken
     AlarmAction action_ = AlarmAction::none;  // of the current step's alarms
     std::string stop_reason_;
     TrainingPosition position_;
@@ -74,7 +92,8 @@ class Trainer {
         i64 exchange_bytes = 0, steps = 0;
     } since_record_;  // sums over the steps since the last record
     double evaluation_seconds_ = 0;
-    i64 checkpoint_step_ = -1;
+    std::optional<CheckpointOutcome> last_failed_;   // of the latest checkpoint, where it has
+    i64 checkpoint_step_ = -1, complete_step_ = -1;  // of the last that was begun, and of the last complete
 };
 
 /// SIGUSR1 and SIGTERM ask for a checkpoint and exit code 75 instead of ending the process.

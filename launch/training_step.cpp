@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "launch/batch_sums.h"
+#include "launch/faults/fault_injector.h"
 #include "runtime/schedule.h"
 
 namespace moesaic {
@@ -15,7 +16,7 @@ enum RouterSum : i64 { kWeights, kChoices, kFirstWeights, kEntropies, kTokens, k
 
 /// Where things lie in what one rank contributes to the numbers of a step; flat, so that one all-gather
 /// carries it all: per micro-step [aux, z, importance, load, the sums of each MoE layer's router, loss of
-/// each sequence, its scores where asked for], and whether it has to stop.
+/// each sequence, its scores where asked for], and the rank's note.
 struct RecordLayout {
     static constexpr i64 routers = 4;
     static constexpr i64 unit_numbers = 1 + 2 * static_cast<i64>(kCertifiedLosses);  // of UnitSums
@@ -23,9 +24,9 @@ struct RecordLayout {
         : losses(routers + kRouterSums * moe_layers),
           units(losses + batches.size),
           stride(units + (scored ? batches.size * unit_numbers : 0)),
-          stop(batches.micro_steps() * stride) {}
-    i64 losses, units, stride, stop;
-    [[nodiscard]] i64 size() const { return stop + 1; }
+          note(batches.micro_steps() * stride) {}
+    i64 losses, units, stride, note;
+    [[nodiscard]] i64 size() const { return note + kRankNoteNumbers; }
 };
 
 /// The batch of a MoMLP holds as many samples of every cell, cell by cell: a rank computes all of its cells'
@@ -143,7 +144,7 @@ void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, co
 
 Batch TrainingStep::load_batch(i64 step, MicroBatches::Part part) {
     const WorkScope scope(&runtime_.timeline, *runtime_.compute, WorkPhase::data);
-    batches_(step, part.first, part.count, windows_.host());
+    batches_(step + batch_shift_, part.first, part.count, windows_.host());
     return windows_.load(part.count, part.first);
 }
 
@@ -153,7 +154,7 @@ i64 TrainingStep::count_targets(i64 step) {
     std::vector<i64> targets{0};
     for (i64 i = 0; i < micro_batches_.micro_steps(); ++i) {
         const MicroBatches::Part part = micro_batches_.part(i, runtime_.mesh->world().rank());
-        batches_(step, part.first, part.count, windows_.host());
+        batches_(step + batch_shift_, part.first, part.count, windows_.host());
         for (i64 s = 0; s < part.count; ++s) targets[0] += windows_.targets(s);
     }
     runtime_.mesh->world().all_reduce(*runtime_.exchange, view_of(targets.data(), {1}), ReduceOp::sum,
@@ -197,7 +198,12 @@ void TrainingStep::set_rank_loads(StepResult& result) const {
     }
 }
 
-StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
+StepResult TrainingStep::forward_backward(i64 step, const RankNote& note) {
+    if (faults_ != nullptr) {
+        faults_->before_step(runtime_, step);
+        micro_batches_.idle_rank = faults_->idle_rank(step);
+    }
+    search_.begin();
     const i64 moe_layers = runtime_.model.spec().expert_layers();
     const i64 count_slots = moe_layers * runtime_.mesh->total_experts();
     GlobalBatch global;
@@ -213,7 +219,7 @@ StepResult TrainingStep::forward_backward(i64 step, bool stop_here) {
     }
     StepContext context = runtime_.context(Phase::train, step);
     runtime_.gradient_sync->finish(context);
-    record.back() = stop_here ? 1.0 : 0.0;
+    std::copy_n(&note.stop, kRankNoteNumbers, record.begin() + layout.note);
     sum_counts(counts);
     StepResult result = gather_results(record);
     result.dropped.assign(counts.begin() + count_slots, counts.end());
@@ -259,6 +265,8 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
         write_units(sum_units(step, part.first + s, {losses, length}, {margins, length}),
                     mine + layout.units + s * RecordLayout::unit_numbers);
     }
+    search_.look_at_forward(context, runtime_.model.spec(), saved,
+                            {mine + layout.losses, static_cast<std::size_t>(part.count)}, index);
     add_counts(result.routers, counts);
     double* sums = mine + RecordLayout::routers;
     for (const RouterStatistics& router : result.routers) {
@@ -269,6 +277,7 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     runtime_.model.backward(context, saved, global, [&](int segment) {
         if (last) {
             const int layer = segment - 1;  // the first segment is the embedding
+            if (faults_ != nullptr) faults_->gradients_ready(context, runtime_.store, layer);
             if (runtime_.copied_experts && runtime_.model.spec().has_experts(layer) &&
                 layer < runtime_.model.spec().layers && layer >= 0)
                 runtime_.copied_experts->bring_gradients_home(context, layer);
@@ -324,19 +333,30 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
     for (std::size_t first = 0; first < routers.size(); first += kRouterSums) {
         result.routers.push_back(means_of(routers.data() + first));
     }
+    result.notes.resize(static_cast<std::size_t>(world.size()));
     for (int rank = 0; rank < world.size(); ++rank) {
-        if (all[static_cast<std::size_t>(rank * layout.size() + layout.stop)] != 0.0)
-            result.stop_requested = true;
+        RankNote& note = result.notes[static_cast<std::size_t>(rank)];
+        std::copy_n(all.data() + rank * layout.size() + layout.note, kRankNoteNumbers, &note.stop);
+        if (note.stop != 0) result.stop_requested = true;
     }
     return result;
 }
 
-double TrainingStep::update(i64 step, double grad_norm) {
-    const double lr = learning_rate(schedule_of(config_), step);
+NonfiniteOrigin TrainingStep::find_nonfinite(i64 step) {
+    StepContext context = runtime_.context(Phase::train, step);
+    return search_.find(context, runtime_.store, *runtime_.gradient_sync);
+}
+
+double TrainingStep::learning_rate_of(i64 step) const {
+    return learning_rate(schedule_of(config_), step);
+}
+
+double TrainingStep::update(i64 step, double grad_norm, i64 skipped) {
+    const double lr = learning_rate_of(step);
     const std::optional<double> clip = config_.optimizer.clip;
     const double factor = clip ? std::min(1.0, *clip / (grad_norm + 1e-6)) : 1.0;
     StepContext context = runtime_.context(Phase::train, step);
-    runtime_.optimizer->step(context, lr, factor, step);
+    runtime_.optimizer->step(context, lr, factor, step - skipped);
     runtime_.model.update_routers(context, expert_counts_);
     moved_.reset();
     if (rebalancer_ && step < config_.train.steps) moved_ = rebalancer_->after_step(step, expert_counts_);

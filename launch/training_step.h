@@ -9,11 +9,15 @@
 #include "launch/batch_windows.h"
 #include "launch/expert_rebalancer.h"
 #include "launch/micro_batches.h"
+#include "launch/nonfinite_search.h"
+#include "launch/rank_note.h"
 #include "launch/rank_runtime.h"
 #include "runtime/data/task_data.h"
 #include "runtime/metrics/certificates.h"
 
 namespace moesaic {
+
+class FaultInjector;
 
 /// What the routers of one layer did with the global batch.
 struct RouterMeans {
@@ -38,6 +42,7 @@ struct StepResult {
     std::vector<i64> expert_counts;     ///< [MoE layers, E] choices of each expert in the global batch
     std::vector<i64> dropped;           ///< [MoE layers] of those choices, for lack of capacity
     std::vector<RouterMeans> routers;   ///< [MoE layers]
+    std::vector<RankNote> notes;        ///< by rank
     bool stop_requested = false;        ///< some rank was told to stop
     /// [MoE layers] rows of the fullest expert-parallel rank over the mean: of the layout, not of the model.
     std::vector<double> rank_max_over_mean;
@@ -57,8 +62,14 @@ class TrainingStep {
     TrainingStep(RankRuntime& runtime, const Config& config, const TaskData& data);
 
     /// Collective over the world. Computes the loss and this rank's share of the reduced gradients of batch
-    /// `step` (from 1).
-    [[nodiscard]] StepResult forward_backward(i64 step, bool stop_here = false);
+    /// `step` (from 1). Every rank hears every rank's note.
+    [[nodiscard]] StepResult forward_backward(i64 step, const RankNote& note = {});
+    /// Collective over the world, after forward_backward of `step` whose loss or norm is not finite: where.
+    [[nodiscard]] NonfiniteOrigin find_nonfinite(i64 step);
+    /// From now on step s trains on batch s + shift.
+    void shift_batches(i64 shift) { batch_shift_ = shift; }
+    /// May be null; outlives this.
+    void inject(FaultInjector* faults) { faults_ = faults; }
     /// From now on results hold unit_sums with these scales, or none. Cross-entropy, and no MoMLP. Without
     /// `ranges` a sequence is a unit.
     void score_units(const std::optional<LossScales>& scales, UnitRanges ranges = {}) {
@@ -68,8 +79,10 @@ class TrainingStep {
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
     /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
-    /// is due; returns the learning rate. Needs forward_backward of the same step.
-    double update(i64 step, double grad_norm);
+    /// is due; returns the learning rate. Needs forward_backward of the same step. `skipped`: steps so far
+    /// that have left out their update.
+    double update(i64 step, double grad_norm, i64 skipped = 0);
+    [[nodiscard]] double learning_rate_of(i64 step) const;
     /// What the last update moved, if anything.
     [[nodiscard]] const std::optional<PlacementRecord>& moved() const { return moved_; }
 
@@ -108,6 +121,9 @@ class TrainingStep {
     UnitRanges unit_ranges_;
     std::optional<ExpertRebalancer> rebalancer_;
     std::optional<PlacementRecord> moved_;
+    i64 batch_shift_ = 0;
+    FaultInjector* faults_ = nullptr;
+    NonfiniteSearch search_;  // what this rank has seen in the step
 };
 
 }  // namespace moesaic

@@ -24,13 +24,17 @@ void add_ranks_per_node(CLI::App* command, std::vector<std::string>& overrides) 
 void add_train(CLI::App& app, Selected& selected) {
     const auto options = std::make_shared<TrainOptions>();
     CLI::App* train = app.add_subcommand("train", "Train a model; under mpirun or srun on many ranks");
-    train->add_option("CONFIG", options->config, "Configuration (YAML)")->required();
+    train->add_option("CONFIG", options->config, "Configuration (YAML)");
     add_overrides(train, options->overrides);
     train->add_option("--out", options->out, "Folder for run folders, instead of run.out")->type_name("DIR");
     train
         ->add_option("--resume", options->resume,
                      "Go on from a checkpoint, a run folder, or 'auto': this run's newest")
         ->type_name("DIR|auto");
+    train
+        ->add_option("--inject", options->inject,
+                     "Faults on purpose, e.g. kill:rank=1,step=5; 'help' lists them")
+        ->type_name("FAULTS");
     train->add_flag("--check", options->check,
                     "Validate everything, print layout, memory and traffic, and stop");
     train
@@ -41,7 +45,10 @@ void add_train(CLI::App& app, Selected& selected) {
         ->check(CLI::Range(1L, 1000000000L));
     add_ranks_as_threads(train, options->ranks_as_threads);
     add_ranks_per_node(train, options->overrides);
-    train->callback([=, &selected] { selected = [=] { return train_command(*options); }; });
+    train->callback([=, &selected] {
+        if (options->config.empty() && options->inject != "help") throw CLI::RequiredError("CONFIG");
+        selected = [=] { return train_command(*options); };
+    });
 }
 
 void add_verify(CLI::App& app, Selected& selected) {

@@ -14,6 +14,7 @@ struct TrainOptions {
     std::vector<std::string> overrides;  ///< "a.b=c"
     std::string out;                     ///< empty: run.out of the configuration
     std::string resume;                  ///< empty: a fresh run; "auto", a run folder or a checkpoint
+    std::string inject;  ///< faults (launch/faults/fault.h); "help": what there are; empty: none
     bool check = false;
     long trace_step = 0;  ///< 0: none
     int ranks_as_threads = 0;

@@ -4,7 +4,7 @@
 #include <map>
 #include <optional>
 
-#include "launch/checkpointer.h"
+#include "launch/checkpoint_loading.h"
 #include "launch/commands/commands.h"
 #include "launch/generalization.h"
 #include "launch/logits.h"

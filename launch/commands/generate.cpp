@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "comm/self_communicator.h"
-#include "launch/checkpointer.h"
+#include "launch/checkpoint_loading.h"
 #include "launch/commands/commands.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"

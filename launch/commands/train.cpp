@@ -1,9 +1,13 @@
 // moesaic train: from a configuration to a run folder.
+#include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include "launch/agreement.h"
 #include "launch/check_report.h"
+#include "launch/cli/cli.h"
 #include "launch/commands/commands.h"
+#include "launch/faults/fault_injector.h"
 #include "launch/ranks.h"
 #include "launch/trainer.h"
 #include "runtime/base/log.h"
@@ -21,13 +25,14 @@ bool lies_in(const std::string& path, const std::string& folder) {
     return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
-/// What --resume means for this run.
-TrainerOptions plan_resume(const TrainOptions& options, const std::string& run_folder) {
+/// Collective over `world`. What --resume means for this run.
+TrainerOptions plan_resume(const TrainOptions& options, Communicator& world, const std::string& run_folder) {
     TrainerOptions plan;
     plan.run_folder = run_folder;
     if (options.resume.empty()) return plan;
     if (options.resume == "auto") {
-        plan.resume_from = find_latest(run_folder).value_or("");
+        plan.resume_from = newest_sound_checkpoint(world, run_folder);
+        plan.verified = true;
     } else {
         plan.resume_from = resolve_checkpoint(options.resume);
     }
@@ -52,6 +57,27 @@ ExchangeChoice choose_exchange_of(const RunSetup& run, Communicator& world, int 
     return choice;
 }
 
+/// Collective over `world`. After a Trainer that has to go back.
+TrainerOptions plan_return(const TrainerOptions& last, const Trainer& trainer, Communicator& world) {
+    TrainerOptions plan = last;
+    const std::string newest = newest_sound_checkpoint(world, plan.run_folder);
+    if (!newest.empty()) plan.resume_from = newest;  // else where the run came from
+    plan.verified = !newest.empty();
+    plan.resume_in_place = lies_in(plan.resume_from, plan.run_folder);
+    plan.alarm = trainer.alarm();
+    plan.returns = trainer.returns();
+    return plan;
+}
+
+/// Collective over `world`.
+int train_with_returns(const RunSetup& run, Communicator& world, TrainerOptions plan) {
+    for (;;) {
+        auto trainer = std::make_optional<Trainer>(run, world, plan);
+        if (const std::optional<int> code = trainer->run()) return *code;
+        plan = plan_return(plan, *trainer, world);
+    }
+}
+
 /// Collective over `world`.
 void check(RunSetup& run, Communicator& world, int expert_parallel, int ranks_in_process) {
     const Topology topology = world.topology();
@@ -71,6 +97,15 @@ void check(RunSetup& run, Communicator& world, int expert_parallel, int ranks_in
     if (world.rank() == 0) print_check_report(run, layout);
 }
 
+/// This rank's part of the faults that were ordered; none where there are none.
+std::optional<FaultInjector> injector(const TrainOptions& options, const RunSetup& run, int world, int rank,
+                                      int expert_parallel) {
+    if (options.inject.empty()) return {};
+    std::vector<Fault> faults = parse_faults(options.inject);
+    check_faults(faults, {run.config, run.spec, world, expert_parallel, options.ranks_as_threads > 0});
+    return FaultInjector(std::move(faults), rank);
+}
+
 int train_on_rank(const TrainOptions& options, Communicator& world) {
     RunSetup run = load_run(options.config, options.overrides);
     if (!options.out.empty()) run.config.run.out = options.out;
@@ -78,6 +113,7 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     const Topology topology = world.topology();
     const int expert_parallel =
         resolve_expert_parallel(run.config, run.spec, world.size(), topology.ranks_per_node);
+    std::optional<FaultInjector> faults = injector(options, run, world.size(), world.rank(), expert_parallel);
     if (options.check) {
         check(run, world, expert_parallel, std::max(1, options.ranks_as_threads));
         return 0;
@@ -86,19 +122,23 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     check_agreement(world, "the configuration", to_yaml(run.config));
     check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
-    TrainerOptions plan = plan_resume(options, run_folder);
+    TrainerOptions plan = plan_resume(options, world, run_folder);
     if (!plan.resume_from.empty()) check_tokenizer(run, plan.resume_from);
     plan.trace_step = options.trace_step;
     if (plan.trace_step > run.config.train.steps)
         throw UserError(fmt::format("--trace-step {}: the run ends with step {}; give a step from 1 to that",
                                     plan.trace_step, run.config.train.steps));
-    Trainer trainer(run, world, plan);
-    return trainer.run();
+    plan.faults = faults ? &*faults : nullptr;
+    return train_with_returns(run, world, plan);
 }
 
 }  // namespace
 
 int train_command(const TrainOptions& options) {
+    if (options.inject == "help") {
+        if (speaks_for_the_job()) std::fputs(faults_text().c_str(), stdout);
+        return 0;
+    }
     install_stop_signals();
     return run_on_ranks(options.ranks_as_threads,
                         [&](Communicator& world) { return train_on_rank(options, world); });

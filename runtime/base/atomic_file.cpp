@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <utility>
 
+#include "runtime/base/disk_fault.h"
 #include "runtime/base/error.h"
 
 namespace moesaic {
@@ -47,6 +50,7 @@ void AtomicFile::fail(std::string_view action, int code) {
 
 void AtomicFile::write(const void* data, std::size_t bytes) {
     MOESAIC_ASSERT(descriptor_ >= 0, "{} is already complete", path_);
+    if (disk_fault().full) fail("writing", ENOSPC);
     const auto* next = static_cast<const std::byte*>(data);
     while (bytes > 0) {
         const ssize_t written = ::write(descriptor_, next, std::min(bytes, kMaximumWriteBytes));
@@ -74,6 +78,8 @@ void AtomicFile::rewrite(i64 offset, std::string_view text) {
 
 void AtomicFile::commit() {
     MOESAIC_ASSERT(descriptor_ >= 0, "{} is already complete", path_);
+    if (disk_fault().seconds > 0)
+        std::this_thread::sleep_for(std::chrono::duration<double>(disk_fault().seconds));
     if (::fsync(descriptor_) != 0) fail("bringing it to disk", errno);
     const int descriptor = std::exchange(descriptor_, -1);
     int failure = 0;  // some network file systems report a full disk only here

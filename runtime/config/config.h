@@ -42,6 +42,7 @@ struct ParallelConfig {
     double receive_budget = 2.0;
     i64 expert_tensor = 1, tensor = 1, pipeline = 1, context = 1;
     double timeout_seconds = 600;
+    bool checksums = false;
     i64 bucket_bytes = i64{4} << 20;
     bool operator==(const ParallelConfig&) const = default;
     template <class Visitor>
@@ -70,6 +71,8 @@ struct ParallelConfig {
         v.value("context", context, kPositive, "Reserved axis");
         v.value("timeout_seconds", timeout_seconds, {0.1, 1e7},
                 "A collective that takes longer ends the run");
+        v.value("checksums", checksums,
+                "Rows between ranks travel with checksums: a bit that flips on the way ends the run");
         v.value("bucket_bytes", bucket_bytes, kPositive,
                 "Gradients are summed in buckets of about this size");
     }
@@ -230,10 +233,30 @@ struct OptimizerConfig {
     }
 };
 
+/// What to do about a gradient that is far larger than usual; `off`: nothing.
+struct SpikeConfig {
+    bool off = true;
+    double threshold = 10;
+    i64 steps = 50;
+    std::string policy = "skip";
+    bool operator==(const SpikeConfig&) const = default;
+    template <class Visitor>
+    void fields(Visitor& v) {
+        v.value("threshold", threshold, {1, 1e9},
+                "Gradient norm over the median of the last steps, at least");
+        v.value("steps", steps, {2, 1e6}, "How many steps the median is taken of");
+        v.choice("policy", policy, {"stop", "skip", "rollback"}, "As of `train.nonfinite`");
+    }
+};
+
 struct TrainConfig {
     i64 steps = 300, batch_sequences = 32, micro_sequences = 4, log_every = 10, eval_every = 100,
         checkpoint_every = 100;
     std::optional<i64> keep_checkpoints;
+    bool async_checkpoints = true;
+    std::string nonfinite = "stop";
+    SpikeConfig spike;
+    i64 most_skips = 10;
     std::string precision = "fp32", recompute = "none", determinism = "layout";
     bool operator==(const TrainConfig&) const = default;
     template <class Visitor>
@@ -245,6 +268,14 @@ struct TrainConfig {
         v.value("eval_every", eval_every, kPositive, "Steps between evaluations");
         v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
         v.value("keep_checkpoints", keep_checkpoints, "all", kPositive, "Newest checkpoints to keep");
+        v.value("async_checkpoints", async_checkpoints,
+                "Checkpoints are written while training goes on; takes a copy of what a rank writes");
+        v.choice("nonfinite", nonfinite, {"stop", "skip", "rollback"},
+                 "A loss or gradient that is not finite: end; leave out the update; go back to the newest "
+                 "checkpoint, the second time without the batches in between");
+        v.section_or_word("spike", spike, spike.off, "off", "Gradients far larger than usual");
+        v.value("most_skips", most_skips, {0, 1e9},
+                "Updates left out, or returns to a checkpoint, on end; one more ends the run");
         v.choice("precision", precision, {"fp32", "bf16", "fp64"}, "Type of weights and activations");
         v.choice("recompute", recompute, {"none", "layer"},
                  "layer: a block keeps its input alone and computes forward again in the backward");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <memory>
 
 #include "runtime/config/load.h"
 
@@ -174,9 +175,10 @@ std::map<std::string, std::string> flatten(const Config& config) {
 }
 
 std::string config_reference() {
+    const auto defaults = std::make_unique<Config>();  // on the stack GCC 12 takes a text for uninitialised
     std::string text = "| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n";
     walk(
-        Config{},
+        *defaults,
         [&](const std::string& key, const std::string& value, const std::string& allowed, const char* help) {
             text += fmt::format("| `{}` | `{}` | {} | {} |\n", key, value, allowed, help);
         },

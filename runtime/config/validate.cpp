@@ -43,6 +43,12 @@ void check_limitations(LoadedConfig& loaded) {
     }
 }
 
+void check_checksums(LoadedConfig& loaded) {
+    if (!loaded.config.parallel.checksums || loaded.config.parallel.exchange != "shared_memory") return;
+    loaded.complain("parallel.checksums", "rows that ranks write into shared memory are not sent",
+                    "false, or parallel.exchange: flat, hierarchical or dedup");
+}
+
 void check_attention(LoadedConfig& loaded) {
     const ModelConfig& model = loaded.config.model;
     if (model.kind != "transformer") return;
@@ -293,6 +299,7 @@ void validate(LoadedConfig& loaded, Purpose purpose) {
     check_limitations(loaded);
     check_task(loaded);
     check_attention(loaded);
+    check_checksums(loaded);
     check_experts(loaded, purpose);
     check_model_size(loaded);
     check_data(loaded);

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <memory>
 
 namespace moesaic {
 
@@ -45,7 +46,8 @@ struct KindKeys {
 /// Whoever sets such a key for another kind expects an effect that it would not have.
 void check_keys(LoadedConfig& loaded, const char* kind_key, const std::string& kind,
                 const std::vector<KindKeys>& table) {
-    const std::map<std::string, std::string> values = flatten(loaded.config), defaults = flatten(Config{});
+    const auto fresh = std::make_unique<Config>();  // on the stack GCC 12 takes a text for uninitialised
+    const std::map<std::string, std::string> values = flatten(loaded.config), defaults = flatten(*fresh);
     for (const KindKeys& one : table) {
         if (is_one_of(kind, one.kinds)) continue;
         for (const auto& [key, value] : values) {

@@ -238,8 +238,9 @@ void ConsoleSink::write(const PlacementRecord& record) {
 }
 
 void ConsoleSink::write(const CheckpointRecord& record) {
-    print(fmt::format("checkpoint of step {}: {}  {} in {:.1f} s", record.step, record.path,
-                      detail::bytes_text(static_cast<double>(record.bytes)), record.seconds));
+    print(fmt::format("checkpoint of step {}: {}  {} in {:.1f} s, of which training waited {:.0f} ms",
+                      record.step, record.path, detail::bytes_text(static_cast<double>(record.bytes)),
+                      record.seconds, 1e3 * record.stall_seconds));
 }
 
 void ConsoleSink::write(const EndRecord& record) {

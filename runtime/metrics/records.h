@@ -345,8 +345,9 @@ struct CheckpointRecord {
     static constexpr std::string_view kEvent = "checkpoint";
     i64 step = 0;
     std::string path;
-    i64 bytes = 0;  ///< of all shards
-    double seconds = 0;
+    i64 bytes = 0;             ///< of all shards
+    double seconds = 0;        ///< until it was complete
+    double stall_seconds = 0;  ///< of these, how long training stood still
 
     template <class Visitor>
     void fields(Visitor&& visit) const {
@@ -354,6 +355,7 @@ struct CheckpointRecord {
         visit("path", path);
         visit("bytes", bytes);
         visit("seconds", seconds);
+        visit("stall_seconds", stall_seconds);
     }
 };
 

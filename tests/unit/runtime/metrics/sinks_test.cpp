@@ -100,7 +100,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
     EXPECT_THAT(names_in(json_of(PlacementRecord())),
                 ElementsAre("event", "step", "layers", "bytes", "seconds"));
     EXPECT_THAT(names_in(json_of(CheckpointRecord())),
-                ElementsAre("event", "step", "path", "bytes", "seconds"));
+                ElementsAre("event", "step", "path", "bytes", "seconds", "stall_seconds"));
     EXPECT_THAT(names_in(json_of(BoundRecord())),
                 ElementsAre("event", "step", "prior_step", "bounds", "meaning", "seconds"));
     EXPECT_THAT(names_in(json_of(EndRecord())), ElementsAre("event", "step", "status", "seconds"));
@@ -244,7 +244,7 @@ TEST(Sinks, ConsoleLinesAreForReading) {
     sink.write(eval_record(100));
     sink.write(PlacementRecord{
         100, {{0, {2}, {1}, 1.2, 1.1}, {3, {4, 5, 6}, {0, 1, 0}, 1.924, 1.04}}, 12897485, 0.0032});
-    sink.write(CheckpointRecord{100, "runs/quad/checkpoints/step-00000100", 12897485, 0.41});
+    sink.write(CheckpointRecord{100, "runs/quad/checkpoints/step-00000100", 12897485, 0.41, 0.0125});
     now += 8;
     StepRecord certified = step_record(120);
     certified.bounds["prequential"].value = 0.4321;
@@ -274,7 +274,7 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         "placement after step 100: 4 experts of 2 layers moved, fullest rank 1.92x the mean -> 1.10x  12.3 "
         "MiB "
         "in 3.2 ms\n"
-        "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s\n"
+        "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s, of which training waited 12 ms\n"
         "step 120/300   40%  eta  1:12  loss  3.412  held-out  3.498  gap  0.086  error <= 0.432  41.2k "
         "tok/s  exchange 18%  load 1.31x  dropped 0.0%  |g| 0.82  lr 2.9e-03\n"
         "ALARM at step 120: dead_expert: no tokens for 50 steps (layer 2, expert 5)\n"
