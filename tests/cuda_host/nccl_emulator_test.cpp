@@ -175,6 +175,7 @@ int deadlocks(const char* launch_order, const std::function<void(Rank&)>& body) 
 TEST(EmulatedNccl, TwoCommunicatorsOnUnorderedStreamsDeadlockInSomeOrders) {
     const auto body = [](Rank& mine) { two_communicators(mine, true); };
     const int found = deadlocks("0", body);
+    RecordProperty("deadlocks", found);
     EXPECT_GE(found, 3) << "of " << kSeeds;
     EXPECT_LT(found, static_cast<int>(kSeeds));
     EXPECT_EQ(deadlocks("1", body), 0) << "launched in the order of the calls";
