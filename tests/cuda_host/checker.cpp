@@ -142,10 +142,12 @@ void Checker::access(const void* data, std::size_t bytes, Access access, bool al
 void Checker::touch_range(const void* data, std::size_t bytes, const Stamp& mine) {
     if (bytes == 0) return;
     const auto* const first = static_cast<const char*>(data);
-    const std::size_t lead = reinterpret_cast<std::uintptr_t>(first) % kGranule;
-    for (const char* at = first - lead; at < first + bytes; at += kGranule) {
-        Cell* const cell = cell_of(at);
-        if (!cell || !(cell->flags & known) || (cell->flags & freed)) outside(cell, at, mine);
+    const char* at = first - reinterpret_cast<std::uintptr_t>(first) % kGranule;
+    Cell* cell = cell_of(at);
+    const Cell* const last = cell_of(first + bytes - 1);
+    if (!cell || !last) outside(nullptr, at, mine);
+    for (; cell <= last; ++cell, at += kGranule) {
+        if (!(cell->flags & known) || (cell->flags & freed)) outside(cell, at, mine);
         if (mine.access != Access::write && !(cell->flags & written)) {
             // Of the access's bytes that share a word, as half a number may be poison by chance.
             const char* const word = at - reinterpret_cast<std::uintptr_t>(at) % 8;

@@ -87,9 +87,17 @@ class Parser {
             return;  // or a declaration
         }
         const std::string first = statement.substr(0, statement.find(' '));
-        if (first == ".reg" || first == ".pragma" || statement.empty()) return;
+        if (first == ".reg") return declare_registers(statement);
+        if (first == ".pragma" || statement.empty()) return;
         if (first.starts_with('.')) return add_variable(first, statement);
         add_instruction(statement);
+    }
+
+    /// ".reg .b32 %r<9>, %one": the family %r, and one.
+    void declare_registers(const std::string& statement) {
+        const std::string names = trimmed(statement.substr(statement.find(' ')));
+        for (const std::string& name : operands_of(names.substr(names.find(' '))))
+            registers_.insert(name.substr(0, name.find('<')));
     }
 
     void add_constant(const std::string& statement) {
@@ -105,6 +113,7 @@ class Parser {
     void begin_function(const std::string& header) {
         function_ = &module_.functions.emplace_back();
         names_.clear();
+        registers_.clear();
         constants_.clear();
         labels_.clear();
         branches_.clear();
@@ -175,8 +184,9 @@ class Parser {
         if (special.contains(operand)) return special.at(operand);
         if (operand.empty()) fail("an operand is missing");
         if (operand[0] == '%') {
-            if (operand.find('.') != std::string::npos)
-                fail("a special register that is unknown: " + operand);
+            const std::string family = operand.substr(0, operand.find_last_not_of("0123456789") + 1);
+            if (!registers_.contains(operand) && !registers_.contains(family))
+                fail("a register that is not declared: " + operand);
             const auto [found, fresh] = names_.try_emplace(operand, 0);
             if (fresh) found->second = new_slot(0);
             return found->second;
@@ -328,6 +338,7 @@ class Parser {
     bool in_section_ = false;
     PtxFunction* function_ = nullptr;
     Line position_;
+    std::set<std::string> registers_;  // that the function declares, or their common beginning
     std::map<std::string, std::uint16_t> names_;
     std::map<std::uint64_t, std::uint16_t> constants_;
     std::map<std::string, std::size_t> labels_;
