@@ -75,7 +75,7 @@ const std::multimap<std::string, Expectation>& expectations() {
           {"parallel.checksums=true"},
           1,
           {"rows from rank 0 of 'experts' are not what it sent in all_to_all_rows 'dispatch, layer 0'",
-           "rank 1 of 2, step 7: "}}},
+           "[r1/2 s7] error: "}}},
         {"truncate-checkpoint", {"truncate-checkpoint:step=10", {}, 0, {"loses its second half"}, true}},
         {"bitflip-checkpoint",
          {"bitflip-checkpoint:step=10,shard=1", {}, 0, {"a bit of", "shard-00001-of-00002"}, true}},
