@@ -5,11 +5,19 @@
 
 namespace moesaic {
 
+/// What a dry run takes for granted of routing.
+enum class AssumedRouting : std::uint8_t {
+    even,     ///< every expert gets as many rows
+    hot_rank  ///< the first rank of a group gets all that tokens can send to one: no routing needs more
+              ///< memory
+};
+
 /// How Mesh splits the world that is imagined.
 struct AccountingGroups {
     int experts = 1, replicas = 1;
     int expert_tensor = 1;   ///< divides `experts`
     int ranks_per_node = 0;  ///< in blocks; 0: all on one node
+    AssumedRouting routing = AssumedRouting::even;
 };
 
 /// Allocates what any communicator allocates; sends nothing and receives nothing. For streams of
@@ -20,6 +28,7 @@ class AccountingCommunicator final : public HostCommunicator {
                            std::shared_ptr<CommunicatorSettings> settings = nullptr);
 
     [[nodiscard]] bool connected() const override { return false; }
+    [[nodiscard]] AssumedRouting assumed_routing() const { return groups_.routing; }
     [[nodiscard]] Topology topology() const override;
     void barrier(Label) override {}
     /// For the groups of a mesh: `key` is the rank in the new group, its name tells its size.

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
+#include "comm/accounting_communicator.h"
 #include "comm/dispatch_layout.h"
 #include "comm/host_values.h"
 
@@ -21,13 +23,31 @@ i64 sum(const std::vector<i64>& counts) {
     return std::reduce(counts.begin(), counts.end());
 }
 
-/// In a dry run nobody has chosen: every rank then sends every expert as many rows, or one more.
-void assume_even_routing(i64 choices, i64 most_rows, i64 ranks, HostView& host) {
+/// `choices` over experts, each as many or one more, but no more than `most`.
+void spread_evenly(i64 choices, i64 most, std::span<i64> load) {
+    const i64 experts = std::ssize(load);
+    for (i64 i = 0; i < experts; ++i)
+        load[static_cast<std::size_t>(i)] =
+            std::min(choices / experts + (i < choices % experts ? 1 : 0), most);
+}
+
+/// In a dry run nobody has chosen: all ranks then send alike, as AssumedRouting says.
+void assume_routing(const Mesh& mesh, const Routing& routing, HostView& host) {
     std::iota(host.order.begin(), host.order.end(), 0);
-    const auto experts = std::ssize(host.load) / ranks;
-    for (i64 i = 0; i < std::ssize(host.load); ++i) {
-        host.load[static_cast<std::size_t>(i)] =
-            std::min(choices / experts + (i % experts < choices % experts ? 1 : 0), most_rows);
+    const auto* dry = dynamic_cast<const AccountingCommunicator*>(&mesh.experts());
+    const bool hot = dry != nullptr && dry->assumed_routing() == AssumedRouting::hot_rank;
+    const auto experts = static_cast<std::size_t>(mesh.total_experts());
+    const auto of_first = static_cast<std::size_t>(mesh.local_experts());
+    const i64 choices = routing.slots(), to_one = std::min<i64>(routing.expert.cols(), mesh.local_experts());
+    const i64 to_first = std::min(choices, routing.expert.rows() * to_one);
+    for (std::size_t source = 0; source < host.load.size(); source += experts) {
+        const std::span<i64> load(host.load.data() + source, experts);
+        if (hot && of_first < experts) {
+            spread_evenly(to_first, routing.most_rows, load.first(of_first));
+            spread_evenly(choices - to_first, routing.most_rows, load.subspan(of_first));
+        } else {
+            spread_evenly(choices, routing.most_rows, load);
+        }
     }
 }
 
@@ -112,8 +132,7 @@ HostView sort_and_gather(StepContext& context, const Routing& routing, int layer
     load_values(context, order, host.order);
     load_values(context, load, host.load);
     context.compute.synchronize();
-    if (!context.backend.computes())
-        assume_even_routing(routing.slots(), routing.most_rows, group.size(), host);
+    if (!context.backend.computes()) assume_routing(context.mesh, routing, host);
     order_by_holder(context.mesh, layer, host);
     return host;
 }

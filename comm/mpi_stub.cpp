@@ -1,4 +1,5 @@
-// Stands in for mpi_communicator.cpp and mpi_facts.cpp in builds without MPI.
+// Stands in for mpi_bare.cpp, mpi_communicator.cpp and mpi_facts.cpp in builds without MPI.
+#include "comm/mpi_bare.h"
 #include "comm/mpi_communicator.h"
 #include "comm/mpi_facts.h"
 
@@ -24,6 +25,10 @@ std::string mpi_library() {
 
 MpiFacts mpi_facts() {
     return {};
+}
+
+std::unique_ptr<BareAllToAll> make_bare_all_to_all(i64) {
+    return nullptr;
 }
 
 MpiSession::MpiSession() : exceptions_at_start_(0) {

@@ -37,19 +37,23 @@ std::string shown_bytes(i64 bytes) {
 }
 
 /// By a dry run, so that it holds for whatever the layers allocate.
-void print_memory(const MemoryEstimate& memory, int ranks_in_process) {
+void print_memory(const MemoryEstimate& memory, i64 at_most, int ranks_in_process) {
     const auto row = [](std::string_view text, i64 bytes) {
         if (bytes > 0)
             std::printf("          %12s  %s\n", shown_bytes(bytes).c_str(), std::string(text).c_str());
     };
-    std::printf("memory    %s a rank (memory_bytes of the metrics); where most is in use:\n",
-                shown_bytes(memory.pool_bytes()).c_str());
+    const i64 more = at_most - memory.pool_bytes();
+    const std::string uneven =
+        more > 0 ? fmt::format(" at even routing, {} at most", shown_bytes(at_most)) : "";
+    std::printf("memory    %s a rank%s (memory_bytes of the metrics); where most is in use:\n",
+                shown_bytes(memory.pool_bytes()).c_str(), uneven.c_str());
     for (std::size_t use = 0; use < kMemoryUses; ++use) {
         row(name_of(static_cast<MemoryUse>(use)), memory.by_use[use]);
     }
     row("sums between ranks", memory.reductions);
     row("rows in memory that ranks share", memory.shared);
     row("kept for reuse", memory.kept);
+    row("and rows beyond the receive budget, where all tokens choose the experts of one rank", more);
     const i64 base = resident_bytes();
     const std::string ranks = ranks_in_process > 1 ? fmt::format(" of {} ranks", ranks_in_process) : "";
     std::printf(
@@ -227,7 +231,10 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
         std::printf(
             "          balance scope global: a forward pass more per step (about a third of its work)\n");
     }
-    print_memory(estimate_memory(run, world, layout.expert_parallel, layout.ranks_per_node),
+    const auto memory = [&](AssumedRouting routing) {
+        return estimate_memory(run, world, layout.expert_parallel, layout.ranks_per_node, routing);
+    };
+    print_memory(memory(AssumedRouting::even), memory(AssumedRouting::hot_rank).pool_bytes(),
                  layout.ranks_in_process);
     print_traffic(run, layout);
     if (spec.expert_layers() == 0 || by_cells) return;

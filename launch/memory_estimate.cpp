@@ -6,7 +6,6 @@
 #include <fstream>
 #include <numeric>
 
-#include "comm/accounting_communicator.h"
 #include "launch/checkpoint_shard.h"
 #include "launch/evaluation.h"
 #include "launch/training_step.h"
@@ -46,9 +45,9 @@ void rehearse(RankRuntime& runtime, const Config& config) {
 }
 
 MemoryEstimate estimate_rank(const RunSetup& run, const Config& config, int rank, int world,
-                             int expert_parallel, int ranks_per_node) {
+                             int expert_parallel, int ranks_per_node, AssumedRouting routing) {
     const int slices = static_cast<int>(config.parallel.expert_tensor), in_group = expert_parallel * slices;
-    AccountingCommunicator group(rank, world, {in_group, world / in_group, slices, ranks_per_node});
+    AccountingCommunicator group(rank, world, {in_group, world / in_group, slices, ranks_per_node, routing});
     RuntimeOptions options;
     options.expert_parallel = expert_parallel;
     options.stream_mode = StreamMode::accounting;
@@ -70,12 +69,13 @@ i64 MemoryEstimate::pool_bytes() const {
     return std::accumulate(by_use.begin(), by_use.end(), kept + reductions + shared);
 }
 
-MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel, int ranks_per_node) {
+MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel, int ranks_per_node,
+                               AssumedRouting routing) {
     const Config config = shortened(run.config, world);
     const int each = static_cast<int>(config.parallel.ranks_per_node.value_or(ranks_per_node));
     MemoryEstimate largest;
     for (int rank = 0; rank < std::min(world, kMostRanksTried); ++rank) {
-        const MemoryEstimate one = estimate_rank(run, config, rank, world, expert_parallel, each);
+        const MemoryEstimate one = estimate_rank(run, config, rank, world, expert_parallel, each, routing);
         if (one.process_bytes() > largest.process_bytes()) largest = one;
     }
     return largest;

@@ -1,6 +1,7 @@
 // Memory of a rank before it is spent: a dry run of training that allocates everything and computes nothing.
 #pragma once
 
+#include "comm/accounting_communicator.h"
 #include "launch/run_setup.h"
 #include "runtime/memory_pool.h"
 
@@ -22,11 +23,13 @@ struct MemoryEstimate {
 };
 
 /// The largest of all ranks' (of those that differ by more than a few blocks). Takes the path of the trainer,
-/// evaluation, checkpoint and steps, through the same layers, at even routing; buffers for rows are as large
-/// as the receive budget allows whatever the routing, see DispatchChunk.
+/// evaluation, checkpoint and steps, through the same layers. Buffers for rows are as large as the receive
+/// budget allows whatever the routing (DispatchChunk), but where a rank gets more rows than that, those of
+/// later rounds come on top: `routing` says which is meant.
 /// `ranks_per_node` in blocks where the configuration simulates none; 0: all ranks on one node.
 [[nodiscard]] MemoryEstimate estimate_memory(const RunSetup& run, int world, int expert_parallel,
-                                             int ranks_per_node = 0);
+                                             int ranks_per_node = 0,
+                                             AssumedRouting routing = AssumedRouting::even);
 
 /// "gradients of a micro-batch" and the like, for tables.
 [[nodiscard]] std::string_view name_of(MemoryUse use);

@@ -25,9 +25,10 @@ i64 rows_of_segment(const ExchangeSizes& sizes, i64 regions) {
     return (regions * sizes.capacity_rows + unit - 1) / unit * unit;
 }
 
-i64 last_cache_bytes() {
-    const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    return bytes > 0 ? bytes : i64{32} << 20;
+/// Of the largest cache that a core has for itself.
+i64 own_cache_bytes() {
+    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return bytes > 0 ? bytes : i64{1} << 20;
 }
 
 Tensor index_tensor(StepContext& context, i64 capacity, const std::vector<i32>& values) {
@@ -60,7 +61,7 @@ SharedMemoryExchange::SharedMemoryExchange(const Mesh& mesh, const ExchangeSizes
       group_(mesh.experts()),
       meeting_(mesh.experts()),
       segment_rows_(rows_of_segment(sizes, 2 * sizes.layers * sizes.rounds_kept + 3)),
-      cache_bytes_(last_cache_bytes()) {
+      cache_bytes_(own_cache_bytes()) {
     const i64 addresses = segment_rows_ * group_.size();
     if (addresses > std::numeric_limits<i32>::max())
         throw UserError(
@@ -169,7 +170,7 @@ void SharedMemoryExchange::end(StepContext& context, Label label, Counts sent_ro
 // ---------------------------------------------------------------- rows
 
 bool SharedMemoryExchange::past_caches(i64 rows) const {
-    return rows * row_bytes_of(sizes()) * group_.size() > cache_bytes_;
+    return rows * row_bytes_of(sizes()) > cache_bytes_;
 }
 
 void SharedMemoryExchange::write_rows(StepContext& context, const DispatchChunk& chunk, ConstTensorView from,

@@ -69,6 +69,8 @@ class SharedMemoryExchange final : public Exchange {
     /// The same, and the ledger counts `sent_rows` to each rank, whoever of the two copied them.
     void end(StepContext&, Label, Counts sent_rows);
     [[nodiscard]] u64 arrive(StepContext&, Label);
+    /// Until a region is written again a whole step has gone through the caches. Stores past them then save
+    /// reading what is overwritten; few rows are better left where the peer finds them.
     [[nodiscard]] bool past_caches(i64 rows) const;
     void write_rows(StepContext&, const DispatchChunk&, ConstTensorView from, ConstTensorView index,
                     Region to);
@@ -78,7 +80,7 @@ class SharedMemoryExchange final : public Exchange {
     std::unique_ptr<SharedWindow> window_;
     SharedMeeting meeting_;
     i64 segment_rows_ = 0;       // from one rank's row to the same row of the next rank
-    i64 cache_bytes_ = 0;        // of the last cache, which the ranks share
+    i64 cache_bytes_ = 0;        // that a core has for itself
     u64 meetings_ = 0;           // that were enqueued
     std::vector<int> layers_;    // by place
     std::vector<u64> forwards_;  // by place: which forward's rows lie there

@@ -75,6 +75,7 @@ struct DispatchOptions : BenchOptions {
     std::string matrix_out;
     BenchGates gates;
     std::optional<double> min_memcpy_fraction;  ///< of dispatch and combine
+    std::optional<double> max_auto_loss;        ///< time of what auto takes over the fastest's, less 1
     PlantedFaults faults;
 };
 /// Rows to experts and back, forward and backward. Returns the exit code.
@@ -86,6 +87,7 @@ struct LayerOptions : BenchOptions {
     RoutingOptions routing;
     i64 width = 0, hidden = 0;
     std::optional<double> min_peak_fraction;
+    PlantedFaults faults;
 };
 /// MoE layer forward and backward. Returns the exit code.
 int bench_layer(const LayerOptions& options);

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "comm/exchange/choose_exchange.h"
+#include "comm/mpi_bare.h"
 #include "launch/bench/dispatch_problem.h"
 #include "launch/bench/dispatch_report.h"
 #include "launch/bench/element_access.h"
@@ -38,7 +39,7 @@ class DispatchBench {
         ExchangeSettings settings;
         settings.name = exchange;
         if (exchange == "auto") settings = choose_exchange(context_, sizes, settings).settings;
-        name_ = exchange == "auto" ? "auto:" + settings.name : exchange;
+        name_ = exchange == "auto" ? std::string(kAutoPrefix) + settings.name : exchange;
         exchange_ = make_exchange(mesh_, sizes, settings);
         x_ = rows_of(&DispatchProblem::x, width);
         dy_ = rows_of(&DispatchProblem::dy, width);
@@ -53,20 +54,25 @@ class DispatchBench {
         copy_from_ = backend_->allocate({busiest, width}, dtype_);
         copy_to_ = backend_->allocate({busiest, width}, dtype_);
         backend_->zero(*compute_, copy_from_);
+        set_up_rival(width * size_of(dtype_));
     }
 
     [[nodiscard]] int threads() const { return threads_; }
     [[nodiscard]] const std::string& name() const { return name_; }
+    [[nodiscard]] bool has_bare_mpi() const { return bare_ != nullptr; }
 
     /// Collective over the world. Appends this rank's times to `us`, and its time outside of collectives to
     /// `own`.
     void iterate(std::vector<double>* us, std::vector<double>* own) {
         laps_ = {};
         const double exchanging_before = mesh_.exchange_seconds();
-        timed(kCopy, [&] { backend_->copy(*compute_, copy_from_, copy_to_); });
+        // Rivals, too, find their rows as they were left by what else there is in an iteration.
+        bare(copy_from_, sent_rows_, copy_to_, received_rows_);
         timed(kPlan, [&] { plan_ = exchange_->plan(context_, routing_, 0); });
         forward();
+        bare(copy_to_, received_rows_, copy_from_, sent_rows_);
         backward();
+        timed(kCopy, [&] { backend_->copy(*compute_, copy_from_, copy_to_); });
         const double exchanging = 1e6 * (mesh_.exchange_seconds() - exchanging_before);
         if (us) us->insert(us->end(), laps_.begin(), laps_.end());
         double all = 0;
@@ -98,6 +104,21 @@ class DispatchBench {
     }
 
   private:
+    /// Collective over the world.
+    void set_up_rival(i64 row_bytes) {
+        bare_ = make_bare_all_to_all(row_bytes);
+        const int rank = mesh_.world().rank();
+        for (int peer = 0; peer < mesh_.world().size(); ++peer) {
+            sent_rows_.push_back(problem_.rows().at(rank, peer));
+            received_rows_.push_back(problem_.rows().at(peer, rank));
+        }
+    }
+
+    /// Packed rows, without permutation or weights.
+    void bare(ConstTensorView from, Counts send_rows, TensorView to, Counts recv_rows) {
+        if (bare_) timed(kBareMpi, [&] { bare_->exchange(from.data, send_rows, to.data, recv_rows); });
+    }
+
     Tensor rows_of(double (DispatchProblem::*value)(i64, i64) const, i64 width) {
         Tensor rows = backend_->allocate({problem_.tokens(), width}, dtype_);
         for (i64 i = 0; i < rows.elements(); ++i)
@@ -207,6 +228,8 @@ class DispatchBench {
     std::string name_;
     std::unique_ptr<Exchange> exchange_;
     Tensor x_, dy_, y_, copy_from_, copy_to_;
+    std::unique_ptr<BareAllToAll> bare_;
+    std::vector<i64> sent_rows_, received_rows_;
     Routing routing_;
     DispatchPlan plan_;
     ExchangeSaved saved_;
@@ -250,9 +273,11 @@ DispatchLine measure(const DispatchOptions& options, Communicator& world, const 
     line.exchange = bench.name();
     line.width = width;
     line.threads = bench.threads();
+    line.has_bare_mpi = bench.has_bare_mpi();
     line.own = gather_times(world, std::move(own));
     for (std::size_t phase = 0; phase < kPhases; ++phase)
         line.phase_us[phase] = slowest_of(times, phase, phase + 1).p50;
+    line.with_plan_us = slowest_of(times, kPlan, kCopy).p50;
     line.forward_us = slowest_of(times, kDispatch, kCombineBackward).p50;
     line.backward_us = slowest_of(times, kCombineBackward, kCopy).p50;
     RankMatrix bytes = problem.rows();
@@ -269,6 +294,44 @@ DispatchLine measure(const DispatchOptions& options, Communicator& world, const 
     return line;
 }
 
+/// Prints it where this rank speaks.
+void report(const DispatchOptions& options, const BenchWorld& world, const DispatchLine& line, bool speaks) {
+    if (!speaks) return;
+    if (options.json) {
+        print_dispatch_json(options, world, line);
+        if (options.stragglers) print_straggler_json(find_stragglers(line.own, world));
+    } else {
+        print_dispatch_line(options, line);
+        if (options.stragglers) print_stragglers(find_stragglers(line.own, world));
+    }
+}
+
+/// Collective over `world`. All exchanges with one micro-batch; sentences for gates that do not hold.
+std::vector<DispatchLine> measure_exchanges(const DispatchOptions& options, Communicator& world,
+                                            const BenchWorld& facts, const DispatchProblem& problem,
+                                            i64 tokens, i64 width, std::vector<std::string>& failures) {
+    const bool speaks = world.rank() == 0;
+    std::vector<DispatchLine> lines;
+    for (const std::string& exchange : options.exchanges) {
+        lines.push_back(measure(options, world, problem, exchange, width));
+        lines.back().tokens = tokens;
+        report(options, facts, lines.back(), speaks);
+        const double share = lines.back().forward_gbs() / lines.back().memcpy_gbs;
+        if (options.min_memcpy_fraction && share < *options.min_memcpy_fraction)
+            failures.push_back(
+                fmt::format("{} at {} tokens of width {}: {:.3f} of memcpy, less than "
+                            "--min-memcpy-fraction {:g}",
+                            exchange, tokens, width, share, *options.min_memcpy_fraction));
+    }
+    const std::optional<AutoChoice> choice = judge_auto(lines);
+    if (choice && speaks) print_auto_choice(options, lines[0], *choice);
+    if (choice && options.max_auto_loss && choice->loss > *options.max_auto_loss)
+        failures.push_back(fmt::format(
+            "auto at {} tokens of width {} took {}, {:.1f} % above {}, more than --max-auto-loss {:g}",
+            tokens, width, choice->taken, 100 * choice->loss, choice->fastest, *options.max_auto_loss));
+    return lines;
+}
+
 /// Collective over `world`.
 int run_rank(const DispatchOptions& given, Communicator& world) {
     DispatchOptions options = given;
@@ -278,8 +341,9 @@ int run_rank(const DispatchOptions& given, Communicator& world) {
         throw UserError(fmt::format("--experts: {} do not divide among {} ranks; a multiple of them",
                                     options.routing.experts, ranks));
     const BenchWorld facts = gather_bench_world(world, options.ranks_per_node);
-    const bool speaks = world.rank() == 0, table = speaks && !options.json;
-    if (table) print_dispatch_head(options, facts, bench_threads(options, world.topology().ranks_per_node));
+    const bool speaks = world.rank() == 0;
+    if (speaks && !options.json)
+        print_dispatch_head(options, facts, bench_threads(options, world.topology().ranks_per_node));
     std::vector<ExchangeLine> moved;
     std::vector<std::string> failures;
     RankMatrix last;
@@ -289,22 +353,9 @@ int run_rank(const DispatchOptions& given, Communicator& world) {
                          {options.routing.experts, options.routing.top_k, world.size(), tokens, 1});
         for (const i64 width : options.widths) {
             const DispatchProblem problem(*traffic, world.rank(), width);
-            for (const std::string& exchange : options.exchanges) {
-                DispatchLine line = measure(options, world, problem, exchange, width);
-                line.tokens = tokens;
-                if (table) print_dispatch_line(options, line);
-                if (speaks && options.json) print_dispatch_json(options, facts, line);
-                if (options.stragglers && table) print_stragglers(find_stragglers(line.own, facts));
-                if (options.stragglers && speaks && options.json)
-                    print_straggler_json(find_stragglers(line.own, facts));
-                const double share = line.forward_gbs() / line.memcpy_gbs;
-                if (options.min_memcpy_fraction && share < *options.min_memcpy_fraction)
-                    failures.push_back(
-                        fmt::format("{} at {} tokens of width {}: {:.3f} of memcpy, less than "
-                                    "--min-memcpy-fraction {:g}",
-                                    exchange, tokens, width, share, *options.min_memcpy_fraction));
-                moved.push_back(line.moved);
-            }
+            for (DispatchLine& line :
+                 measure_exchanges(options, world, facts, problem, tokens, width, failures))
+                moved.push_back(std::move(line.moved));
             last = problem.rows();
             for (i64& one : last.amount) one *= width * size_of(bench_dtype(options));
         }

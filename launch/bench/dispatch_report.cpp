@@ -7,6 +7,23 @@
 
 namespace moesaic {
 
+std::optional<AutoChoice> judge_auto(const std::vector<DispatchLine>& lines) {
+    const auto named = [](const DispatchLine& line) { return !line.exchange.starts_with(kAutoPrefix); };
+    const DispatchLine *choosing = nullptr, *taken = nullptr, *fastest = nullptr;
+    for (const DispatchLine& line : lines) {
+        if (!named(line)) choosing = &line;
+        if (named(line) && (!fastest || line.with_plan_us < fastest->with_plan_us)) fastest = &line;
+    }
+    if (!choosing || !fastest) return std::nullopt;
+    for (const DispatchLine& line : lines) {
+        if (kAutoPrefix.size() + line.exchange.size() == choosing->exchange.size() &&
+            choosing->exchange.ends_with(line.exchange))
+            taken = &line;
+    }
+    if (!taken) return std::nullopt;
+    return AutoChoice{taken->exchange, fastest->exchange, taken->with_plan_us / fastest->with_plan_us - 1};
+}
+
 void print_dispatch_head(const DispatchOptions& options, const BenchWorld& world, int threads) {
     std::printf("# moesaic version %s (%s)\n", kVersion, kCommit);
     std::printf("# bench dispatch: rows to experts and back, forward and backward (')\n");
@@ -21,23 +38,27 @@ void print_dispatch_head(const DispatchOptions& options, const BenchWorld& world
         "without bytes to itself\n#\n");
     std::printf("# %18s  %7s  %6s  %7s  %3s  %12s", "exchange", "tokens", "width", "experts", "k", "size");
     for (const char* name : kPhaseNames) std::printf("  %9s", name);
-    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "p95", "p99", "algbw", "busbw",
-                "memcpy", "%", "#wrong", "imbal", "same-node", "cross-node");
+    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "p95", "p99", "algbw", "busbw",
+                "memcpy", "%", "xMPI", "#wrong", "imbal", "same-node", "cross-node");
     std::printf("# %18s  %7s  %6s  %7s  %3s  %12s", "", "(rank)", "", "", "", "(B)");
     for (std::size_t i = 0; i < kPhases; ++i) std::printf("  %9s", "(us)");
-    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "(us)", "(us)", "(GB/s)", "(GB/s)",
-                "(GB/s)", "fwd", "", "", "(B)", "(B)");
+    std::printf("  %9s  %9s  %6s  %6s  %6s  %6s  %6s  %6s  %6s  %12s  %12s\n", "(us)", "(us)", "(GB/s)",
+                "(GB/s)", "(GB/s)", "fwd", "fwd", "", "", "(B)", "(B)");
 }
 
 void print_dispatch_line(const DispatchOptions& options, const DispatchLine& line) {
     std::string text =
         fmt::format("  {:>18}  {:7}  {:6}  {:7}  {:3}  {:12}", line.exchange, line.tokens, line.width,
                     options.routing.experts, options.routing.top_k, line.moved.size);
-    for (const double us : line.phase_us) text += "  " + fitted(us, 9);
+    for (std::size_t phase = 0; phase < kPhases; ++phase) {
+        const bool measured = phase != kBareMpi || line.has_bare_mpi;
+        text += measured ? "  " + fitted(line.phase_us[phase], 9) : fmt::format("  {:>9}", "N/A");
+    }
     text += fmt::format("  {}  {}  {}  {}  {}  {}", fitted(line.moved.slowest.p95, 9),
                         fitted(line.moved.slowest.p99, 9), fitted(line.moved.algbw, 6),
                         fitted(line.moved.busbw, 6), fitted(line.memcpy_gbs, 6),
                         fitted(100 * line.forward_gbs() / line.memcpy_gbs, 6));
+    text += line.has_bare_mpi ? "  " + fitted(line.over_mpi(), 6) : fmt::format("  {:>6}", "N/A");
     text += line.moved.wrong ? fmt::format("  {:6}", *line.moved.wrong) : fmt::format("  {:>6}", "N/A");
     text += fmt::format("  {}  {:12}  {:12}", fitted(line.moved.imbalance, 6), line.moved.bytes.same_node,
                         line.moved.bytes.cross_node);
@@ -61,11 +82,28 @@ void print_dispatch_json(const DispatchOptions& options, const BenchWorld& world
     json.field("bytes", moved.size).field("algbw_gbs", moved.algbw).field("busbw_gbs", moved.busbw);
     json.field("forward_gbs", line.forward_gbs()).field("backward_gbs", line.backward_gbs());
     json.field("memcpy_gbs", line.memcpy_gbs);
-    json.field("memcpy_fraction", line.forward_gbs() / line.memcpy_gbs).field("imbalance", moved.imbalance);
+    json.field("memcpy_fraction", line.forward_gbs() / line.memcpy_gbs);
+    if (line.has_bare_mpi) {
+        json.field("mpi_alltoallv_us", line.phase_us[kBareMpi]).field("speedup_over_mpi", line.over_mpi());
+    }
+    json.field("imbalance", moved.imbalance);
     json.field("self_bytes", moved.bytes.self).field("same_node_bytes", moved.bytes.same_node);
     json.field("cross_node_bytes", moved.bytes.cross_node).field("wrong", moved.wrong);
     json.field("host", world.ranks[0].host).field("version", kVersion).field("commit", kCommit);
     std::printf("%s\n", json.text().c_str());
+    std::fflush(stdout);
+}
+
+void print_auto_choice(const DispatchOptions& options, const DispatchLine& line, const AutoChoice& choice) {
+    if (options.json) {
+        JsonLine json;
+        json.field("bench", "dispatch").field("auto", choice.taken).field("fastest", choice.fastest);
+        json.field("tokens", line.tokens).field("width", line.width).field("loss", choice.loss);
+        std::printf("%s\n", json.text().c_str());
+    } else {
+        std::printf("# auto took %s, %.1f %% above the fastest here, %s\n", choice.taken.c_str(),
+                    100 * choice.loss, choice.fastest.c_str());
+    }
     std::fflush(stdout);
 }
 

@@ -1,4 +1,5 @@
 // moesaic bench layer: forward and backward of one MoE layer, as a share of what the machine can compute.
+#include <algorithm>
 #include <cstdio>
 
 #include "comm/traffic/traffic.h"
@@ -69,8 +70,13 @@ class LayerBench {
         times->backward_us.push_back(1e6 * slowest[2]);
     }
 
-    /// Collective over mesh.world(). Of all ranks' checked values of the last iteration.
-    i64 count_wrong_values() {
+    /// Collective over mesh.world(). Of all ranks' checked values of the last iteration, in which `planted`
+    /// values of rank 0's first token were changed.
+    i64 count_wrong_values(i64 planted) {
+        if (mesh_.world().rank() == 0) {
+            for (i64 i = 0; i < std::min(planted, y_.cols()); ++i)
+                store_element(y_, i, 1 + 2 * load_element(y_, i));
+        }
         i64 wrong = count_wrong(problem_, mesh_, {y_, dx_, store_});
         mesh_.world().all_reduce(*exchange_, view_of(&wrong, {1}), ReduceOp::sum, {"wrong values"});
         exchange_->synchronize();
@@ -205,7 +211,7 @@ int run_rank(const LayerOptions& options, Communicator& world) {
         bench.iterate(&report.times);
     }
     peak.take(world);
-    report.wrong = bench.count_wrong_values();
+    report.wrong = bench.count_wrong_values(options.faults.wrong_elements);
     report.peak_gflops = peak.sum_over(world);
     const bool fast = !options.min_peak_fraction || report.peak_fraction() >= *options.min_peak_fraction;
     if (world.rank() == 0) {

@@ -67,6 +67,11 @@ void add_layer(CLI::App& bench, Selected& selected) {
         ->add_option("--min-peak-fraction", options->min_peak_fraction,
                      "Exit with 3 below this share of the measured peak")
         ->check(CLI::Range(0.0, 10.0));
+    layer
+        ->add_option("--plant-fault", options->faults.wrong_elements, "Change N values of one token's result")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1 << 30))
+        ->group("Proofs that the checks see what they are for");
     layer->callback([=, &selected] { selected = [=] { return bench_layer(*options); }; });
 }
 

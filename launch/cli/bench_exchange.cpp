@@ -43,8 +43,7 @@ void add_faults(CLI::App* bench, PlantedFaults& faults) {
 
 std::string exchange_names() {
     std::string names = "auto";
-    for (const ExchangeKind& kind : exchange_table())
-        names += ", " + std::string(kind.name);
+    for (const ExchangeKind& kind : exchange_table()) names += ", " + std::string(kind.name);
     return names;
 }
 
@@ -130,6 +129,11 @@ void add_dispatch(CLI::App& bench, Selected& selected) {
         ->add_option("--min-memcpy-fraction", options->min_memcpy_fraction,
                      "Dispatch and combine as a share of memcpy, every line")
         ->check(CLI::Range(0.0, 100.0))
+        ->group("Acceptance gates (exit code 3)");
+    dispatch
+        ->add_option("--max-auto-loss", options->max_auto_loss,
+                     "With --exchange auto,flat,...: time of auto's choice over the fastest's, less 1")
+        ->check(CLI::Range(-1.0, 1e6))
         ->group("Acceptance gates (exit code 3)");
     dispatch->add_option("--plant-fault", options->faults.wrong_elements, "Change N elements that arrive")
         ->type_name("N")

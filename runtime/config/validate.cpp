@@ -257,6 +257,16 @@ void check_placement(LoadedConfig& loaded) {
     if (placement.copies > 0 && !model.moe.capacity.dropless && model.moe.capacity.pad)
         loaded.complain("parallel.placement.copies", "padded experts compute as much whatever their load is",
                         "0, or model.moe.capacity.pad: false");
+    if (placement.copies > 0 && model.moe.experts > 0 && placement.copies >= model.moe.experts)
+        loaded.complain(
+            "parallel.placement.copies",
+            fmt::format("{} places a rank for copies of other ranks' experts, of which there are {} "
+                        "with its own",
+                        placement.copies, model.moe.experts),
+            "less than model.moe.experts");
+    if (placement.kind == "load_aware" && model.moe.router.kind == "expert_choice")
+        loaded.complain("parallel.placement.kind", "experts of expert_choice all take as many tokens",
+                        "contiguous");
     if (model.moe.experts == 0)
         loaded.complain("parallel.placement.kind", "a dense model has no experts to place", "contiguous");
     if (model.kind == "momlp")

@@ -251,6 +251,9 @@ TEST(BenchDispatch, MovesAndVerifiesEveryTraffic) {
                       "algbw_gbs", "memcpy_gbs", "memcpy_fraction"})
                     EXPECT_GT(line.at(field), 0.0) << field;
                 EXPECT_LE(line.at("busbw_gbs"), line.at("algbw_gbs"));
+                const bool processes = ranks.kind == Ranks::Kind::mpirun;
+                EXPECT_EQ(line.contains("speedup_over_mpi"), processes) << "beside MPI where there is MPI";
+                if (processes) EXPECT_GT(line.at("mpi_alltoallv_us"), 0.0);
             }
             // Four ways; alone there is no communicator that rows go through.
             if (ranks.count == 1) continue;
@@ -285,8 +288,8 @@ TEST(BenchDispatch, WrongAndGatesFire) {
     };
     const CommandResult wrong = with({"--plant-fault", "4"});
     expect_failure(wrong, 3, {"bench dispatch: 4 elements are wrong"});
-    EXPECT_EQ(rows_of(wrong.out).at(0).size(), 22u) << wrong.out;
-    EXPECT_EQ(rows_of(wrong.out).at(0).at(18), "4");
+    EXPECT_EQ(rows_of(wrong.out).at(0).size(), 24u) << wrong.out;
+    EXPECT_EQ(rows_of(wrong.out).at(0).at(20), "4");
     expect_failure(with({"--min-memcpy-fraction", "99"}), 3, {"less than --min-memcpy-fraction 99"});
     expect_failure(with({"--min-busbw", "1e9"}), 3, {"less than --min-busbw 1e+09"});
     expect_failure(with({"--exchange", "flat,nearest"}), 2,
@@ -349,6 +352,40 @@ TEST(BenchLayer, AcceptsTheZooAndEveryType) {
             EXPECT_EQ(objects_of(result.out).at(0).at("wrong"), 0);
         }
     }
+}
+
+TEST(BenchLayer, WrongFires) {
+    for (const char* dtype : {"fp32", "bf16"}) {
+        expect_failure(moesaic({"bench", "layer", "--tokens", "96", "--width", "48", "--hidden", "64", "-n",
+                                "1", "-w", "0", "--dtype", dtype, "--plant-fault", "3"},
+                               threads(2)),
+                       3, {"bench layer: 3 values are wrong"});
+    }
+}
+
+TEST(BenchStep, WrongFires) {
+    expect_failure(moesaic({"bench", "step", "configs/tiny.yaml", "-n", "3", "-w", "1", "--set",
+                            "optimizer.lr=1e30", "--set", "optimizer.schedule.kind=constant"}),
+                   3, {"steps had a loss that is not finite"});
+}
+
+/// `auto` beside what it can choose from: the line, the object and the gate.
+TEST(BenchDispatch, JudgesWhatAutoTakes) {
+    const Words words{"bench", "dispatch", "--tokens", "64",         "--width",
+                      "16",    "-n",       "2",        "--exchange", "auto,flat,shared_memory"};
+    const auto with = [&](const Words& more) {
+        Words all = words;
+        all.insert(all.end(), more.begin(), more.end());
+        return moesaic(all, threads(2));
+    };
+    const CommandResult shown = with({"--max-auto-loss", "1e6"});
+    ASSERT_EQ(shown.code, 0) << shown.text();
+    EXPECT_EQ(occurrences(shown.out, "# auto took "), 1) << shown.out;
+    const std::vector<Json> lines = objects_of(with({"--json"}).out);
+    ASSERT_EQ(lines.size(), 4u);
+    EXPECT_EQ("auto:" + lines[3].at("auto").get<std::string>(), lines[0].at("exchange"));
+    EXPECT_GE(lines[3].at("loss"), 0.0);
+    expect_failure(with({"--max-auto-loss", "-1"}), 3, {"more than --max-auto-loss -1"});
 }
 
 }  // namespace

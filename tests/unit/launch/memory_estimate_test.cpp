@@ -128,6 +128,33 @@ TEST(MemoryEstimate, HoldsForSmallReceiveBudgets) {
     expect_foretold(recomputing, {{1, 1}, {4, 2}});
 }
 
+/// Forced traffic with all tokens at one rank is the worst that there is; drawn by Zipf's law it lies
+/// between. One layer, so that what later rounds take is not hidden behind what other layers keep.
+TEST(MemoryEstimate, BoundsWhatUnevenRoutingTakes) {
+    constexpr Layout kLayout{4, 4};
+    const auto run_with = [](const std::string& traffic, const std::string& exchange) {
+        return wide_run({"model.moe.router=uniform", "model.moe.router.traffic=" + traffic,
+                         "parallel.exchange=" + exchange, "parallel.receive_budget=1.2", "model.layers=1",
+                         "model.moe.hidden=384", "task.data.seq_len=128"});
+    };
+    for (const std::string exchange : {"flat", "shared_memory"}) {
+        const RunSetup worst = run_with("hot_rank:1,ranks=4", exchange);
+        const auto foretold = [&](AssumedRouting routing) {
+            return static_cast<double>(
+                estimate_memory(worst, kLayout.world, kLayout.expert_parallel, 0, routing).pool_bytes());
+        };
+        const double even = foretold(AssumedRouting::even), most = foretold(AssumedRouting::hot_rank);
+        const auto measured = static_cast<double>(measured_bytes(worst, kLayout));
+        EXPECT_NEAR(most, measured, kTolerance * measured) << exchange;
+        EXPECT_GT(most, 1.02 * even) << "there is nothing to foretell";
+        const auto zipf = static_cast<double>(measured_bytes(run_with("zipf:2", exchange), kLayout));
+        EXPECT_LE(zipf, (1 + kTolerance) * most) << exchange;
+        ::testing::Test::RecordProperty(
+            exchange, fmt::format("even {:.3f}, worst {:.3f} of what the worst takes", even / measured,
+                                  most / measured));
+    }
+}
+
 /// Exchanges by nodes hold rows of other ranks on their way.
 TEST(MemoryEstimate, HoldsForExchangesByNodes) {
     for (const char* kind : {"parallel.exchange=hierarchical", "parallel.exchange=dedup"}) {

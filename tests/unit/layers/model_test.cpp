@@ -130,8 +130,8 @@ TEST(Model, MarginsAreThoseOfTheLogitsInBothPhases) {
         for (i32 v = 0; v < step.spec.vocabulary; ++v) {
             if (v != step.targets[t]) other = std::max(other, row[v]);
         }
-        const double margin = step.targets[t] < 0 ? std::numeric_limits<double>::infinity()
-                                                  : row[step.targets[t]] - other;
+        const double margin =
+            step.targets[t] < 0 ? std::numeric_limits<double>::infinity() : row[step.targets[t]] - other;
         EXPECT_EQ(result.token_margin[t], margin) << t;
         EXPECT_EQ(result.train_margin[t], margin) << t << ": a loss of training is one of evaluation";
         masked += step.targets[t] < 0 ? 1 : 0;
@@ -149,6 +149,43 @@ TEST(Model, PlantedLocalBalanceLossShows) {
     EXPECT_EQ(right.token_loss, wrong.token_loss);
     const std::string gate = "model.layers.1.mlp.gate.weight";
     EXPECT_NE(right.gradients.at(gate), wrong.gradients.at(gate));
+}
+
+/// Tokens behind a sequence's last target are padding: whatever they are, no loss and no gradient changes by
+/// a bit, and the mean is over the targets that are left. (Balance losses do count them: they are tokens.)
+TEST(Model, MaskedPaddingCountsNowhere) {
+    ModelStep step = usual_step();
+    step.spec.balance.aux = step.spec.balance.z = 0;
+    for (std::size_t first = 0; first < step.tokens.size(); first += 6) {
+        const std::size_t kept = first % 18 == 0   ? 6
+                                 : first % 18 == 6 ? 4
+                                                   : 0;  // one sequence is all padding
+        std::fill_n(step.targets.begin() + static_cast<std::ptrdiff_t>(first + kept), 6 - kept, -1);
+    }
+    const std::vector<i32> padded_otherwise = [&] {
+        std::vector<i32> tokens = step.tokens;
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            const bool behind = i % 18 >= 12 || (i % 18 >= 10 && i % 18 < 12);
+            if (behind) tokens[i] = (tokens[i] + 7) % 19;
+        }
+        return tokens;
+    }();
+    for (const auto& [ranks, expert_parallel] : {std::pair{1, 1}, {2, 2}, {4, 2}}) {
+        SCOPED_TRACE(fmt::format("{} ranks, ep {}", ranks, expert_parallel));
+        step.ranks = ranks;
+        step.expert_parallel = expert_parallel;
+        const ModelStepResult one = run_model_step(step);
+        ModelStep other_padding = step;
+        other_padding.tokens = padded_otherwise;
+        const ModelStepResult other = run_model_step(other_padding);
+        EXPECT_NE(one.counts, other.counts) << "the padding was routed, and not elsewhere";
+        EXPECT_EQ(one.token_loss, other.token_loss);
+        EXPECT_EQ(one.loss, other.loss);
+        for (const auto& [name, gradient] : one.gradients)
+            EXPECT_EQ(gradient, other.gradients.at(name)) << name;
+        EXPECT_EQ(std::ranges::count_if(one.token_loss, [](double loss) { return loss != 0; }),
+                  std::ranges::count_if(step.targets, [](i32 target) { return target >= 0; }));
+    }
 }
 
 }  // namespace

@@ -86,6 +86,29 @@ TEST(Config, PlacementOfExperts) {
               "switch");
 }
 
+TEST(Config, CopiesOfExperts) {
+    const std::string key = "parallel.placement.copies";
+    const auto copies = [](const std::string& placement, const std::string& model = "") {
+        return parse(
+            fmt::format("parallel: {{placement: {{{}}}}}\nmodel: {{moe: {{{}}}}}\n", placement, model));
+    };
+    EXPECT_EQ(copies("kind: load_aware, copies: 3", "experts: 4").diagnostics.text(), "");
+    expect_one(copies("kind: load_aware, copies: -1"), "c.yaml:1", key, "-1", "between 0 and 64");
+    expect_one(copies("kind: load_aware, copies: 65"), "c.yaml:1", key, "65", "");
+    expect_one(copies("kind: load_aware, copies: 1.5"), "c.yaml:1", key, "1.5");
+    expect_one(copies("kind: load_aware, copies: 4", "experts: 4"), "c.yaml:1", key,
+               "4 places a rank for copies of other ranks' experts, of which there are 4 with its own",
+               "less than model.moe.experts");
+    expect_one(copies("kind: load_aware, copies: 1", "capacity: {factor: 1, pad: true}"), "c.yaml:1", key,
+               "padded experts compute as much", "pad: false");
+    expect_one(copies("kind: permuted, copies: 1"), "c.yaml:1", key, "has no meaning for kind permuted",
+               "kind: load_aware");
+    expect_one(copies("copies: 1"), "c.yaml:1", key, "has no meaning for kind contiguous",
+               "kind: load_aware");
+    expect_one(copies("kind: load_aware", "router: {kind: expert_choice, allow_noncausal: true}"), "c.yaml:1",
+               "parallel.placement.kind", "all take as many tokens", "contiguous");
+}
+
 TEST(Config, AGateNeedsSharedExperts) {
     EXPECT_EQ(parse("model: {moe: {shared_experts: 2, shared_gate: true}}").diagnostics.text(), "");
     expect_one(parse("model:\n  moe:\n    shared_gate: true\n"), "c.yaml:3", "model.moe.shared_gate",
