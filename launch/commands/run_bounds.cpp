@@ -5,10 +5,10 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "runtime/base/error.h"
 #include "runtime/config/load.h"
-#include "runtime/metrics/explain.h"
 
 namespace moesaic {
 
@@ -49,12 +49,18 @@ BoundResult result_of(const Json& record) {
     return result;
 }
 
-/// Place among what is shown: certificates, then the table's rows; "NAME_bits" beside NAME.
-std::ptrdiff_t place_of(const NamedBound& bound) {
-    if (is_certificate(bound.name)) return -1;
-    const bool bits = bound.name.ends_with("_bits");
-    const Bound* const row = find_bound(bits ? bound.name.substr(0, bound.name.size() - 5) : bound.name);
-    return row == nullptr ? std::ssize(bound_table()) : row - bound_table().data();
+/// What is shown first: limits of the error, then of bits, the lowest first; then the others as the table has
+/// them.
+bool comes_before(const NamedBound& a, const NamedBound& b) {
+    const auto key = [](const NamedBound& bound) {
+        const bool limits = bound.kind == BoundKind::risk, bits = bound.name.ends_with("_bits");
+        const Bound* const row = find_bound(bound.name);
+        const auto place = row == nullptr ? std::ssize(bound_table()) : row - bound_table().data();
+        const double value =
+            std::isnan(bound.result.value) ? std::numeric_limits<double>::infinity() : bound.result.value;
+        return std::tuple(!limits, limits && bits, limits ? value : 0.0, place);
+    };
+    return key(a) < key(b);
 }
 
 double delta_of(const Json& run_record) {
@@ -94,8 +100,7 @@ RunBounds read_run_bounds(const std::string& run_folder) {
     add(newest);
     if (!computed_afterwards.is_null() && computed_afterwards.at("step") == run.step)
         add(computed_afterwards);
-    std::stable_sort(run.bounds.begin(), run.bounds.end(),
-                     [](const NamedBound& a, const NamedBound& b) { return place_of(a) < place_of(b); });
+    std::stable_sort(run.bounds.begin(), run.bounds.end(), comes_before);
     return run;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <tuple>
 
 #include "launch/report/page.h"
 #include "launch/report/run_figures.h"
@@ -88,7 +89,12 @@ void add_tiles(Page& page, const RunHistory& run) {
 void add_bounds(Page& page, const RunHistory& run) {
     if (run.bounds.empty()) return;
     std::vector<RecordedBound> bounds = run.bounds;
-    std::ranges::stable_sort(bounds, {}, [](const RecordedBound& bound) { return bound_rank(bound.name); });
+    // Limits of the error, then of bits, the lowest first: whichever tier says more.
+    std::ranges::stable_sort(bounds, {}, [](const RecordedBound& bound) {
+        const bool limits = bound_kind(bound.name) == "risk", bits = bound.name.ends_with("_bits");
+        const double value = limits && std::isfinite(bound.value) ? bound.value : limits ? INFINITY : 0.0;
+        return std::tuple(!limits, limits && bits, value, bound_rank(bound.name));
+    });
     PageTable table{.head = {"bound", "of the", "value", "terms", "not known to hold"},
                     .rows = {},
                     .numbers = {false, false, true}};
