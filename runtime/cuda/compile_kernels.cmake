@@ -1,6 +1,11 @@
-# Runs COMMAND and keeps what it prints in REPORT; prints it where the command fails.
-execute_process(COMMAND ${COMMAND} RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text)
+# Runs COMMAND, an nvcc, and keeps what it prints in REPORT, and its PTX beside that; prints it where the command fails.
+file(MAKE_DIRECTORY ${KEEP})
+execute_process(COMMAND ${COMMAND} --keep --keep-dir ${KEEP} RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text)
 file(WRITE ${REPORT} "${text}")
+get_filename_component(folder ${REPORT} DIRECTORY)
+file(GLOB ptx ${KEEP}/*.ptx)
+file(COPY ${ptx} DESTINATION ${folder})
+file(REMOVE_RECURSE ${KEEP})
 if(NOT result EQUAL 0)
   message(FATAL_ERROR "${text}")
 endif()

@@ -7,6 +7,8 @@
 #include <bit>
 #include <numeric>
 
+#include "tests/cuda_host/checker.h"
+#include "tests/cuda_host/memory.h"
 #include "tests/cuda_host/sanitizer.h"
 
 uint3 threadIdx, blockIdx;
@@ -74,6 +76,8 @@ void BlockExecutor::run_block() {
         warps_[warp].done = 0;
         warps_[warp].meetings.clear();
     }
+    Checker* const checker = Checker::active();
+    if (checker) checker->begin_block(blockIdx.y * gridDim.x + blockIdx.x, threads_.size());
     clear_shared();
     done_ = 0;
     fault_.clear();
@@ -94,9 +98,11 @@ void BlockExecutor::run_block() {
                 thread.fiber->restart();
                 idle_.push_back(thread.fiber);
             }
+            if (checker) checker->end_block();
             throw KernelFault(fault_);
         }
     }
+    if (checker) checker->end_block();
 }
 
 Fiber* BlockExecutor::take_fiber() {
@@ -163,10 +169,14 @@ std::string BlockExecutor::where(std::size_t number) const {
     return fmt::format("thread {} {}{}", number, what, place);
 }
 
-void BlockExecutor::fail(const std::string& what) {
-    fault_ = fmt::format("{}, block {},{}: {}", launch_->kernel, blockIdx.x, blockIdx.y, what);
+void BlockExecutor::stop(const std::string& report) {
+    fault_ = report;
     threads_[current_].fiber->yield();
     __builtin_unreachable();
+}
+
+void BlockExecutor::fail(const std::string& what) {
+    stop(fmt::format("{}, block {},{}: {}", launch_->kernel, blockIdx.x, blockIdx.y, what));
 }
 
 void BlockExecutor::barrier(Place place) {
@@ -191,6 +201,7 @@ void BlockExecutor::release_barrier() {
     }
     if (threads_[first].state != State::at_barrier) return say(first, "deadlock");
     for (Thread& thread : threads_) thread.state = State::ready;
+    if (Checker* const checker = Checker::active()) checker->barrier();
 }
 
 /// The meeting of those lanes, which has to be the same for all of them.
@@ -215,6 +226,8 @@ BlockExecutor::Meeting& BlockExecutor::join(WarpState& warp, const Meeting& mine
 
 /// All have come: everybody gets what it came for. `first` is the warp's first thread.
 void BlockExecutor::finish(std::size_t first, const Meeting& meeting) {
+    if (Checker* const checker = Checker::active(); checker && meeting.operation == WarpOperation::sync)
+        checker->warp_sync(first, meeting.arrived);
     std::uint64_t brought[32];
     std::uint64_t ballot = 0;
     for (std::size_t lane = 0; lane < 32; ++lane) {
@@ -262,16 +275,25 @@ std::uint64_t BlockExecutor::meet(WarpOperation operation, unsigned mask, std::u
     return mine.value;
 }
 
-/// Every block finds 0xFF, which is NaN and -1, in its shared memory.
-void BlockExecutor::clear_shared() {
+const char* BlockExecutor::shared_memory() {
     if (!shared_) {
         void* const room =
             mmap(nullptr, kSharedRoom, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (room == MAP_FAILED) throw std::runtime_error("no memory for shared memory");
         shared_ = static_cast<char*>(room);
     }
+    return shared_;
+}
+
+/// Every block finds poison in its shared memory.
+void BlockExecutor::clear_shared() {
+    shared_memory();
     unpoison(shared_, shared_used_);
-    std::memset(shared_, 0xFF, shared_used_);
+    fill_with_poison(shared_, shared_used_);
+    if (Checker* const checker = Checker::active()) {
+        checker->shared_array(shared_, launch_->shared_bytes);
+        for (const Array& array : arrays_) checker->shared_array(shared_ + array.offset, array.bytes);
+    }
     poison(shared_ + launch_->shared_bytes, kGuard);
     for (const Array& array : arrays_) poison(shared_ + array.offset + array.bytes, kGuard);
 }
@@ -288,7 +310,8 @@ void* BlockExecutor::array(const void* key, std::size_t bytes, const char* name)
     if (static_bytes_ > kMostStatic || offset + bytes + kGuard > kSharedRoom)
         fail(fmt::format("{} bytes of shared arrays with '{}'", static_bytes_, name));
     unpoison(shared_ + offset, bytes);
-    std::memset(shared_ + offset, 0xFF, bytes);
+    fill_with_poison(shared_ + offset, bytes);
+    if (Checker* const checker = Checker::active()) checker->shared_array(shared_ + offset, bytes);
     poison(shared_ + offset + bytes, kGuard);
     arrays_.push_back({key, offset, bytes});
     shared_used_ = offset + bytes + kGuard;

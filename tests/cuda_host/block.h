@@ -19,7 +19,7 @@ class KernelFault : public std::runtime_error {
 };
 
 struct Launch {
-    const char* kernel;
+    std::string kernel;
     dim3 grid, block;
     std::size_t shared_bytes;
     std::function<void()> thread;
@@ -39,6 +39,14 @@ class BlockExecutor {
     std::uint64_t meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
     void* array(const void* key, std::size_t bytes, const char* name);
     void* dynamic_array();
+
+    /// By the thread that runs: ends the launch, with this report or with one that names kernel and block
+    /// first.
+    [[noreturn]] void stop(const std::string& report);
+    [[noreturn]] void fail(const std::string& what);
+    [[nodiscard]] std::size_t running_thread() const { return current_; }
+    /// Where all shared memory is.
+    const char* shared_memory();
 
   private:
     enum class State : std::uint8_t { fresh, ready, at_barrier, in_warp, done };
@@ -72,7 +80,6 @@ class BlockExecutor {
     void work_on_fiber();
     void select(std::size_t thread);
     void wait(Thread& thread, State state);
-    [[noreturn]] void fail(const std::string& what);
     void release_barrier();
     Meeting& join(WarpState& warp, const Meeting& mine);
     void finish(std::size_t first, const Meeting& meeting);

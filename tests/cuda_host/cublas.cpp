@@ -125,7 +125,22 @@ void multiply_as(const Product& p) {
     }
 }
 
+void note(const void* data, cudaDataType type, int rows, int columns, int ld, cuda_host::Access access) {
+    cuda_host::Checker* const checker = cuda_host::Checker::active();
+    for (int column = 0; checker && column < columns; ++column)
+        checker->item_access(static_cast<const char*>(data) + static_cast<std::size_t>(column) *
+                                                                  static_cast<std::size_t>(ld) *
+                                                                  size_of(type),
+                             static_cast<std::size_t>(rows) * size_of(type), access);
+}
+
 void multiply(const Product& p) {
+    using cuda_host::Access;
+    const bool ta = p.trans_a == CUBLAS_OP_T, tb = p.trans_b == CUBLAS_OP_T;
+    note(p.a, p.type_a, ta ? p.k : p.m, ta ? p.m : p.k, p.lda, Access::read);
+    note(p.b, p.type_b, tb ? p.n : p.k, tb ? p.k : p.n, p.ldb, Access::read);
+    if (p.beta != 0) note(p.c, p.type_c, p.m, p.n, p.ldc, Access::read);
+    note(p.c, p.type_c, p.m, p.n, p.ldc, Access::write);
     if (p.type_c == CUDA_R_64F) {
         multiply_as<double>(p);
     } else {
@@ -150,7 +165,8 @@ cublasStatus_t refuse(const std::string& what) {
 }
 
 cublasStatus_t enqueue(cublasHandle_t handle, std::function<void()> work) {
-    const cudaError_t error = Scheduler::instance().enqueue(handle->stream, {.work = std::move(work)});
+    const cudaError_t error = Scheduler::instance().enqueue(
+        handle->stream, {.work = std::move(work), .what = "a product of cuBLAS"});
     return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <tuple>
+#include <vector>
 
 // Of the thread that runs; the block executor sets them at every switch.
 extern uint3 threadIdx, blockIdx;
@@ -29,13 +30,27 @@ std::uint64_t meet_warp(WarpOperation operation, unsigned mask, std::uint64_t va
 /// A block's array: the same memory for every thread that names the same place in the source.
 void* shared_array(const void* key, std::size_t bytes, const char* name);
 void* dynamic_shared();
-void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
-            std::function<void()> thread);
+/// A kernel with its arguments, which are what they are now.
+struct KernelCall {
+    const char* text;
+    const void* function;
+    std::function<void()> thread;
+    std::vector<std::byte> parameters;  ///< as a GPU finds them: one after the other, each aligned
+};
+void launch(const KernelCall& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream);
 
-/// A call whose arguments are what they are now.
-template <class Kernel, class... Arguments>
-std::function<void()> with_arguments(Kernel kernel, Arguments... arguments) {
-    return [kernel, values = std::tuple<Arguments...>(arguments...)] { std::apply(kernel, values); };
+template <class... Parameters, class... Arguments>
+KernelCall call_of(const char* text, void (*kernel)(Parameters...), const Arguments&... arguments) {
+    const std::tuple<Parameters...> values(arguments...);
+    std::vector<std::byte> bytes;
+    const auto append = [&]<class T>(const T& value) {
+        const std::size_t offset = (bytes.size() + alignof(T) - 1) / alignof(T) * alignof(T);
+        bytes.resize(offset + sizeof(T));
+        std::memcpy(bytes.data() + offset, &value, sizeof(T));
+    };
+    std::apply([&](const auto&... value) { (append(value), ...); }, values);
+    return {text, reinterpret_cast<const void*>(kernel), [kernel, values] { std::apply(kernel, values); },
+            std::move(bytes)};
 }
 
 template <class T>
@@ -60,9 +75,7 @@ inline int thread_number() {
     T* const name = static_cast<T*>(::cuda_host::shared_array(&name##_key, sizeof(T) * (N), #name))
 #define GPU_DYN_SHARED(T, name) T* const name = static_cast<T*>(::cuda_host::dynamic_shared())
 #define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    ::cuda_host::launch(                                           \
-        #kernel, grid, block, shared_bytes, stream,                \
-        ::cuda_host::with_arguments([](const auto&... arguments) { kernel(arguments...); }, __VA_ARGS__))
+    ::cuda_host::launch(::cuda_host::call_of(#kernel, kernel, __VA_ARGS__), grid, block, shared_bytes, stream)
 #define CUDA_HOST_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(CUDA_HOST_PLACE) {
@@ -104,9 +117,14 @@ inline unsigned __float_as_uint(float value) {
 inline unsigned __umulhi(unsigned a, unsigned b) {
     return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
+/// For the memory checker, which would see an atomic operation as a read and a write.
+namespace cuda_host {
+void note_atomic(const void* data, std::size_t bytes, Place place);
+}
 template <class T>
-T atomicAdd(T* where, T value) {  // no switch can come between
-    const T before = *where;
+[[gnu::noinline, gnu::no_sanitize("thread")]] T atomicAdd(T* where, T value, CUDA_HOST_PLACE) {
+    ::cuda_host::note_atomic(where, sizeof(T), {file, line});
+    const T before = *where;  // no switch can come between
     *where = before + value;
     return before;
 }

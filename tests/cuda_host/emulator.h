@@ -1,8 +1,11 @@
 // The emulated GPUs as tests control them: which interleavings, and what was found.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <vector>
 
 namespace cuda_host {
 
@@ -16,6 +19,11 @@ struct Settings {
     bool exclusive_nccl = false;
     /// A thread that waits for as long, while nothing at all happens, is a finding.
     double patience_seconds = 60;
+    bool check = false;  ///< by the memory checker (checker.h)
+    /// What a thread of a kernel runs in place of g++'s code, by the kernel's symbol and packed arguments
+    /// (ptx_program.h). Null, or an empty result: g++'s code.
+    std::function<std::function<void()>(const std::string&, const std::vector<std::byte>&)> translate =
+        nullptr;
 };
 
 /// Before the first reset: one device, or as many as the environment's MOESAIC_EMULATED_GPUS says.

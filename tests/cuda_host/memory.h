@@ -3,10 +3,17 @@
 
 #include <cstddef>
 #include <map>
+#include <string>
 
 namespace cuda_host {
 
-/// Blocks have guard zones around them, which AddressSanitizer watches, and begin as 0xFF: NaN and -1.
+/// What memory holds before anything is written: NaN in every floating type, and numbers that are no index
+/// and that no host writes either, which tells what is unwritten from what a host wrote.
+void fill_with_poison(void* data, std::size_t bytes);
+/// Whether these bytes hold nothing else.
+[[nodiscard]] bool is_poison(const void* data, std::size_t bytes);
+
+/// Blocks have guard zones around them, which AddressSanitizer watches, and begin as poison.
 class DeviceMemory {
   public:
     static DeviceMemory& instance();
@@ -18,6 +25,13 @@ class DeviceMemory {
     /// Whether [data, data + bytes) is part of one block.
     [[nodiscard]] bool contains(const void* data, std::size_t bytes) const;
     [[nodiscard]] std::size_t blocks() const { return used_.size(); }
+    [[nodiscard]] const char* begin() const { return range_; }
+    /// "8 bytes after the end of a block of 400 bytes".
+    [[nodiscard]] std::string where(const void* data) const;
+    template <class Call>
+    void for_each_block(const Call& call) const {
+        for (const auto& [offset, bytes] : used_) call(range_ + offset, bytes);
+    }
 
   private:
     DeviceMemory();

@@ -25,9 +25,15 @@ cudaError_t keep(cudaError_t error) {
     return error;
 }
 
-cudaError_t copy_now(void* to, const void* from, std::size_t bytes) {
+void note(const void* data, std::size_t bytes, cuda_host::Access access) {
+    if (cuda_host::Checker* const checker = cuda_host::Checker::active())
+        checker->item_access(data, bytes, access);
+}
+
+void copy_now(void* to, const void* from, std::size_t bytes) {
+    note(from, bytes, cuda_host::Access::read);
+    note(to, bytes, cuda_host::Access::write);
     std::memmove(to, from, bytes);
-    return cudaSuccess;
 }
 
 }  // namespace
@@ -147,9 +153,11 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     if (!memory.owns(from)) {
         std::string snapshot(static_cast<const char*>(from), bytes);
         return keep(scheduler().enqueue(
-            stream, {.work = [=, kept = std::move(snapshot)] { copy_now(to, kept.data(), bytes); }}));
+            stream, {.work = [=, kept = std::move(snapshot)] { copy_now(to, kept.data(), bytes); },
+                     .what = "a copy to the device"}));
     }
-    const cudaError_t error = scheduler().enqueue(stream, {.work = [=] { copy_now(to, from, bytes); }});
+    const cudaError_t error =
+        scheduler().enqueue(stream, {.work = [=] { copy_now(to, from, bytes); }, .what = "a copy"});
     if (error != cudaSuccess || memory.owns(to)) return keep(error);
     return keep(scheduler().run_until_empty(stream));
 }
@@ -157,7 +165,12 @@ cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream
     const Lock lock(scheduler().mutex);
     if (!DeviceMemory::instance().contains(data, bytes))
         return keep(scheduler().find("a memset leaves its block of memory"));
-    return keep(scheduler().enqueue(stream, {.work = [=] { std::memset(data, value, bytes); }}));
+    return keep(scheduler().enqueue(stream, {.work =
+                                                 [=] {
+                                                     note(data, bytes, cuda_host::Access::write);
+                                                     std::memset(data, value, bytes);
+                                                 },
+                                             .what = "a memset"}));
 }
 
 }  // extern "C"

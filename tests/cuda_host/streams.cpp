@@ -1,15 +1,47 @@
 #include "tests/cuda_host/streams.h"
 
+#include <cxxabi.h>
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
+#include <regex>
 
 #include "tests/cuda_host/block.h"
 #include "tests/cuda_host/memory.h"
 #include "tests/cuda_host/nccl_ranks.h"
 
 namespace cuda_host {
+
+namespace {
+
+struct KernelName {
+    std::string symbol, shown;
+};
+
+/// The kernel's symbol, which nvcc's kernel has too, and how reports call it. Kernels that the program does
+/// not export go by the text of their launch.
+const KernelName& name_of(const void* function, const char* text) {
+    static std::map<const void*, KernelName> names;
+    const auto [found, fresh] = names.try_emplace(function);
+    if (!fresh) return found->second;
+    found->second = {"", text};
+    Dl_info info{};
+    if (!dladdr(function, &info) || !info.dli_sname || info.dli_saddr != function) return found->second;
+    found->second.symbol = info.dli_sname;
+    int status = 0;
+    char* const name = abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status);
+    if (status == 0) {
+        static const std::regex noise(R"(^void |moesaic::kernels::|\(.*)");
+        found->second.shown = std::regex_replace(name, noise, "");
+    }
+    std::free(name);
+    return found->second;
+}
+
+}  // namespace
 
 Scheduler& Scheduler::instance() {
     static Scheduler scheduler;
@@ -21,6 +53,7 @@ void Scheduler::reset(const Settings& wanted) {
     for (const auto& stream : streams_) stream->items.clear();
     for (const auto& event : events_) event->completed = event->recorded;
     settings = wanted;
+    Checker::activate(wanted.check);
     finding.clear();
     kernels = gone = 0;
     waiting_.clear();
@@ -31,11 +64,22 @@ void Scheduler::reset(const Settings& wanted) {
 
 EmulatedStream* Scheduler::make_stream() {
     streams_.push_back(std::make_unique<EmulatedStream>());
-    streams_.back()->number = ++made_;
-    return streams_.back().get();
+    EmulatedStream& stream = *streams_.back();
+    stream.number = ++made_;
+    if (free_slots_.empty()) {
+        free_slots_.push_back(static_cast<std::uint32_t>(last_of_slot_.size()));
+        last_of_slot_.push_back(0);
+    }
+    stream.slot = free_slots_.back();
+    free_slots_.pop_back();
+    stream.enqueued = last_of_slot_[stream.slot];
+    return &stream;
 }
 
 void Scheduler::destroy(EmulatedStream* stream) {
+    if (!known(reinterpret_cast<cudaStream_t>(stream))) return;
+    last_of_slot_[stream->slot] = stream->enqueued;
+    free_slots_.push_back(stream->slot);
     std::erase_if(streams_, [=](const auto& one) { return one.get() == stream; });
 }
 
@@ -59,6 +103,11 @@ EmulatedStream* Scheduler::known(cudaStream_t stream) {
 cudaError_t Scheduler::enqueue(cudaStream_t stream, EmulatedStream::Item item) {
     EmulatedStream* const queue = known(stream);
     if (!queue) return cudaErrorInvalidResourceHandle;
+    join(queue->clock, host_clock_);
+    item.number = ++queue->enqueued;
+    item.clock = queue->clock;
+    if (queue->clock.size() <= queue->slot) queue->clock.resize(queue->slot + 1);
+    queue->clock[queue->slot] = item.number;
     queue->items.push_back(std::move(item));
     note_progress();
     return finding.empty() ? cudaSuccess : cudaErrorLaunchFailure;
@@ -66,6 +115,7 @@ cudaError_t Scheduler::enqueue(cudaStream_t stream, EmulatedStream::Item item) {
 
 cudaError_t Scheduler::record(cudaEvent_t event, cudaStream_t stream) {
     auto* const recorded = reinterpret_cast<EmulatedEvent*>(event);
+    if (const EmulatedStream* const queue = known(stream)) recorded->clock = queue->clock;
     return enqueue(stream, {.work = {}, .record = ++recorded->recorded, .completes = recorded});
 }
 
@@ -73,6 +123,7 @@ cudaError_t Scheduler::wait(cudaStream_t stream, cudaEvent_t event) {
     auto* const awaited = reinterpret_cast<EmulatedEvent*>(event);
     if (awaited->recorded == 0)
         return find("a stream waits for an event that was never recorded: no wait at all");
+    if (EmulatedStream* const queue = known(stream)) join(queue->clock, awaited->clock);
     return enqueue(stream, {.work = {}, .waits_for = awaited, .record = awaited->recorded});
 }
 
@@ -92,6 +143,10 @@ void Scheduler::run_head(EmulatedStream& stream) {
     const EmulatedStream::Item item = std::move(stream.items.front());
     stream.items.pop_front();
     try {
+        Checker* const checker = Checker::active();
+        if (checker && item.work)
+            checker->begin_item(stream.slot, item.number, item.clock,
+                                fmt::format("{} in stream {}", item.what, stream.number));
         if (item.work && finding.empty()) item.work();
     } catch (const std::exception& fault) {
         find(fault.what());
@@ -109,15 +164,15 @@ void Scheduler::note_progress() {
 }
 
 void Scheduler::let_others_work() {
-    using Clock = std::chrono::steady_clock;
+    const auto now = std::chrono::steady_clock::now();
     constexpr int kMany = 50;  // whoever has tried so often does nothing else
     Waiting& mine = waiting_[std::this_thread::get_id()];
-    if (mine.progress != progress_ || mine.tries == 0) mine = {progress_, 0, Clock::now()};
+    if (mine.progress != progress_ || mine.tries == 0) mine = {progress_, 0, now};
     ++mine.tries;
     const auto stuck = std::ranges::count_if(waiting_, [&](const auto& one) {
         return one.second.progress == progress_ && one.second.tries > kMany;
     });
-    const double waited = std::chrono::duration<double>(Clock::now() - mine.since).count();
+    const double waited = std::chrono::duration<double>(now - mine.since).count();
     if (stuck >= nccl_ranks() - gone || waited > settings.patience_seconds)
         find("NCCL: all ranks wait: " + nccl_waiting());
     changed_.wait_for(mutex, std::chrono::microseconds(200));
@@ -136,6 +191,7 @@ cudaError_t Scheduler::run_until_empty(cudaStream_t stream) {
                              awaited->number));
         }
     }
+    join(host_clock_, awaited->clock);
     if (!finding.empty()) awaited->items.clear();
     return finding.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
@@ -144,7 +200,10 @@ cudaError_t Scheduler::query(cudaStream_t stream) {
     EmulatedStream* const awaited = known(stream);
     if (!awaited) return cudaErrorInvalidResourceHandle;
     if (!finding.empty()) return cudaErrorLaunchFailure;
-    if (awaited->items.empty()) return cudaSuccess;
+    if (awaited->items.empty()) {
+        join(host_clock_, awaited->clock);
+        return cudaSuccess;
+    }
     if (EmulatedStream* const next = choose(awaited)) {
         run_head(*next);
     } else {
@@ -156,7 +215,9 @@ cudaError_t Scheduler::query(cudaStream_t stream) {
 cudaError_t Scheduler::query(cudaEvent_t event) {
     if (!finding.empty()) return cudaErrorLaunchFailure;
     const auto* const asked = reinterpret_cast<const EmulatedEvent*>(event);
-    return asked->completed >= asked->recorded ? cudaSuccess : cudaErrorNotReady;
+    if (asked->completed < asked->recorded) return cudaErrorNotReady;
+    join(host_clock_, asked->clock);
+    return cudaSuccess;
 }
 
 Settings settings_of_environment() {
@@ -186,15 +247,20 @@ std::int64_t live_allocations() {
     return static_cast<std::int64_t>(DeviceMemory::instance().blocks());
 }
 
-void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
-            std::function<void()> thread) {
+void launch(const KernelCall& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream) {
     Scheduler& scheduler = Scheduler::instance();
     const std::scoped_lock lock(scheduler.mutex);
+    const KernelName& name = name_of(kernel.function, kernel.text);
+    std::function<void()> thread =
+        scheduler.settings.translate ? scheduler.settings.translate(name.symbol, kernel.parameters) : nullptr;
+    if (!thread) thread = kernel.thread;
     scheduler.enqueue(
-        stream, {.work = [=, &scheduler, run = Launch{kernel, grid, block, shared_bytes, std::move(thread)}] {
-            ++scheduler.kernels;
-            BlockExecutor::instance().run(run);
-        }});
+        stream, {.work =
+                     [&scheduler, run = Launch{name.shown, grid, block, shared_bytes, std::move(thread)}] {
+                         ++scheduler.kernels;
+                         BlockExecutor::instance().run(run);
+                     },
+                 .what = name.shown});
 }
 
 }  // namespace cuda_host

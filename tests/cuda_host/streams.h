@@ -16,11 +16,14 @@
 #include <thread>
 #include <vector>
 
+#include "tests/cuda_host/checker.h"
 #include "tests/cuda_host/emulator.h"
 
 namespace cuda_host {
 
+/// Clocks say what is over for sure when something begins: only what the checker needs to know.
 struct EmulatedEvent {
+    Clock clock;
     std::uint64_t recorded = 0, completed = 0;     ///< numbers of records
     std::chrono::steady_clock::time_point when{};  ///< of the last completed one
 };
@@ -33,8 +36,13 @@ struct EmulatedStream {
         EmulatedEvent* waits_for = nullptr;  ///< and the record of it that has to be completed
         std::uint64_t record = 0;
         EmulatedEvent* completes = nullptr;
+        std::string what = {};     ///< for reports
+        std::uint32_t number = 0;  ///< in its stream
+        Clock clock = {};
     };
     int number = 0;
+    std::uint32_t slot = 0, enqueued = 0;  ///< slots of clocks are used again
+    Clock clock;                           ///< of what is enqueued next
     std::deque<Item> items;
     [[nodiscard]] bool runnable() const {
         if (items.empty()) return false;
@@ -90,6 +98,9 @@ class Scheduler {
     std::uint64_t progress_ = 0;
     std::condition_variable_any changed_;
     int made_ = 0;
+    Clock host_clock_;  // what the host has waited for
+    std::vector<std::uint32_t> free_slots_;
+    std::vector<std::uint32_t> last_of_slot_;
 };
 
 }  // namespace cuda_host

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "tests/cuda_host/emulator.h"
+#include "tests/cuda_host/modes.h"
 
 namespace cuda_host {
 
@@ -18,6 +19,9 @@ std::int64_t kernels_run() {
 }
 std::int64_t live_allocations() {
     return 0;
+}
+std::vector<Mode> table_modes() {
+    return {};
 }
 
 }  // namespace cuda_host

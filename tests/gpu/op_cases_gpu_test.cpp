@@ -8,6 +8,7 @@
 #include "runtime/cuda/cuda_backend.h"
 #include "tests/conformance/op_bench.h"
 #include "tests/cuda_host/emulator.h"
+#include "tests/cuda_host/modes.h"
 
 namespace moesaic::conformance {
 namespace {
@@ -48,9 +49,14 @@ TEST_P(GpuOpCases, AgreeWithPlainLoops) {
     EXPECT_GT(cuda_host::kernels_run(), 500);
 }
 
-class GpuOpCasesInOrders : public GpuOpCases {};
-TEST_P(GpuOpCasesInOrders, AgreeWithPlainLoops) {
+/// In other orders, and in the ways of running kernels that the program has.
+class GpuOpCasesInModes : public ::testing::TestWithParam<cuda_host::Mode> {};
+TEST_P(GpuOpCasesInModes, AgreeWithPlainLoops) {
+    cuda_host::reset(GetParam().settings);
     expect_plain_loops_of_all(DType::f32);
+    EXPECT_EQ(cuda_host::first_finding(), "");
+    EXPECT_EQ(cuda_host::live_allocations(), 0);
+    cuda_host::reset({});
 }
 
 TEST_P(GpuOpCases, WriteOnlyTheirOutputsAndOnlyWhenTheyRun) {
@@ -113,8 +119,9 @@ TEST_P(GpuOpCases, InBf16AreTheF32OperationRoundedOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, GpuOpCases, ::testing::Values(2), ::testing::PrintToStringParamName());
-INSTANTIATE_TEST_SUITE_P(Seeds, GpuOpCasesInOrders, ::testing::Values(0, 1, 3),
-                         ::testing::PrintToStringParamName());
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GpuOpCasesInModes);
+INSTANTIATE_TEST_SUITE_P(All, GpuOpCasesInModes, ::testing::ValuesIn(cuda_host::table_modes()),
+                         [](const auto& one) { return one.param.name; });
 
 }  // namespace
 }  // namespace moesaic::conformance

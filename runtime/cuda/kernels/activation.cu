@@ -50,8 +50,9 @@ __device__ void ActivationGradElement<kind, Stored>::operator()(i64 i) const {
     } else {
         const T value = read(x[i]);
         if constexpr (kind == Function::gelu) {
+            const T share = normal_distribution(value);  // first: it takes the more registers
             const T density = std::exp(value * value * T{-0.5}) * static_cast<T>(0.398942280401432678);
-            write(dx[i], d * std::fma(value, density, normal_distribution(value)));
+            write(dx[i], d * std::fma(value, density, share));
         }
         if constexpr (kind == Function::relu) write(dx[i], value > 0 ? d : T{0});
         if constexpr (kind == Function::prelu) write(dx[i], value > 0 ? d : slope_of(slopes, row) * d);
@@ -60,7 +61,8 @@ __device__ void ActivationGradElement<kind, Stored>::operator()(i64 i) const {
 
 template <class Stored>
 __device__ void SlopeGradRow<Stored>::operator()(i64 group, const Warp& warp) const {
-    double sum = d_slope[group];
+    double sum =
+        warp.lane == 0 ? d_slope[group] : 0;  // which that lane writes, in no order with others' reads
     for (i64 row = first_row[group]; row < first_row[group + 1]; ++row) {
         double part = 0;
         for (i64 i = row * width + warp.lane; i < (row + 1) * width; i += Warp::kSize)

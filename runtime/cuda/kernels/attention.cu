@@ -120,10 +120,9 @@ __device__ void QueryGradRow<Stored>::operator()(i64 i, const Warp& warp) const 
         const i64 mine = first + warp.lane, count = smaller(keys.last - first, Warp::kSize);
         T d_score = 0;
         if (mine < keys.last) {
-            const T score = scale * dot(query, head_row(k, mine, shape.kv_heads, key_head, dim), dim);
-            const T probability = std::exp(score - log_sum_exp[i]);
             const T d_probability = dot(d, head_row(v, mine, shape.kv_heads, key_head, dim), dim);
-            d_score = probability * (d_probability - delta[i]) * scale;
+            const T score = scale * dot(query, head_row(k, mine, shape.kv_heads, key_head, dim), dim);
+            d_score = std::exp(score - log_sum_exp[i]) * (d_probability - delta[i]) * scale;
         }
         exchange(warp, tile, d_score);
         for (i64 j = 0; j < count; ++j)

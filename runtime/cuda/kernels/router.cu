@@ -52,14 +52,16 @@ template <class T>
 __device__ void RouterGradRow<T>::operator()(i64 row, const Warp& warp) const {
     const T* const p = probability + row * experts;
     const T* const logits = sigmoid_logits ? sigmoid_logits + row * experts : nullptr;
-    const i64 object = one_factor ? 0 : row / rows_per_object, begin = row * choices;
+    const i64 begin = row * choices;
+    const double* const factors =
+        balance_factor ? balance_factor + (one_factor ? 0 : row / rows_per_object * experts) : nullptr;
     const bool through_scores = !over_choices && !logits;  // d_weight acts through p
     T over = 0;                                            // <d, w> / c
     for (i64 k = begin; over_choices && k < begin + choices; ++k)
         if (index[k] >= 0) over += weight[k] * d_weight[k];
     over *= inverse_weight_scale;
     const auto factor_of = [&](i64 e) {
-        T g = balance_factor ? static_cast<T>(balance_factor[object * experts + e]) : T{0};
+        T g = factors ? static_cast<T>(factors[e]) : T{0};
         for (i64 k = begin; through_scores && k < begin + choices; ++k)
             if (index[k] == e) g += weight_scale * d_weight[k];
         return g;
@@ -69,9 +71,10 @@ __device__ void RouterGradRow<T>::operator()(i64 row, const Warp& warp) const {
     mean = warp.sum(mean);
     const T l = log_sum_exp[row], z = static_cast<T>(2 * z_scale) * l;
     for (i64 e = warp.lane; e < experts; e += Warp::kSize) {
-        const T g = factor_of(e);
         const T rest = logits ? sigmoid(-logits[e]) : T{1};  // 1 - s
-        T d = logits ? p[e] * (g - mean) * rest + z * std::exp(logits[e] - l) : p[e] * (g - mean + z);
+        const T pull = logits ? z * std::exp(logits[e] - l) : z;
+        const T g = factor_of(e);
+        T d = logits ? p[e] * (g - mean) * rest + pull : p[e] * (g - mean + pull);
         for (i64 k = begin; !through_scores && k < begin + choices; ++k) {
             if (index[k] != e) continue;
             d += rest * weight[k] * (d_weight[k] - over);

@@ -1,0 +1,318 @@
+// How well kernels use the memory system, counted on the PTX that nvcc made of them: no line of the source
+// touches more than twice the sectors, or takes more than twice the passes over the banks, that its bytes
+// need, unless runtime/cuda/access_budget.txt lists it with a reason.
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <regex>
+#include <sstream>
+#include <vector>
+
+#include "runtime/cuda/kernels/activation.h"
+#include "runtime/cuda/kernels/attention.h"
+#include "runtime/cuda/kernels/elementwise.h"
+#include "runtime/cuda/kernels/layers.h"
+#include "runtime/cuda/kernels/loss.h"
+#include "runtime/cuda/kernels/router.h"
+#include "runtime/cuda/kernels/router_scores.h"
+#include "runtime/cuda/kernels/routing.h"
+#include "tests/cuda_host/access_statistics.h"
+#include "tests/cuda_host/ptx_program.h"
+
+namespace cuda_host {
+namespace {
+
+using namespace moesaic;
+using namespace moesaic::kernels;
+
+constexpr double kMostTimesTheLeast = 2.0;
+// Rows, columns, experts, choices: whole sectors, and more than one turn of a warp.
+constexpr i64 kRows = 32, kWidth = 128, kExperts = 64, kChoices = 4, kHeads = 2, kHeadDim = 64;
+
+/// Operands in the device's memory, all of one size that is large enough.
+class Operands {
+  public:
+    Operands() { cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking); }
+    ~Operands() {
+        cudaStreamDestroy(stream);
+        for (void* block : blocks_) cudaFree(block);
+    }
+    template <class T = float>
+    T* numbers(double scale = 1) {
+        T* const data = room<T>();
+        for (i64 i = 0; i < kMost; ++i) data[i] = static_cast<T>(scale * std::sin(static_cast<double>(i)));
+        return data;
+    }
+    /// Spread over [0, limit).
+    i32* indices(i64 limit) {
+        i32* const data = room<i32>();
+        for (i64 i = 0; i < kMost; ++i) data[i] = static_cast<i32>(i * 7 % limit);
+        return data;
+    }
+    /// 0, step, 2 step, ...
+    i64* steps(i64 step) {
+        i64* const data = room<i64>();
+        for (i64 i = 0; i < kMost; ++i) data[i] = i * step;
+        return data;
+    }
+
+    cudaStream_t stream = nullptr;
+
+  private:
+    static constexpr i64 kMost = kRows * kWidth * kChoices;
+    template <class T>
+    T* room() {
+        void* block = nullptr;
+        cudaMallocManaged(&block, kMost * sizeof(T), cudaMemAttachGlobal);
+        blocks_.push_back(block);
+        return static_cast<T*>(block);
+    }
+    std::vector<void*> blocks_;
+};
+
+template <class Functor>
+void elements(Operands& o, i64 count, const Functor& functor) {
+    each(o.stream, count, functor);
+}
+template <class Functor>
+void rows(Operands& o, i64 count, const Functor& functor) {
+    each_row(o.stream, count, functor);
+}
+
+void run_elementwise(Operands& o) {
+    constexpr i64 n = kRows * kWidth;
+    elements(o, n, FillElement<float>{1, o.numbers()});
+    elements(o, n, AddElement<float>{o.numbers(), o.numbers()});
+    elements(o, n, FoldElement<float>{o.numbers(), o.numbers<double>()});
+    elements(o, n, ConvertElement<double, float>{o.numbers<double>(), o.numbers()});
+    elements(o, n, ScaleElement<float>{2, o.numbers()});
+    elements(o, n, ClampElement<float>{0.5F, o.numbers()});
+    elements(o, n, ClampGradElement<float>{0.5F, o.numbers(), o.numbers()});
+    elements(o, n, MultiplyElement<float>{o.numbers(), o.numbers(), o.numbers(), true});
+    elements(o, n,
+             AdamWElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), 1, 1, 0.9F, 0.1F, 0.9F,
+                                 0.1F, 1e-8F, 1e-3F, 1});
+    elements(o, n, RandomElement<float>{1, 2, 3, true, 0, 1, o.numbers()});
+    elements(o, n, RandomElement<float>{1, 2, 3, false, 0, 1, o.numbers()});
+    rows(o, 4, SquaresRow<float>{o.numbers(), n, n / 4, o.numbers<double>()});
+}
+
+template <Function kind>
+void run_activation(Operands& o) {
+    const Slopes<float> slopes{o.numbers(), o.steps(kRows / 4), 4};
+    elements(o, kRows * kWidth, ActivationElement<kind, float>{o.numbers(), o.numbers(), kWidth, slopes});
+    elements(o, kRows * kWidth,
+             ActivationGradElement<kind, float>{o.numbers(), o.numbers(), o.numbers(), kWidth, slopes});
+}
+
+void run_layers(Operands& o) {
+    run_activation<Function::swiglu>(o);
+    run_activation<Function::gelu>(o);
+    run_activation<Function::relu>(o);
+    run_activation<Function::prelu>(o);
+    rows(o, 4,
+         SlopeGradRow<float>{o.numbers(), o.numbers(), o.steps(kRows / 4), kWidth, o.numbers<double>()});
+    rows(o, kRows, NormRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth, 1e-5});
+    rows(o, kRows,
+         NormGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth, true});
+    elements(o, kWidth,
+             NormWeightGradElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, kWidth});
+    elements(o, kRows * kHeads * kHeadDim / 2,
+             RopeElement<float>{o.numbers(), o.numbers(), o.numbers(), kHeads * kHeadDim, kHeads, kHeadDim,
+                                kRows, false});
+    rows(o, kRows, EmbeddingGradRow<float>{o.indices(8), o.numbers(), o.numbers(), kRows, kWidth});
+}
+
+void run_attention(Operands& o) {
+    const HeadShape shape{kRows, kHeads, kHeads, kHeadDim, kRows, true, nullptr, 0.125};
+    const i64 count = kHeads * kRows;
+    rows(o, count,
+         AttentionRow<float>{shape, o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers()});
+    rows(o, count, AttentionDeltaRow<float>{shape, o.numbers(), o.numbers(), o.numbers()});
+    rows(o, count,
+         QueryGradRow<float>{shape, o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
+                             o.numbers(), o.numbers()});
+    rows(o, count,
+         KeyGradRow<float>{shape, o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
+                           o.numbers(), o.numbers(), o.numbers()});
+}
+
+void run_losses(Operands& o) {
+    rows(o, kRows, SoftmaxRow<float>{o.numbers(), o.numbers(), o.numbers(), kWidth});
+    rows(o, kRows,
+         CrossEntropyRow<float>{o.numbers(), o.indices(kWidth), o.numbers<double>(), o.numbers<double>(),
+                                o.indices(2), o.numbers<double>(), kWidth});
+    elements(o, kRows * kWidth,
+             CrossEntropyGradElement<float>{o.numbers(), o.indices(kWidth), o.numbers<double>(), o.numbers(),
+                                            1, kWidth});
+    elements(o, kRows, SquaredErrorRow<float>{o.numbers(), o.numbers<double>(), o.numbers<double>(), 8});
+    elements(o, kRows * 8, SquaredErrorGradElement<float>{o.numbers(), o.numbers<double>(), o.numbers(), 1});
+}
+
+void run_router(Operands& o) {
+    constexpr i64 choices = kRows * kChoices;
+    elements(o, kExperts,
+             RouterSumElement<float>{o.numbers(), o.numbers(), o.numbers(), o.indices(kExperts), kRows,
+                                     kExperts, kChoices, kRows, Counted::all, o.steps(1), o.steps(1),
+                                     o.numbers<double>(), o.numbers<double>(), o.numbers<double>()});
+    elements(o, 1, RouterZSumElement<float>{o.numbers(), kRows, kRows, o.numbers<double>()});
+    rows(o, kRows,
+         RouterGradRow<float>{o.numbers(), o.numbers(), nullptr, o.numbers(), o.numbers(),
+                              o.indices(kExperts), o.numbers<double>(), true, kExperts, kChoices, kRows, true,
+                              1, 1, 0.1, o.numbers()});
+    rows(o, kRows,
+         RouterGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
+                              o.indices(kExperts), o.numbers<double>(), true, kExperts, kChoices, kRows,
+                              false, 1, 1, 0.1, o.numbers()});
+    rows(o, 4,
+         ConfidenceRow<float>{o.numbers(), o.numbers(), kRows, kExperts, kChoices, kRows / 4,
+                              o.numbers<double>(), o.numbers<double>()});
+    elements(o, choices,
+             AddByChoiceElement<float>{o.numbers<double>(), true, o.indices(kExperts), kExperts, kChoices,
+                                       kRows, o.numbers()});
+    elements(o, choices,
+             LimitElement<float>{o.indices(kExperts), o.numbers(), kRows, kExperts, kChoices, kRows, 2,
+                                 o.indices(1)});
+    elements(o, choices,
+             RescaleElement<float>{o.numbers(), o.indices(4), o.indices(4), o.numbers(), kChoices});
+    elements(
+        o, kRows,
+        RescaleGradRow<float>{o.numbers(), o.numbers(), o.indices(4), o.indices(4), o.numbers(), kChoices});
+}
+
+void run_scores(Operands& o) {
+    constexpr i64 scores = kRows * kExperts;
+    rows(o, kRows, SigmoidRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kExperts});
+    elements(o, scores, ChosenTokenElement<float>{o.numbers(), o.indices(1), kRows, kExperts, kRows, 2});
+    rows(o, kRows, SinkhornPowerRow<float>{o.numbers(), o.numbers<double>(), kExperts});
+    rows(o, kRows,
+         SinkhornFactorRow{o.numbers<double>(), o.numbers<double>(), o.numbers<double>(), kExperts, kRows});
+    elements(o, kExperts,
+             SinkhornColumnElement{o.numbers<double>(), o.numbers<double>(), o.numbers<double>(), kRows,
+                                   kExperts, kRows});
+    elements(o, scores,
+             SinkhornScoreElement<float>{o.numbers(), o.numbers<double>(), o.numbers(), kExperts, kRows});
+    elements(o, scores, NoisyLogitElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers()});
+    elements(o, scores,
+             NoisyLogitGradElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers()});
+    elements(o, scores,
+             NoisyLoadElement<float>{o.numbers(), o.numbers(), o.numbers(), o.indices(kExperts), o.numbers(),
+                                     kExperts, kChoices});
+    rows(o, kRows,
+         NoisyLoadGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.indices(kExperts),
+                                 o.numbers<double>(), true, kExperts, kChoices, kRows, o.numbers(),
+                                 o.numbers(), o.numbers()});
+    elements(o, scores, PrototypeElement<float>{o.numbers(), o.numbers(), o.numbers(), kExperts, kWidth});
+    elements(o, kRows * kWidth,
+             PrototypeInputGradElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kExperts,
+                                              kWidth});
+    elements(o, kExperts * kWidth,
+             PrototypeGradElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, kExperts,
+                                         kWidth});
+    elements(o, 1, BalanceBiasElement<float>{o.steps(3), o.numbers(), kExperts, 0.1, true});
+}
+
+void run_routing(Operands& o) {
+    constexpr i64 choices = kRows * kChoices, wide = kRows * kWidth;
+    for (const i64 top_groups : {4, 8})
+        rows(o, kRows,
+             TopKRow<float>{o.numbers(), o.numbers(), o.indices(1), o.numbers(), kExperts, kChoices, 8,
+                            top_groups, true});
+    elements(o, choices,
+             ChoiceElement<float>{o.numbers(), o.indices(kExperts), o.numbers(), kExperts, kChoices});
+    elements(o, kRows, NormalizedRow<float>{o.numbers(), 1, kChoices});
+    elements(o, kExperts, KeyCountElement{o.indices(kExperts), kKeysPerChunk, kExperts, o.indices(1)});
+    elements(o, kExperts, KeyBeginElement{o.indices(1), 1, kExperts, o.steps(0)});
+    elements(o, kExperts,
+             KeyPlaceElement{o.indices(kExperts), o.indices(1), o.steps(0), kKeysPerChunk, kExperts,
+                             o.indices(1)});
+    elements(
+        o, wide,
+        GatherElement<u32>{o.numbers<u32>(0), o.indices(kRows), o.indices(kRows), o.numbers<u32>(0), kWidth});
+    elements(o, wide, GatherAddElement<float>{o.numbers(), o.indices(kRows), o.numbers(), kWidth});
+    elements(o, wide,
+             CombineElement<float>{o.numbers(), o.indices(choices), o.numbers(), o.numbers(), kChoices,
+                                   kWidth, true});
+    rows(o, choices,
+         CombineGradRow<float>{o.numbers(), o.numbers(), o.indices(choices), o.numbers(), o.numbers(),
+                               o.numbers(), kChoices, kWidth});
+    elements(o, wide, GateElement<float>{o.numbers(), o.numbers(), o.numbers(), kWidth});
+    rows(o, kRows,
+         GateGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth});
+}
+
+/// What the PTX of sm_90 counts, by line.
+std::map<std::string, AccessStatistics::Count> counted() {
+    AccessStatistics statistics;
+    reset({.translate = PtxProgram::of(90).translation(&statistics)});
+    for (const auto run :
+         {run_elementwise, run_layers, run_attention, run_losses, run_router, run_scores, run_routing}) {
+        Operands operands;
+        run(operands);
+        EXPECT_EQ(cudaStreamSynchronize(operands.stream), cudaSuccess) << first_finding();
+    }
+    reset({});
+    return statistics.counts();
+}
+
+struct Allowed {
+    double most;
+    std::string reason;
+};
+/// Lines "file ratio `text of the line` reason".
+std::map<std::string, Allowed> allowed_lines() {
+    std::map<std::string, Allowed> allowed;
+    std::ifstream file(MOESAIC_ACCESS_BUDGET);
+    EXPECT_TRUE(file) << MOESAIC_ACCESS_BUDGET;
+    static const std::regex line_of_file(R"(([\w.]+) ([\d.]+) `(.*)` (.+))");
+    for (std::string line; std::getline(file, line);) {
+        std::smatch found;
+        if (line.empty() || line[0] == '#') continue;
+        EXPECT_TRUE(std::regex_match(line, found, line_of_file)) << "not of the form of this file: " << line;
+        if (!found.empty()) allowed[found[1].str() + ": " + found[3].str()] = {std::stod(found[2]), found[4]};
+    }
+    return allowed;
+}
+
+/// "router.cu: balance_counts[i] = ...": the text of a line, which stays where numbers of lines move.
+std::string text_of_line(const std::string& place) {
+    const std::size_t colon = place.find(':');
+    const std::string name = place.substr(0, colon);
+    std::ifstream file(std::string(MOESAIC_KERNEL_FOLDER) + "/" + name);
+    std::string line;
+    for (int i = std::atoi(place.c_str() + colon + 1); i > 0; --i) std::getline(file, line);
+    const std::size_t first = line.find_first_not_of(' ');
+    return name + ": " + (first == std::string::npos ? "" : line.substr(first));
+}
+
+TEST(AccessStatistics, NoLineTakesMoreThanTwiceTheLeast) {
+    if (!PtxProgram::is_there(90)) GTEST_SKIP() << "kernels were not built by nvcc";
+    std::map<std::string, AccessStatistics::Count> by_text;
+    for (const auto& [place, count] : counted()) {
+        AccessStatistics::Count& sum = by_text[text_of_line(place)];
+        sum.requests += count.requests;
+        sum.pieces += count.pieces;
+        sum.least += count.least;
+    }
+    EXPECT_GT(by_text.size(), 100u) << "accesses are no longer counted";
+    const std::map<std::string, Allowed> allowed = allowed_lines();
+    for (const auto& [text, count] : by_text) {
+        const auto found = allowed.find(text);
+        const double most = found == allowed.end() ? kMostTimesTheLeast : found->second.most;
+        EXPECT_LE(count.ratio(), most) << text << "\n  " << count.pieces << " of " << count.least << ", in "
+                                       << count.requests << " requests";
+        if (found != allowed.end()) {
+            EXPECT_GT(count.ratio(), kMostTimesTheLeast) << text << " needs no line in the list any more";
+        }
+    }
+    for (const auto& [text, line] : allowed)
+        EXPECT_TRUE(by_text.contains(text)) << text << " is in the list and nowhere else";
+}
+
+}  // namespace
+}  // namespace cuda_host
