@@ -212,8 +212,7 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     ExpertRows results = exchange_.result_rows(context);
     const TensorView out = results.rows.slice_rows(0, received);
     const IndexedRows arrived = current.rows.by_expert(received);
-    std::optional<WorkScope> scope(std::in_place, context.timeline, context.compute, WorkPhase::experts,
-                                   layer_);
+    WorkScope scope(context.timeline, context.compute, WorkPhase::experts, layer_);
     if (padded_rows_ > 0) {
         MOESAIC_ASSERT(saved.plan.chunks.size() == 1, "padded experts in {} rounds",
                        saved.plan.chunks.size());
@@ -226,7 +225,7 @@ void MoELayer::round_forward(StepContext& context, std::size_t round, Round& cur
     } else {
         experts_forward(context, chunk, arrived, out, current);
     }
-    scope.reset();
+    scope.end();
     const TraceRange range("combine");
     exchange_.combine(context, saved.plan, round, std::move(results), saved.weight(), saved.exchange);
 }
@@ -303,8 +302,7 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
     ExpertRows d_results = exchange_.result_rows(context);
     const IndexedRows d_arrived = d_out.by_expert(received);
     const TensorView d_rows = d_results.rows.slice_rows(0, received);
-    std::optional<WorkScope> scope(std::in_place, context.timeline, context.compute, WorkPhase::experts,
-                                   layer_, true);
+    WorkScope scope(context.timeline, context.compute, WorkPhase::experts, layer_, true);
     if (saved.padding) {
         const Tensor d_padded = saved.padding->pad(context, d_arrived);
         Tensor d_padded_rows = context.backend.allocate(d_padded.shape(), d_padded.dtype());
@@ -318,7 +316,7 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
         saved.open_source_of_copies = std::move(current.copies.open_source);
     }
     saved.open_source = std::move(current.experts.open_source);
-    scope.reset();
+    scope.end();
     const TraceRange range("dispatch, backward");
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);
 }

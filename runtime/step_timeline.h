@@ -70,8 +70,12 @@ class WorkScope {
         : range_(name_of(phase).data()), timeline_(timeline), stream_(stream) {
         if (timeline_) timeline_->begin(stream_, phase, layer, backward);
     }
-    ~WorkScope() {
+    ~WorkScope() { end(); }
+    /// Before the end of the scope.
+    void end() {
         if (timeline_) timeline_->end(stream_);
+        timeline_ = nullptr;
+        range_.end();
     }
     WorkScope(const WorkScope&) = delete;
     WorkScope& operator=(const WorkScope&) = delete;

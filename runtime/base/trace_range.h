@@ -26,8 +26,11 @@ class TraceRange {
     explicit TraceRange(const char* name) : sink_(detail::trace_sink.load(std::memory_order_acquire)) {
         if (sink_) sink_->begin(name);
     }
-    ~TraceRange() {
+    ~TraceRange() { end(); }
+    /// Before the end of the scope.
+    void end() {
         if (sink_) sink_->end();
+        sink_ = nullptr;
     }
     TraceRange(const TraceRange&) = delete;
     TraceRange& operator=(const TraceRange&) = delete;

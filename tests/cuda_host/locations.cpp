@@ -9,7 +9,8 @@
 #include <stdexcept>
 #include <vector>
 
-extern "C" const char __executable_start;  // the linker's
+// The linker's: where the program, or the library that holds this, begins in memory.
+extern "C" [[gnu::visibility("hidden")]] const char __ehdr_start;
 
 namespace cuda_host {
 
@@ -50,7 +51,7 @@ std::vector<std::string> inlined_places(Location location) {
 
 Location location_of(const void* return_address) {
     // One before: the call itself, not what comes after it.
-    return static_cast<Location>(static_cast<const char*>(return_address) - &__executable_start) - 1;
+    return static_cast<Location>(static_cast<const char*>(return_address) - &__ehdr_start) - 1;
 }
 
 Location location_of(Place place) {

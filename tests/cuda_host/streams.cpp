@@ -164,15 +164,15 @@ void Scheduler::note_progress() {
 }
 
 void Scheduler::let_others_work() {
-    using Clock = std::chrono::steady_clock;
+    const auto now = std::chrono::steady_clock::now();
     constexpr int kMany = 50;  // whoever has tried so often does nothing else
     Waiting& mine = waiting_[std::this_thread::get_id()];
-    if (mine.progress != progress_ || mine.tries == 0) mine = {progress_, 0, Clock::now()};
+    if (mine.progress != progress_ || mine.tries == 0) mine = {progress_, 0, now};
     ++mine.tries;
     const auto stuck = std::ranges::count_if(waiting_, [&](const auto& one) {
         return one.second.progress == progress_ && one.second.tries > kMany;
     });
-    const double waited = std::chrono::duration<double>(Clock::now() - mine.since).count();
+    const double waited = std::chrono::duration<double>(now - mine.since).count();
     if (stuck >= nccl_ranks() - gone || waited > settings.patience_seconds)
         find("NCCL: all ranks wait: " + nccl_waiting());
     changed_.wait_for(mutex, std::chrono::microseconds(200));
@@ -191,8 +191,13 @@ cudaError_t Scheduler::run_until_empty(cudaStream_t stream) {
                              awaited->number));
         }
     }
+<<<<<<< HEAD
     if (!finding.empty()) awaited->items.clear();
     join(host_clock_, awaited->clock);
+=======
+    join(host_clock_, awaited->clock);
+    if (!finding.empty()) awaited->items.clear();
+>>>>>>> nccl
     return finding.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
@@ -200,7 +205,10 @@ cudaError_t Scheduler::query(cudaStream_t stream) {
     EmulatedStream* const awaited = known(stream);
     if (!awaited) return cudaErrorInvalidResourceHandle;
     if (!finding.empty()) return cudaErrorLaunchFailure;
-    if (awaited->items.empty()) return cudaSuccess;
+    if (awaited->items.empty()) {
+        join(host_clock_, awaited->clock);
+        return cudaSuccess;
+    }
     if (EmulatedStream* const next = choose(awaited)) {
         run_head(*next);
     } else {
@@ -212,7 +220,9 @@ cudaError_t Scheduler::query(cudaStream_t stream) {
 cudaError_t Scheduler::query(cudaEvent_t event) {
     if (!finding.empty()) return cudaErrorLaunchFailure;
     const auto* const asked = reinterpret_cast<const EmulatedEvent*>(event);
-    return asked->completed >= asked->recorded ? cudaSuccess : cudaErrorNotReady;
+    if (asked->completed < asked->recorded) return cudaErrorNotReady;
+    join(host_clock_, asked->clock);
+    return cudaSuccess;
 }
 
 Settings settings_of_environment() {

@@ -140,6 +140,14 @@ TEST(Device, CudaWithoutOneIsTheUsersToMend) {
     expect_failure(result, 2, {"run.device: cuda: ", "no.so cannot be opened", "use run.device: cpu"});
 }
 
+TEST(Device, GpuCheckSaysThatThereIsNoDevice) {
+    if (std::filesystem::exists("/dev/nvidiactl")) GTEST_SKIP() << "there may be one";
+    const CommandResult result = Command({"tests/gpu_check"}).wait();
+    EXPECT_EQ(result.code, 3) << result.text();
+    EXPECT_EQ(occurrences(result.err, "gpu_check: no CUDA device on this machine"), 1) << result.text();
+    EXPECT_EQ(Command({"tests/gpu_check", "--help"}).wait().code, 2);
+}
+
 TEST(Device, AutoFallsBackToTheCpuAndSaysSo) {
     const ScratchFolder scratch;
     const CommandResult result = moesaic(on_device(scratch / "out", "auto", {"train.steps=5"}), threads(2),
