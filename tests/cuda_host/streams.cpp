@@ -191,13 +191,8 @@ cudaError_t Scheduler::run_until_empty(cudaStream_t stream) {
                              awaited->number));
         }
     }
-<<<<<<< HEAD
-    if (!finding.empty()) awaited->items.clear();
-    join(host_clock_, awaited->clock);
-=======
     join(host_clock_, awaited->clock);
     if (!finding.empty()) awaited->items.clear();
->>>>>>> nccl
     return finding.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
