@@ -253,7 +253,9 @@ TEST(BenchDispatch, MovesAndVerifiesEveryTraffic) {
                 EXPECT_LE(line.at("busbw_gbs"), line.at("algbw_gbs"));
                 const bool processes = ranks.kind == Ranks::Kind::mpirun;
                 EXPECT_EQ(line.contains("speedup_over_mpi"), processes) << "beside MPI where there is MPI";
-                if (processes) EXPECT_GT(line.at("mpi_alltoallv_us"), 0.0);
+                if (processes) {
+                    EXPECT_GT(line.at("mpi_alltoallv_us"), 0.0);
+                }
             }
             // Four ways; alone there is no communicator that rows go through.
             if (ranks.count == 1) continue;
