@@ -51,30 +51,31 @@ class SeparatedIds final : public TokenFile {
 
 std::optional<DocumentRange> TokenFile::document_around(i64 token) const {
     MOESAIC_ASSERT(0 <= token && token < tokens(), "token {} of {}", token, tokens());
+    const i64 lowest = std::max<i64>(0, token - kLongestSearch),
+              highest = std::min(tokens(), token + kLongestSearch + 1);
     DocumentRange range{-1, -1};
     std::vector<i64> starts;
     // Steps that double: most documents are short, and a search of a long one costs no more than reading it.
-    i64 step = kFirstSearch;
-    for (i64 end = token + 1; range.begin < 0; step *= 2) {
-        const i64 begin = std::max<i64>(0, end - step);
+    for (i64 end = token + 1, step = kFirstSearch; range.begin < 0; step *= 2) {
+        const i64 begin = std::max(lowest, end - step);
         document_starts(begin, end - begin, starts);
-        if (!starts.empty())
+        if (!starts.empty()) {
             range.begin = starts.back();
-        else if (token - begin > kLongestSearch)
+        } else if (begin == lowest) {
             return {};
+        }
         end = begin;
     }
     starts.clear();
-    step = kFirstSearch;
-    for (i64 begin = token + 1; range.end < 0; step *= 2) {
-        const i64 end = std::min(tokens(), begin + step);
+    for (i64 begin = token + 1, step = kFirstSearch; range.end < 0; step *= 2) {
+        const i64 end = std::min(highest, begin + step);
         document_starts(begin, end - begin, starts);
-        if (!starts.empty())
+        if (!starts.empty()) {
             range.end = starts.front();
-        else if (end == tokens())
+        } else if (end == highest) {
+            if (highest < tokens()) return {};
             range.end = end;
-        else if (end - token > kLongestSearch)
-            return {};
+        }
         begin = end;
     }
     return range;
