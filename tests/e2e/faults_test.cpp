@@ -29,73 +29,67 @@ const Words kShort{"train.steps=20", "train.checkpoint_every=10", "train.log_eve
 const std::string kTimeout = "parallel.timeout_seconds=2";
 
 /// By the name of the fault.
-const std::multimap<std::string, Expectation>& expectations() {
-    static const std::multimap<std::string, Expectation> kAll{
-        {"kill", {"kill:rank=1,step=7", {}, 137, {"fault: rank 1 dies before step 7", "signal 9"}}},
-        {"kill",
-         {"kill:rank=0,step=10,in=checkpoint", {}, 137, {"dies in the checkpoint of step 10", "signal 9"}}},
-        {"hang",
-         {"hang:rank=1,step=7",
-          {kTimeout},
-          1,
-          {"rank 1 has not come to all_", "step 7", "flight.rank*.txt"}}},
-        {"late", {"late:rank=1,step=7,seconds=0.3", {}, 0, {"begins step 7 0.3 s late"}, true}},
-        {"late", {"late:rank=1,step=7,seconds=60", {kTimeout}, 1, {"rank 1 has not come to all_"}}},
-        {"wrong-order",
-         {"wrong-order:rank=1,step=7",
-          {kTimeout},
-          1,
-          {"rank 1", "'out of order (injected)'", "all_gather_rows"}}},
-        {"zero-tokens", {"zero-tokens:rank=1,step=7", {}, 0, {"gets no tokens in step 7"}, true}},
-        {"nan",
-         {"nan:layer=1,expert=3,step=7",
-          {},
-          1,
-          {"first in the gradient of model.layers.1.mlp.experts.3.", "(layer 1, expert 3), on rank 1",
-           "nothing was updated; the newest checkpoint is of step 0"}}},
-        {"nan",
-         {"nan:layer=1,expert=3,step=7",
-          {"train.nonfinite=skip"},
-          0,
-          {"this update is left out", "done at step 20"}}},
-        {"nan",
-         {"nan:layer=1,expert=3,step=12",
-          {"train.nonfinite=rollback"},
-          0,
-          {"back to the newest checkpoint"},
-          true}},
-        {"nan",
-         {"nan:layer=0,expert=0,step=12,in=weight",
-          {"train.nonfinite=rollback"},
-          0,
-          {"the weights themselves are not finite: model.layers.0.mlp.experts.0."},
-          true}},
-        {"flip",
-         {"flip:rank=1,step=7",
-          {"parallel.checksums=true"},
-          1,
-          {"rows from rank 0 of 'experts' are not what it sent in all_to_all_rows 'dispatch, layer 0'",
-           "[r1/2 s7] error: "}}},
-        {"truncate-checkpoint", {"truncate-checkpoint:step=10", {}, 0, {"loses its second half"}, true}},
-        {"bitflip-checkpoint",
-         {"bitflip-checkpoint:step=10,shard=1", {}, 0, {"a bit of", "shard-00001-of-00002"}, true}},
-        {"full-disk",
-         {"full-disk:step=10,rank=1",
-          {},
-          0,
-          {"could not write its part of the checkpoint of step 10", "No space left on device",
-           "training goes on"},
-          true}},
-        {"full-disk", {"full-disk:step=20", {}, 1, {"No space left on device"}}},
-        {"slow-disk", {"slow-disk:step=10,seconds=0.2", {}, 0, {"done at step 20"}, true}},
-        {"slow-disk",
-         {"slow-disk:step=10,seconds=0.6",
-          {"train.steps=11"},
-          0,
-          {"the checkpoint of step 10 took", "raise train.checkpoint_every"}}},
-    };
-    return kAll;
-}
+const std::multimap<std::string, Expectation> kExpectations{
+    {"kill", {"kill:rank=1,step=7", {}, 137, {"fault: rank 1 dies before step 7", "signal 9"}}},
+    {"kill",
+     {"kill:rank=0,step=10,in=checkpoint", {}, 137, {"dies in the checkpoint of step 10", "signal 9"}}},
+    {"hang",
+     {"hang:rank=1,step=7", {kTimeout}, 1, {"rank 1 has not come to all_", "step 7", "flight.rank*.txt"}}},
+    {"late", {"late:rank=1,step=7,seconds=0.3", {}, 0, {"begins step 7 0.3 s late"}, true}},
+    {"late", {"late:rank=1,step=7,seconds=60", {kTimeout}, 1, {"rank 1 has not come to all_"}}},
+    {"wrong-order",
+     {"wrong-order:rank=1,step=7",
+      {kTimeout},
+      1,
+      {"rank 1", "'out of order (injected)'", "all_gather_rows"}}},
+    {"zero-tokens", {"zero-tokens:rank=1,step=7", {}, 0, {"gets no tokens in step 7"}, true}},
+    {"nan",
+     {"nan:layer=1,expert=3,step=7",
+      {},
+      1,
+      {"first in the gradient of model.layers.1.mlp.experts.3.", "(layer 1, expert 3), on rank 1",
+       "nothing was updated; the newest checkpoint is of step 0"}}},
+    {"nan",
+     {"nan:layer=1,expert=3,step=7",
+      {"train.nonfinite=skip"},
+      0,
+      {"this update is left out", "done at step 20"}}},
+    {"nan",
+     {"nan:layer=1,expert=3,step=12",
+      {"train.nonfinite=rollback"},
+      0,
+      {"back to the newest checkpoint"},
+      true}},
+    {"nan",
+     {"nan:layer=0,expert=0,step=12,in=weight",
+      {"train.nonfinite=rollback"},
+      0,
+      {"the weights themselves are not finite: model.layers.0.mlp.experts.0."},
+      true}},
+    {"flip",
+     {"flip:rank=1,step=7",
+      {"parallel.checksums=true"},
+      1,
+      {"rows from rank 0 of 'experts' are not what it sent in all_to_all_rows 'dispatch, layer 0'",
+       "[r1/2 s7] error: "}}},
+    {"truncate-checkpoint", {"truncate-checkpoint:step=10", {}, 0, {"loses its second half"}, true}},
+    {"bitflip-checkpoint",
+     {"bitflip-checkpoint:step=10,shard=1", {}, 0, {"a bit of", "shard-00001-of-00002"}, true}},
+    {"full-disk",
+     {"full-disk:step=10,rank=1",
+      {},
+      0,
+      {"could not write its part of the checkpoint of step 10", "No space left on device",
+       "training goes on"},
+      true}},
+    {"full-disk", {"full-disk:step=20", {}, 1, {"No space left on device"}}},
+    {"slow-disk", {"slow-disk:step=10,seconds=0.2", {}, 0, {"done at step 20"}, true}},
+    {"slow-disk",
+     {"slow-disk:step=10,seconds=0.6",
+      {"train.steps=11"},
+      0,
+      {"the checkpoint of step 10 took", "raise train.checkpoint_every"}}},
+};
 
 class FaultTable : public testing::Test {
   protected:
@@ -136,7 +130,7 @@ StoredTensors* FaultTable::undisturbed_ = nullptr;
 
 TEST_F(FaultTable, HasAnExpectationForEveryFault) {
     std::set<std::string> expected;
-    for (const auto& [name, one] : expectations()) {
+    for (const auto& [name, one] : kExpectations) {
         expected.insert(name);
         EXPECT_EQ(kind_of(parse_faults(one.orders).front().type).name, name);
     }
@@ -145,7 +139,7 @@ TEST_F(FaultTable, HasAnExpectationForEveryFault) {
 }
 
 void expect_all_of(const std::string& name, const std::function<void(const Expectation&)>& expect) {
-    const auto [first, last] = expectations().equal_range(name);
+    const auto [first, last] = kExpectations.equal_range(name);
     for (auto one = first; one != last; ++one) expect(one->second);
 }
 

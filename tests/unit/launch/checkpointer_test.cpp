@@ -84,7 +84,9 @@ TEST(Checkpointer, HoldsTheModelAsItWasWhenItBegan) {
             EXPECT_EQ(outcome->failed_rank, -1);
             EXPECT_EQ(outcome->record.step, 2);
             EXPECT_FALSE(rank.checkpointer.under_way());
-            if (rank.world.rank() == 0) EXPECT_GE(outcome->record.seconds, 0.05);
+            if (rank.world.rank() == 0) {
+                EXPECT_GE(outcome->record.seconds, 0.05);
+            }
         });
         const auto latest = find_latest(scratch / "beside");
         ASSERT_TRUE(latest);
