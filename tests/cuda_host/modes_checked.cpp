@@ -8,6 +8,8 @@ namespace cuda_host {
 
 namespace {
 
+constexpr std::int64_t kSmallCase = 4000;
+
 Mode interpreted(int architecture) {
     Mode mode{"ptx_" + std::to_string(architecture), Layer::ptx, {.check = true}};
     mode.settings.translate = [=](const std::string& symbol, const std::vector<std::byte>& parameters) {
@@ -33,7 +35,9 @@ std::vector<Mode> table_modes() {
         if (mode.name == "ptx_80" && !wanted) continue;  // differs from sm_90's in a few instructions
         for (int seed = 2; seed < 2 + seeds; ++seed) {
             mode.settings.seed = static_cast<std::uint64_t>(seed);
-            runs.push_back({mode.name + "_seed_" + std::to_string(seed), mode.layer, mode.settings});
+            Mode& run = runs.emplace_back(mode);
+            run.name += "_seed_" + std::to_string(seed);
+            if (seed > 2) run.most_elements = kSmallCase;
         }
     }
     return runs;
