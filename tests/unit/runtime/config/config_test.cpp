@@ -262,9 +262,8 @@ TEST(Config, WhatCannotBeTrainedMayBeEvaluated) {
 }
 
 TEST(Config, WhatThisVersionLacksIsRefused) {
-    for (const char* text :
-         {"parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
-          "train.determinism=elastic", "metrics.sinks=[jsonl, tensorboard]"}) {
+    for (const char* text : {"parallel.tensor=2", "parallel.pipeline=2", "parallel.context=2",
+                             "train.determinism=elastic", "metrics.sinks=[jsonl, tensorboard]"}) {
         const std::string key = std::string(text).substr(0, std::string(text).find('='));
         SCOPED_TRACE(text);
         expect_one(parse("", {text}), std::string("--set ") + text, key, "not in this version", "it has ");
