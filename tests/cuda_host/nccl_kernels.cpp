@@ -21,7 +21,8 @@ struct NcclWorld {
 };
 
 NcclWorld& world() {
-    static NcclWorld& all = *new NcclWorld;  // kernels that streams still hold at the end of the program need it
+    static NcclWorld& all =
+        *new NcclWorld;  // kernels that streams still hold at the end of the program need it
     return all;
 }
 
