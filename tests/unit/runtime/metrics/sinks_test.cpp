@@ -235,8 +235,8 @@ TEST(Sinks, ConsoleLinesAreForReading) {
     options.console = std::fopen(path.c_str(), "w");
     options.seconds = [&now] { return now; };
     ConsoleSink sink(options);
-    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 1, 2, "cpu", "node1", 1234567, 523456, 900,
-                         "convention hf, 2 at perfect balance", "80 rows an expert"});
+    sink.write(RunRecord{"0.1.0", "c9799f0", "", 4, 2, 1, 2, "cpu", "node1", 1234567, 523456, 900, "sequence",
+                         "", "convention hf, 2 at perfect balance", "80 rows an expert"});
     now += 4;
     sink.write(step_record(10));
     now += 36;
