@@ -51,7 +51,7 @@ int run(int argc, char** argv) {
     add_study_command(app, selected);
     add_report_command(app, selected);
     add_doctor_commands(app, selected);
-    add_later_commands(app, selected);
+    add_plan_command(app, selected);
     if (argc > 1) {
         const std::string unknown = unknown_subcommand(app, argv[1]);
         if (!unknown.empty()) return user_mistake(unknown);

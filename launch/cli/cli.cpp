@@ -1,8 +1,6 @@
 // What the subcommands' files share: common options, and how a mistake on the command line ends.
 #include "launch/cli/cli.h"
 
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
@@ -24,24 +22,6 @@ void add_ranks_as_threads(CLI::App* command, int& ranks) {
     command->add_option("--ranks-as-threads", ranks, "Run N ranks as threads of this process, without MPI")
         ->type_name("N")
         ->check(CLI::Range(1, 1024));
-}
-
-void add_later_command(CLI::App& parent, const std::string& full_name, const std::string& help,
-                       Selected& selected) {
-    const std::string name = full_name.substr(full_name.rfind(' ') + 1);
-    CLI::App* const command =
-        parent.add_subcommand(name, fmt::format("{}(not in this version)", help.empty() ? "" : help + " "));
-    command->allow_extras();
-    command->callback([&selected, full_name] {
-        selected = [full_name] { return user_mistake("moesaic " + full_name + ": not in this version"); };
-    });
-}
-
-void add_later_commands(CLI::App& app, Selected& selected) {
-    constexpr std::pair<const char*, const char*> kLater[] = {
-        {"plan", "predicts memory, traffic and step time for layouts"},
-    };
-    for (const auto& [name, help] : kLater) add_later_command(app, name, help, selected);
 }
 
 bool speaks_for_the_job() {

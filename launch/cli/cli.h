@@ -24,16 +24,12 @@ void add_bench_commands(CLI::App& app, Selected& selected);     ///< bench layer
 void add_report_command(CLI::App& app, Selected& selected);     ///< report
 void add_study_command(CLI::App& app, Selected& selected);      ///< study
 void add_doctor_commands(CLI::App& app, Selected& selected);    ///< doctor
-void add_later_commands(CLI::App& app, Selected& selected);     ///< the contract's that this version lacks
+void add_plan_command(CLI::App& app, Selected& selected);       ///< plan
 
 /// `--set KEY=VALUE`, repeatable.
 void add_overrides(CLI::App* command, std::vector<std::string>& overrides);
 /// `--ranks-as-threads N`.
 void add_ranks_as_threads(CLI::App* command, int& ranks);
-
-/// Adds a subcommand that ends with exit code 2 and "not in this version", whatever follows it.
-void add_later_command(CLI::App& parent, const std::string& full_name, const std::string& help,
-                       Selected& selected);
 
 /// Whether this process speaks for the job before MPI is up: the launcher's rank, 0 without one.
 [[nodiscard]] bool speaks_for_the_job();

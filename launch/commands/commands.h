@@ -163,6 +163,16 @@ struct StudyCommandOptions {
 };
 int study_command(const StudyCommandOptions& options);
 
+struct PlanCommandOptions {
+    std::string config, cluster;
+    std::vector<std::string> overrides;
+    std::vector<long> ranks;  ///< empty: all that fill nodes evenly
+    std::string traffic = "uniform";
+    long rows = 15;
+    bool json = false;
+};
+int plan_command(const PlanCommandOptions& options);
+
 struct DoctorCommandOptions {
     bool json = false;
     bool quick = false;

@@ -98,11 +98,6 @@ TEST(BadInput, AFolderThatCannotBeMade) {
 }
 
 TEST(BadInput, WhatThisVersionLacksIsSaid) {
-    expect_failure(moesaic({"plan", "some", "--thing", "3"}), 2, {"moesaic plan: not in this version\n"});
-    if (have_mpi()) {
-        expect_failure(moesaic({"plan", "configs/tiny.yaml", "--json"}, mpirun(2)), 2,
-                       {"moesaic plan: not in this version\n"});
-    }
     const ScratchFolder scratch;
     expect_mistake(
         tiny(scratch / "out", {"parallel.pipeline=2", "parallel.tensor=2"}),

@@ -50,9 +50,9 @@ def expected(records):
                 for key, inner in value.items():
                     if number(inner):
                         values[f"{name}/{key}", step] = float(inner)
-                    elif "value" in inner:
+                    elif isinstance(inner, dict) and "value" in inner:
                         values[f"{name}/{key}", step] = float(inner["value"])
-                    else:
+                    elif isinstance(inner, dict):
                         for last, innermost in inner.items():
                             values[f"{name}/{key}/{last}", step] = float(innermost)
             elif name == "routing_changed":

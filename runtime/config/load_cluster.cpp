@@ -1,0 +1,189 @@
+// Clusters from YAML, and the profiles of devices.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "runtime/config/cluster_config.h"
+
+namespace moesaic {
+
+namespace {
+
+/// Keys of one mapping and where their numbers go.
+struct NumberKey {
+    const char* name;
+    double* value;
+};
+
+class ClusterReader {
+  public:
+    ClusterReader(ClusterConfig& cluster, Diagnostics& diagnostics)
+        : cluster_(cluster), diagnostics_(diagnostics) {}
+
+    void read(const YAML::Node& root) {
+        if (!check_keys(root, "", {"nodes", "ranks_per_node", "device", "node", "network"})) return;
+        read_count(root, "nodes", cluster_.nodes);
+        read_count(root, "ranks_per_node", cluster_.ranks_per_node);
+        if (!root["device"])
+            complain(root, "device", "is missing", fmt::format("one of {}", profile_names()));
+        else
+            read_device(root["device"]);
+        DeviceProfile& device = cluster_.device;
+        read_link(root, "node", device.node);
+        read_link(root, "network", device.network);
+        if (cluster_.ranks() > kMostPlannedRanks)
+            complain(root, "nodes",
+                     fmt::format("{} nodes of {} are {} ranks", cluster_.nodes, cluster_.ranks_per_node,
+                                 cluster_.ranks()),
+                     fmt::format("at most {} ranks are planned", kMostPlannedRanks));
+    }
+
+  private:
+    void complain(const YAML::Node& node, const std::string& key, std::string message, std::string hint) {
+        diagnostics_.add({fmt::format("{}:{}", cluster_.file, node.Mark().line + 1), key, std::move(message),
+                          std::move(hint)});
+    }
+
+    static std::string profile_names() {
+        std::vector<std::string> names;
+        for (const DeviceProfile& profile : device_profiles()) names.push_back(profile.name);
+        return fmt::format("{}", fmt::join(names, ", "));
+    }
+
+    bool check_keys(const YAML::Node& node, const std::string& section,
+                    const std::vector<std::string>& known) {
+        if (!node.IsMap()) {
+            complain(node, section, "is not a mapping", fmt::format("keys: {}", fmt::join(known, ", ")));
+            return false;
+        }
+        std::set<std::string> seen;
+        for (const auto& entry : node) {
+            const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+            const std::string full = section.empty() ? key : section + "." + key;
+            if (!seen.insert(key).second)
+                complain(entry.first, full, "is given twice", "keep one of the two");
+            if (std::ranges::find(known, key) != known.end()) continue;
+            const std::string near = nearest_name(key, known);
+            complain(entry.first, full, "is no key of a cluster",
+                     near.empty() ? fmt::format("known are: {}", fmt::join(known, ", "))
+                                  : fmt::format("did you mean '{}'?", near));
+        }
+        return true;
+    }
+
+    void read_count(const YAML::Node& root, const char* key, i64& value) {
+        const YAML::Node node = root[key];
+        if (!node) return;
+        const std::string words = node.IsScalar() ? node.Scalar() : "";
+        const auto [end, error] = std::from_chars(words.data(), words.data() + words.size(), value);
+        if (error == std::errc() && end == words.data() + words.size() && value >= 1 &&
+            value <= kMostPlannedRanks)
+            return;
+        complain(node, key, fmt::format("'{}' is no count", words),
+                 fmt::format("a whole number from 1 to {}", kMostPlannedRanks));
+        value = 1;
+    }
+
+    void read_numbers(const YAML::Node& section, const std::string& name,
+                      const std::vector<NumberKey>& keys) {
+        for (const NumberKey& key : keys) {
+            const YAML::Node node = section[key.name];
+            if (!node) continue;
+            const std::string words = node.IsScalar() ? node.Scalar() : "", full = name + "." + key.name;
+            const auto [end, error] = std::from_chars(words.data(), words.data() + words.size(), *key.value);
+            if (error == std::errc() && end == words.data() + words.size() && *key.value > 0 &&
+                *key.value <= 1e9) {
+                cluster_.given.push_back(full);
+                continue;
+            }
+            complain(node, full, fmt::format("'{}' is no number above 0", words), "e.g. 450");
+        }
+    }
+
+    void read_device(const YAML::Node& node) {
+        const YAML::Node name = node.IsMap() ? node["profile"] : node;
+        const std::string profile = name && name.IsScalar() ? name.Scalar() : "";
+        const auto& all = device_profiles();
+        const auto found = std::ranges::find(all, profile, &DeviceProfile::name);
+        if (found == all.end()) {
+            complain(node, node.IsMap() ? "device.profile" : "device",
+                     fmt::format("'{}' is no profile", profile),
+                     fmt::format("one of {}; numbers beside it replace its own", profile_names()));
+            return;
+        }
+        cluster_.device = *found;
+        if (!node.IsMap()) return;
+        check_keys(node, "device",
+                   {"profile", "bf16_tflops", "fp32_tflops", "fp64_tflops", "memory_gib", "memory_gb_per_s"});
+        DeviceProfile& device = cluster_.device;
+        read_numbers(node, "device",
+                     {{"bf16_tflops", &device.bf16_tflops},
+                      {"fp32_tflops", &device.fp32_tflops},
+                      {"fp64_tflops", &device.fp64_tflops},
+                      {"memory_gib", &device.memory_gib},
+                      {"memory_gb_per_s", &device.memory_gb_per_s}});
+    }
+
+    void read_link(const YAML::Node& root, const char* name, LinkProfile& link) {
+        const YAML::Node node = root[name];
+        if (!node || !check_keys(node, name, {"latency_us", "gb_per_s"})) return;
+        read_numbers(node, name, {{"latency_us", &link.latency_us}, {"gb_per_s", &link.gb_per_s}});
+    }
+
+    ClusterConfig& cluster_;
+    Diagnostics& diagnostics_;
+};
+
+}  // namespace
+
+const std::vector<DeviceProfile>& device_profiles() {
+    constexpr const char* kNvidia = "NVIDIA's data sheets, dense; a 400 Gb/s adapter for each GPU";
+    static const std::vector<DeviceProfile> kProfiles{
+        {"h100", 989, 67, 67, 80, 3350, {5, 450}, {12, 50}, kNvidia},
+        {"h200", 989, 67, 67, 141, 4800, {5, 450}, {12, 50}, kNvidia},
+        {"b200", 2250, 75, 37, 180, 8000, {5, 900}, {12, 50}, kNvidia},
+        {"cpu",
+         0,
+         0,
+         0,
+         0,
+         0,
+         {1, 0},
+         {50, 1.25},
+         "measured on this machine; 10 Gb/s between machines",
+         true},
+    };
+    return kProfiles;
+}
+
+bool ClusterConfig::gives(std::string_view key) const {
+    return std::ranges::find(given, key) != given.end();
+}
+
+ClusterConfig load_cluster(const std::filesystem::path& file, Diagnostics& diagnostics) {
+    ClusterConfig cluster;
+    cluster.file = file.string();
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream || std::filesystem::is_directory(file)) {
+        diagnostics.add(
+            {cluster.file, "", "cannot be read", "give a cluster file, e.g. launch/cluster/h100.yaml"});
+        return cluster;
+    }
+    const std::string words{std::istreambuf_iterator<char>(stream), {}};
+    try {
+        ClusterReader(cluster, diagnostics).read(YAML::Load(words));
+    } catch (const YAML::Exception& error) {
+        diagnostics.add({fmt::format("{}:{}", cluster.file, error.mark.line + 1), "",
+                         "is not YAML: " + error.msg, "check indentation, colons and quotes on this line"});
+    }
+    diagnostics.sort_by_line();
+    return cluster;
+}
+
+}  // namespace moesaic
