@@ -163,6 +163,7 @@ cudaError_t Scheduler::run_until_empty(cudaStream_t stream) {
 
 void reset(const Settings& settings) {
     Scheduler::instance().reset(settings);
+    (void)cudaGetLastError();  // or the next user of the runtime meets what was left
 }
 std::string first_finding() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
