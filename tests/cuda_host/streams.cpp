@@ -229,6 +229,7 @@ Settings settings_of_environment() {
 
 void reset(const Settings& settings) {
     Scheduler::instance().reset(settings);
+    (void)cudaGetLastError();  // or the next user of the runtime meets what was left
 }
 void leave() {
     const std::scoped_lock lock(Scheduler::instance().mutex);

@@ -158,7 +158,7 @@ std::string outcome(const Mode& mode, std::uint64_t seed, const Run& run, Defect
     return !finding.empty() ? finding : right ? "" : "wrong result";
 }
 
-constexpr int kNever = 0, kAlways = 4;
+constexpr int kNever = 0, kAlways = 4, kCrashes = -1;  // a processor that loads vectors dies of it
 
 struct Planted {
     const char* name;
@@ -176,7 +176,7 @@ const std::vector<Planted>& planted() {
     static const std::vector<Planted> all{
         {"NoBarrierAfterWrite", Defect::no_barrier_after_write, normalizes, kAlways,
          "(race|uninitialised): .* at defects.cu:\\d+ by thread \\d+ of block 0 of .*normalize.*"},
-        {"NoBarrierBeforeReuse", Defect::no_barrier_before_reuse, normalizes, kNever,
+        {"NoBarrierBeforeReuse", Defect::no_barrier_before_reuse, normalizes, kAlways,
          "race: .* at defects.cu:\\d+ by thread \\d+ of block 0 of .*nothing orders it after the .* at "
          "defects.cu:\\d+ by thread.*"},
         {"RowReadTooFar", Defect::row_read_too_far, normalizes, kAlways,
@@ -192,7 +192,7 @@ const std::vector<Planted>& planted() {
         {"NoBarrierAtLoopEnd", Defect::no_barrier_at_loop_end, sorts_keys, 3, "race: .*"},
         {"RowWrittenTooFar", Defect::row_written_too_far, copies_and_doubles, kNever,
          "race: write at .* nothing orders it after the write at .*"},
-        {"MisalignedLoad", Defect::misaligned_load, copies_and_doubles, kAlways,
+        {"MisalignedLoad", Defect::misaligned_load, copies_and_doubles, kCrashes,
          "misaligned: read .* of 16 bytes"},
         {"OutputNotWritten", Defect::output_not_written, copies_and_doubles, kAlways,
          "uninitialised: read .*double_all.*"},
@@ -207,6 +207,8 @@ class Defects : public ::testing::TestWithParam<std::tuple<Mode, Planted>> {};
 
 TEST_P(Defects, AreFound) {
     const auto& [mode, defect] = GetParam();
+    if (mode.layer == Layer::emulated && defect.emulated == kCrashes)
+        GTEST_SKIP() << "the program may die of it";
     int seen = 0;
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
         const std::string found = outcome(mode, seed, defect.run, defect.defect);
