@@ -101,12 +101,12 @@ TEST(NonfiniteSearch, NamesWeights) {
     }
 }
 
-/// Weights that are finite and whose products are not.
+/// Weights that are finite and whose products with anything are not.
 void enlarge(RankRuntime& runtime, const std::string& part) {
     for (Parameter& parameter : runtime.store.parameters()) {
         if (parameter.name.find(part) == std::string::npos) continue;
         float* const values = parameter.value.as<float>();
-        std::fill_n(values, parameter.value.elements(), 1e30F);
+        std::fill_n(values, parameter.value.elements(), 3e38F);
     }
     runtime.store.pack(*runtime.compute);
 }
