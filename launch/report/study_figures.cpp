@@ -241,9 +241,9 @@ std::vector<StudyFigure> study_figures(const StudyTable& table, const std::vecto
         if (figure) figures.push_back(std::move(*figure));
     };
     const std::vector<std::string> axes = numeric_axes(table);
-    std::vector<std::string> columns{"gap", "gap_error", "heldout_loss", "heldout_error"};
-    for (const std::string& column : claimed)
-        if (!std::ranges::count(columns, column)) columns.push_back(column);
+    std::vector<std::string> columns = claimed;  // first what the study is about
+    for (const char* column : {"gap", "gap_error", "heldout_loss", "heldout_error"})
+        if (!std::ranges::count(columns, column)) columns.emplace_back(column);
     for (const std::string& column : columns)
         for (const std::string& axis : axes)
             if (table.has(column)) keep(against_axis(table, axis, column));

@@ -137,13 +137,13 @@ TEST(TrainingShare, LeavesTheRestToCertifyAPrior) {
     };
     train({"--set", "run.name=prior", "--set", "task.data.training_share=0.6"});
     const CommandResult result =
-        moesaic({"bound", scratch / "out/prior", "--pac-bayes", "--draws", "300", "--json"}, threads(2));
+        moesaic({"bound", scratch / "out/prior", "--pac-bayes", "--draws", "150", "--json"}, threads(2));
     ASSERT_EQ(result.code, 0) << result.text();
     const Json record = Json::parse(result.out);
     EXPECT_EQ(record.at("prior_step"), record.at("step")) << "it is its own prior";
     const Json bound = record.at("bounds").at("pac_bayes_catoni");
     EXPECT_EQ(bound.at("details").at("units"), 1438 - 862) << "what is left of the training digits";
-    EXPECT_LT(bound.at("value"), 0.13) << "0.208 with a prior from within the first epoch";
+    EXPECT_LT(bound.at("value"), 0.14) << "0.208 with a prior from within the first epoch";
 
     train({"--set", "run.name=other", "--set", "run.seed=2", "--set", "train.steps=20"});
     expect_failure(moesaic({"bound", scratch / "out/other", "--pac-bayes", "--prior",
