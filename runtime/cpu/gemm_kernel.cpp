@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -133,8 +134,12 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
         next += step;
         fetch(k / kUnroll);
 #pragma GCC unroll 4
-        for (i64 ahead = 0; ahead < kUnroll; ++ahead)
+        for (i64 ahead = 0; ahead < kUnroll; ++ahead) {
             tile.add(b + ahead * width, [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
+            // Nothing is loaded before its turn: all registers are taken, and b would be read again and
+            // again.
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+        }
         b += kUnroll * width;
     }
     return groups * kUnroll;
