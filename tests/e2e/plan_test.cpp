@@ -47,7 +47,7 @@ TEST(Plan, MemoryOfThisMachineIsWhatTrainingTakes) {
     for (const Json& row : plan["rows"]) {
         const std::string expert = "parallel.expert=" + row["expert_parallel"].dump();
         const auto records = train_tiny(scratch / ("out" + row["expert_parallel"].dump()), threads(2),
-                                        {"train.steps=2", expert, "cpu.threads=1",
+                                        {"train.steps=5", expert, "cpu.threads=1",
                                          "parallel.exchange=" + row["exchange"].get<std::string>()});
         const double measured = events(records, "step").back()["memory_bytes"];
         EXPECT_NEAR(row["memory_bytes"].get<double>() / measured, 1, 0.05) << row;
