@@ -78,7 +78,7 @@ void expect_timeline(const Ranks& ranks) {
 }
 
 TEST(Watching, TheTimelineOfAStepAsThreads) {
-    expect_timeline(threads(3));
+    expect_timeline(threads(4));
 }
 
 TEST(Watching, TheTimelineOfAStepUnderMpirun) {
