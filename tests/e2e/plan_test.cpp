@@ -39,16 +39,18 @@ TEST(Plan, MemoryOfThisMachineIsWhatTrainingTakes) {
     const ScratchFolder scratch;
     const std::string file = scratch / "cluster.yaml";
     write_text(file, "ranks_per_node: 2\ndevice: cpu\n");
-    const CommandResult result = moesaic({"plan", "configs/tiny.yaml", "--cluster", file, "--ranks", "2",
-                                          "--set", "parallel.exchange=flat", "--json"});
+    const CommandResult result =
+        moesaic({"plan", "configs/tiny.yaml", "--cluster", file, "--ranks", "2", "--set", "model.width=96",
+                 "--set", "model.moe.hidden=192", "--json"});
     ASSERT_EQ(result.code, 0) << result.text();
     const Json plan = Json::parse(result.out);
     EXPECT_EQ(plan["measured_here"], true);
     for (const Json& row : plan["rows"]) {
         const std::string expert = "parallel.expert=" + row["expert_parallel"].dump();
-        const auto records = train_tiny(scratch / ("out" + row["expert_parallel"].dump()), threads(2),
-                                        {"train.steps=2", expert, "cpu.threads=1",
-                                         "parallel.exchange=" + row["exchange"].get<std::string>()});
+        const auto records =
+            train_tiny(scratch / ("out" + row["expert_parallel"].dump()), threads(2),
+                       {"train.steps=5", "model.width=96", "model.moe.hidden=192", expert, "cpu.threads=1",
+                        "parallel.exchange=" + row["exchange"].get<std::string>()});
         const double measured = events(records, "step").back()["memory_bytes"];
         EXPECT_NEAR(row["memory_bytes"].get<double>() / measured, 1, 0.05) << row;
     }

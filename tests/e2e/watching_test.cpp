@@ -18,7 +18,7 @@ Words event_files(const std::string& run) {
 TEST(Watching, EventFilesBesideTheRecords) {
     const ScratchFolder scratch;
     const std::string out = scratch / "out", run = out + "/tiny";
-    const Words sinks{"metrics.sinks=[jsonl, tensorboard]", "train.steps=4", "train.log_every=2",
+    const Words sinks{"metrics.sinks=[jsonl, tensorboard]", "train.steps=6", "train.log_every=2",
                       "train.checkpoint_every=2"};
     (void)train_tiny(out, threads(2), sinks);
     ASSERT_EQ(event_files(run).size(), 1u);
@@ -26,7 +26,7 @@ TEST(Watching, EventFilesBesideTheRecords) {
     for (const char* tag : {"brain.Event:2", "train/loss", "speed/step_ms", "eval/heldout_loss",
                             "load/layer_01", "run/config", "bounds/heldout"})
         EXPECT_NE(file.find(tag), std::string::npos) << tag;
-    (void)train_tiny(out, threads(2), {sinks[0], "train.steps=6", "train.log_every=2"}, {"--resume", "auto"});
+    (void)train_tiny(out, threads(2), {sinks[0], "train.steps=8", "train.log_every=2"}, {"--resume", "auto"});
     EXPECT_EQ(event_files(run).size(), 2u);
 }
 
@@ -34,7 +34,7 @@ TEST(Watching, PrometheusIsToldWhere) {
     const ScratchFolder scratch;
     const std::string out = scratch / "out";
     const CommandResult result = moesaic(
-        tiny(out, {"metrics.sinks=[jsonl, prometheus]", "metrics.prometheus.port=0", "train.steps=2"}));
+        tiny(out, {"metrics.sinks=[jsonl, prometheus]", "metrics.prometheus.port=0", "train.steps=5"}));
     if (result.err.find("'prometheus' is not in this build") != std::string::npos)
         GTEST_SKIP() << "a build without prometheus-cpp";
     ASSERT_EQ(result.code, 0) << result.text();
@@ -47,7 +47,7 @@ TEST(Watching, PrometheusIsToldWhere) {
 void expect_timeline(const Ranks& ranks) {
     const ScratchFolder scratch;
     const std::string out = scratch / "out";
-    const Words small{"train.steps=4", "train.log_every=1"};
+    const Words small{"train.steps=6", "train.log_every=1"};
     const auto traced = train_tiny(out, ranks, small, {"--trace-step", "3"});
     EXPECT_EQ(losses(traced), losses(train_tiny(scratch / "plain", ranks, small)))
         << "watching changes nothing";
@@ -78,7 +78,7 @@ void expect_timeline(const Ranks& ranks) {
 }
 
 TEST(Watching, TheTimelineOfAStepAsThreads) {
-    expect_timeline(threads(3));
+    expect_timeline(threads(4));
 }
 
 TEST(Watching, TheTimelineOfAStepUnderMpirun) {
@@ -103,7 +103,7 @@ TEST(Watching, TheSlowestRankIsNamed) {
         EXPECT_GT(step["slowest_excess_ms"].get<double>(), 0);
         EXPECT_NE(step["slowest_phase"], "");
     }
-    for (const Json& step : events(train_tiny(scratch / "alone", kAlone, {"train.steps=2"}), "step"))
+    for (const Json& step : events(train_tiny(scratch / "alone", kAlone, {"train.steps=5"}), "step"))
         EXPECT_TRUE(step["slowest_rank"].is_null()) << "nobody to be slower than";
 }
 

@@ -14,8 +14,8 @@ endforeach()
 run(${CMAKE_COMMAND} -S ${SOURCE}/launch/package/example -B ${FOLDER}/build -DCMAKE_PREFIX_PATH=${prefix}
     -DCMAKE_CXX_FLAGS=-O0)
 run(${CMAKE_COMMAND} --build ${FOLDER}/build)
-run(${FOLDER}/build/train_and_ask configs/tiny.yaml ${FOLDER}/runs train.steps=2)
-if(NOT text MATCHES "trained on 2 ranks" OR NOT EXISTS ${FOLDER}/runs/tiny/checkpoints/step-00000002/manifest.json)
+run(${FOLDER}/build/train_and_ask configs/tiny.yaml ${FOLDER}/runs train.steps=6)
+if(NOT text MATCHES "trained on 2 ranks" OR NOT EXISTS ${FOLDER}/runs/tiny/checkpoints/step-00000006/manifest.json)
   message(FATAL_ERROR "the example did not train:\n${text}")
 endif()
 # What is installed does not know where it was built.

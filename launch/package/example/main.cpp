@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/mpi_communicator.h"
 #include "launch/ranks.h"
 #include "launch/run_setup.h"
 #include "launch/trainer.h"
