@@ -35,7 +35,6 @@ const std::map<std::string, Words>& always_there() {
           "rank_load_max_over_mean",
           "slowest_rank",
           "slowest_phase",
-          "slowest_excess_ms",
           "bounds"}},
         {"experts",
          {"step", "layer", "load", "entropy", "dead", "weight_mean", "evenness", "max_over_mean", "variation",
