@@ -88,7 +88,7 @@ void run_elementwise(Operands& o) {
     constexpr i64 n = kRows * kWidth;
     elements(o, n, FillElement<float>{1, o.numbers()});
     elements(o, n, AddElement<float>{o.numbers(), o.numbers()});
-    elements(o, n, FoldElement<float>{o.numbers(), o.numbers<double>()});
+    elements(o, n, FoldElement<float>{o.numbers(), o.numbers<double>(), 0, 0});
     elements(o, n, ConvertElement<double, float>{o.numbers<double>(), o.numbers()});
     elements(o, n, ScaleElement<float>{2, o.numbers()});
     elements(o, n, ClampElement<float>{0.5F, o.numbers()});

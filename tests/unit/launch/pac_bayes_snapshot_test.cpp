@@ -1,5 +1,6 @@
 // Noisy weights: drawn around the right place, with the right spread, and the same bits on every layout.
 #include "launch/pac_bayes_snapshot.h"
+#include "launch/checkpointer.h"
 
 #include <gtest/gtest.h>
 
