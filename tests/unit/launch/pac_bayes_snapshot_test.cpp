@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "comm/thread_communicator.h"
+#include "launch/checkpointer.h"
 #include "runtime/base/philox.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "tests/support/tiny_run.h"
