@@ -20,7 +20,7 @@ int main(int count, char** words) {
         moesaic::TrainerOptions options;
         options.run_folder = folder + "/" + run.config.run.name;
         moesaic::Trainer trainer(run, world, options);
-        const int code = trainer.run();
+        const int code = trainer.run().value_or(1);  // empty only with train.nonfinite: rollback
         if (world.rank() == 0)
             std::printf("trained on %d ranks; numbers and checkpoints: %s\n", world.size(),
                         options.run_folder.c_str());

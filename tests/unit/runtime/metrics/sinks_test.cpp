@@ -75,7 +75,8 @@ TEST(Records, HaveTheFieldsOfTheContract) {
     EXPECT_THAT(names_in(json_of(RunRecord())),
                 ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel",
                             "expert_tensor", "data_parallel", "device", "host", "parameters",
-                            "active_parameters", "training_samples", "balance", "capacity"));
+                            "active_parameters", "training_samples", "unit", "unit_reason", "balance",
+                            "capacity"));
     EXPECT_THAT(names_in(json_of(StepRecord())),
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
