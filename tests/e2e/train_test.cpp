@@ -40,7 +40,8 @@ const std::map<std::string, Words>& always_there() {
     static const std::map<std::string, Words> kFields{
         {"run",
          {"version", "commit", "config", "world_size", "expert_parallel", "expert_tensor", "data_parallel",
-          "device", "host", "parameters", "active_parameters", "training_samples", "balance", "capacity"}},
+          "device", "host", "parameters", "active_parameters", "training_samples", "unit", "unit_reason",
+          "balance", "capacity"}},
         {"step", step_fields()},
         {"experts",
          {"step", "layer", "load", "entropy", "dead", "weight_mean", "evenness", "max_over_mean", "variation",
@@ -77,7 +78,7 @@ const std::map<std::string, Words>& always_there() {
           "meaning",
           "evaluation_share",
           "generalization_share"}},
-        {"checkpoint", {"step", "path", "bytes", "seconds"}},
+        {"checkpoint", {"step", "path", "bytes", "seconds", "stall_seconds"}},
         {"end", {"step", "status", "seconds"}},
     };
     return kFields;
