@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "launch/faults/fault_injector.h"
+#include "launch/step_policy.h"
 #include "launch/together.h"
 #include "runtime/base/disk_fault.h"
 #include "runtime/base/log.h"
@@ -110,7 +111,8 @@ void Checkpointer::write_manifest_of(const std::vector<RankNote>& notes) {
     manifest.world_size = ranks;
     manifest.expert_parallel = runtime_.mesh->expert_parallel();
     manifest.tokens = position_.tokens;
-    manifest.sampler_cursor = position_.step * settings_.batch_sequences;
+    manifest.sampler_cursor =
+        (position_.step + batch_shift_of(position_.observers)) * settings_.batch_sequences;
     manifest.config = settings_.config;
     manifest.tokenizer = settings_.tokenizer;
     manifest.observers = position_.observers;

@@ -9,6 +9,7 @@
 #include "launch/domain_routing.h"
 #include "launch/head_complexity.h"
 #include "launch/model_measures.h"
+#include "launch/step_policy.h"
 #include "runtime/metrics/bounds/bound_table.h"
 #include "runtime/metrics/bounds/test_set.h"
 #include "runtime/metrics/explain.h"
@@ -158,6 +159,7 @@ void Generalization::begin(const TrainingPosition& position, bool imported) {
     const bool known = stored != position.observers.end() && stored->second.size() >= kFewestRunNumbers;
     imported_ = known ? stored->second[1] != 0 : imported;
     options_.from_scratch = !imported_;
+    batch_shift_ = batch_shift_of(position.observers);
     if (known) looks_ = static_cast<i64>(stored->second[0]);
     if (!off_.empty()) return;
     const double per_sequence = documents_ ? run_.unit.documents_per_sequence : 1;
@@ -317,7 +319,7 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     scores.heldout = evaluate(shards_.heldout, true, holds_out ? &routing : nullptr, &Documents::heldout);
     scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen);
     const Stopwatch watch(extra_seconds_);
-    if (step <= shards_.unseen_until_step)
+    if (step + batch_shift_ <= shards_.unseen_until_step)
         scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     EvalRecord record;
     record.step = step;

@@ -41,6 +41,9 @@ class Generalization {
 
     /// To be called once before the first step. `imported`: the run begins with another one's weights.
     void begin(const TrainingPosition& position, bool imported);
+    /// Training is ahead of its steps by so many batches (StepPolicy::batch_shift), if not as the checkpoint
+    /// that it began with says.
+    void shift_batches(i64 shift) { batch_shift_ = shift; }
     [[nodiscard]] std::map<std::string, std::vector<double>> observers() const;
 
     /// For TrainingStep::score_units; none where the certificate is off or the step meets a sequence again.
@@ -93,6 +96,7 @@ class Generalization {
     std::string off_;  // why there is no prequential certificate
     bool imported_ = false;
     i64 looks_ = 0;
+    i64 batch_shift_ = 0;
     std::optional<PrequentialCertificate> prequential_;
     LossHistory history_;
     std::vector<DomainScore> domains_;

@@ -8,6 +8,7 @@
 
 #include "launch/evaluation.h"
 #include "launch/generalization.h"
+#include "launch/step_policy.h"
 #include "runtime/base/philox.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/data/first_share.h"
@@ -64,11 +65,12 @@ struct SnapshotUnits {
     }
 };
 
-SnapshotUnits units_of(const RunSetup& run, i64 prior_step, double prior_share) {
+/// `prior_batches`: how many the prior was trained on or left out.
+SnapshotUnits units_of(const RunSetup& run, i64 prior_step, i64 prior_batches, double prior_share) {
     const auto seed = static_cast<u64>(run.config.run.seed);
     const i64 epoch = run.dataset->first_epoch_sequences(seed);
     const i64 met =
-        std::min(prior_step * run.config.train.batch_sequences,
+        std::min(prior_batches * run.config.train.batch_sequences,
                  prior_share < 1 ? FirstShare::size_of(prior_share, epoch) : std::numeric_limits<i64>::max());
     if (met >= epoch)
         throw UserError(
@@ -89,6 +91,11 @@ SnapshotUnits units_of(const RunSetup& run, i64 prior_step, double prior_share) 
         for (const WindowDocument& document : run.dataset->documents_first_met(seed, number))
             part.push_back({window, {document.first_target, document.targets}});
     }
+    if (units.certifying.empty())
+        throw UserError(fmt::format(
+            "no document begins in the {} training sequences that the prior of step {} has not met; give "
+            "--prior an earlier checkpoint, or train with generalization.unit: sequence",
+            epoch - met, prior_step));
     return units;
 }
 
@@ -274,9 +281,10 @@ std::string choose_prior(const std::string& trained, const RunSetup& run) {
     if (share_of_training(trained) < 1) return trained;
     std::string best;
     for (const CheckpointFolder& one : list_checkpoints(run_folder.string())) {
-        const auto met = static_cast<double>(one.step * run.config.train.batch_sequences);
-        if (one.complete && one.step < trained_step && (one.step == 0 || met <= kMostOfEpoch * epoch))
-            best = one.path;
+        if (!one.complete) continue;
+        const i64 batches = one.step + batch_shift_of(read_manifest(one.path).observers);
+        const auto met = static_cast<double>(batches * run.config.train.batch_sequences);
+        if (one.step < trained_step && (one.step == 0 || met <= kMostOfEpoch * epoch)) best = one.path;
     }
     if (best.empty())
         throw UserError(
@@ -297,7 +305,9 @@ SnapshotMeasurement measure_snapshot(RankRuntime& runtime, const RunSetup& run, 
     SnapshotMeasurement measurement;
     measurement.step = weights.trained().step;
     measurement.prior_step = weights.prior().step;
-    SnapshotUnits units = units_of(run, measurement.prior_step, prior_share);
+    SnapshotUnits units =
+        units_of(run, measurement.prior_step,
+                 measurement.prior_step + batch_shift_of(weights.prior().observers), prior_share);
     SnapshotOptions& options = measurement.options;
     options.scales = loss_scales(run);
     options.delta = run.config.generalization.delta;

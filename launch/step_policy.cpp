@@ -92,8 +92,14 @@ void StepPolicy::begin(i64 step, const std::map<std::string, std::vector<double>
         norms_.assign(norms->second.begin(), norms->second.end());
         while (std::ssize(norms_) > config_.spike.steps) norms_.pop_front();
     }
-    if (returns_.count > 1 && returns_.failed_step > step)
-        batch_shift_ = std::max(batch_shift_, returns_.batch_shift) + returns_.failed_step - step;
+    if (returns_.count == 0 || returns_.failed_step <= step) return;
+    batch_shift_ = std::max(batch_shift_, returns_.batch_shift);  // what an earlier return has left out
+    if (returns_.count > 1) batch_shift_ += returns_.failed_step - step;
+}
+
+i64 batch_shift_of(const std::map<std::string, std::vector<double>>& observers) {
+    const auto counts = observers.find(kCounts);
+    return counts == observers.end() || counts->second.size() != 3 ? 0 : static_cast<i64>(counts->second[1]);
 }
 
 }  // namespace moesaic

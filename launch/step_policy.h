@@ -59,4 +59,7 @@ class StepPolicy {
     std::deque<double> norms_;  // of the last steps that were taken
 };
 
+/// StepPolicy::batch_shift of a checkpoint's observers.
+[[nodiscard]] i64 batch_shift_of(const std::map<std::string, std::vector<double>>& observers);
+
 }  // namespace moesaic

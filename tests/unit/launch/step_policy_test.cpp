@@ -96,6 +96,9 @@ TEST(StepPolicy, ReturnsAreForgottenBeyondTheStepThatFailed) {
     for (const i64 step : {5, 6, 7, 8}) EXPECT_EQ(steps.judge(step, 2, 1).verdict, StepVerdict::take);
     EXPECT_EQ(steps.returns().count, 0);
     EXPECT_EQ(steps.judge(9, kNan, 1).verdict, StepVerdict::rollback);
+    StepPolicy sooner(policy("rollback"), steps.returns());
+    sooner.begin(4, {});
+    EXPECT_EQ(sooner.batch_shift(), 3) << "from before the shift: what was left out stays out";
     StepPolicy again(policy("rollback"), steps.returns());
     again.begin(8, {{"step_policy", {0, 3, 0}}});
     EXPECT_EQ(again.batch_shift(), 3) << "what the checkpoint says, and the same batches once more";
