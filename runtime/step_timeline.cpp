@@ -7,7 +7,8 @@ namespace moesaic {
 namespace {
 
 bool of_host(Stream& stream) {
-    return dynamic_cast<HostStream*>(&stream) != nullptr;
+    const auto* const host = dynamic_cast<HostStream*>(&stream);
+    return host != nullptr && !host->of_device();
 }
 
 }  // namespace

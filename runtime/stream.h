@@ -48,6 +48,8 @@ class HostStream : public Stream {
     virtual void run(std::function<void()> work) = 0;
     [[nodiscard]] virtual bool inline_execution() const = 0;
     [[nodiscard]] virtual bool drops_work() const { return false; }
+    /// Its own work is not the host's, and run() waits for it.
+    [[nodiscard]] virtual bool of_device() const { return false; }
 };
 
 /// Runs `work` on a stream that is known to be a host stream; no allocation when it executes inline.

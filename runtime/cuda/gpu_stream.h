@@ -21,6 +21,7 @@ class StreamGuard {
 // works by its name.
 class GpuStream : public HostStream {
   public:
+    [[nodiscard]] bool of_device() const override { return true; }
     [[nodiscard]] virtual cudaStream_t handle() const = 0;
     /// From now on synchronize asks `guard` again and again, on this stream and on those that wait for it.
     virtual void set_guard(std::shared_ptr<StreamGuard> guard) = 0;

@@ -17,10 +17,16 @@ double of(const StepTimeline::Seconds& seconds, WorkPhase phase) {
     return seconds[static_cast<std::size_t>(phase)];
 }
 
-/// As a device's stream: it knows no host work.
-class ForeignStream final : public Stream {
+/// As a GPU's stream: host work on it waits for the device.
+class DeviceStream final : public HostStream {
   public:
-    std::string_view name() const override { return "foreign"; }
+    std::string_view name() const override { return "device"; }
+    bool inline_execution() const override { return false; }
+    bool of_device() const override { return true; }
+    void run(std::function<void()> work) override {
+        synchronize();
+        work();
+    }
     Event record() override { return {}; }
     void wait(const Event&) override {}
     void synchronize() override { ++synchronized; }
@@ -74,7 +80,7 @@ TEST(StepTimeline, TimesAreTakenWhenTheStreamGetsThere) {
 }
 
 TEST(StepTimeline, ADevicesStreamIsWaitedForInATracedStepAlone) {
-    ForeignStream stream;
+    DeviceStream stream;
     StepTimeline timeline;
     { const WorkScope scope(&timeline, stream, WorkPhase::experts); }
     EXPECT_EQ(stream.synchronized, 0);
@@ -86,7 +92,7 @@ TEST(StepTimeline, ADevicesStreamIsWaitedForInATracedStepAlone) {
 }
 
 TEST(StepTimeline, NoTimelineIsNoTrouble) {
-    ForeignStream stream;
+    DeviceStream stream;
     { const WorkScope scope(nullptr, stream, WorkPhase::experts); }
     EXPECT_EQ(stream.synchronized, 0);
 }
