@@ -21,7 +21,7 @@ std::unique_ptr<Backend> make_host_backend(Communicator& world, StreamMode mode,
 
 /// Whether asking the module is worth its time: loading cuBLAS takes 0.1 s and 200 MB.
 bool may_have_a_gpu() {
-    if (std::getenv("MOESAIC_CUDA_MODULE")) return true;
+    if (std::getenv(kCudaModuleVariable)) return true;
     void* const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
     if (driver) dlclose(driver);
     return driver != nullptr;
@@ -66,6 +66,11 @@ std::unique_ptr<Communicator> make_device_world(const Config& config, const Back
         throw UserError(
             "parallel.comm: nccl: moves memory of GPUs, and this run is the CPU's; use auto or mpi");
     if (comm == "mpi" || !on_gpus || world.size() == 1) return nullptr;
+    if (config.parallel.checksums) {  // which the host makes of rows that pass it
+        if (comm == "nccl")
+            throw UserError("parallel.checksums: rows that NCCL moves have none; use parallel.comm: mpi");
+        return nullptr;
+    }
     NcclResult nccl = make_nccl_communicator(world);
     if (nccl.communicator) return std::move(nccl.communicator);
     if (comm == "nccl")

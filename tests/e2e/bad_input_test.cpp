@@ -116,6 +116,8 @@ TEST(BadInput, WhatElasticRunsCannotHave) {
          "model.moe.activation: train.determinism: elastic: ",
          "parallel.dedup_reduce: train.determinism: elastic: ",
          "parallel.placement.copies: train.determinism: elastic: "});
+    expect_mistake({"train", "configs/momlp.yaml", "--check", "--set", "train.determinism=elastic"},
+                   {"model.kind: train.determinism: elastic: a momlp's experts "});
     expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.wire=bf16"}),
                    {"parallel.wire: train.determinism: elastic: rows would be rounded only where "});
 }
