@@ -79,6 +79,11 @@ class Planner {
     i64 ranks_on_node(const PlannedLayout& layout) const {
         return std::min(layout.ranks, cluster_.ranks_per_node);
     }
+    /// Of the ranks of an expert-parallel group, which hold slice 0.
+    i64 expert_ranks_on_node(const PlannedLayout& layout) const {
+        return std::max<i64>(1,
+                             std::min(layout.expert_parallel, ranks_on_node(layout) / layout.expert_tensor));
+    }
 
     std::vector<PlannedLayout> layouts() const {
         std::vector<i64> worlds(options_.ranks.begin(), options_.ranks.end());
@@ -118,7 +123,7 @@ class Planner {
     }
 
     const RoutedRows& routed(const PlannedLayout& layout) {
-        const auto key = std::tuple(layout.expert_parallel, ranks_on_node(layout));
+        const auto key = std::tuple(layout.expert_parallel, expert_ranks_on_node(layout));
         const auto known = routed_.find(key);
         if (known != routed_.end()) return known->second;
         PatternShape shape;
@@ -127,7 +132,7 @@ class Planner {
         shape.ranks = static_cast<int>(layout.expert_parallel);
         shape.tokens_per_rank = run_.spec.micro_tokens();
         shape.seed = static_cast<u64>(run_.config.run.seed);
-        const i64 each = std::min<i64>(layout.expert_parallel, ranks_on_node(layout));
+        const i64 each = expert_ranks_on_node(layout);
         return routed_.emplace(key, route_rows(options_.traffic, shape, static_cast<int>(each)))
             .first->second;
     }
@@ -155,10 +160,8 @@ class Planner {
             const RoutedRows& rows = routed(layout);
             row.fullest_over_mean = rows.fullest_over_mean();
             const i64 row_bytes = run_.spec.width * size_of(precision_of(run_.config)) * layout.expert_tensor;
-            layer =
-                simulate_layer(exchange, rows, row_bytes,
-                               static_cast<int>(std::min<i64>(layout.expert_parallel, ranks_on_node(layout))),
-                               cluster_.device);
+            layer = simulate_layer(exchange, rows, row_bytes, static_cast<int>(expert_ranks_on_node(layout)),
+                                   cluster_.device);
         }
         const RankDevice rank = rank_device(cluster_, run_.config.train.precision, ranks_on_node(layout));
         row.times = step_times(row.work, run_.spec, layout, cluster_, rank, row.fullest_over_mean, layer);

@@ -90,6 +90,24 @@ TEST(Planner, LayoutsFitRanksExpertsAndNodes) {
     EXPECT_EQ(run.config.parallel, run_of("quad.yaml").config.parallel) << "the run is as it was";
 }
 
+/// Eight expert-parallel ranks of two slices each take two nodes of eight, though eight are on one.
+TEST(Planner, SlicesOfExpertsSpreadAGroupOverNodes) {
+    RunSetup run = run_of("quad.yaml", {"parallel.expert_tensor=2"});
+    ClusterConfig cluster = cluster_of(2, 8);
+    const auto exchange_seconds = [&] {
+        for (const PlanRow& row : plan_layouts(run, cluster, {{16}, "uniform", 1})) {
+            if (row.layout.expert_parallel != 8 || row.layout.expert_tensor != 2) continue;
+            EXPECT_GT(row.row_bytes_cross_node, 0);
+            return row.times.exchange;
+        }
+        ADD_FAILURE() << "no such layout";
+        return 0.0;
+    };
+    const double fast = exchange_seconds();
+    cluster.device.network.gb_per_s /= 100;
+    EXPECT_GT(exchange_seconds(), 10 * fast) << "what crosses nodes takes the network";
+}
+
 TEST(Planner, MemoryAndBytesAreThoseOfCheck) {
     RunSetup run = run_of("tiny.yaml");
     const auto rows = plan_layouts(run, cluster_of(2, 2), {{4}, "uniform", 100});
