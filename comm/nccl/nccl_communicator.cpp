@@ -129,13 +129,13 @@ void NcclCommunicator::try_out() {
     const std::string what = describe("all_to_all_rows", label);
     copy(own.stream, mine.data(), own.memory, size(), what);
     watch_->check(ncclAlltoAll(own.memory, received, 1, ncclInt8, handle_, own.stream), what, handle_);
-    watch_->settle(handle_, *this, what);
+    watch_->settle(handle_, what, start_up_seconds(*this));
     const auto start = std::chrono::steady_clock::now();
     while (cudaStreamQuery(own.stream) == cudaErrorNotReady) {
         (void)cudaGetLastError();
         watch_->poll();
         const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
-        if (waited.count() < timeout_seconds()) continue;
+        if (waited.count() < start_up_seconds(*this)) continue;
         const std::string text = timeout_text("all_to_all_rows", label);
         watch_->fail(text);
         throw Error(text);
@@ -173,7 +173,7 @@ void NcclCommunicator::enqueue(GpuStream& stream, const FlightRecorder::Call& ca
         check(ncclGroupStart(), call.verb, label);
         issue();
         check(ncclGroupEnd(), call.verb, label);
-        watch_->settle(handle_, *this, describe(call.verb, label));
+        watch_->settle(handle_, describe(call.verb, label), timeout_seconds());
     }
     watch_->end(stream.handle());
 }
@@ -372,8 +372,8 @@ std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key, std::s
         config.commName = ranks.name().c_str();
         const int group = ranks.size() == 1 ? NCCL_SPLIT_NOCOLOR : color;
         watch_->check(ncclCommSplit(handle_, group, ranks.rank(), &handle, &config), what, handle_);
-        watch_->settle(handle_, *this, what);
-        if (handle) watch_->settle(handle, *this, what);
+        watch_->settle(handle_, what, timeout_seconds());
+        if (handle) watch_->settle(handle, what, timeout_seconds());
     }
     return std::unique_ptr<Communicator>(new NcclCommunicator(ranks, std::move(host), handle, watch_));
 }

@@ -9,6 +9,12 @@
 
 namespace moesaic {
 
+/// How long NCCL may take to start: half a time-out, so that others still wait when a rank says that it
+/// failed.
+[[nodiscard]] inline double start_up_seconds(const Communicator& host) {
+    return 0.5 * host.timeout_seconds();
+}
+
 /// Verbs on a GPU's stream are enqueued there and wait for nothing; host memory on it goes through the
 /// device's. Verbs on host streams, barriers, windows and all that is agreed at start-up go over `host`, a
 /// communicator of the same ranks. Whoever waits for a stream that a verb was enqueued on notices errors,

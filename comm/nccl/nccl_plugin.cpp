@@ -43,7 +43,7 @@ ncclComm_t join(Communicator& host, const NcclId& id, NcclWatch& watch, std::str
     try {
         watch.check(ncclCommInitRankConfig(&handle, host.size(), unique_id(id), host.rank(), &config),
                     "joining the world", handle);
-        watch.settle(handle, host, "joining the world");
+        watch.settle(handle, "joining the world", start_up_seconds(host));
         return handle;
     } catch (const Error& error) {
         *problem = error.what();
@@ -64,7 +64,18 @@ std::unique_ptr<Communicator> NcclCommunicator::connect(Communicator& host, cons
         if (handle || problem->empty()) *problem = fmt::format("rank {} could not join NCCL", without);
         return nullptr;
     }
-    return std::unique_ptr<Communicator>(new NcclCommunicator(host, nullptr, handle, watch));
+    std::unique_ptr<Communicator> made;
+    try {
+        made.reset(new NcclCommunicator(host, nullptr, handle, watch));
+    } catch (const Error& error) {
+        *problem = error.what();
+        watch->fail(error.what());
+    }
+    if (const int without = first_rank_without(host, made != nullptr, {"NCCL at start-up"}); without >= 0) {
+        if (problem->empty()) *problem = fmt::format("rank {} could not use NCCL", without);
+        return nullptr;
+    }
+    return made;
 }
 
 }  // namespace moesaic

@@ -92,8 +92,12 @@ void NcclWatch::remove(ncclComm_t handle, const Communicator* owner, bool broken
     } catch (const std::exception& error) {  // what was under way has failed
         fail(error.what());
     }
-    const std::size_t under_way =
-        std::erase_if(operations_, [&](const Operation& one) { return one.owner == owner; });
+    const std::size_t under_way = std::erase_if(operations_, [&](const Operation& one) {
+        if (one.owner != owner) return false;
+        cudaEventDestroy(one.start);
+        cudaEventDestroy(one.end);
+        return true;
+    });
     const auto member = std::ranges::find(members_, handle, &Member::handle);
     if (member == members_.end()) return;  // of one rank, or ended with all others
     members_.erase(member);
@@ -128,7 +132,7 @@ void NcclWatch::end(cudaStream_t stream) {
     cuda::check(cudaEventRecord(operations_.back().end, stream), "recording an event");
 }
 
-void NcclWatch::settle(ncclComm_t handle, const Communicator& owner, const std::string& what) {
+void NcclWatch::settle(ncclComm_t handle, const std::string& what, double most_seconds) {
     const Clock::time_point start = Clock::now();
     for (int asked = 0;; ++asked) {
         ncclResult_t state = ncclSuccess;
@@ -138,9 +142,9 @@ void NcclWatch::settle(ncclComm_t handle, const Communicator& owner, const std::
             abort_members();
             throw AbortedError(why);
         }
-        if (std::chrono::duration<double>(Clock::now() - start).count() > owner.timeout_seconds()) {
-            const std::string text = fmt::format("{}: no answer for {} s in {}", Communicator::speaker(),
-                                                 owner.timeout_seconds(), what);
+        if (std::chrono::duration<double>(Clock::now() - start).count() > most_seconds) {
+            const std::string text =
+                fmt::format("{}: no answer for {} s in {}", Communicator::speaker(), most_seconds, what);
             fail(text);
             throw Error(text);
         }

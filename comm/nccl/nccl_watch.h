@@ -47,9 +47,9 @@ class NcclWatch final : public StreamGuard {
                cudaStream_t stream);
     void end(cudaStream_t stream);
 
-    /// Waits until NCCL has taken what it was given (it answers at once and works on). Throws Error, with
-    /// `what` and the time-out of `owner`, where that does not end.
-    void settle(ncclComm_t handle, const Communicator& owner, const std::string& what);
+    /// Waits until NCCL has taken what it was given (it answers at once and works on). Throws Error with
+    /// `what` where that takes longer than `most_seconds`.
+    void settle(ncclComm_t handle, const std::string& what, double most_seconds);
     /// Throws Error if it is one, after ending everything.
     void check(ncclResult_t result, const std::string& what, ncclComm_t handle = nullptr);
     /// Ends everything: this rank's communicators, and other threads' where ranks are threads.
