@@ -67,6 +67,7 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
     training_.inject(options_.faults);
     row_checks().checksums = config_.parallel.checksums;
     generalization_.begin(position_, !options_.resume_from.empty());
+    generalization_.shift_batches(policy_.batch_shift());
     if (policy_.batch_shift() > 0)
         generalization_.give_up_fresh_data("batches were left out of the training");
     adopt_prototypes(runtime_, run_, options_.resume_from);
@@ -146,7 +147,8 @@ std::optional<int> Trainer::train() {
         if (options_.resume_in_place) checkpoint_step_ = complete_step_ = position_.step;
     }
     if (position_.step == 0) {
-        evaluate(0);
+        // Looks are paid for: a run that is back at its own step 0 has had this one.
+        if (!options_.resume_in_place || !position_.observers.contains("generalization")) evaluate(0);
         checkpoint(0);
         complete_checkpoint();  // where nothing can be saved the run had better not begin
     }

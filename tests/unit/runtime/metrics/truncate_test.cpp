@@ -16,9 +16,12 @@ TEST(TruncateMetrics, RemovesLaterRecordsAndATornLine) {
         "{\"event\":\"run\",\"config\":\"step: 900\"}\n"
         "{\"event\":\"step\", \"step\":99}\n"
         "not JSON, kept as it is\n"
+        "{\"event\":\"alarm\",\"step\":130,\"kind\":\"nonfinite\",\"action\":\"rollback\"}\n"
         "{\"event\":\"step\",\"step\":100,\"loss\":1.50}\n"
         "{\"step\":100,\"event\":\"checkpoint\"}\n";
-    const std::string gone = "{\"event\":\"step\",\"step\":101}\n{\"event\":\"end\",\"step\":120}\n";
+    const std::string gone =
+        "{\"event\":\"step\",\"step\":101}\n{\"event\":\"end\",\"step\":120}\n"
+        "{\"event\":\"alarm\",\"step\":130,\"kind\":\"leak\",\"action\":\"warn\"}\n";
     write_text(run / "metrics.jsonl", kept + gone + "{\"event\":\"run\"}\n{\"event\":\"step\",\"step\":1");
     write_text(run / "metrics.csv", "step,loss\n99,1\n100,2\n101,3\n100,4\n10");
     truncate_metrics_after(run.path(), 100);
