@@ -1,15 +1,12 @@
 // Clusters from YAML, and the profiles of devices.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
-#include <iterator>
-#include <set>
 
 #include "runtime/config/cluster_config.h"
+#include "runtime/config/yaml_file.h"
 
 namespace moesaic {
 
@@ -23,58 +20,31 @@ struct NumberKey {
 
 class ClusterReader {
   public:
-    ClusterReader(ClusterConfig& cluster, Diagnostics& diagnostics)
-        : cluster_(cluster), diagnostics_(diagnostics) {}
+    ClusterReader(ClusterConfig& cluster, YamlFile& file) : cluster_(cluster), file_(file) {}
 
     void read(const YAML::Node& root) {
-        if (!check_keys(root, "", {"nodes", "ranks_per_node", "device", "node", "network"})) return;
+        if (!file_.check_keys(root, "", {"nodes", "ranks_per_node", "device", "node", "network"})) return;
         read_count(root, "nodes", cluster_.nodes);
         read_count(root, "ranks_per_node", cluster_.ranks_per_node);
         if (!root["device"])
-            complain(root, "device", "is missing", fmt::format("one of {}", profile_names()));
+            file_.complain(root, "device", "is missing", fmt::format("one of {}", profile_names()));
         else
             read_device(root["device"]);
         DeviceProfile& device = cluster_.device;
         read_link(root, "node", device.node);
         read_link(root, "network", device.network);
         if (cluster_.ranks() > kMostPlannedRanks)
-            complain(root, "nodes",
-                     fmt::format("{} nodes of {} are {} ranks", cluster_.nodes, cluster_.ranks_per_node,
-                                 cluster_.ranks()),
-                     fmt::format("at most {} ranks are planned", kMostPlannedRanks));
+            file_.complain(root, "nodes",
+                           fmt::format("{} nodes of {} are {} ranks", cluster_.nodes, cluster_.ranks_per_node,
+                                       cluster_.ranks()),
+                           fmt::format("at most {} ranks are planned", kMostPlannedRanks));
     }
 
   private:
-    void complain(const YAML::Node& node, const std::string& key, std::string message, std::string hint) {
-        diagnostics_.add({fmt::format("{}:{}", cluster_.file, node.Mark().line + 1), key, std::move(message),
-                          std::move(hint)});
-    }
-
     static std::string profile_names() {
         std::vector<std::string> names;
         for (const DeviceProfile& profile : device_profiles()) names.push_back(profile.name);
         return fmt::format("{}", fmt::join(names, ", "));
-    }
-
-    bool check_keys(const YAML::Node& node, const std::string& section,
-                    const std::vector<std::string>& known) {
-        if (!node.IsMap()) {
-            complain(node, section, "is not a mapping", fmt::format("keys: {}", fmt::join(known, ", ")));
-            return false;
-        }
-        std::set<std::string> seen;
-        for (const auto& entry : node) {
-            const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
-            const std::string full = section.empty() ? key : section + "." + key;
-            if (!seen.insert(key).second)
-                complain(entry.first, full, "is given twice", "keep one of the two");
-            if (std::ranges::find(known, key) != known.end()) continue;
-            const std::string near = nearest_name(key, known);
-            complain(entry.first, full, "is no key of a cluster",
-                     near.empty() ? fmt::format("known are: {}", fmt::join(known, ", "))
-                                  : fmt::format("did you mean '{}'?", near));
-        }
-        return true;
     }
 
     void read_count(const YAML::Node& root, const char* key, i64& value) {
@@ -85,8 +55,8 @@ class ClusterReader {
         if (error == std::errc() && end == words.data() + words.size() && value >= 1 &&
             value <= kMostPlannedRanks)
             return;
-        complain(node, key, fmt::format("'{}' is no count", words),
-                 fmt::format("a whole number from 1 to {}", kMostPlannedRanks));
+        file_.complain(node, key, fmt::format("'{}' is no count", words),
+                       fmt::format("a whole number from 1 to {}", kMostPlannedRanks));
         value = 1;
     }
 
@@ -102,7 +72,7 @@ class ClusterReader {
                 cluster_.given.push_back(full);
                 continue;
             }
-            complain(node, full, fmt::format("'{}' is no number above 0", words), "e.g. 450");
+            file_.complain(node, full, fmt::format("'{}' is no number above 0", words), "e.g. 450");
         }
     }
 
@@ -112,15 +82,17 @@ class ClusterReader {
         const auto& all = device_profiles();
         const auto found = std::ranges::find(all, profile, &DeviceProfile::name);
         if (found == all.end()) {
-            complain(node, node.IsMap() ? "device.profile" : "device",
-                     fmt::format("'{}' is no profile", profile),
-                     fmt::format("one of {}; numbers beside it replace its own", profile_names()));
+            file_.complain(node, node.IsMap() ? "device.profile" : "device",
+                           fmt::format("'{}' is no profile", profile),
+                           fmt::format("one of {}; numbers beside it replace its own", profile_names()));
             return;
         }
         cluster_.device = *found;
         if (!node.IsMap()) return;
-        check_keys(node, "device",
-                   {"profile", "bf16_tflops", "fp32_tflops", "fp64_tflops", "memory_gib", "memory_gb_per_s"});
+        if (!file_.check_keys(
+                node, "device",
+                {"profile", "bf16_tflops", "fp32_tflops", "fp64_tflops", "memory_gib", "memory_gb_per_s"}))
+            return;
         DeviceProfile& device = cluster_.device;
         read_numbers(node, "device",
                      {{"bf16_tflops", &device.bf16_tflops},
@@ -132,12 +104,12 @@ class ClusterReader {
 
     void read_link(const YAML::Node& root, const char* name, LinkProfile& link) {
         const YAML::Node node = root[name];
-        if (!node || !check_keys(node, name, {"latency_us", "gb_per_s"})) return;
+        if (!node || !file_.check_keys(node, name, {"latency_us", "gb_per_s"})) return;
         read_numbers(node, name, {{"latency_us", &link.latency_us}, {"gb_per_s", &link.gb_per_s}});
     }
 
     ClusterConfig& cluster_;
-    Diagnostics& diagnostics_;
+    YamlFile& file_;
 };
 
 }  // namespace
@@ -169,20 +141,9 @@ bool ClusterConfig::gives(std::string_view key) const {
 ClusterConfig load_cluster(const std::filesystem::path& file, Diagnostics& diagnostics) {
     ClusterConfig cluster;
     cluster.file = file.string();
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream || std::filesystem::is_directory(file)) {
-        diagnostics.add(
-            {cluster.file, "", "cannot be read", "give a cluster file, e.g. launch/cluster/h100.yaml"});
-        return cluster;
-    }
-    const std::string words{std::istreambuf_iterator<char>(stream), {}};
-    try {
-        ClusterReader(cluster, diagnostics).read(YAML::Load(words));
-    } catch (const YAML::Exception& error) {
-        diagnostics.add({fmt::format("{}:{}", cluster.file, error.mark.line + 1), "",
-                         "is not YAML: " + error.msg, "check indentation, colons and quotes on this line"});
-    }
-    diagnostics.sort_by_line();
+    YamlFile yaml(cluster.file, "a cluster", diagnostics);
+    yaml.read("launch/cluster/h100.yaml",
+              [&](const YAML::Node& root) { ClusterReader(cluster, yaml).read(root); });
     return cluster;
 }
 

@@ -5,36 +5,26 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <sstream>
 
 #include "runtime/config/study_config.h"
+#include "runtime/config/yaml_file.h"
 
 namespace moesaic {
 
 namespace {
 
-/// A value as it would stand after `--set key=`.
-std::string yaml_text(const YAML::Node& node) {
-    if (node.IsScalar()) return node.Scalar();
-    YAML::Emitter emitter;
-    emitter.SetSeqFormat(YAML::Flow);
-    emitter.SetMapFormat(YAML::Flow);
-    emitter << node;
-    return emitter.c_str();
-}
-
-/// Reads the sections of one study; mistakes go to `diagnostics`.
+/// Reads the sections of one study; mistakes go to `file`.
 class StudyReader {
   public:
-    StudyReader(StudyConfig& study, Diagnostics& diagnostics) : study_(study), diagnostics_(diagnostics) {}
+    StudyReader(StudyConfig& study, YamlFile& file) : study_(study), file_(file) {}
 
     void read(const YAML::Node& root, bool smoke) {
-        if (!check_keys(root, "",
-                        {"name", "out", "base", "simulation", "takes", "first_seed", "seeds", "seed_keys",
-                         "ranks", "jobs", "set", "grid", "zip", "exclude", "claims", "smoke"}))
+        if (!file_.check_keys(
+                root, "",
+                {"name", "out", "base", "simulation", "takes", "first_seed", "seeds", "seed_keys", "ranks",
+                 "jobs", "set", "grid", "zip", "exclude", "claims", "smoke"}))
             return;
         text(root, "name", study_.name);
         text(root, "out", study_.out);
@@ -47,49 +37,23 @@ class StudyReader {
         if (root["claims"]) read_claims(root["claims"]);
         if (smoke && root["smoke"]) {
             const YAML::Node small = root["smoke"];
-            if (check_keys(small, "smoke", {"seeds", "ranks", "jobs", "set", "grid", "zip", "exclude"}))
+            if (file_.check_keys(small, "smoke", {"seeds", "ranks", "jobs", "set", "grid", "zip", "exclude"}))
                 read_size(small, "smoke.");
         } else if (smoke) {
-            complain(root, "smoke", "is missing",
-                     "say what is small enough for a try: {seeds: 1, grid: {...}}");
+            file_.complain(root, "smoke", "is missing",
+                           "say what is small enough for a try: {seeds: 1, grid: {...}}");
         }
         check_whole(root);
     }
 
   private:
-    void complain(const YAML::Node& node, const std::string& key, std::string message, std::string hint) {
-        diagnostics_.add({fmt::format("{}:{}", study_.file, node.Mark().line + 1), key, std::move(message),
-                          std::move(hint)});
-    }
-
-    bool check_keys(const YAML::Node& node, const std::string& section,
-                    const std::vector<std::string>& known) {
-        if (!node.IsMap()) {
-            complain(node, section, "is not a mapping", "write `key: value` lines");
-            return false;
-        }
-        std::set<std::string> seen;
-        for (const auto& entry : node) {
-            const std::string key = yaml_text(entry.first);
-            const std::string full = section.empty() ? key : section + "." + key;
-            if (!seen.insert(key).second)
-                complain(entry.first, full, "is given twice", "keep one of the two");
-            if (std::ranges::find(known, key) != known.end()) continue;
-            const std::string near = nearest_name(key, known);
-            complain(entry.first, full, "is no key of a study",
-                     near.empty() ? fmt::format("known are: {}", fmt::join(known, ", "))
-                                  : fmt::format("did you mean '{}'?", near));
-        }
-        return true;
-    }
-
     void text(const YAML::Node& root, const char* key, std::string& value) {
         const YAML::Node node = root[key];
         if (!node) return;
         if (node.IsScalar() && !node.Scalar().empty()) {
             value = node.Scalar();
         } else {
-            complain(node, key, "is not a text", "write one word or a quoted text");
+            file_.complain(node, key, "is not a text", "write one word or a quoted text");
         }
     }
 
@@ -101,14 +65,16 @@ class StudyReader {
         const auto [end, error] = std::from_chars(words.data(), words.data() + words.size(), value);
         if (error == std::errc() && end == words.data() + words.size() && value >= 1 && value <= 100000)
             return value;
-        complain(node, section + key, fmt::format("'{}' is no count", words), "a whole number from 1 on");
+        file_.complain(node, section + key, fmt::format("'{}' is no count", words),
+                       "a whole number from 1 on");
         return std::nullopt;
     }
 
     void read_seed_keys(const YAML::Node& root) {
         const YAML::Node keys = root["seed_keys"];
         if (!keys) return;
-        if (!keys.IsSequence()) complain(keys, "seed_keys", "is not a list", "e.g. [task.data.split_seed]");
+        if (!keys.IsSequence())
+            file_.complain(keys, "seed_keys", "is not a list", "e.g. [task.data.split_seed]");
         if (keys.IsSequence())
             for (const YAML::Node& key : keys) study_.seed_keys.push_back(yaml_text(key));
     }
@@ -119,7 +85,8 @@ class StudyReader {
         study_.ranks = whole(root, section, "ranks").value_or(study_.ranks);
         if (root["jobs"] && yaml_text(root["jobs"]) != "auto") study_.jobs = whole(root, section, "jobs");
         if (const YAML::Node set = root["set"]) {
-            if (!set.IsMap()) complain(set, section + "set", "is not a mapping", "e.g. {train.steps: 100}");
+            if (!set.IsMap())
+                file_.complain(set, section + "set", "is not a mapping", "e.g. {train.steps: 100}");
             if (set.IsMap())
                 for (const auto& entry : set)
                     study_.overrides.push_back(yaml_text(entry.first) + "=" + yaml_text(entry.second));
@@ -136,7 +103,7 @@ class StudyReader {
 
     void read_grid(const YAML::Node& grid, const std::string& section) {
         if (!grid.IsMap()) {
-            complain(grid, section, "is not a mapping", "e.g. {model.moe.experts: [4, 8]}");
+            file_.complain(grid, section, "is not a mapping", "e.g. {model.moe.experts: [4, 8]}");
             return;
         }
         for (const auto& entry : grid) add_axis(section, {{entry.first, entry.second}});
@@ -146,7 +113,7 @@ class StudyReader {
         // One mapping, or a list of them.
         const auto add = [&](const YAML::Node& node) {
             if (!node.IsMap()) {
-                complain(
+                file_.complain(
                     node, section, "is not a mapping",
                     "keys that change together: {model.moe.experts: [4, 8], model.moe.hidden: [64, 32]}");
                 return;
@@ -167,15 +134,17 @@ class StudyReader {
         for (const auto& [key, values] : entries) {
             const std::string name = yaml_text(key), full = section + "." + name;
             if (!values.IsSequence() || values.size() == 0) {
-                complain(key, full, "has no list of values", "e.g. [4, 8]");
+                file_.complain(key, full, "has no list of values", "e.g. [4, 8]");
                 return;
             }
-            if (!keys_.insert(name).second) complain(key, full, "is varied twice", "keep one of the two");
+            if (!keys_.insert(name).second)
+                file_.complain(key, full, "is varied twice", "keep one of the two");
             if (axis.keys.empty()) axis.points.resize(values.size());
             if (values.size() != axis.points.size()) {
-                complain(key, full,
-                         fmt::format("has {} values, and its partner {}", values.size(), axis.points.size()),
-                         "zipped keys take equally many");
+                file_.complain(
+                    key, full,
+                    fmt::format("has {} values, and its partner {}", values.size(), axis.points.size()),
+                    "zipped keys take equally many");
                 return;
             }
             axis.keys.push_back(name);
@@ -187,13 +156,15 @@ class StudyReader {
     void read_exclude(const YAML::Node& list, const std::string& section) {
         study_.exclude.clear();
         if (!list.IsSequence()) {
-            complain(list, section, "is not a list", "e.g. [{model.moe.experts: 2, model.moe.top_k: 4}]");
+            file_.complain(list, section, "is not a list",
+                           "e.g. [{model.moe.experts: 2, model.moe.top_k: 4}]");
             return;
         }
         for (const YAML::Node& node : list) {
             std::map<std::string, std::string> values;
             if (!node.IsMap() || node.size() == 0) {
-                complain(node, section, "holds something that is no mapping", "e.g. {model.moe.experts: 2}");
+                file_.complain(node, section, "holds something that is no mapping",
+                               "e.g. {model.moe.experts: 2}");
                 continue;
             }
             for (const auto& entry : node) values[yaml_text(entry.first)] = yaml_text(entry.second);
@@ -203,15 +174,15 @@ class StudyReader {
 
     void read_claims(const YAML::Node& list) {
         if (!list.IsSequence()) {
-            complain(list, "claims", "is not a list", "e.g. [{name: ..., kind: slope, ...}]");
+            file_.complain(list, "claims", "is not a list", "e.g. [{name: ..., kind: slope, ...}]");
             return;
         }
         for (const YAML::Node& node : list) {
             StudyClaim claim;
             claim.where = fmt::format("{}:{}", study_.file, node.Mark().line + 1);
             if (!node.IsMap()) {
-                complain(node, "claims", "holds something that is no mapping",
-                         "e.g. {name: ..., kind: slope}");
+                file_.complain(node, "claims", "holds something that is no mapping",
+                               "e.g. {name: ..., kind: slope}");
                 continue;
             }
             flatten(node, "", claim.options);
@@ -222,7 +193,7 @@ class StudyReader {
                     *field = found->second;
                     claim.options.erase(found);
                 } else {
-                    complain(node, fmt::format("claims.{}", key), "is missing", "every claim has one");
+                    file_.complain(node, fmt::format("claims.{}", key), "is missing", "every claim has one");
                 }
             }
             study_.claims.push_back(std::move(claim));
@@ -243,21 +214,23 @@ class StudyReader {
 
     void check_whole(const YAML::Node& root) {
         if (study_.name.empty() || study_.name.find('/') != std::string::npos)
-            complain(root, "name", "names no folder", "one word, which names the study's folder");
+            file_.complain(root, "name", "names no folder", "one word, which names the study's folder");
         if (study_.base.empty() == study_.simulation.empty())
-            complain(root, "base", "either base or simulation is needed",
-                     "base: configs/tiny.yaml for runs; simulation: hash_router for draws");
-        if (study_.axes.empty()) complain(root, "grid", "is missing", "e.g. {model.moe.experts: [4, 8]}");
+            file_.complain(root, "base", "either base or simulation is needed",
+                           "base: configs/tiny.yaml for runs; simulation: hash_router for draws");
+        if (study_.axes.empty())
+            file_.complain(root, "grid", "is missing", "e.g. {model.moe.experts: [4, 8]}");
         std::set<std::string> varied;
         for (const StudyAxis& axis : study_.axes) varied.insert(axis.keys.begin(), axis.keys.end());
         for (const auto& values : study_.exclude)
             for (const auto& [key, value] : values)
                 if (!varied.contains(key))
-                    complain(root, "exclude." + key, "is not varied", "exclude names keys of grid and zip");
+                    file_.complain(root, "exclude." + key, "is not varied",
+                                   "exclude names keys of grid and zip");
     }
 
     StudyConfig& study_;
-    Diagnostics& diagnostics_;
+    YamlFile& file_;
     std::set<std::string> keys_;
 };
 
@@ -266,20 +239,9 @@ class StudyReader {
 StudyConfig load_study(const std::filesystem::path& file, bool smoke, Diagnostics& diagnostics) {
     StudyConfig study;
     study.file = file.string();
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream || std::filesystem::is_directory(file)) {
-        diagnostics.add(
-            {study.file, "", "cannot be read", "give a study, e.g. configs/studies/violation.yaml"});
-        return study;
-    }
-    const std::string words{std::istreambuf_iterator<char>(stream), {}};
-    try {
-        StudyReader(study, diagnostics).read(YAML::Load(words), smoke);
-    } catch (const YAML::Exception& error) {
-        diagnostics.add({fmt::format("{}:{}", study.file, error.mark.line + 1), "",
-                         "is not YAML: " + error.msg, "check indentation, colons and quotes on this line"});
-    }
-    diagnostics.sort_by_line();
+    YamlFile yaml(study.file, "a study", diagnostics);
+    yaml.read("configs/studies/violation.yaml",
+              [&](const YAML::Node& root) { StudyReader(study, yaml).read(root, smoke); });
     return study;
 }
 

@@ -6,12 +6,10 @@
 set -eu
 
 program=$1 config=$2
-hosts="moesaic-c moesaic-d"
+hosts="moesaic-c moesaic-d" network=10.84.0
+# shellcheck source=hosts.sh
+. "$(dirname "$0")/hosts.sh"
 
-skip() {
-    echo "skipped: $1"
-    exit 77
-}
 fail() {
     echo "$1"
     for log in "$work"/*.log "$work"/*.txt; do
@@ -20,38 +18,21 @@ fail() {
     exit 1
 }
 
-[ "$(id -u)" = 0 ] || skip "network namespaces need root"
-for tool in ip unshare munged slurmctld slurmd srun; do
-    command -v "$tool" >/dev/null || skip "needs $tool (Debian: iproute2, util-linux, munge, slurm-wlm)"
+for tool in munged slurmctld slurmd srun; do
+    command -v "$tool" >/dev/null || skip "needs $tool (Debian: munge, slurm-wlm)"
 done
 ls /usr/lib/*/slurm*/mpi_pmix.so >/dev/null 2>&1 || skip "this Slurm has no pmix"
-ip netns list 2>/dev/null | grep -q "^moesaic-[cd]" && skip "another run of this test has its namespaces"
-ip netns add moesaic-c 2>/dev/null || skip "no network namespaces here"
-ip netns add moesaic-d
-
+make_hosts
 work=$(mktemp -d /var/tmp/moesaic-slurm.XXXXXX)  # not in /tmp, of which each host has its own
 cleanup() {
-    for host in $hosts; do
-        for process in $(ip netns pids "$host" 2>/dev/null); do kill -9 "$process" 2>/dev/null || true; done
-        ip netns delete "$host" 2>/dev/null || true
-        rm -rf "/etc/netns/$host"
-    done
+    remove_hosts
     [ ! -f "$work/munge.pid" ] || kill -9 "$(cat "$work/munge.pid")" 2>/dev/null || true
     rm -rf "$work"
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
-ip link add eth0 netns moesaic-c mtu 9000 type veth peer name eth0 netns moesaic-d
-number=1
-for host in $hosts; do
-    mkdir -p "/etc/netns/$host" "$work/spool-$host"
-    printf '127.0.0.1 localhost\n10.84.0.1 moesaic-c\n10.84.0.2 moesaic-d\n' > "/etc/netns/$host/hosts"
-    ip -n "$host" address add "10.84.0.$number/24" dev eth0
-    ip -n "$host" link set lo up
-    ip -n "$host" link set eth0 up
-    number=2
-done
+for host in $hosts; do mkdir -p "$work/spool-$host"; done
 
 # A short life of credentials: a requeued job waits for it before it starts again.
 cat > "$work/slurm.conf" <<EOF
@@ -144,7 +125,7 @@ again() { grep -c "^Moesaic " "$work/sbatch.txt" | grep -q 2 && tail -n 3 "$work
 wait_for 60 again || fail "the requeued job does not go on"
 
 echo "a host dies"
-for process in $(ip netns pids moesaic-d); do kill -9 "$process" 2>/dev/null || true; done
+kill_host moesaic-d
 gone() { ! enter moesaic-c squeue --noheader --jobs="$job" --states=RUNNING 2>/dev/null | grep -q .; }
 wait_for 60 gone || fail "the job of a dead host still runs: $(state)"
 enter moesaic-c scancel "$job" 2>/dev/null || true

@@ -5,7 +5,9 @@
 # mpirun starts its daemon on the other host through this script itself, as its remote shell: HOST COMMAND...
 set -eu
 
-hosts="moesaic-a moesaic-b"
+hosts="moesaic-a moesaic-b" network=10.83.0
+# shellcheck source=hosts.sh
+. "$(dirname "$0")/hosts.sh"
 
 enter() {  # HOST COMMAND...: with the host's network and name
     host=$1
@@ -22,41 +24,17 @@ moesaic-a | moesaic-b)
     ;;
 esac
 
-skip() {
-    echo "skipped: $1"
-    exit 77
-}
-
 program=$1 config=$2 mpirun=$3
-[ "$(id -u)" = 0 ] || skip "network namespaces need root"
-command -v ip >/dev/null && command -v unshare >/dev/null || skip "needs ip (iproute2) and unshare (util-linux)"
 "$mpirun" --version 2>/dev/null | grep -qE "Open MPI|OpenRTE" || skip "needs Open MPI's mpirun"
 
 work=$(mktemp -d)
 cleanup() {
-    for host in $hosts; do
-        for process in $(ip netns pids "$host" 2>/dev/null); do kill -9 "$process" 2>/dev/null || true; done
-        ip netns delete "$host" 2>/dev/null || true
-        rm -rf "/etc/netns/$host"
-    done
+    remove_hosts
     rm -rf "$work"
 }
+make_hosts
 trap cleanup EXIT
 trap 'exit 1' INT TERM
-
-ip netns list 2>/dev/null | grep -q "^moesaic-[ab]" && skip "another run of this test has its namespaces"
-ip netns add moesaic-a 2>/dev/null || skip "no network namespaces here"
-ip netns add moesaic-b
-ip link add eth0 netns moesaic-a mtu 9000 type veth peer name eth0 netns moesaic-b
-number=1
-for host in $hosts; do
-    mkdir -p "/etc/netns/$host"
-    printf '127.0.0.1 localhost\n10.83.0.1 moesaic-a\n10.83.0.2 moesaic-b\n' > "/etc/netns/$host/hosts"
-    ip -n "$host" address add "10.83.0.$number/24" dev eth0
-    ip -n "$host" link set lo up
-    ip -n "$host" link set eth0 up
-    number=2
-done
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 script=$(readlink -f "$0")
