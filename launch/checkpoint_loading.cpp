@@ -11,10 +11,6 @@ namespace moesaic {
 
 namespace {
 
-std::string moment_name(const Parameter& parameter, std::string_view suffix) {
-    return parameter.name + std::string(suffix);
-}
-
 bool holds_moments(const Manifest& manifest) {
     return std::ranges::any_of(manifest.tensors, [](const auto& tensor) {
         return tensor.first.ends_with(kFirstMomentSuffix) || tensor.first.ends_with(kSecondMomentSuffix);
@@ -53,7 +49,7 @@ void read_all(RankRuntime& runtime, CheckpointReader& reader, bool with_optimize
             return tensor;
         };
         const auto moment = [&](std::string_view suffix) {
-            if (!starts_afresh) return read(moment_name(parameter, suffix));
+            if (!starts_afresh) return read(moment_name(parameter.name, suffix));
             Tensor zeros = runtime.backend->allocate(parameter.shape, runtime.store.real());
             runtime.backend->zero(context.compute, zeros);
             return zeros;

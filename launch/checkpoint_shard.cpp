@@ -23,10 +23,6 @@ bool writes(const RankRuntime& runtime, std::size_t index) {
     return turn % holders == mesh.replicas().rank() * slices + mesh.slice();
 }
 
-std::string moment_name(const Parameter& parameter, std::string_view suffix) {
-    return parameter.name + std::string(suffix);
-}
-
 }  // namespace
 
 void ShardSnapshot::describe(const RankRuntime& runtime) {
@@ -46,8 +42,8 @@ void ShardSnapshot::describe(const RankRuntime& runtime) {
         const Parameter& parameter = runtime.store.parameters()[i];
         const Shape shape = parameter.whole_shape();
         next(parameter.name, shape);
-        next(moment_name(parameter, kFirstMomentSuffix), shape);
-        next(moment_name(parameter, kSecondMomentSuffix), shape);
+        next(moment_name(parameter.name, kFirstMomentSuffix), shape);
+        next(moment_name(parameter.name, kSecondMomentSuffix), shape);
     }
     if (runtime.mesh->world().rank() == 0) {
         for (const Buffer& buffer : runtime.store.buffers()) next(buffer.name, buffer.shape);
@@ -77,8 +73,8 @@ void ShardSnapshot::take(RankRuntime& runtime, i64 step) {
             const std::vector<std::byte> whole = whole_tensor(context, parameter, values, "checkpoint");
             if (mine) copy_to(name, whole.data(), std::ssize(whole));
         };
-        add(moment_name(parameter, kFirstMomentSuffix), state.first_moment);
-        add(moment_name(parameter, kSecondMomentSuffix), state.second_moment);
+        add(moment_name(parameter.name, kFirstMomentSuffix), state.first_moment);
+        add(moment_name(parameter.name, kSecondMomentSuffix), state.second_moment);
         if (masters || parameter.is_cut()) add(parameter.name, state.value);
     });
     runtime.compute->synchronize();

@@ -91,9 +91,8 @@ class Parser {
         const auto found = std::ranges::find(fault_table(), name, &FaultKind::name);
         given_.clear();
         kind_ = found == fault_table().end() ? nullptr : &*found;
-        known_ = kind_ != nullptr;
         name_ = name;
-        if (known_) {
+        if (kind_ != nullptr) {
             faults_.push_back({});
             faults_.back().type = kind_->type;
             return;
@@ -147,7 +146,6 @@ class Parser {
     std::vector<Fault> faults_;
     std::vector<std::string> mistakes_, given_;
     const FaultKind* kind_ = nullptr;
-    bool known_ = false;
     std::string name_;
 };
 

@@ -13,6 +13,9 @@ namespace moesaic {
 inline constexpr std::string_view kManifestName = "manifest.json";
 inline constexpr std::string_view kFirstMomentSuffix = ".first_moment";
 inline constexpr std::string_view kSecondMomentSuffix = ".second_moment";
+[[nodiscard]] inline std::string moment_name(std::string_view parameter, std::string_view suffix) {
+    return std::string(parameter) + std::string(suffix);
+}
 
 struct ShardRecord {
     std::string file;  ///< a name within the checkpoint folder

@@ -61,7 +61,7 @@ class Search {
         double centre = 0.5;                 // of the losses, as expected
         /// x + (psi/lambda) (x - mu)^2 lies in [0, this].
         [[nodiscard]] double range() const { return 1 + weight(); }
-        [[nodiscard]] double weight() const { return (-std::log1p(-bernstein) - bernstein) / bernstein; }
+        [[nodiscard]] double weight() const { return bernstein_psi(bernstein) / bernstein; }
         /// Means of it over a handful each.
         [[nodiscard]] std::vector<double> with_deviations(const DrawnLosses& drawn) const {
             std::vector<double> sums;
@@ -141,7 +141,7 @@ class Search {
         for (double& sum : sums) sum /= fixed.range();
         const double sum = fixed.range() * betting_upper(sums, measuring);
         add("pac_bayes_bernstein",
-            bernstein_pac_bayes_bound(input(sum, certificate.divergence), 0, fixed.bernstein), sum);
+            bernstein_pac_bayes_bound(input(sum, certificate.divergence), 0, fixed.bernstein), upper);
     }
 
     const SnapshotOptions& options_;

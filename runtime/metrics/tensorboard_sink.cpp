@@ -34,6 +34,11 @@ std::string_view group_of(std::string_view field) {
     return "train";
 }
 
+template <class T>
+constexpr bool is_map = requires(const T& value) {
+    typename T::mapped_type;
+};
+
 /// Adds whatever a field has to show as curves, so that new fields of records show up by themselves.
 struct FieldCurves {
     EventSummary& summary;
@@ -53,11 +58,17 @@ struct FieldCurves {
     void add(const std::string&, const std::string&) const {}
     template <class T>
     void add(const std::string&, const std::vector<T>&) const {}
-};
 
-template <class T>
-constexpr bool is_map = requires(const T& value) {
-    typename T::mapped_type;
+    /// Of all fields but the step, each in the group that `group` names; a map is a group of its own.
+    template <class Record, class Group>
+    void add_fields(const Record& record, const Group& group) const {
+        record.fields([&]<class T>(std::string_view name, const T& value) {
+            if constexpr (is_map<T>)
+                add(std::string(name), value);
+            else if (name != "step")
+                add(fmt::format("{}/{}", group(name), name), value);
+        });
+    }
 };
 
 }  // namespace
@@ -80,13 +91,7 @@ void TensorboardSink::write(const RunRecord& record) {
 
 void TensorboardSink::write(const StepRecord& record) {
     EventSummary summary;
-    const FieldCurves curves{summary};
-    record.fields([&]<class T>(std::string_view name, const T& value) {
-        if constexpr (is_map<T>)
-            curves.add(std::string(name), value);
-        else if (name != "step")
-            curves.add(fmt::format("{}/{}", group_of(name), name), value);
-    });
+    FieldCurves{summary}.add_fields(record, group_of);
     file_.add(record.step, summary);
 }
 
@@ -103,13 +108,7 @@ void TensorboardSink::write(const ExpertsRecord& record) {
 
 void TensorboardSink::write(const EvalRecord& record) {
     EventSummary summary;
-    const FieldCurves curves{summary};
-    record.fields([&]<class T>(std::string_view name, const T& value) {
-        if constexpr (is_map<T>)
-            curves.add(std::string(name), value);
-        else if (name != "step")
-            curves.add(fmt::format("eval/{}", name), value);
-    });
+    FieldCurves{summary}.add_fields(record, [](std::string_view) { return "eval"; });
     for (const RoutingChange& change : record.routing_changed)
         summary.scalar(fmt::format("routing_changed/layer_{:02}", change.layer), change.share);
     file_.add(record.step, summary);

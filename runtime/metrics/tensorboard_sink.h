@@ -6,7 +6,7 @@
 
 namespace moesaic {
 
-/// Every number of step, experts and eval records under GROUP/FIELD: train, speed, routing; eval, bounds;
+/// Every single number of step, experts and eval records under GROUP/FIELD: train, speed, routing; eval, bounds;
 /// by layer max_over_mean/layer_03 and the like, with the loads of experts as bars. Configuration and alarms
 /// are texts.
 class TensorboardSink : public Sink {

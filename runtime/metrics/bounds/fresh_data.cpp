@@ -75,9 +75,9 @@ double BernsteinCertificate::choose_lambda(const FreshDataState& state, double p
 }
 
 double BernsteinCertificate::upper(const FreshDataState& state) const {
-    const double psi = -std::log1p(-state.lambda) - state.lambda;
     return state.sum / state.count +
-           (psi * state.deviations - std::log(state.window_delta)) / (state.count * state.lambda);
+           (bernstein_psi(state.lambda) * state.deviations - std::log(state.window_delta)) /
+               (state.count * state.lambda);
 }
 
 double CatoniCertificate::choose_lambda(const FreshDataState& state, double planned) const {
@@ -96,15 +96,19 @@ double catoni_lambda(double expected, double planned, double delta) {
     return std::log(limit * (1 - p) / (p * (1 - limit)));
 }
 
+double bernstein_psi(double lambda) {
+    return -std::log1p(-lambda) - lambda;
+}
+
 double bernstein_lambda(double expected_variance, double planned, double delta) {
-    // (nats + psi(lambda) squares)/lambda falls, then rises: lambda psi'(lambda) - psi(lambda) is nats/squares
-    // at its least, and that grows with lambda.
+    // (nats + psi(lambda) squares)/lambda falls, then rises: lambda psi'(lambda) - psi(lambda) is
+    // nats/squares at its least, and that grows with lambda.
     const double target = -std::log(delta) / (planned * std::max(expected_variance, 1e-12));
     double low = 0, high = 0.95;
     for (int i = 0; i < 60; ++i) {
         const double lambda = 0.5 * (low + high);
-        const double psi = -std::log1p(-lambda) - lambda, slope = lambda / (1 - lambda);
-        (lambda * slope - psi < target ? low : high) = lambda;
+        const double slope = lambda / (1 - lambda);
+        (lambda * slope - bernstein_psi(lambda) < target ? low : high) = lambda;
     }
     return high;
 }

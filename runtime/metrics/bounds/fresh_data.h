@@ -5,6 +5,9 @@
 
 namespace moesaic {
 
+/// -ln(1 - lambda) - lambda, lambda in [0, 1): what squared deviations cost in Bernstein's form.
+[[nodiscard]] double bernstein_psi(double lambda);
+
 /// Windows of a stream of fresh units. A window opens at the first step boundary at which `first_window`
 /// units are past, and again whenever their number has doubled. Window i = 1, 2, ... may fail with
 /// probability delta/(i(i+1)), or delta/planned_windows.

@@ -5,6 +5,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/metrics/bounds/divergence.h"
+#include "runtime/metrics/bounds/fresh_data.h"
 
 namespace moesaic {
 
@@ -66,8 +67,7 @@ BoundResult catoni_bound(const PacBayes& input, double lambda) {
 
 BoundResult bernstein_pac_bayes_bound(const PacBayes& input, double deviation, double lambda) {
     MOESAIC_ASSERT(lambda > 0 && lambda < 1 && deviation >= 0, "lambda {}, deviation {}", lambda, deviation);
-    const double psi = -std::log1p(-lambda) - lambda;
-    const double value = input.gibbs_loss + psi / lambda * deviation +
+    const double value = input.gibbs_loss + bernstein_psi(lambda) / lambda * deviation +
                          (input.divergence - std::log(input.delta)) / (input.samples * lambda);
     BoundResult result = with_assumptions(risk_bound(input.gibbs_loss, value, 1));
     result.assume("lambda_fixed", AssumptionStatus::unknown,

@@ -6,6 +6,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/metrics/bounds/divergence.h"
+#include "runtime/metrics/bounds/fresh_data.h"
 
 namespace moesaic {
 
@@ -61,7 +62,7 @@ double plug_in_bernstein_upper(std::span<const double> losses, double delta) {
     double weighted = 0, weights = 0, penalty = 0;
     for (const double loss : losses) {
         const double lambda = std::min(0.5, std::sqrt(2 * nats * seen / (planned * squares)));
-        penalty += (-std::log1p(-lambda) - lambda) * (loss - mean) * (loss - mean);
+        penalty += bernstein_psi(lambda) * (loss - mean) * (loss - mean);
         weighted += lambda * loss;
         weights += lambda;
         sum += loss;
@@ -83,8 +84,8 @@ double ordered_bernstein_upper(std::span<const double> losses, double lambda, do
         mean = sum / ++seen;
     }
     const auto count = static_cast<double>(losses.size());
-    const double psi = -std::log1p(-lambda) - lambda;
-    return std::min(1.0, total / count + (psi * squares - std::log(delta)) / (count * lambda));
+    return std::min(1.0,
+                    total / count + (bernstein_psi(lambda) * squares - std::log(delta)) / (count * lambda));
 }
 
 double betting_upper(std::span<const double> losses, double delta) {

@@ -2,12 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
-
 #include "launch/faults/fault.h"
 #include "launch/rank_runtime.h"
+#include "tests/support/golden_table.h"
 #include "tests/support/tiny_run.h"
 
 namespace moesaic {
@@ -90,21 +87,7 @@ TEST(Faults, WhatCannotBeIsRefused) {
 }
 
 TEST(Faults, ReadmeHasTheTable) {
-    const std::string path = std::string(MOESAIC_SOURCE_DIR) + "/launch/README.md";
-    std::ostringstream stream;
-    stream << std::ifstream(path).rdbuf();
-    std::string text = stream.str();
-    const std::string begin = "<!-- table: faults -->\n", end = "<!-- end -->";
-    const std::size_t mark = text.find(begin);
-    ASSERT_NE(mark, std::string::npos);
-    const std::size_t first = mark + begin.size(), last = text.find(end, first);
-    ASSERT_NE(last, std::string::npos);
-    if (const char* update = std::getenv("MOESAIC_UPDATE_GOLDEN"); update && std::string(update) == "1") {
-        std::ofstream(path) << text.replace(first, last - first, faults_markdown());
-        return;
-    }
-    EXPECT_EQ(text.substr(first, last - first), faults_markdown())
-        << "launch/README.md is behind; MOESAIC_UPDATE_GOLDEN=1 rewrites the table";
+    expect_golden_table("launch/README.md", "faults", faults_markdown());
 }
 
 }  // namespace
