@@ -37,7 +37,7 @@ struct LayoutResult {
     double layout_difference = 0;  ///< the same against the one-rank run: rounding of sums over ranks alone
     std::string worst_layout_tensor;
     double later_loss_difference = 0;  ///< worst relative difference of losses after step 1
-    bool weight_bits = false;  ///< the weights after all steps are the one-rank run's to the last bit
+    bool weight_bits = false;          ///< the weights after all steps are the one-rank run's to the last bit
     i64 routing_differs_at = 0;        ///< first step whose expert loads are not the one-rank run's; 0: none
     bool routing_as_reference = true;  ///< f64 routes alike; a near tie may fall the other way in f32
     bool ok = false;

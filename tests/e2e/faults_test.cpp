@@ -85,7 +85,7 @@ const std::multimap<std::string, Expectation> kExpectations{
     {"full-disk", {"full-disk:step=20", {}, 1, {"No space left on device"}}},
     {"slow-disk", {"slow-disk:step=10,seconds=0.2", {}, 0, {"done at step 20"}, true}},
     {"slow-disk",
-     {"slow-disk:step=10,seconds=0.6",
+     {"slow-disk:step=10,seconds=2",
       {"train.steps=11"},
       0,
       {"the checkpoint of step 10 took", "raise train.checkpoint_every"}}},

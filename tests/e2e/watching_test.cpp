@@ -95,10 +95,10 @@ TEST(Watching, AStepThatNeverComesIsAMistake) {
 
 TEST(Watching, TheSlowestRankIsNamed) {
     const ScratchFolder scratch;
-    // One sequence: rank 0 alone has tokens.
+    // One sequence, and every rank has all experts: rank 0 alone has work.
     const auto records = train_tiny(scratch / "out", threads(2),
                                     {"train.batch_sequences=1", "task.data.seq_len=512", "model.width=64",
-                                     "train.steps=6", "train.log_every=3"});
+                                     "parallel.expert=1", "train.steps=6", "train.log_every=3"});
     for (const Json& step : events(records, "step")) {
         EXPECT_EQ(step["slowest_rank"], 0) << step;
         EXPECT_GT(step["slowest_excess_ms"].get<double>(), 0);

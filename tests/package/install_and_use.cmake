@@ -20,7 +20,8 @@ if(NOT text MATCHES "trained on 2 ranks" OR NOT EXISTS ${FOLDER}/runs/tiny/check
 endif()
 # What is installed does not know where it was built.
 run(${prefix}/bin/moesaic train configs/tiny.yaml --check)
-file(STRINGS ${prefix}/lib/cmake/moesaic/moesaic-targets.cmake here REGEX "${BUILD}|${SOURCE}")
+file(GLOB_RECURSE targets ${prefix}/moesaic-targets.cmake)
+file(STRINGS ${targets} here REGEX "${BUILD}|${SOURCE}")
 if(here)
   message(FATAL_ERROR "moesaic-targets.cmake names the build: ${here}")
 endif()
