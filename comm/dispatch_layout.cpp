@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/array_index.h"
 #include "runtime/base/error.h"
 
 namespace moesaic {
@@ -30,10 +31,6 @@ void for_each_block(const LoadTable& table, i64 receiver, i64 begin, i64 end, Vi
             position += rows;
         }
     }
-}
-
-std::size_t at(i64 index) {
-    return static_cast<std::size_t>(index);
 }
 
 std::vector<i64> offsets_of(const std::vector<i64>& counts) {

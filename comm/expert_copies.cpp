@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/array_index.h"
 #include "runtime/base/error.h"
 
 namespace moesaic {
 
 namespace {
-
-std::size_t at(i64 index) {
-    return static_cast<std::size_t>(index);
-}
 
 /// What is still to be decided about: rows of every expert's home, and ranks' loads.
 class Sharing {

@@ -3,16 +3,13 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/array_index.h"
 #include "runtime/base/error.h"
 #include "runtime/base/philox.h"
 
 namespace moesaic {
 
 namespace {
-
-std::size_t at(i64 index) {
-    return static_cast<std::size_t>(index);
-}
 
 std::vector<i32> ascending(i64 count) {
     std::vector<i32> numbers(at(count));

@@ -48,9 +48,10 @@ double scale_per_count(const ModelSpec& spec, std::span<const RouterTotals* cons
 }
 
 /// The counts that a layer's tokens are measured against: rows of E for each object, or one.
-class Counts {
+class BalanceCounts {
   public:
-    Counts(const ModelSpec& spec, std::span<const RouterTotals* const> layers, const GlobalBalance& global)
+    BalanceCounts(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
+                  const GlobalBalance& global)
         : experts_(static_cast<std::size_t>(spec.experts)),
           layers_(layers),
           global_(is_global(spec) ? global.counts : std::span<const i64>()),
@@ -193,7 +194,7 @@ RouterTotals sum_router(StepContext& context, const ModelSpec& spec, i64 seq_len
 
 BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
                            const GlobalBalance& global) {
-    const Counts counts(spec, layers, global);
+    const BalanceCounts counts(spec, layers, global);
     const Sums weight{spec, layers, &RouterTotals::weight_sum, global.weight};
     const Sums load{spec, layers, &RouterTotals::load_sum, global.load};
     const auto experts = static_cast<std::size_t>(spec.experts);
@@ -218,7 +219,7 @@ BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* 
 
 void balance_factors(const ModelSpec& spec, std::span<const RouterTotals* const> layers,
                      const GlobalBalance& global, BalanceFactors& to) {
-    const Counts counts(spec, layers, global);
+    const BalanceCounts counts(spec, layers, global);
     const auto experts = static_cast<std::size_t>(spec.experts);
     to.rows = static_cast<i64>(counts.rows());
     to.probability.clear();

@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/array_index.h"
+
 namespace moesaic {
 
-namespace {
-
-std::size_t at(i64 index) {
-    return static_cast<std::size_t>(index);
-}
-
-}  // namespace
+namespace {}  // namespace
 
 NodeSizes node_sizes(const NodeGrid& grid, i64 tokens, i64 choices, i64 capacity_rows, i64 local_experts) {
     NodeSizes sizes;

@@ -4,15 +4,12 @@
 #include <cstring>
 #include <numeric>
 
+#include "comm/array_index.h"
 #include "comm/host_values.h"
 
 namespace moesaic {
 
 namespace {
-
-std::size_t at(i64 index) {
-    return static_cast<std::size_t>(index);
-}
 
 i64 sum(const std::vector<i64>& counts) {
     return std::reduce(counts.begin(), counts.end());

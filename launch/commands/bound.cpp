@@ -1,4 +1,6 @@
 // moesaic bound: the bound calculator.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <map>

@@ -21,7 +21,7 @@ constexpr i64 kLargestCountedId = 1 << 26;  // use of larger ids is not counted 
 constexpr i64 kTokensShown = 48;
 
 /// What one pass over a file, or over all files, found.
-struct Findings {
+struct Contents {
     std::string name, format, layout, documents_by;
     i64 tokens = 0, documents = 0, shortest = 0, longest = 0;
     i64 largest_id = -1, zeros = 0, odd_zeros = 0;
@@ -49,7 +49,7 @@ struct Findings {
         longest = std::max(longest, length);
         ++documents;
     }
-    void add(const Findings& other) {
+    void add(const Contents& other) {
         shortest = documents == 0         ? other.shortest
                    : other.documents == 0 ? shortest
                                           : std::min(shortest, other.shortest);
@@ -71,7 +71,7 @@ struct Question {
     i64 vocabulary = 0;  ///< 0: unknown
 };
 
-void count_windows(Findings& found, const Question& question) {
+void count_windows(Contents& found, const Question& question) {
     const i64 held_out =
         static_cast<i64>(std::floor(static_cast<double>(found.tokens) * question.validation));
     const auto windows = [&](i64 tokens) { return std::max<i64>(0, tokens - 1) / question.seq_len; };
@@ -79,7 +79,7 @@ void count_windows(Findings& found, const Question& question) {
     found.validation_windows = windows(held_out);
 }
 
-void judge(Findings& found, const DataFile& file, const Question& question, bool bytewise) {
+void judge(Contents& found, const DataFile& file, const Question& question, bool bytewise) {
     const auto odd = [&](std::string text) { found.oddities.push_back(found.name + ": " + std::move(text)); };
     if (found.tokens == 0) return odd("has no tokens");
     if (question.vocabulary > 0 && found.largest_id >= question.vocabulary)
@@ -101,11 +101,11 @@ void judge(Findings& found, const DataFile& file, const Question& question, bool
     }
 }
 
-Findings inspect_file(const DataFile& file, TokenFileOptions options, const Question& question) {
+Contents inspect_file(const DataFile& file, TokenFileOptions options, const Question& question) {
     const bool ids = file.format != DataFormat::text && file.format != DataFormat::jsonl;
     if (ids) options.vocabulary = std::numeric_limits<i32>::max();  // what the file holds is the question
     const std::unique_ptr<TokenFile> opened = open_token_file(file, options);
-    Findings found;
+    Contents found;
     found.name = file.name;
     found.format = name_of(file.format);
     found.layout = opened->layout();
@@ -131,7 +131,7 @@ Findings inspect_file(const DataFile& file, TokenFileOptions options, const Ques
     return found;
 }
 
-std::string shown_text(const Findings& found, const Tokenizer& tokenizer) {
+std::string shown_text(const Contents& found, const Tokenizer& tokenizer) {
     std::string text;
     if (tokenizer.vocabulary_size() > found.largest_id) {
         append_json(text, tokenizer.decode(found.first));
@@ -141,7 +141,7 @@ std::string shown_text(const Findings& found, const Tokenizer& tokenizer) {
     return text;
 }
 
-std::string vocabulary_text(const Findings& found, i64 vocabulary) {
+std::string vocabulary_text(const Contents& found, i64 vocabulary) {
     std::string text =
         fmt::format("largest id {}, {} different", found.largest_id, grouped(found.distinct()));
     if (vocabulary > 0 && found.largest_id < vocabulary)
@@ -151,7 +151,7 @@ std::string vocabulary_text(const Findings& found, i64 vocabulary) {
     return text;
 }
 
-void print_findings(const Findings& found, const Question& question) {
+void print_findings(const Contents& found, const Question& question) {
     std::printf("  tokens     %s; %s\n", grouped(found.tokens).c_str(),
                 vocabulary_text(found, question.vocabulary).c_str());
     std::printf("  documents  %s; shortest %s, mean %.1f, longest %s tokens\n",
@@ -162,7 +162,7 @@ void print_findings(const Findings& found, const Question& question) {
                 grouped(question.seq_len).c_str());
 }
 
-std::string json_of(const Findings& found, const Question& question) {
+std::string json_of(const Contents& found, const Question& question) {
     JsonLine line;
     if (!found.name.empty())
         line.field("name", found.name).field("format", found.format).field("layout", found.layout);
@@ -179,9 +179,9 @@ std::string json_of(const Findings& found, const Question& question) {
     return line.text();
 }
 
-void print_report(const std::vector<Findings>& files, const Findings& all, const Question& question,
+void print_report(const std::vector<Contents>& files, const Contents& all, const Question& question,
                   const Tokenizer& tokenizer) {
-    for (const Findings& found : files) {
+    for (const Contents& found : files) {
         std::printf("%s: %s; %s\n", found.name.c_str(), found.layout.c_str(), found.documents_by.c_str());
         print_findings(found, question);
         std::printf("  begins     %s\n", shown_text(found, tokenizer).c_str());
@@ -190,14 +190,14 @@ void print_report(const std::vector<Findings>& files, const Findings& all, const
         std::printf("all %zu files\n", files.size());
         print_findings(all, question);
     }
-    for (const Findings& found : files)
+    for (const Contents& found : files)
         for (const std::string& oddity : found.oddities) std::printf("odd: %s\n", oddity.c_str());
 }
 
-void print_json(const std::vector<Findings>& files, const Findings& all, const Question& question) {
+void print_json(const std::vector<Contents>& files, const Contents& all, const Question& question) {
     std::string entries;
     std::vector<std::string> oddities;
-    for (const Findings& found : files) {
+    for (const Contents& found : files) {
         entries += (entries.empty() ? "" : ",") + json_of(found, question);
         oddities.insert(oddities.end(), found.oddities.begin(), found.oddities.end());
     }
@@ -257,8 +257,8 @@ int inspect(const DataInspectOptions& options) {
     }
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(request.read, files);
     request.question.vocabulary = request.read.vocabulary.value_or(tokenizer->vocabulary_size());
-    std::vector<Findings> found;
-    Findings all;
+    std::vector<Contents> found;
+    Contents all;
     for (std::size_t i = 0; i < files.size(); ++i) {
         const SourceOptions& source = *source_of[i];
         const DataReadOptions read{request.read.tokenizer, request.read.vocabulary, source.format,

@@ -10,10 +10,10 @@ namespace moesaic {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 constexpr std::array kStatusNames{"ok", "warning", "missing", "failed"};
 
-Finding parse_finding(const Json& row) {
+Finding parse_finding(const OrderedJson& row) {
     Finding finding;
     const std::string status = row.at("status");
     const auto* const at = std::ranges::find(kStatusNames, status);
@@ -44,7 +44,7 @@ bool all_well(const Findings& findings) {
 }
 
 std::string findings_json(const Findings& findings) {
-    Json rows = Json::array();
+    OrderedJson rows = OrderedJson::array();
     for (const Finding& one : findings) {
         rows.push_back({{"node", one.node},
                         {"section", one.section},
@@ -54,19 +54,19 @@ std::string findings_json(const Findings& findings) {
                         {"advice", one.advice},
                         {"needed", one.needed},
                         {"packages", one.packages},
-                        {"value", one.value ? Json(*one.value) : Json(nullptr)},
+                        {"value", one.value ? OrderedJson(*one.value) : OrderedJson(nullptr)},
                         {"unit", one.unit}});
     }
     // Names of processors and paths may hold any bytes.
-    return rows.dump(-1, ' ', false, Json::error_handler_t::replace);
+    return rows.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 Findings parse_findings(std::string_view json) {
     try {
         Findings findings;
-        for (const Json& row : Json::parse(json)) findings.push_back(parse_finding(row));
+        for (const OrderedJson& row : OrderedJson::parse(json)) findings.push_back(parse_finding(row));
         return findings;
-    } catch (const Json::exception& error) {
+    } catch (const OrderedJson::exception& error) {
         throw Error(fmt::format("doctor: what a rank reports cannot be read: {}", error.what()));
     }
 }

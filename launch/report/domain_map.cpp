@@ -11,10 +11,9 @@ namespace moesaic {
 
 namespace {
 
-constexpr std::size_t kMostPanels = 12, kMostDomains = 12;
-constexpr int kPanelColumns = 2;
+constexpr std::size_t kMostDomains = 12;
 
-std::vector<const RecordedDomains*> shown_layers(const RunHistory& run) {
+std::vector<const RecordedDomains*> layers_with_domains(const RunHistory& run) {
     std::vector<i64> places;
     for (i64 i = 0; i < std::ssize(run.domains); ++i) places.push_back(i);
     std::vector<const RecordedDomains*> layers;
@@ -27,16 +26,12 @@ std::size_t shown_domains(const RunHistory& run) {
     return run.domains.empty() ? 1 : std::min(kMostDomains, run.domains.front().names.size());
 }
 
-int panel_rows(std::size_t panels) {
-    return (static_cast<int>(panels) + kPanelColumns - 1) / kPanelColumns;
-}
-
 int panel_height(const RunHistory& run) {
     return 40 + 26 * static_cast<int>(shown_domains(run));
 }
 
 /// A name as short as the margin is wide.
-std::string short_name(const std::string& name) {
+std::string stem_of_name(const std::string& name) {
     constexpr std::size_t kLetters = 14;
     const std::string stem = name.substr(0, name.rfind('.') == 0 ? name.size() : name.rfind('.'));
     return stem.size() <= kLetters ? stem : stem.substr(0, kLetters);
@@ -49,7 +44,7 @@ void add_panel(PlotScript& plot, const RecordedDomains& layer, std::size_t domai
     for (std::size_t domain = 0; domain < domains; ++domain) {
         if (with_names)
             names += fmt::format("{}{} {}", domain > 0 ? ", " : "",
-                                 gnuplot_text(short_name(layer.names[domain])), domain);
+                                 gnuplot_text(stem_of_name(layer.names[domain])), domain);
         for (std::size_t e = 0; e < layer.share[domain].size(); ++e) {
             expert.push_back(static_cast<double>(e));
             row.push_back(static_cast<double>(domain));
@@ -68,7 +63,7 @@ void add_panel(PlotScript& plot, const RecordedDomains& layer, std::size_t domai
 }  // namespace
 
 std::string domain_map_script(const RunHistory& run) {
-    const std::vector<const RecordedDomains*> layers = shown_layers(run);
+    const std::vector<const RecordedDomains*> layers = layers_with_domains(run);
     const double height = domain_map_height(run);
     PlotScript plot;
     plot.set(fmt::format("multiplot layout {},{} margins 0.15,0.90,{:.3f},{:.3f} spacing 0.03,{:.3f}",
@@ -92,7 +87,7 @@ std::string domain_map_script(const RunHistory& run) {
 }
 
 int domain_map_height(const RunHistory& run) {
-    return 70 + (panel_height(run) + 50) * panel_rows(shown_layers(run).size());
+    return 70 + (panel_height(run) + 50) * panel_rows(layers_with_domains(run).size());
 }
 
 }  // namespace moesaic

@@ -10,17 +10,12 @@ namespace moesaic {
 
 namespace {
 
-constexpr std::size_t kMostPanels = 12, kMostColumns = 120, kMostExperts = 64;
-constexpr int kPanelColumns = 2;
+constexpr std::size_t kMostColumns = 120, kMostExperts = 64;
 
 std::vector<i64> shown_layers(const RunHistory& run) {
     std::vector<i64> layers;
     for (const auto& [layer, loads] : run.loads) layers.push_back(layer);
     return evenly_chosen(layers, kMostPanels);
-}
-
-int panel_rows(std::size_t panels) {
-    return (static_cast<int>(panels) + kPanelColumns - 1) / kPanelColumns;
 }
 
 /// Load over the mean, experts grouped; a step without a token is 0 everywhere.

@@ -12,6 +12,13 @@ namespace moesaic {
 /// At most `most` of the values, evenly spaced, the first and the last among them.
 [[nodiscard]] std::vector<i64> evenly_chosen(const std::vector<i64>& values, std::size_t most);
 
+/// Maps of layers are drawn in panels, two beside each other.
+inline constexpr std::size_t kMostPanels = 12;
+inline constexpr int kPanelColumns = 2;
+[[nodiscard]] constexpr int panel_rows(std::size_t panels) {
+    return (static_cast<int>(panels) + kPanelColumns - 1) / kPanelColumns;
+}
+
 /// Load over its mean on a grid [experts][columns] of evenly spaced steps: the mean over the snapshots of a
 /// column's stretch, or the latest before it. Experts that are more than `most_experts` are averaged in
 /// groups of neighbours.

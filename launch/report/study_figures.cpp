@@ -16,7 +16,7 @@ namespace moesaic {
 
 namespace {
 
-constexpr std::size_t kMostLines = 8;  // that a reader can tell apart
+constexpr std::size_t kMostCurves = 8;  // that a reader can tell apart
 
 std::vector<const StudyRow*> all_rows(const StudyTable& table) {
     std::vector<const StudyRow*> rows;
@@ -86,10 +86,10 @@ std::vector<Curve> curves_of(const StudyTable& table, const std::string& axis, c
         }
         curves.push_back(std::move(curve));
     }
-    if (curves.size() <= kMostLines) return curves;
+    if (curves.size() <= kMostCurves) return curves;
     std::vector<Curve> chosen;
-    for (std::size_t i = 0; i < kMostLines; ++i)
-        chosen.push_back(curves[i * (curves.size() - 1) / (kMostLines - 1)]);
+    for (std::size_t i = 0; i < kMostCurves; ++i)
+        chosen.push_back(curves[i * (curves.size() - 1) / (kMostCurves - 1)]);
     return chosen;
 }
 
@@ -106,7 +106,7 @@ bool all_positive(const std::vector<Curve>& curves) {
 
 /// Whether a fitted law was drawn with it.
 bool add_curve(PlotScript& plot, const Curve& curve, std::size_t index, bool fitted) {
-    const std::string colour = fmt::format("s{}", index % kMostLines + 1);
+    const std::string colour = fmt::format("s{}", index % kMostCurves + 1);
     const std::string block = plot.data({curve.x, curve.mean, curve.deviation});
     plot.curve(fmt::format("{} using 1:2:3 with yerrorbars pt 7 ps 0.6 lw 1.5 lc rgb {}", block, colour), "");
     const auto fit = fitted ? log_log_slope(curve.cells, 0.1, 200, 1) : std::nullopt;
@@ -146,7 +146,7 @@ std::optional<StudyFigure> against_axis(const StudyTable& table, const std::stri
             if (beside.size() != 1 || !all_positive(beside)) continue;
             const std::string block = plot.data({beside[0].x, beside[0].mean});
             plot.curve(
-                fmt::format("{} using 1:2 with lines lw 2 lc rgb s{}", block, ++index % kMostLines + 1),
+                fmt::format("{} using 1:2 with lines lw 2 lc rgb s{}", block, ++index % kMostCurves + 1),
                 other);
         }
     }
@@ -167,7 +167,7 @@ std::optional<StudyFigure> bounds_against_gap(const StudyTable& table) {
     double low = INFINITY, high = 0;
     std::size_t count = 0;
     for (const std::string& column : table.columns) {
-        if (!column.starts_with("bound.") || count == kMostLines) continue;
+        if (!column.starts_with("bound.") || count == kMostCurves) continue;
         std::vector<double> gaps, bounds;
         for (const StudyGroup& group : groups_of(table, all_rows(table))) {
             const std::vector<double> gap = column_of(group, measure), bound = column_of(group, column);

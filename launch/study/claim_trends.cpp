@@ -17,7 +17,7 @@ namespace moesaic {
 
 namespace {
 
-constexpr double kAlpha = 0.1;  // intervals of 90 %
+constexpr double kIntervalAlpha = 0.1;  // intervals of 90 %
 constexpr i64 kDraws = 2000;
 constexpr u64 kSeed = 1;
 
@@ -51,8 +51,8 @@ RankFit rank_fit(const std::vector<double>& left, const std::vector<double>& rig
         }
         if (const double value = spearman(x, y); std::isfinite(value)) drawn.push_back(value);
     }
-    fit.low = drawn.empty() ? -1 : quantile_of(drawn, kAlpha / 2);
-    fit.high = drawn.empty() ? 1 : quantile_of(drawn, 1 - kAlpha / 2);
+    fit.low = drawn.empty() ? -1 : quantile_of(drawn, kIntervalAlpha / 2);
+    fit.high = drawn.empty() ? 1 : quantile_of(drawn, 1 - kIntervalAlpha / 2);
     return fit;
 }
 
@@ -98,7 +98,7 @@ void judge_slope(const StudyClaim& claim, const StudyTable& table, const std::ve
             if (const auto x = number_in(*group.rows.front(), axis); x && *x > 0) cell.x.push_back(*x);
         if (cell.x.size() == axes.size()) cells.push_back(std::move(cell));
     }
-    const auto fit = log_log_slope(cells, kAlpha, kDraws, kSeed);
+    const auto fit = log_log_slope(cells, kIntervalAlpha, kDraws, kSeed);
     if (!fit) {
         result.finding =
             fmt::format("{} cells do not determine a slope in {} (at least {} are needed, all positive)",

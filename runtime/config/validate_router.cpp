@@ -10,10 +10,6 @@ namespace moesaic {
 
 namespace {
 
-bool is_one_of(const std::string& word, const Choices& words) {
-    return std::find(words.begin(), words.end(), word) != words.end();
-}
-
 /// An option that means something for some kinds of routers only.
 struct KindOption {
     const char* key;  // below model.moe.router
@@ -146,6 +142,10 @@ void check_trace(LoadedConfig& loaded) {
 }
 
 }  // namespace
+
+bool is_one_of(const std::string& word, const Choices& words) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+}
 
 void check_router(LoadedConfig& loaded, Purpose purpose) {
     check_options(loaded);

@@ -6,13 +6,11 @@
 #include <algorithm>
 #include <memory>
 
+#include "runtime/config/validate_router.h"
+
 namespace moesaic {
 
 namespace {
-
-bool is_one_of(const std::string& word, const Choices& words) {
-    return std::find(words.begin(), words.end(), word) != words.end();
-}
 
 const Choices kTables{"classification", "regression"};
 

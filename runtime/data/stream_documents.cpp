@@ -11,7 +11,7 @@ namespace moesaic {
 
 namespace {
 
-constexpr i64 kBlock = 1 << 16;           // tokens at a time
+constexpr i64 kBlockOfTokens = 1 << 16;   // tokens at a time
 constexpr std::size_t kPiece = 16 << 20;  // bytes of text at a time
 
 void stream_text(const DataFile& file, const TokenFileOptions& options, DocumentSink& sink) {
@@ -28,10 +28,10 @@ void stream_text(const DataFile& file, const TokenFileOptions& options, Document
 
 void stream_ids(const DataFile& file, const TokenFileOptions& options, DocumentSink& sink) {
     const std::unique_ptr<TokenFile> ids = open_token_file(file, options);
-    std::vector<i32> block(static_cast<std::size_t>(std::min(kBlock, ids->tokens())));
+    std::vector<i32> block(static_cast<std::size_t>(std::min(kBlockOfTokens, ids->tokens())));
     std::vector<i64> starts;
-    for (i64 first = 0; first < ids->tokens(); first += kBlock) {
-        const i64 count = std::min(kBlock, ids->tokens() - first);
+    for (i64 first = 0; first < ids->tokens(); first += kBlockOfTokens) {
+        const i64 count = std::min(kBlockOfTokens, ids->tokens() - first);
         ids->read(first, count, block.data());
         starts.clear();
         ids->document_starts(first, count, starts);

@@ -11,8 +11,8 @@ namespace moesaic {
 
 namespace {
 
-constexpr i64 kBlock = 1 << 14;    // ids searched at a time
-constexpr i64 kFirstSearch = 256;  // tokens searched first for the ends of a document
+constexpr i64 kBlockOfIds = 1 << 14;  // ids searched at a time
+constexpr i64 kFirstSearch = 256;     // tokens searched first for the ends of a document
 
 class SeparatedIds final : public TokenFile {
   public:
@@ -26,9 +26,9 @@ class SeparatedIds final : public TokenFile {
         if (!end_of_document_) return;
         // A document begins behind every separating id.
         const i64 begin = std::max<i64>(first, 1) - 1, end = std::max(first + count - 1, begin);
-        std::vector<i32> block(static_cast<std::size_t>(std::min(kBlock, end - begin)));
-        for (i64 at = begin; at < end; at += kBlock) {
-            const i64 size = std::min(kBlock, end - at);
+        std::vector<i32> block(static_cast<std::size_t>(std::min(kBlockOfIds, end - begin)));
+        for (i64 at = begin; at < end; at += kBlockOfIds) {
+            const i64 size = std::min(kBlockOfIds, end - at);
             ids_.read(at, size, block.data());
             for (i64 i = 0; i < size; ++i) {
                 if (block[static_cast<std::size_t>(i)] == *end_of_document_) starts.push_back(at + i + 1);

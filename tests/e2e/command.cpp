@@ -160,6 +160,10 @@ std::vector<Json> train_tiny(const std::string& out, const Ranks& ranks, const W
     return read_records(out + "/tiny");
 }
 
+std::string checkpoint_of(const std::string& out, int step) {
+    return out + "/tiny/checkpoints/step-000000" + std::to_string(step);
+}
+
 Words lines_of(const std::string& text) {
     Words lines;
     std::stringstream stream(text);

@@ -83,6 +83,8 @@ CommandResult moesaic(const Words& arguments, const Ranks& ranks = kAlone,
 std::vector<Json> train_tiny(const std::string& out, const Ranks& ranks, const Words& overrides = {},
                              const Words& more = {});
 
+/// Of a run of configs/tiny.yaml; steps of two figures.
+[[nodiscard]] std::string checkpoint_of(const std::string& out, int step);
 [[nodiscard]] Words lines_of(const std::string& text);
 [[nodiscard]] std::vector<Json> read_records(const std::string& run_folder);
 [[nodiscard]] std::vector<Json> events(const std::vector<Json>& records, const std::string& event);

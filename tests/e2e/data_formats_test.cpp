@@ -23,11 +23,12 @@ std::string json_line(const std::string& text) {
     return Json{{"text", text}}.dump() + "\n";
 }
 
-const Words kShort{"train.steps=3", "train.eval_every=3", "train.log_every=1", "optimizer.schedule.warmup=1"};
+const Words kThreeSteps{"train.steps=3", "train.eval_every=3", "train.log_every=1",
+                        "optimizer.schedule.warmup=1"};
 
 /// Step to loss of a short run on other data.
 std::map<i64, double> losses_of(const std::string& out, const Words& data, const Ranks& ranks = kAlone) {
-    Words overrides = kShort;
+    Words overrides = kThreeSteps;
     for (const std::string& key : data) overrides.push_back("task.data." + key);
     return losses(train_tiny(out, ranks, overrides));
 }

@@ -23,8 +23,8 @@ std::vector<Json> trained(const std::string& name, const std::string& out, const
     return read_records(out + "/" + name);
 }
 
-const Words kShort{"train.steps=20", "optimizer.schedule.warmup=5", "train.log_every=1",
-                   "train.checkpoint_every=10", "train.eval_every=10"};
+const Words kTwentySteps{"train.steps=20", "optimizer.schedule.warmup=5", "train.log_every=1",
+                         "train.checkpoint_every=10", "train.eval_every=10"};
 
 class Examples : public testing::TestWithParam<const char*> {};
 
@@ -32,12 +32,12 @@ class Examples : public testing::TestWithParam<const char*> {};
 TEST_P(Examples, TrainResumeAndEvaluateAlike) {
     const std::string name = GetParam();
     const ScratchFolder scratch;
-    const auto alone = trained(name, scratch / "alone", kAlone, kShort);
-    const auto others = trained(name, scratch / "threads", threads(4), kShort);
+    const auto alone = trained(name, scratch / "alone", kAlone, kTwentySteps);
+    const auto others = trained(name, scratch / "threads", threads(4), kTwentySteps);
     EXPECT_EQ(losses(others), losses(alone));
     EXPECT_EQ(losses(alone).size(), 20u);
     if (can_run(mpirun(2))) {
-        const auto resumed = trained(name, scratch / "resumed", mpirun(2), kShort,
+        const auto resumed = trained(name, scratch / "resumed", mpirun(2), kTwentySteps,
                                      {"--resume", scratch / "alone/" + name + "/checkpoints/step-00000010"});
         std::map<i64, double> late = losses(alone);
         std::erase_if(late, [](const auto& one) { return one.first <= 10; });

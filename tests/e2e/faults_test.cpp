@@ -25,7 +25,8 @@ struct Expectation {
     double seconds = 20;     ///< the run is over by then
 };
 
-const Words kShort{"train.steps=20", "train.checkpoint_every=10", "train.log_every=1", "parallel.expert=2"};
+const Words kFaultedRun{"train.steps=20", "train.checkpoint_every=10", "train.log_every=1",
+                        "parallel.expert=2"};
 const std::string kTimeout = "parallel.timeout_seconds=2";
 
 /// By the name of the fault.
@@ -96,7 +97,7 @@ class FaultTable : public testing::Test {
     static void SetUpTestSuite() {
         if (!have_mpi()) return;
         scratch_ = new ScratchFolder;
-        train_tiny(*scratch_ / "undisturbed", mpirun(2), kShort);
+        train_tiny(*scratch_ / "undisturbed", mpirun(2), kFaultedRun);
         undisturbed_ =
             new StoredTensors(read_tensors(*scratch_ / "undisturbed/tiny/checkpoints/step-00000020"));
     }
@@ -108,7 +109,7 @@ class FaultTable : public testing::Test {
     static void expect(const Expectation& wanted) {
         SCOPED_TRACE(wanted.orders);
         const ScratchFolder scratch;
-        Words overrides = kShort;
+        Words overrides = kFaultedRun;
         overrides.insert(overrides.end(), wanted.overrides.begin(), wanted.overrides.end());
         CommandOptions options;
         options.timeout_seconds = wanted.seconds * 3;  // a busy machine

@@ -1,4 +1,5 @@
 // A rank that stops answering: the others say which, with everybody's last collectives, and the job ends.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <signal.h>
 

@@ -9,10 +9,6 @@
 namespace moesaic::e2e {
 namespace {
 
-std::string checkpoint(const std::string& out, int step) {
-    return out + "/tiny/checkpoints/step-000000" + std::to_string(step);
-}
-
 Words every_step(const Words& more) {
     Words words{"train.log_every=1"};
     words.insert(words.end(), more.begin(), more.end());
@@ -38,13 +34,13 @@ TEST(Bfloat16Run, ResumesBitForBitAndFollowsSinglePrecision) {
         const ScratchFolder scratch;
         const Words narrow = every_step({"train.precision=bf16"});
         const auto straight = train_tiny(scratch / "straight", ranks, narrow);
-        const auto resumed =
-            train_tiny(scratch / "other", ranks, narrow, {"--resume", checkpoint(scratch / "straight", 10)});
+        const auto resumed = train_tiny(scratch / "other", ranks, narrow,
+                                        {"--resume", checkpoint_of(scratch / "straight", 10)});
         const std::map<i64, double> want = losses(straight);
         EXPECT_EQ(losses(resumed).size(), 10u);
         for (const auto& [step, loss] : losses(resumed)) EXPECT_EQ(loss, want.at(step)) << step;
-        const StoredTensors stored = read_tensors(checkpoint(scratch / "straight", 20));
-        expect_same_bytes(read_tensors(checkpoint(scratch / "other", 20)), stored);
+        const StoredTensors stored = read_tensors(checkpoint_of(scratch / "straight", 20));
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "other", 20)), stored);
         for (const auto& [name, tensor] : stored) EXPECT_EQ(tensor.dtype, "F32") << name;
         expect_near(straight, train_tiny(scratch / "wide", ranks, every_step({})), 0.02);
     }
@@ -70,7 +66,7 @@ TEST(Bfloat16Run, PrecisionMayChangeWhereARunGoesOn) {
             SCOPED_TRACE(from + " to " + to);
             const auto after =
                 train_tiny(scratch / (from + to), kAlone, every_step({"train.precision=" + to}),
-                           {"--resume", checkpoint(scratch / from, 10)});
+                           {"--resume", checkpoint_of(scratch / from, 10)});
             expect_near(after, before, 0.02);
         }
     }

@@ -10,10 +10,6 @@ namespace {
 
 const Words kEveryStep{"train.log_every=1"};
 
-std::string checkpoint(const std::string& out, int step) {
-    return out + "/tiny/checkpoints/step-000000" + std::to_string(step);
-}
-
 std::map<i64, double> after_step_10(std::map<i64, double> by_step) {
     std::erase_if(by_step, [](const auto& one) { return one.first <= 10; });
     return by_step;
@@ -26,10 +22,10 @@ TEST(Resume, GoesOnBitForBitInAnotherFolder) {
         const ScratchFolder scratch;
         const auto straight = train_tiny(scratch / "straight", ranks, kEveryStep);
         const auto resumed = train_tiny(scratch / "other", ranks, kEveryStep,
-                                        {"--resume", checkpoint(scratch / "straight", 10)});
+                                        {"--resume", checkpoint_of(scratch / "straight", 10)});
         EXPECT_EQ(losses(resumed), after_step_10(losses(straight)));
-        const StoredTensors expected = read_tensors(checkpoint(scratch / "straight", 20));
-        expect_same_bytes(read_tensors(checkpoint(scratch / "other", 20)), expected);
+        const StoredTensors expected = read_tensors(checkpoint_of(scratch / "straight", 20));
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "other", 20)), expected);
         EXPECT_EQ(std::count_if(expected.begin(), expected.end(),
                                 [](const auto& one) { return one.first.ends_with("_moment"); }),
                   static_cast<std::ptrdiff_t>(expected.size() / 3 * 2))
@@ -47,13 +43,13 @@ TEST(Resume, AutoRewritesWhatCameAfterTheCheckpointOnce) {
         const ScratchFolder scratch;
         const std::string run = scratch / "out/tiny";
         const auto straight = train_tiny(scratch / "out", ranks, kEveryStep);
-        const StoredTensors expected = read_tensors(checkpoint(scratch / "out", 20));
+        const StoredTensors expected = read_tensors(checkpoint_of(scratch / "out", 20));
         const std::size_t csv_lines = lines_of(read_text(run + "/metrics.csv")).size();
-        std::filesystem::remove_all(checkpoint(scratch / "out", 20));
+        std::filesystem::remove_all(checkpoint_of(scratch / "out", 20));
 
         const auto resumed = train_tiny(scratch / "out", ranks, kEveryStep, {"--resume", "auto"});
         EXPECT_EQ(losses(resumed), losses(straight));
-        expect_same_bytes(read_tensors(checkpoint(scratch / "out", 20)), expected);
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "out", 20)), expected);
         EXPECT_EQ(events(resumed, "end").size(), 1u);
         EXPECT_EQ(events(resumed, "eval").size(), 3u);
         EXPECT_EQ(events(resumed, "checkpoint").size(), 3u);
@@ -76,7 +72,7 @@ TEST(Resume, AnEarlierCheckpointMakesLaterOnesObsolete) {
     train_tiny(scratch / "out", kAlone, kEveryStep);
     CommandOptions full_disk;
     full_disk.largest_file = 100 << 10;
-    const Words back_to_10{"--resume", checkpoint(scratch / "out", 10)};
+    const Words back_to_10{"--resume", checkpoint_of(scratch / "out", 10)};
     const CommandResult interrupted =
         moesaic(tiny(scratch / "out", {"train.log_every=1", "train.checkpoint_every=5"}, back_to_10), kAlone,
                 full_disk);
@@ -96,19 +92,19 @@ TEST(Resume, OtherRanksGoOnWithinRounding) {
     if (!have_mpi()) GTEST_SKIP() << "built without MPI";
     const ScratchFolder scratch;
     const auto straight = train_tiny(scratch / "two", mpirun(2), kEveryStep);
-    const StoredTensors expected = read_tensors(checkpoint(scratch / "two", 20));
+    const StoredTensors expected = read_tensors(checkpoint_of(scratch / "two", 20));
     for (const Ranks& ranks : {mpirun(4), threads(8), kAlone}) {
         SCOPED_TRACE(name_of(ranks));
         const std::string out = scratch / name_of(ranks);
         const auto resumed =
-            train_tiny(out, ranks, kEveryStep, {"--resume", checkpoint(scratch / "two", 10)});
+            train_tiny(out, ranks, kEveryStep, {"--resume", checkpoint_of(scratch / "two", 10)});
         const auto expected_losses = after_step_10(losses(straight)), found = losses(resumed);
         ASSERT_EQ(found.size(), expected_losses.size());
         EXPECT_EQ(found.at(11), expected_losses.at(11)) << "the same weights give the same loss, bit for bit";
         for (const auto& [step, loss] : expected_losses) {
             EXPECT_NEAR(found.at(step), loss, 1e-6 * std::abs(loss)) << "step " << step;
         }
-        const StoredTensors tensors = read_tensors(checkpoint(out, 20));
+        const StoredTensors tensors = read_tensors(checkpoint_of(out, 20));
         ASSERT_EQ(tensors.size(), expected.size());
         for (const auto& [name, tensor] : expected) {
             if (name.ends_with("_moment")) continue;
@@ -125,11 +121,11 @@ TEST(Resume, SlicedExpertsGoOnOtherwise) {
     const auto straight = train_tiny(scratch / "threads", threads(4), two);
     if (have_mpi()) {
         EXPECT_EQ(losses(train_tiny(scratch / "mpi", mpirun(4), two)), losses(straight));
-        expect_same_bytes(read_tensors(checkpoint(scratch / "mpi", 20)),
-                          read_tensors(checkpoint(scratch / "threads", 20)));
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "mpi", 20)),
+                          read_tensors(checkpoint_of(scratch / "threads", 20)));
     }
     const auto expected = after_step_10(losses(straight));
-    const std::string from = checkpoint(scratch / "threads", 10);
+    const std::string from = checkpoint_of(scratch / "threads", 10);
     for (const auto& [ranks, slices] : {std::pair{kAlone, 1}, {threads(8), 4}}) {
         SCOPED_TRACE(slices);
         const auto resumed = train_tiny(
@@ -151,11 +147,11 @@ TEST(Resume, ShardedOptimizerStateChangesNoBit) {
         const Words whole{"parallel.expert=2", "parallel.zero=0"};
         EXPECT_EQ(losses(train_tiny(scratch / "1", ranks, sharded)),
                   losses(train_tiny(scratch / "0", ranks, whole)));
-        expect_same_bytes(read_tensors(checkpoint(scratch / "1", 20)),
-                          read_tensors(checkpoint(scratch / "0", 20)));
-        train_tiny(scratch / "other", ranks, whole, {"--resume", checkpoint(scratch / "1", 10)});
-        expect_same_bytes(read_tensors(checkpoint(scratch / "other", 20)),
-                          read_tensors(checkpoint(scratch / "0", 20)));
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "1", 20)),
+                          read_tensors(checkpoint_of(scratch / "0", 20)));
+        train_tiny(scratch / "other", ranks, whole, {"--resume", checkpoint_of(scratch / "1", 10)});
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "other", 20)),
+                          read_tensors(checkpoint_of(scratch / "0", 20)));
     }
 }
 

@@ -4,8 +4,8 @@
 namespace moesaic::e2e {
 namespace {
 
-const Words kShort{"train.steps=6",      "optimizer.schedule.warmup=1",        "train.log_every=1",
-                   "train.eval_every=6", "generalization.heldout_sequences=8", "train.checkpoint_every=3"};
+const Words kSixSteps{"train.steps=6",      "optimizer.schedule.warmup=1",        "train.log_every=1",
+                      "train.eval_every=6", "generalization.heldout_sequences=8", "train.checkpoint_every=3"};
 
 Words with(Words words, const Words& more) {
     words.insert(words.end(), more.begin(), more.end());
@@ -40,7 +40,7 @@ TEST(Routers, CheckPrintsTheRouterInALine) {
 TEST(Routers, BiasIsPartOfTheCheckpoint) {
     const ScratchFolder scratch;
     const Words overrides =
-        with(kShort, {"model.moe.router.kind=sigmoid_bias", "model.moe.router.bias_rate=0.1"});
+        with(kSixSteps, {"model.moe.router.kind=sigmoid_bias", "model.moe.router.bias_rate=0.1"});
     const auto alone = train_tiny(scratch / "alone", kAlone, overrides);
     const StoredTensors straight = read_tensors(scratch / "alone/tiny/checkpoints/step-00000006");
     const std::string name = "model.layers.1.mlp.gate.e_score_correction_bias";
@@ -69,7 +69,7 @@ TEST(Routers, BiasIsPartOfTheCheckpoint) {
 
 TEST(Routers, WhatReadsCheckpointsKnowsTheBias) {
     const ScratchFolder scratch;
-    train_tiny(scratch / "out", kAlone, with(kShort, {"model.moe.router.kind=sigmoid_bias"}));
+    train_tiny(scratch / "out", kAlone, with(kSixSteps, {"model.moe.router.kind=sigmoid_bias"}));
     const std::string run = scratch / "out/tiny";
     for (const Words& words :
          {Words{"eval", run}, Words{"eval", run, "--top-k", "1"},
@@ -95,7 +95,7 @@ TEST(Routers, EveryKindTrains) {
           Words{"nearest_prototype", "model.moe.top_k=1"},
           Words{"nearest_prototype", "model.moe.top_k=1", "model.moe.router.prototypes=fixed"}}) {
         SCOPED_TRACE(router[0]);
-        Words overrides = with(kShort, {"model.moe.router.kind=" + router[0]});
+        Words overrides = with(kSixSteps, {"model.moe.router.kind=" + router[0]});
         overrides.insert(overrides.end(), router.begin() + 1, router.end());
         const auto alone = train_tiny(scratch / "alone", kAlone, overrides);
         const auto records = train_tiny(scratch / "threads", threads(4), overrides);
@@ -118,16 +118,16 @@ TEST(Routers, ARecordedRunIsReplayed) {
     const ScratchFolder scratch;
     const auto record = [&](const std::string& name, const Ranks& ranks) {
         return train_tiny(scratch / name, ranks,
-                          with(kShort, {"metrics.record_routing=" + (scratch / name) + ".npy"}));
+                          with(kSixSteps, {"metrics.record_routing=" + (scratch / name) + ".npy"}));
     };
     const auto recorded = record("alone", kAlone);
     record("spread", threads(4));
     const std::string trace = read_text(scratch / "alone.npy");
     EXPECT_TRUE(trace.find("'shape': (6,2,512,2,)") != std::string::npos) << trace.substr(0, 128);
     EXPECT_EQ(read_text(scratch / "spread.npy"), trace);
-    const auto replayed = train_tiny(
-        scratch / "replay", threads(2),
-        with(kShort, {"model.moe.router.kind=replay", "model.moe.router.trace=" + (scratch / "alone.npy")}));
+    const auto replayed = train_tiny(scratch / "replay", threads(2),
+                                     with(kSixSteps, {"model.moe.router.kind=replay",
+                                                      "model.moe.router.trace=" + (scratch / "alone.npy")}));
     EXPECT_EQ(loads_of(replayed), loads_of(recorded));
     expect_failure(moesaic(tiny(scratch / "bad", {"model.moe.router.kind=replay", "model.layers=3",
                                                   "model.moe.router.trace=" + (scratch / "alone.npy")})),

@@ -7,8 +7,8 @@ namespace moesaic::e2e {
 namespace {
 
 /// Six experts, so that three ranks share them.
-const Words kShort{"train.steps=3",       "optimizer.schedule.warmup=1",        "train.log_every=1",
-                   "model.moe.experts=6", "generalization.heldout_sequences=7", "train.eval_every=3"};
+const Words kShapedRun{"train.steps=3",       "optimizer.schedule.warmup=1",        "train.log_every=1",
+                       "model.moe.experts=6", "generalization.heldout_sequences=7", "train.eval_every=3"};
 
 struct Shape {
     std::string name;
@@ -39,7 +39,7 @@ class Shapes : public testing::TestWithParam<Shape> {};
 
 TEST_P(Shapes, TrainOnAnyRanks) {
     const ScratchFolder scratch;
-    Words overrides = kShort;
+    Words overrides = kShapedRun;
     overrides.insert(overrides.end(), GetParam().overrides.begin(), GetParam().overrides.end());
     const auto alone = train_tiny(scratch / "alone", kAlone, overrides);
     expect_sound(alone);
@@ -95,7 +95,7 @@ TEST(Train, AllTokensOnOneExpert) {
     // Where all tokens are alike, so are their activations at every position, and so is the router's choice.
     const ScratchFolder scratch;
     write_text(scratch / "alike.txt", std::string(20000, 'a'));
-    Words overrides = kShort;
+    Words overrides = kShapedRun;
     for (const std::string& one :
          {"task.data.path=" + (scratch / "alike.txt"), std::string("model.moe.top_k=1"),
           std::string("model.moe.router.normalize=false")}) {

@@ -44,7 +44,7 @@ IdxArray open_idx(const std::string& path) {
     return array;
 }
 
-std::string labels_file(const TableOptions& options) {
+std::string idx_labels_file(const TableOptions& options) {
     if (options.labels != "auto") return options.labels;
     std::filesystem::path path(options.path);
     std::string name = path.filename().string();
@@ -64,7 +64,7 @@ std::string labels_file(const TableOptions& options) {
 
 Table read_idx_table(const TableOptions& options) {
     const IdxArray features = open_idx(options.path);
-    const std::string labels_path = labels_file(options);
+    const std::string labels_path = idx_labels_file(options);
     const IdxArray labels = open_idx(labels_path);
     Table table;
     table.rows = features.shape[0];

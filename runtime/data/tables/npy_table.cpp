@@ -55,7 +55,7 @@ std::vector<double> numbers_of(const NpyArray& array) {
                     array.file.path(), descr));
 }
 
-std::string labels_file(const TableOptions& options) {
+std::string npy_labels_file(const TableOptions& options) {
     if (options.labels != "auto") return options.labels;
     std::filesystem::path path(options.path);
     std::string name = path.filename().string();
@@ -72,7 +72,7 @@ std::string labels_file(const TableOptions& options) {
 
 Table read_npy_table(const TableOptions& options) {
     const NpyArray features = open_npy_array(options.path, 8);
-    const std::string labels_path = labels_file(options);
+    const std::string labels_path = npy_labels_file(options);
     const NpyArray labels = open_npy_array(labels_path, 1);
     const std::vector<double> numbers = numbers_of(features);
     Table table;

@@ -10,7 +10,7 @@ namespace moesaic {
 
 namespace {
 
-BoundResult with_assumptions(BoundResult result) {
+BoundResult with_code_assumptions(BoundResult result) {
     result.assume_independent_samples()
         .assume("code_fixed_beforehand", AssumptionStatus::unknown,
                 "the code (architecture, quantisation, coder) was fixed before the sample was seen, and the "
@@ -24,13 +24,13 @@ BoundResult with_assumptions(BoundResult result) {
 BoundResult occam_bound(const CompressedModel& input) {
     const double nats = input.bits * std::numbers::ln2 - std::log(input.delta);
     const double slack = input.range * std::sqrt(nats / (2 * input.samples));
-    return with_assumptions(risk_bound(input.train_loss, input.train_loss + slack, input.range));
+    return with_code_assumptions(risk_bound(input.train_loss, input.train_loss + slack, input.range));
 }
 
 BoundResult occam_kl_bound(const CompressedModel& input) {
     const double nats = input.bits * std::numbers::ln2 - std::log(input.delta);
     const double upper = kl_inverse(input.train_loss / input.range, nats / input.samples);
-    return with_assumptions(risk_bound(input.train_loss, input.range * upper, input.range));
+    return with_code_assumptions(risk_bound(input.train_loss, input.range * upper, input.range));
 }
 
 BoundResult lotfi_bound(const CompressedModel& input, double subsample) {
@@ -42,7 +42,7 @@ BoundResult lotfi_bound(const CompressedModel& input, double subsample) {
               input.range * std::sqrt((input.bits * std::numbers::ln2 - std::log(share * input.delta)) /
                                       (2 * input.samples)));
     terms.add("subsample", input.range * std::sqrt(-std::log((1 - share) * input.delta) / (2 * subsample)));
-    BoundResult result = with_assumptions(sum_of_terms(std::move(terms), input.range));
+    BoundResult result = with_code_assumptions(sum_of_terms(std::move(terms), input.range));
     result.assume("subsample_random", AssumptionStatus::unknown,
                   "the subsample was drawn at random, independently of the model");
     return result;

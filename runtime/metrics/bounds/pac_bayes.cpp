@@ -16,7 +16,7 @@ double maurer_nats(double divergence, double samples, double delta) {
     return (divergence + std::log(2 * std::sqrt(samples) / delta)) / samples;
 }
 
-BoundResult with_assumptions(BoundResult result) {
+BoundResult with_prior_assumptions(BoundResult result) {
     result.assume_independent_samples()
         .assume(
             "prior_independent", AssumptionStatus::unknown,
@@ -35,7 +35,7 @@ double private_gate_nats(const PrivateGate& input) {
 }
 
 BoundResult private_gate_result(const PrivateGate& input, double value) {
-    BoundResult result = with_assumptions(risk_bound(input.gibbs_loss, value, 1));
+    BoundResult result = with_prior_assumptions(risk_bound(input.gibbs_loss, value, 1));
     result.assume(
         "private_gate", AssumptionStatus::unknown,
         "one expert is drawn per example, and no input changes its chance by more than exp(epsilon); "
@@ -47,19 +47,19 @@ BoundResult private_gate_result(const PrivateGate& input, double value) {
 
 BoundResult maurer_bound(const PacBayes& input) {
     const double nats = maurer_nats(input.divergence, input.samples, input.delta);
-    return with_assumptions(risk_bound(input.gibbs_loss, kl_inverse(input.gibbs_loss, nats), 1));
+    return with_prior_assumptions(risk_bound(input.gibbs_loss, kl_inverse(input.gibbs_loss, nats), 1));
 }
 
 BoundResult mcallester_bound(const PacBayes& input) {
     const double nats = maurer_nats(input.divergence, input.samples, input.delta);
-    return with_assumptions(risk_bound(input.gibbs_loss, input.gibbs_loss + std::sqrt(nats / 2), 1));
+    return with_prior_assumptions(risk_bound(input.gibbs_loss, input.gibbs_loss + std::sqrt(nats / 2), 1));
 }
 
 BoundResult catoni_bound(const PacBayes& input, double lambda) {
     MOESAIC_ASSERT(lambda > 0, "lambda {}", lambda);
     const double nats = (input.divergence - std::log(input.delta)) / input.samples;
     const double value = std::expm1(-lambda * input.gibbs_loss - nats) / std::expm1(-lambda);
-    BoundResult result = with_assumptions(risk_bound(input.gibbs_loss, value, 1));
+    BoundResult result = with_prior_assumptions(risk_bound(input.gibbs_loss, value, 1));
     result.assume("lambda_fixed", AssumptionStatus::unknown,
                   "lambda was fixed without the certifying examples");
     return result;
@@ -69,7 +69,7 @@ BoundResult bernstein_pac_bayes_bound(const PacBayes& input, double deviation, d
     MOESAIC_ASSERT(lambda > 0 && lambda < 1 && deviation >= 0, "lambda {}, deviation {}", lambda, deviation);
     const double value = input.gibbs_loss + bernstein_psi(lambda) / lambda * deviation +
                          (input.divergence - std::log(input.delta)) / (input.samples * lambda);
-    BoundResult result = with_assumptions(risk_bound(input.gibbs_loss, value, 1));
+    BoundResult result = with_prior_assumptions(risk_bound(input.gibbs_loss, value, 1));
     result.assume("lambda_fixed", AssumptionStatus::unknown,
                   "lambda was fixed without the certifying examples");
     return result;

@@ -12,7 +12,7 @@ namespace moesaic {
 
 namespace {
 
-BoundResult with_assumptions(BoundResult result) {
+BoundResult with_test_set_assumptions(BoundResult result) {
     result.assume_independent_samples().assume(
         "untouched", AssumptionStatus::unknown,
         "no decision about the model was made on these units, or delta was divided over the looks");
@@ -23,12 +23,12 @@ BoundResult with_assumptions(BoundResult result) {
 
 BoundResult hoeffding_bound(const HeldoutLosses& input) {
     const double slack = confidence_term(input.range, 1, input.delta, input.samples);
-    return with_assumptions(risk_bound(input.mean, input.mean + slack, input.range));
+    return with_test_set_assumptions(risk_bound(input.mean, input.mean + slack, input.range));
 }
 
 BoundResult heldout_kl_bound(const HeldoutLosses& input) {
     const double upper = kl_inverse(input.mean / input.range, -std::log(input.delta) / input.samples);
-    return with_assumptions(risk_bound(input.mean, input.range * upper, input.range));
+    return with_test_set_assumptions(risk_bound(input.mean, input.range * upper, input.range));
 }
 
 BoundResult empirical_bernstein_bound(const HeldoutLosses& input) {
@@ -39,11 +39,12 @@ BoundResult empirical_bernstein_bound(const HeldoutLosses& input) {
     terms.add("empirical", input.mean);
     terms.add("variance", std::sqrt(2 * input.variance * nats / input.samples));
     terms.add("range", 7 * input.range * nats / (3 * (input.samples - 1)));
-    return with_assumptions(sum_of_terms(std::move(terms), input.range));
+    return with_test_set_assumptions(sum_of_terms(std::move(terms), input.range));
 }
 
 BoundResult clopper_pearson_bound(double errors, double samples, double delta) {
-    return with_assumptions(risk_bound(errors / samples, clopper_pearson_upper(errors, samples, delta), 1));
+    return with_test_set_assumptions(
+        risk_bound(errors / samples, clopper_pearson_upper(errors, samples, delta), 1));
 }
 
 double hoeffding_half_width(double samples, double range, double delta) {
