@@ -5,8 +5,6 @@
 #include <limits>
 #include <numeric>
 
-#include "launch/batch_windows.h"
-#include "launch/micro_batches.h"
 #include "runtime/metrics/paired_change.h"
 
 namespace moesaic {
@@ -179,9 +177,10 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
         const MicroBatches::Part part = batches.part(i, rank_of_batch);
         source(part.first, part.count, windows.host());
         const Batch batch = windows.load(part.count, part.first);
-        ModelSaved unused;
-        const ForwardResult result = runtime.model.forward(context, batch, unused);
+        ModelSaved saved;
+        const ForwardResult result = runtime.model.forward(context, batch, saved);
         runtime.compute->synchronize();
+        if (shard.visitor) shard.visitor(part, windows, result, saved.normed);
         double* scores = mine.data() + i * micro_sequences * stride;
         for (i64 s = 0; s < part.count; ++s, scores += stride) {
             if (!windows.is_here(s)) continue;
@@ -200,7 +199,8 @@ LossScales loss_scales(const RunSetup& run) {
 }
 
 ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows,
-                             bool heldout, RoutingObserver* observer, const DocumentUnits* documents) {
+                             bool heldout, RoutingObserver* observer, const DocumentUnits* documents,
+                             const FeatureVisitor& visitor) {
     const TaskData& data = *run.dataset;
     const SampleShape shape = data.shape();
     const WindowSource source = [&](i64 first, i64 count, WindowBuffer out) {
@@ -213,7 +213,7 @@ ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run, const st
     return evaluate_shard(runtime, source,
                           {static_cast<i64>(windows.size()), run.config.train.micro_sequences,
                            run.config.task.data.document_mask, observer, data.error(), data.distance_unit(),
-                           loss_scales(run), documents});
+                           loss_scales(run), documents, visitor});
 }
 
 std::vector<DomainScore> scores_by_domain(const TaskData& data, const std::vector<i64>& windows,

@@ -4,6 +4,8 @@
 #include <functional>
 #include <vector>
 
+#include "launch/batch_windows.h"
+#include "launch/micro_batches.h"
 #include "launch/rank_runtime.h"
 #include "launch/run_setup.h"
 #include "runtime/metrics/margin_histogram.h"
@@ -31,6 +33,11 @@ struct ShardScores {
 /// Fills samples first..first+count-1 of a shard.
 using WindowSource = std::function<void(i64 first, i64 count, WindowBuffer out)>;
 
+/// Sees a rank's part of every micro-batch of an evaluation: its windows as loaded, what the forward said of
+/// them, and what the head read [T,H], empty where no norm comes before it.
+using FeatureVisitor = std::function<void(const MicroBatches::Part&, const BatchWindows&,
+                                          const ForwardResult&, ConstTensorView features)>;
+
 struct ShardOptions {
     i64 sequences = 0;
     i64 micro_sequences = 1;  ///< at a time per rank
@@ -40,6 +47,7 @@ struct ShardOptions {
     double distance_unit = 1;  ///< that errors of measure `distance` are multiplied by
     LossScales scales = {};
     const DocumentUnits* documents = nullptr;  ///< the shard's, where these are its units
+    FeatureVisitor visitor = {};
 };
 
 /// generalization.smoothing, margin and clip for the run's model and task.
@@ -53,7 +61,8 @@ struct ShardOptions {
 [[nodiscard]] ShardScores evaluate_windows(RankRuntime& runtime, const RunSetup& run,
                                            const std::vector<i64>& windows, bool heldout,
                                            RoutingObserver* observer = nullptr,
-                                           const DocumentUnits* documents = nullptr);
+                                           const DocumentUnits* documents = nullptr,
+                                           const FeatureVisitor& visitor = {});
 
 /// The part of a held-out shard that comes from one source or file.
 struct DomainScore {

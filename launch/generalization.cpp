@@ -7,7 +7,6 @@
 #include <set>
 
 #include "launch/domain_routing.h"
-#include "launch/head_complexity.h"
 #include "launch/model_measures.h"
 #include "launch/step_policy.h"
 #include "runtime/metrics/bounds/bound_table.h"
@@ -305,22 +304,39 @@ void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) 
     }
 }
 
-EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
+Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& routing,
+                                                    HeadComplexity* complexity) {
+    const auto evaluate = [&](const std::vector<i64>& windows, bool heldout, RoutingObserver* observer,
+                              DocumentUnits Documents::*units, const FeatureVisitor& visitor = {}) {
+        return evaluate_windows(runtime_, run_, windows, heldout, observer,
+                                documents_ ? &((*documents_).*units) : nullptr, visitor);
+    };
+    const auto add_features = [&](const MicroBatches::Part& part, const BatchWindows& batch,
+                                  const ForwardResult& result, ConstTensorView features) {
+        const Stopwatch watch(extra_seconds_);
+        complexity->add(part, batch, result, features);
+    };
+    const bool holds_out = !shards_.heldout.empty();
     Scores scores;
+    scores.heldout = evaluate(shards_.heldout, true, holds_out ? &routing : nullptr, &Documents::heldout);
+    scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen,
+                           complexity != nullptr ? FeatureVisitor(add_features) : FeatureVisitor());
+    const Stopwatch watch(extra_seconds_);
+    if (step + batch_shift_ <= shards_.unseen_until_step)
+        scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
+    return scores;
+}
+
+EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     const bool holds_out = !shards_.heldout.empty();
     const bool tells_domains = holds_out && run_.dataset->domains().size() > 1;
     DomainRouting domain_routing(runtime_, observer, tells_domains ? std::ssize(shards_.heldout) : 0);
     RoutingMeasure routing(runtime_, &domain_routing);
-    const auto evaluate = [&](const std::vector<i64>& windows, bool heldout,
-                              RoutingObserver* routing_observer, DocumentUnits Documents::*units) {
-        return evaluate_windows(runtime_, run_, windows, heldout, routing_observer,
-                                documents_ ? &((*documents_).*units) : nullptr);
-    };
-    scores.heldout = evaluate(shards_.heldout, true, holds_out ? &routing : nullptr, &Documents::heldout);
-    scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen);
+    std::optional<HeadComplexity> complexity;
+    if (HeadComplexity::applies(run_.spec) && !shards_.seen.empty())
+        complexity.emplace(runtime_, run_, shards_.seen);
+    const Scores scores = score_shards(step, routing, complexity ? &*complexity : nullptr);
     const Stopwatch watch(extra_seconds_);
-    if (step + batch_shift_ <= shards_.unseen_until_step)
-        scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     EvalRecord record;
     record.step = step;
     record.unit = run_.unit.name;
@@ -349,8 +365,7 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     record.domain_experts =
         domain_routing.finish(*run_.dataset, shards_.heldout, static_cast<u64>(run_.config.run.seed));
     record_bounds(routing, record);
-    if (const auto complexity = head_complexity(runtime_, run_, shards_.seen))
-        record.measured["head_complexity"] = {*complexity};
+    if (complexity) record.measured["head_complexity"] = {complexity->finish()};
     if (run_.config.task.data.random_labels) {
         const auto classes = static_cast<double>(run_.spec.head_outputs());
         record.measured["random_label_fit"] = {1 - scores.seen.mean_error() * classes / (classes - 1)};

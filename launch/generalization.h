@@ -8,6 +8,7 @@
 
 #include "launch/checkpoint_loading.h"
 #include "launch/evaluation.h"
+#include "launch/head_complexity.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/certificates.h"
 #include "runtime/metrics/paired_change.h"
@@ -73,6 +74,9 @@ class Generalization {
         ShardScores heldout, seen, unseen;
     };
     [[nodiscard]] EvalRecord look(i64 step, RoutingObserver* observer);
+    /// Collective over the world. `routing` sees the held-out shard, or the seen one where nothing is held
+    /// out.
+    [[nodiscard]] Scores score_shards(i64 step, RoutingObserver& routing, HeadComplexity* complexity);
     [[nodiscard]] bool all_fresh(i64 step) const;
     void record_shard(const std::string& name, const ShardScores& scores, EvalRecord& record) const;
     /// Collective over the world: what was measured of the model, and the bounds that this gives.

@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
-#include "launch/batch_windows.h"
-#include "launch/generalization.h"
-#include "launch/micro_batches.h"
 #include "runtime/bfloat16.h"
-#include "runtime/metrics/sign_sums.h"
 
 namespace moesaic {
 
@@ -50,41 +47,40 @@ double norm_of_head(RankRuntime& runtime) {
 
 }  // namespace
 
-std::optional<double> head_complexity(RankRuntime& runtime, const RunSetup& run,
-                                      const std::vector<i64>& windows) {
-    const ModelSpec& spec = run.spec;
-    if (!why_training_forward_differs(spec).empty() || !spec.residual || windows.empty()) return {};
-    Communicator& world = runtime.mesh->world();
-    const i64 units = std::min(std::ssize(windows), std::max(kFewestUnits, kTokens / spec.seq_len));
-    const MicroBatches batches{units, run.config.train.micro_sequences, world.size()};
-    BatchWindows batch(*runtime.backend, *runtime.mesh, spec, runtime.store.dtype(), batches.size,
-                       run.config.task.data.document_mask);
-    const SampleShape shape = run.dataset->shape();
-    StepContext context = runtime.context(Phase::train, 0);
-    SignSums signs(spec.width, spec.head_outputs() - 1, static_cast<u64>(run.config.run.seed));
-    for (i64 i = 0; i < batches.micro_steps(); ++i) {
-        const MicroBatches::Part part = batches.part(i, world.rank());
-        for (i64 s = 0; s < part.count; ++s)
-            run.dataset->training_window(windows[static_cast<std::size_t>(part.first + s)],
-                                         batch.host().from(s, shape));
-        ModelSaved saved;
-        const ForwardResult result =
-            runtime.model.forward(context, batch.load(part.count, part.first), saved);
-        const std::vector<float> features = host_floats(runtime, saved.normed);
-        const auto* const margins = result.token_margin.as<double>();
-        for (i64 row = 0; row < part.count * spec.seq_len; ++row) {
-            const i64 s = row / spec.seq_len;
-            if (std::isinf(margins[row]) && margins[row] > 0) continue;  // masked
-            signs.add(windows[static_cast<std::size_t>(part.first + s)], row % spec.seq_len,
-                      static_cast<double>(batch.targets(s)),
-                      std::span(features).subspan(static_cast<std::size_t>(row * spec.width),
-                                                  static_cast<std::size_t>(spec.width)));
-        }
+HeadComplexity::HeadComplexity(RankRuntime& runtime, const RunSetup& run, const std::vector<i64>& windows)
+    : runtime_(runtime),
+      spec_(run.spec),
+      windows_(windows),
+      units_(std::min(std::ssize(windows), std::max(kFewestUnits, kTokens / run.spec.seq_len))),
+      signs_(run.spec.width, run.spec.head_outputs() - 1, static_cast<u64>(run.config.run.seed)) {}
+
+bool HeadComplexity::applies(const ModelSpec& spec) {
+    return spec.loss == LossKind::cross_entropy && spec.kind != ModelKind::momlp && spec.residual;
+}
+
+void HeadComplexity::add(const MicroBatches::Part& part, const BatchWindows& batch,
+                         const ForwardResult& result, ConstTensorView features) {
+    const i64 count = std::min(part.count, units_ - part.first);
+    if (count <= 0) return;
+    const i64 width = spec_.width, seq_len = spec_.seq_len;
+    const std::vector<float> values = host_floats(runtime_, features);
+    const auto* const margins = result.token_margin.as<double>();
+    for (i64 row = 0; row < count * seq_len; ++row) {
+        const i64 s = row / seq_len;
+        if (std::isinf(margins[row]) && margins[row] > 0) continue;  // masked
+        signs_.add(windows_[static_cast<std::size_t>(part.first + s)], row % seq_len,
+                   static_cast<double>(batch.targets(s)),
+                   std::span(values).subspan(static_cast<std::size_t>(row * width),
+                                             static_cast<std::size_t>(width)));
     }
-    world.all_reduce(*runtime.exchange, view_of(signs.sums().data(), {std::ssize(signs.sums())}),
-                     ReduceOp::sum, {"signs of the head's features"});
-    runtime.exchange->synchronize();
-    return signs.complexity(norm_of_head(runtime), static_cast<double>(units));
+}
+
+double HeadComplexity::finish() {
+    runtime_.mesh->world().all_reduce(*runtime_.exchange,
+                                      view_of(signs_.sums().data(), {std::ssize(signs_.sums())}),
+                                      ReduceOp::sum, {"signs of the head's features"});
+    runtime_.exchange->synchronize();
+    return signs_.complexity(norm_of_head(runtime_), static_cast<double>(units_));
 }
 
 }  // namespace moesaic

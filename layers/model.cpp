@@ -109,7 +109,11 @@ ForwardResult Model::forward(StepContext& context, const Batch& batch, ModelSave
     result.token_margin = std::move(saved.head.margin);
     context.compute.synchronize();  // the routers' totals
     result.routers = router_statistics(saved);
-    if (!keep) saved = {};
+    if (!keep) {  // but what the head read
+        Tensor features = std::move(saved.normed);
+        saved = {};
+        saved.normed = std::move(features);
+    }
     return result;
 }
 
