@@ -39,7 +39,7 @@ def arguments():
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--formulations", default="masked loop,sorted loop,padded bmm,grouped_mm",
-                        help="a list; with ' compiled' behind the name, by torch.compile")
+                        help="a list, also of 'widened loop'; with ' compiled' behind the name, by torch.compile")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sequences", type=int, default=16, help="of the model's batch, 512 tokens each")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/release/moesaic")

@@ -20,6 +20,11 @@ def swiglu(gate_up):
     return F.silu(gate) * up
 
 
+def widened(x, weight):
+    """x W' of bf16 operands in fp32, rounded once: the fast way where a CPU has no bf16 arithmetic."""
+    return (x.float() @ weight.float().t()).to(x.dtype)
+
+
 def masked_loop(x, expert, weight, gate_up, down):
     """As Hugging Face's model classes do it: every expert looks for its tokens."""
     y = torch.zeros_like(x)
@@ -30,11 +35,15 @@ def masked_loop(x, expert, weight, gate_up, down):
     return y
 
 
-def sorted_loop(x, expert, weight, gate_up, down):
+def sorted_loop(x, expert, weight, gate_up, down, product=F.linear):
     """Rows in expert order once, then one product per expert on consecutive rows."""
     rows, order, counts = by_expert(x, expert, gate_up.shape[0])
-    parts = [swiglu(part @ gate_up[e].t()) @ down[e].t() for e, part in enumerate(rows.split(counts.tolist()))]
+    parts = [product(swiglu(product(part, gate_up[e])), down[e]) for e, part in enumerate(rows.split(counts.tolist()))]
     return combine(torch.cat(parts), order, weight, x.shape[0])
+
+
+def widened_loop(*arguments):
+    return sorted_loop(*arguments, product=widened)
 
 
 def padded_bmm(x, expert, weight, gate_up, down):
@@ -58,7 +67,9 @@ def grouped_mm(x, expert, weight, gate_up, down):
     return combine(torch._grouped_mm(hidden, down.transpose(1, 2), offs=ends), order, weight, x.shape[0])
 
 
-FORMULATIONS = {"masked loop": masked_loop, "sorted loop": sorted_loop, "padded bmm": padded_bmm, "grouped_mm": grouped_mm}
+# "widened loop" is for bf16: a model takes all its products in fp32 then.
+FORMULATIONS = {"masked loop": masked_loop, "sorted loop": sorted_loop, "padded bmm": padded_bmm, "grouped_mm": grouped_mm,
+                "widened loop": widened_loop}
 
 
 class Layer(torch.nn.Module):
@@ -86,18 +97,18 @@ def rotate(x, cosine, sine):
 class Block(torch.nn.Module):
     def __init__(self, width, heads, hidden, experts, top_k, formulation):
         super().__init__()
-        self.heads = heads
+        self.heads, self.product = heads, widened if formulation is widened_loop else F.linear
         self.norm1, self.norm2 = torch.nn.RMSNorm(width), torch.nn.RMSNorm(width)
-        self.qkv = torch.nn.Linear(width, 3 * width, bias=False)
-        self.out = torch.nn.Linear(width, width, bias=False)
+        self.qkv = torch.nn.Parameter(torch.randn(3 * width, width) * width**-0.5)
+        self.out = torch.nn.Parameter(torch.randn(width, width) * width**-0.5)
         self.moe = Layer(width, hidden, experts, top_k, formulation)
 
     def forward(self, x, cosine, sine):
         sequences, length, width = x.shape
         q, k, v = (part.view(sequences, length, self.heads, -1).transpose(1, 2)
-                   for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
+                   for part in self.product(self.norm1(x), self.qkv).chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(rotate(q, cosine, sine), rotate(k, cosine, sine), v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(sequences, length, width))
+        x = x + self.product(mixed.transpose(1, 2).reshape(sequences, length, width), self.out)
         return x + self.moe(self.norm2(x).flatten(0, 1)).view_as(x)
 
 
@@ -108,7 +119,8 @@ class LanguageModel(torch.nn.Module):
         self.blocks = torch.nn.ModuleList(
             Block(width, heads, hidden, experts, top_k, formulation) for _ in range(layers))
         self.norm = torch.nn.RMSNorm(width)
-        self.head = torch.nn.Linear(width, vocabulary, bias=False)
+        self.head = torch.nn.Parameter(torch.randn(vocabulary, width) * width**-0.5)
+        self.product = self.blocks[0].product
         half = width // heads // 2
         angle = torch.arange(length).unsqueeze(1) * 10000.0 ** (-torch.arange(half) / half)
         self.register_buffer("cosine", angle.cos())
@@ -118,4 +130,4 @@ class LanguageModel(torch.nn.Module):
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x, self.cosine.to(x.dtype), self.sine.to(x.dtype))
-        return F.cross_entropy(self.head(self.norm(x)).float().flatten(0, 1), targets.flatten())
+        return F.cross_entropy(self.product(self.norm(x), self.head).float().flatten(0, 1), targets.flatten())
