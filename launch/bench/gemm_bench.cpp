@@ -52,20 +52,39 @@ struct GemmReport {
     [[nodiscard]] double peak_fraction() const { return gflops() / peak_gflops; }
 };
 
+// Threads and caches are as in a training step when products follow each other: a sample is as many as take
+// about this long.
+constexpr double kSampleSeconds = 2e-3;
+
+/// Products of a sample: the same number on every rank. Collective over `world`.
+i64 products_of_sample(GemmProblem& problem, Stream& stream, Communicator& world) {
+    constexpr double kMost = 1000;
+    problem.run();
+    stream.synchronize();
+    Stopwatch watch;
+    problem.run();
+    stream.synchronize();
+    double wanted = std::clamp(kSampleSeconds / watch.lap(), 1.0, kMost);
+    world.all_reduce(stream, view_of(&wanted, {1}), ReduceOp::max, {"products of a sample"});
+    stream.synchronize();
+    return static_cast<i64>(wanted);
+}
+
 /// Collective over `world`.
 GemmReport measure(const GemmOptions& options, const GemmSize& size, Communicator& world, int threads) {
     const auto backend = make_cpu_backend(threads);
     const auto stream = backend->make_stream("compute");
     GemmProblem problem(*backend, *stream, size, bench_dtype(options));
     PeakSamples peak(threads, bench_dtype(options));
+    const i64 products = products_of_sample(problem, *stream, world);
     GemmReport report{size, world.size(), threads, options.dtype, {}, problem.flops() * world.size(), 0, 0};
     for (i64 i = 0; i < options.warmup + options.iterations; ++i) {
         if (i >= options.warmup) peak.take(world);
         world.barrier({"iteration"});
         Stopwatch watch;
-        problem.run();
+        for (i64 product = 0; product < products; ++product) problem.run();
         stream->synchronize();
-        double slowest = watch.lap();
+        double slowest = watch.lap() / static_cast<double>(products);
         world.all_reduce(*stream, view_of(&slowest, {1}), ReduceOp::max, {"slowest rank"});
         stream->synchronize();
         if (i >= options.warmup) report.times_us.push_back(1e6 * slowest);
@@ -98,7 +117,9 @@ void print_head(const GemmOptions& options, int ranks, int threads) {
         "# NN: b [k,n]; NT: b [n,k], y = x W'; TN: a [k,m], a gradient of weights (grouped: added in f64)\n"
         "# groups: products with b of their own and uneven rows, m (TN: k) is their mean; packed: b "
         "beforehand\n"
-        "# peak: fused multiply-adds measured in this run\n#\n");
+        "# peak: fused multiply-adds measured in this run; times: per product, products back to back for "
+        "%g ms\n#\n",
+        1e3 * kSampleSeconds);
     std::printf("#%6s %6s %7s %7s %7s %6s %10s %10s %10s %10s %9s %9s %6s %6s\n", "layout", "groups", "m",
                 "n", "k", "packed", "min", "p50", "p95", "p99", "rate", "peak", "share", "wrong");
     std::printf("#%6s %6s %7s %7s %7s %6s %10s %10s %10s %10s %9s %9s %6s %6s\n", "", "", "", "", "", "",
