@@ -16,7 +16,7 @@ namespace {
 constexpr double kClockSeconds = 1;    // beyond this, clocks differ
 constexpr double kSlowShare = 0.5;     // of what good links reach
 constexpr double kLateFactor = 10;     // times the latency of good links,
-constexpr double kLateSeconds = 5e-4;  // and above this
+constexpr double kLateSeconds = 1e-3;  // and above this
 constexpr std::size_t kHostsInTable = 16;
 
 using Hosts = std::vector<HostFacts>;
