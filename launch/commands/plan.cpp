@@ -22,9 +22,8 @@ std::string worth_of(const ClusterConfig& cluster) {
     const std::string beyond =
         cluster.nodes > 1 ? "; more than one machine is a PREDICTION beyond what was measured" : "";
     return fmt::format(
-        "peaks measured on this machine just now; of ten runs that the model had not seen it met seven "
-        "within "
-        "25 % (launch/plan/README.md), memory within 3 %{}",
+        "peaks measured on this machine just now; launch/plan/README.md says how far plans of runs that the "
+        "model had not seen were off{}",
         beyond);
 }
 

@@ -167,18 +167,36 @@ Finding check_yield(const Nodes& nodes, const MpiFacts& facts, bool as_threads) 
     return row;
 }
 
-/// One row that says whether a property is the same on all ranks.
+/// One row that says whether a property is the same on all ranks; else whose is not as most have it.
 Finding check_same(const std::vector<RankFacts>& ranks, const char* name, std::string RankFacts::*property,
-                   FindingStatus otherwise, const char* advice) {
+                   FindingStatus otherwise, const std::string& advice) {
     Finding row{.section = "job", .name = name, .found = "the same on all ranks"};
+    const bool one_host =
+        std::ranges::all_of(ranks, [&](const RankFacts& rank) { return rank.host == ranks.front().host; });
+    std::map<std::string, std::vector<std::string>> owners;  // of a value, each once
     for (const RankFacts& rank : ranks) {
-        if (rank.*property == ranks.front().*property) continue;
-        row.status = otherwise;
-        row.found =
-            fmt::format("rank 0: {}; rank {}: {}", ranks.front().*property, rank.rank, rank.*property);
-        row.advice = advice;
-        return row;
+        auto& names = owners[rank.*property];
+        const std::string owner = one_host ? fmt::format("rank {}", rank.rank) : rank.host;
+        if (names.empty() || names.back() != owner) names.push_back(owner);
     }
+    if (owners.size() < 2) return row;
+    // Among equals what rank 0 has.
+    auto common = owners.find(ranks.front().*property);
+    for (auto one = owners.begin(); one != owners.end(); ++one) {
+        if (one->second.size() > common->second.size()) common = one;
+    }
+    std::vector<std::string> odd, texts;
+    for (const auto& [value, names] : owners) {
+        if (value == common->first) continue;
+        odd.insert(odd.end(), names.begin(), names.end());
+        texts.push_back(fmt::format("{}: {}", fmt::join(names, ", "), value));
+    }
+    row.status = otherwise;
+    row.found = fmt::format("{}; {}: {}", fmt::join(texts, "; "),
+                            common->second.size() == 1 ? common->second.front()
+                                                       : fmt::format("the other {}", common->second.size()),
+                            common->first);
+    row.advice = fmt::format("{}: {}", fmt::join(odd, ", "), advice);
     return row;
 }
 
@@ -204,6 +222,14 @@ Findings check_mpi(const OsRelease& os, const MpiFacts& facts, const MpiInstalla
             check_root(installed, facts)};
 }
 
+Findings check_programs(const std::vector<RankFacts>& ranks) {
+    return {check_same(ranks, "program", &RankFacts::version, FindingStatus::failed,
+                       "every rank has to run the same build; copy it there, or start it from a folder that "
+                       "all hosts share"),
+            check_same(ranks, "MPI library", &RankFacts::mpi_library, FindingStatus::failed,
+                       "install the same version of MPI there, or put its folder first on LD_LIBRARY_PATH")};
+}
+
 Findings check_job(const std::vector<RankFacts>& ranks, const MpiLaunch& launch, const MpiFacts& facts,
                    bool as_threads) {
     const Nodes nodes = by_node(ranks);
@@ -212,8 +238,7 @@ Findings check_job(const std::vector<RankFacts>& ranks, const MpiLaunch& launch,
         rows.push_back(
             check_binding(nodes.size() > 1 ? host : "", here, here.front()->node_processors, as_threads));
     rows.push_back(check_yield(nodes, facts, as_threads));
-    rows.push_back(check_same(ranks, "program", &RankFacts::version, FindingStatus::failed,
-                              "every rank has to run the same build"));
+    for (const Finding& row : check_programs(ranks)) rows.push_back(row);
     rows.push_back(check_same(ranks, "CPU models", &RankFacts::cpu_model, FindingStatus::warning,
                               "the slowest one sets the pace"));
     rows.push_back(

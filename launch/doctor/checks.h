@@ -52,11 +52,13 @@ struct ProcessLimits {
 /// What every rank says of itself.
 struct RankFacts {
     int rank = 0, local_rank = 0, threads = 1;
-    std::string host, version, cpu_model, cpu_features;
+    std::string host, version, mpi_library, cpu_model, cpu_features;
     std::vector<int> processors;  ///< that it may run on
     int node_processors = 0;      ///< online on its node
 };
-/// The whole job: ranks, nodes, binding, and whether all run the same program on like processors.
+/// Whether all run the same program and MPI.
+[[nodiscard]] Findings check_programs(const std::vector<RankFacts>& ranks);
+/// The whole job: ranks, nodes, binding, programs, and whether processors are alike.
 [[nodiscard]] Findings check_job(const std::vector<RankFacts>& ranks, const MpiLaunch& launch,
                                  const MpiFacts& facts, bool as_threads);
 

@@ -8,43 +8,22 @@
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <set>
 
 #include "launch/doctor/checks.h"
+#include "launch/doctor/gather_texts.h"
 #include "launch/doctor/measure.h"
 #include "launch/rank_runtime.h"
 #include "runtime/base/build_info.h"
 #include "runtime/cpu/memory_bandwidth.h"
 #include "runtime/machine/programs.h"
+#include "runtime/machine/text_file.h"
 
 namespace moesaic {
 
 namespace {
 
 using Json = nlohmann::json;
-
-/// Collective over `world`: what every rank says, by rank.
-std::vector<std::string> gather_texts(Communicator& world, const std::string& mine) {
-    HostStreamScheduler scheduler(StreamMode::inline_execution);
-    const auto stream = scheduler.make_stream("doctor");
-    std::vector<i64> sizes(static_cast<std::size_t>(world.size()));
-    i64 size = std::ssize(mine);
-    world.all_gather(*stream, view_of(&size, {1}), view_of(sizes.data(), {world.size()}), {"doctor: sizes"});
-    const i64 total = std::accumulate(sizes.begin(), sizes.end(), i64{0});
-    // Tensors hold numbers: a character each.
-    std::vector<i32> own(mine.begin(), mine.end()), all(static_cast<std::size_t>(total));
-    world.all_gather_rows(*stream, view_of(own.data(), {size, 1}), view_of(all.data(), {total, 1}), sizes,
-                          {"doctor: reports"});
-    stream->synchronize();
-    std::vector<std::string> texts;
-    auto first = all.begin();
-    for (const i64 one : sizes) {
-        texts.emplace_back(first, first + one);
-        first += one;
-    }
-    return texts;
-}
 
 std::optional<i64> soft_limit(int resource) {
     rlimit limit{};
@@ -85,6 +64,7 @@ RankFacts rank_facts(const Communicator& world, const CpuFacts& cpu) {
     facts.threads = resolve_threads(std::nullopt, world.topology().ranks_per_node);
     facts.host = host_name();
     facts.version = fmt::format("{} {}", kVersion, kCommit);
+    facts.mpi_library = mpi_facts().library;
     facts.cpu_model = cpu.model;
     facts.cpu_features = check_cpu(cpu, {}, {}, "")[2].found;
     facts.processors = usable_processors();
@@ -126,6 +106,7 @@ std::string report_json(const RankFacts& facts, const Findings& findings,
                       {"threads", facts.threads},
                       {"host", facts.host},
                       {"version", facts.version},
+                      {"mpi_library", facts.mpi_library},
                       {"cpu_model", facts.cpu_model},
                       {"cpu_features", facts.cpu_features},
                       {"processors", facts.processors},
@@ -144,9 +125,10 @@ struct RankReport {
 RankReport parse_report(const std::string& text) {
     const Json json = Json::parse(text);
     RankReport report;
-    report.facts = {json.at("rank"),         json.at("local_rank"), json.at("threads"),
-                    json.at("host"),         json.at("version"),    json.at("cpu_model"),
-                    json.at("cpu_features"), json.at("processors"), json.at("node_processors")};
+    report.facts = {json.at("rank"),           json.at("local_rank"),   json.at("threads"),
+                    json.at("host"),           json.at("version"),      json.at("mpi_library"),
+                    json.at("cpu_model"),      json.at("cpu_features"), json.at("processors"),
+                    json.at("node_processors")};
     report.findings = parse_findings(json.at("findings").get<std::string>());
     for (const Json& one : json.at("measured"))
         report.measured.push_back({one[0], one[1], one[2], one[3], one[4], one[5]});
@@ -180,16 +162,48 @@ Findings rows_by_node(const std::vector<RankReport>& reports) {
     return all;
 }
 
+/// Collective over `world`: host, version and MPI of every rank. Lines of text, so that every version of this
+/// program reads those of every other one.
+std::vector<RankFacts> gather_programs(Communicator& world, const RankFacts& mine) {
+    std::vector<RankFacts> all;
+    for (const std::string& text :
+         gather_texts(world, fmt::format("{}\n{}\n{}\n", mine.host, mine.version, mine.mpi_library))) {
+        auto lines = lines_of(text);
+        lines.resize(3);
+        RankFacts one;
+        one.rank = static_cast<int>(all.size());
+        one.host = lines[0];
+        one.version = lines[1];
+        one.mpi_library = lines[2];
+        all.push_back(std::move(one));
+    }
+    return all;
+}
+
 }  // namespace
 
 Diagnosis examine(Communicator& world, const DoctorOptions& options) {
     const Topology topology = world.topology();
     const CpuFacts cpu = read_cpu_facts("");
     const RankFacts facts = rank_facts(world, cpu);
-    const auto hosts = gather_texts(world, facts.host);
+    Diagnosis diagnosis;
+    diagnosis.ranks = world.size();
+    diagnosis.nodes = topology.nodes;
+    const std::vector<RankFacts> programs = gather_programs(world, facts);
+    const Findings same = check_programs(programs);
+    if (!all_well(same)) {  // what other programs would report, this one may not understand
+        if (world.rank() != 0) return diagnosis;
+        diagnosis.findings = same;
+        diagnosis.findings.push_back(
+            {.section = "job", .name = "other checks", .found = "left out until then"});
+        return diagnosis;
+    }
+    std::vector<std::string> hosts;
+    for (const RankFacts& one : programs) hosts.push_back(one.host);
     const auto here = static_cast<int>(std::ranges::count(hosts, facts.host));
     Findings findings;
     if (topology.local_rank == 0) findings = node_findings(options, cpu, here);
+    diagnosis.hosts = compare_hosts(world, hosts, options.out, options.quick);
     std::vector<Measurement> measured;
     Findings messages;
     if (!options.quick) {
@@ -197,7 +211,6 @@ Diagnosis examine(Communicator& world, const DoctorOptions& options) {
         messages = measure_messages(world, hosts);
     }
     const auto texts = gather_texts(world, report_json(facts, findings, measured));
-    Diagnosis diagnosis;
     if (world.rank() != 0) return diagnosis;
     std::vector<RankReport> reports;
     std::vector<RankFacts> ranks;
@@ -205,11 +218,9 @@ Diagnosis examine(Communicator& world, const DoctorOptions& options) {
         reports.push_back(parse_report(text));
         ranks.push_back(reports.back().facts);
     }
-    diagnosis.ranks = world.size();
-    diagnosis.nodes = topology.nodes;
     diagnosis.findings = rows_by_node(reports);
-    for (const Findings& rows :
-         {check_job(ranks, options.launch, mpi_facts(), options.ranks_as_threads), messages})
+    for (const Findings& rows : {check_job(ranks, options.launch, mpi_facts(), options.ranks_as_threads),
+                                 check_hosts(diagnosis.hosts), messages})
         diagnosis.findings.insert(diagnosis.findings.end(), rows.begin(), rows.end());
     return diagnosis;
 }

@@ -6,6 +6,7 @@
 #include "comm/communicator.h"
 #include "comm/mpi_environment.h"
 #include "launch/doctor/finding.h"
+#include "launch/doctor/hosts.h"
 
 namespace moesaic {
 
@@ -18,7 +19,8 @@ struct DoctorOptions {
 
 struct Diagnosis {
     int ranks = 1, nodes = 1;
-    Findings findings;  ///< node by node, then the job's
+    Findings findings;     ///< node by node, then the job's
+    HostComparison hosts;  ///< empty where all ranks share a host
 };
 
 /// Collective over `world`. The whole diagnosis on rank 0; the other ranks' is empty.
@@ -26,7 +28,7 @@ struct Diagnosis {
 
 /// For a person: sections, one line a row, advice below it.
 [[nodiscard]] std::string diagnosis_text(const Diagnosis& diagnosis);
-/// One object: ok, version, commit, ranks, nodes, rows.
+/// One object: ok, version, commit, ranks, nodes, rows, hosts, links.
 [[nodiscard]] std::string diagnosis_json(const Diagnosis& diagnosis);
 
 }  // namespace moesaic

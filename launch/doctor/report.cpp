@@ -103,6 +103,7 @@ std::string diagnosis_text(const Diagnosis& diagnosis) {
         text += node_text(diagnosis.findings, node, nodes.front());
     }
     if (nodes.size() > 1) text += "\n==== all nodes\n";
+    text += hosts_text(diagnosis.hosts);
     text += node_text(diagnosis.findings, "", "");
     return text + "\n" + summary(diagnosis.findings);
 }
@@ -115,6 +116,24 @@ std::string diagnosis_json(const Diagnosis& diagnosis) {
                 {"ranks", diagnosis.ranks},
                 {"nodes", diagnosis.nodes}};
     object["rows"] = Json::parse(findings_json(diagnosis.findings));
+    object["hosts"] = object["links"] = Json::array();
+    for (const HostFacts& host : diagnosis.hosts.hosts) {
+        Json interfaces = Json::array();
+        for (const NetworkInterface& one : host.interfaces)
+            interfaces.push_back({{"name", one.name},
+                                  {"address", fmt::format("{}/{}", one.address, one.prefix)},
+                                  {"mtu", one.mtu}});
+        object["hosts"].push_back({{"name", host.name},
+                                   {"ranks", host.ranks},
+                                   {"clock_seconds", host.clock_seconds},
+                                   {"sees_folder", host.sees_folder},
+                                   {"interfaces", interfaces}});
+    }
+    for (const HostLink& link : diagnosis.hosts.links)
+        object["links"].push_back({{"from", diagnosis.hosts.hosts[static_cast<std::size_t>(link.from)].name},
+                                   {"to", diagnosis.hosts.hosts[static_cast<std::size_t>(link.to)].name},
+                                   {"bytes_per_second", link.bytes_per_second},
+                                   {"latency_seconds", link.latency_seconds}});
     return object.dump();
 }
 

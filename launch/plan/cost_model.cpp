@@ -15,23 +15,23 @@ namespace {
 
 constexpr double kSmallCollectives = 6;  // of a step: losses, norms, counts
 
-/// Fitted to the runs of the table in launch/plan/README.md.
-constexpr CostFactors kHost{.projections = 0.63,
-                            .scores = 0.29,
-                            .experts = 0.64,
-                            .head = 0.85,
-                            .attention_passes = 1.4,
-                            .expert_passes = 0.7,
-                            .weight_passes = 2.6,
-                            .router_passes = 30,
-                            .logit_passes = 2.2,
-                            .packing_passes = 4.2,
-                            .folding_passes = 1.45,
-                            .update_passes = 0.5,
-                            .operation_us = 2.8,
-                            .sync_passes = 4};
-/// Until a rank that shares its core with others is back on it, in a collective.
-constexpr double kTurnSeconds = 0.017;
+/// Fitted to the runs of the first table in launch/plan/README.md, phase by phase of their traces.
+constexpr CostFactors kHost{.projections = 0.95,
+                            .scores = 0.75,
+                            .experts = 0.84,
+                            .head = 0.78,
+                            .attention_passes = 3,
+                            .expert_passes = 0.24,
+                            .weight_passes = 0.6,
+                            .router_passes = 66,
+                            .logit_passes = 0.72,
+                            .packing_passes = 1.2,
+                            .folding_passes = 0.44,
+                            .update_passes = 0.21,
+                            .operation_us = 1.15,
+                            .collective_us = 1.9,
+                            .sync_passes = 7,
+                            .several_threads = 0.71};
 /// Not measured: shares that well-tuned libraries report for products of some thousand rows.
 constexpr CostFactors kGpu{.projections = 0.6, .scores = 0.4, .experts = 0.5, .head = 0.6, .operation_us = 6};
 
@@ -73,8 +73,9 @@ void measure_host(ClusterConfig& cluster) {
         const double pages = static_cast<double>(sysconf(_SC_PHYS_PAGES));
         device.memory_gib = pages * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 30);
     }
-    // A message within a machine is a copy: read once, written once.
-    if (!cluster.gives("node.gb_per_s")) device.node.gb_per_s = device.memory_gb_per_s / 4;
+    // A message within a machine is a copy by one core, of rows that another one has just written; fitted as
+    // well.
+    if (!cluster.gives("node.gb_per_s")) device.node.gb_per_s = device.memory_gb_per_s / 7;
 }
 
 RankDevice rank_device(const ClusterConfig& cluster, const std::string& precision, i64 ranks_on_node) {
@@ -86,7 +87,8 @@ RankDevice rank_device(const ClusterConfig& cluster, const std::string& precisio
     if (!device.of_host) return rank;
     const auto sharing = static_cast<double>(ranks_on_node);
     const auto cores = static_cast<double>(resolve_threads(std::nullopt, 1));
-    return {rank.flops / sharing, rank.memory / sharing, std::max(1.0, sharing / cores)};
+    return {rank.flops / sharing, rank.memory / sharing, std::max(1.0, sharing / cores),
+            cores > sharing ? cost_factors(device).several_threads : 1};
 }
 
 StepTimes step_times(const StepWork& work, const ModelSpec& spec, const PlannedLayout& layout,
@@ -96,8 +98,12 @@ StepTimes step_times(const StepWork& work, const ModelSpec& spec, const PlannedL
     const DeviceProfile& device = cluster.device;
     const auto on_node = static_cast<double>(cluster.ranks_per_node);
     const auto ranks = static_cast<double>(layout.ranks), group = static_cast<double>(layout.group());
-    const auto products = [&](double flops, double share) { return flops / (rank.flops * share); };
-    const auto memory = [&](double bytes, double passes) { return bytes * passes / rank.memory; };
+    const auto products = [&](double flops, double share) {
+        return flops / (rank.flops * rank.reached * share);
+    };
+    const auto memory = [&](double bytes, double passes) {
+        return bytes * passes / (rank.memory * rank.reached);
+    };
     // Where ranks take turns on a core, one that has less to do leaves its turn to the others.
     const double skew = 1 + (fullest_over_mean - 1) / rank.shared_by;
     StepTimes times;
@@ -114,8 +120,8 @@ StepTimes step_times(const StepWork& work, const ModelSpec& spec, const PlannedL
                  memory(work.folding_bytes, factors.folding_passes);
     times.update = memory(work.update_bytes, factors.update_passes);
     times.calls = 1e-6 * factors.operation_us * work.operations * rank.shared_by;
-    const double turn = device.of_host ? kTurnSeconds * (1 - 1 / rank.shared_by) : 0;
-    times.exchange = work.collectives * turn +
+    const double collective = 1e-6 * factors.collective_us * rank.shared_by;
+    times.exchange = work.collectives * collective +
                      work.micro_steps * static_cast<double>(spec.expert_layers()) *
                          (layer.seconds * rank.shared_by + latency_seconds(group, on_node, device));
     const double stride = std::max(1.0, on_node / group);  // replicas on one node
@@ -123,7 +129,8 @@ StepTimes step_times(const StepWork& work, const ModelSpec& spec, const PlannedL
         factors.sync_passes * rank.shared_by *
             (spread_seconds(work.replicated_sync_bytes, ranks, on_node, device) +
              spread_seconds(work.expert_sync_bytes, static_cast<double>(layout.replicas()), stride, device)) +
-        kSmallCollectives * (latency_seconds(ranks, on_node, device) * rank.shared_by + turn);
+        (ranks > 1 ? kSmallCollectives : 0) *
+            (latency_seconds(ranks, on_node, device) * rank.shared_by + collective);
     return times;
 }
 

@@ -15,8 +15,10 @@ struct CostFactors {
     /// Passes over memory, as multiples of the bytes of StepWork.
     double attention_passes = 1, expert_passes = 1, weight_passes = 1, router_passes = 1, logit_passes = 1,
            packing_passes = 1, folding_passes = 1, update_passes = 1;
-    double operation_us = 0;  ///< of a call of the back end
-    double sync_passes = 1;   ///< of gradients and weights that travel
+    double operation_us = 0;     ///< of a call of the back end
+    double collective_us = 0;    ///< of a collective, besides its bytes and the link's latency
+    double sync_passes = 1;      ///< of gradients and weights that travel
+    double several_threads = 1;  ///< what the threads of a rank reach of what as many ranks of one thread do
 };
 [[nodiscard]] const CostFactors& cost_factors(const DeviceProfile& device);
 
@@ -46,6 +48,7 @@ struct StepTimes {
 struct RankDevice {
     double flops = 0, memory = 0;
     double shared_by = 1;  ///< ranks that take turns on a core
+    double reached = 1;    ///< share of the peaks that its threads reach together
 };
 /// Of ranks_on_node ranks on one machine.
 [[nodiscard]] RankDevice rank_device(const ClusterConfig& cluster, const std::string& precision,

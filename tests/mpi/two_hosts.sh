@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains on two "hosts", network namespaces of this machine with TCP between them, once with every exchange, and
-# compares the losses. Exit code 77, with the reason, where that cannot be: a test that is skipped.
+# compares the losses; then the bare all-to-all, every value checked. Exit code 77, with the reason, where that cannot be: a test that is skipped.
 #   two_hosts.sh MOESAIC CONFIG MPIRUN
 # mpirun starts its daemon on the other host through this script itself, as its remote shell: HOST COMMAND...
 set -eu
@@ -9,14 +9,8 @@ hosts="moesaic-a moesaic-b" network=10.83.0
 # shellcheck source=hosts.sh
 . "$(dirname "$0")/hosts.sh"
 
-enter() {  # HOST COMMAND...: with the host's network and name
-    host=$1
-    shift
-    ip netns exec "$host" unshare --uts sh -c 'hostname "$0"; exec "$@"' "$host" "$@"
-}
-
 case "$1" in
-moesaic-a | moesaic-b)
+moesaic-?)
     host=$1
     shift
     enter "$host" sh -c "$*"
@@ -41,9 +35,7 @@ script=$(readlink -f "$0")
 train() {  # NAME [--set ...]: the losses of every step
     name=$1
     shift
-    enter moesaic-a timeout 100 "$mpirun" --mca plm_rsh_agent "$script" --mca plm_rsh_no_tree_spawn 1 \
-        --mca pml ob1 --mca btl self,vader,tcp --mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0 \
-        --mca mpi_yield_when_idle 1 --bind-to none --host moesaic-a:2,moesaic-b:2 -np 4 \
+    on_hosts 2 \
         "$program" train "$config" --out "$work" --set "run.name=$name" --set train.log_every=1 \
         --set parallel.expert=4 --set parallel.timeout_seconds=60 "$@" > "$work/$name.txt" 2>&1 || {
         echo "$name failed:"
@@ -68,4 +60,8 @@ train dedup-node --set parallel.exchange=dedup --set parallel.dedup_reduce=node
 paste "$work/flat.losses" "$work/dedup-node.losses" |
     awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-5 * $1) { print "dedup-node: loss " $2 " for " $1; bad = 1 } }
          END { exit bad }' || failed=1
+
+on_hosts 2 "$program" bench alltoall -b 64K -e 1M -f 4 -n 3 -w 1 > "$work/bench.txt" 2>&1 || failed=1
+grep -q "Out of bounds values : 0 OK" "$work/bench.txt" || { echo "bench alltoall:"; tail -20 "$work/bench.txt"; failed=1; }
+grep -E "^ +1048576 |Avg bus" "$work/bench.txt"
 exit $failed
