@@ -88,16 +88,17 @@ CopiedExperts::Sides CopiedExperts::sides_of(const Mesh& mesh, const Bucket& buc
     return sides;
 }
 
-void CopiedExperts::reserve(StepContext& context, const Bucket& bucket, DType dtype) const {
+void CopiedExperts::rehearse(StepContext& context, const Bucket& bucket, DType dtype) const {
+    if (context.mesh.expert_parallel() == 1) return;
     i64 held = 0;
     for (const Tensors& one : bucket.tensors)
         held += elements_of(store_.copies(), one.places.front()) * context.mesh.copy_places();
-    const Tensor at_copies = allocate(context, held, dtype);
-    const Tensor at_homes = allocate(context, held * (context.mesh.expert_parallel() - 1), dtype);
+    const Tensor at_places = allocate(context, held, dtype);
+    const Tensor at_homes = allocate(context, held, dtype);
 }
 
 void CopiedExperts::send_values(StepContext& context, const Bucket& bucket) const {
-    if (!context.backend.computes()) return reserve(context, bucket, store_.dtype());
+    if (!context.backend.computes()) return rehearse(context, bucket, store_.dtype());
     if (!any_copies(context.mesh, bucket)) return;
     const Sides sides = sides_of(context.mesh, bucket);
     Tensor leaving = allocate(context, sides.homes.total(), store_.dtype());
@@ -121,7 +122,7 @@ void CopiedExperts::send_values(StepContext& context, const Bucket& bucket) cons
 }
 
 void CopiedExperts::bring_gradients_home(StepContext& context, const Bucket& bucket) const {
-    if (!context.backend.computes()) return reserve(context, bucket, DType::f64);
+    if (!context.backend.computes()) return rehearse(context, bucket, DType::f64);
     if (!any_copies(context.mesh, bucket)) return;
     const Sides sides = sides_of(context.mesh, bucket);
     Tensor leaving = allocate(context, sides.copies.total(), DType::f64);

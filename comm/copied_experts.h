@@ -57,8 +57,9 @@ class CopiedExperts {
     };
     [[nodiscard]] static bool any_copies(const Mesh& mesh, const Bucket& bucket);
     [[nodiscard]] Sides sides_of(const Mesh& mesh, const Bucket& bucket) const;
-    /// Of a bucket's tensors no decision about copies can make more arrive or leave.
-    void reserve(StepContext& context, const Bucket& bucket, DType dtype) const;
+    /// In a dry run, which decides on no copies: the memory of all places in use, as many of them by this
+    /// rank's experts as it holds places.
+    void rehearse(StepContext& context, const Bucket& bucket, DType dtype) const;
     void bring_gradients_home(StepContext& context, const Bucket& bucket) const;
     void send_values(StepContext& context, const Bucket& bucket) const;
 
