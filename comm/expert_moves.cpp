@@ -12,20 +12,19 @@ struct ExpertTensor {
 };
 
 /// In the order of the arena, which is the same on every rank.
-std::vector<ExpertTensor> tensors_in(const Mesh& mesh, const ParameterStore& store, ArenaRange bucket) {
+std::vector<ExpertTensor> tensors_in(const Mesh& mesh, const ParameterStore& store, ArenaRange range) {
     std::vector<ExpertTensor> tensors;
     std::map<std::string, std::size_t> index;  // by the name that expert 0 has
     for (std::size_t i = 0; i < store.parameters().size(); ++i) {
         const Parameter& parameter = store.parameters()[i];
         const i64 offset = store.offset_of(i);
-        if (parameter.placement != Placement::expert || offset < bucket.begin || offset >= bucket.end)
-            continue;
+        if (parameter.placement != Placement::expert || offset < range.begin || offset >= range.end) continue;
         const auto [known, first] = index.try_emplace(parameter.name_for_expert(0), tensors.size());
         if (first) tensors.push_back({parameter.layer, parameter.shape.elements(), {}});
         tensors[known->second].offset.push_back(offset);
     }
     for (const ExpertTensor& tensor : tensors) {
-        MOESAIC_ASSERT(std::ssize(tensor.offset) == mesh.local_experts(), "{} of {} experts in a bucket",
+        MOESAIC_ASSERT(std::ssize(tensor.offset) == mesh.local_experts(), "{} of {} experts in a range",
                        tensor.offset.size(), mesh.local_experts());
     }
     return tensors;
@@ -46,8 +45,8 @@ void for_each_arrival(const Mesh& mesh, int layer, const ExpertPlacement& next, 
 }  // namespace
 
 ExpertMoves expert_moves(const Mesh& mesh, const ParameterStore& store, const NewPlacements& next,
-                         ArenaRange bucket) {
-    const std::vector<ExpertTensor> tensors = tensors_in(mesh, store, bucket);
+                         ArenaRange range) {
+    const std::vector<ExpertTensor> tensors = tensors_in(mesh, store, range);
     const int ranks = mesh.expert_parallel(), self = mesh.expert_rank();
     const i64 each = mesh.local_experts();
     ExpertMoves moves;

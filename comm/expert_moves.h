@@ -12,7 +12,7 @@ namespace moesaic {
 /// New placements by layer; layers that keep theirs are absent.
 using NewPlacements = std::map<int, ExpertPlacement>;
 
-/// What this rank sends to the ranks of mesh.same_slice(), and gets from them, of one bucket: for each rank
+/// What this rank sends to the ranks of mesh.same_slice(), and gets from them, of whole layers: for each rank
 /// tensor after tensor in the order of the arena, within one by the local index that it gets.
 struct ExpertMoves {
     std::vector<ArenaRange> leaving, arriving;  ///< pieces of the arena
@@ -23,7 +23,7 @@ struct ExpertMoves {
 /// `mesh` still has the present placements. Experts that keep their position do not move. Every rank of the
 /// group finds its own side of the same moves.
 [[nodiscard]] ExpertMoves expert_moves(const Mesh& mesh, const ParameterStore& store,
-                                       const NewPlacements& next, ArenaRange bucket);
+                                       const NewPlacements& next, ArenaRange range);
 
 /// Gives this rank's experts' parameters the names that follow from `next`.
 void rename_experts(const Mesh& mesh, const NewPlacements& next, ParameterStore& store);

@@ -159,6 +159,8 @@ void ShardedOptimizer::load_state(StepContext& context, const Parameter& paramet
 
 namespace {
 
+constexpr i64 kMostElementsMoved = i64{1} << 30;  // in one exchange: MPI counts to 2^31
+
 /// The first elements of somebody's memory, read as another type.
 TensorView borrowed(TensorView memory, i64 elements, DType dtype) {
     MOESAIC_ASSERT(elements * size_of(dtype) <= memory.bytes(), "{} elements of {} in {} bytes", elements,
@@ -167,7 +169,7 @@ TensorView borrowed(TensorView memory, i64 elements, DType dtype) {
 }
 
 /// Collective over mesh.same_slice(). `arena_begin` is where `from` begins in the arena; `send` and `recv`
-/// have room for the bucket. Returns what has arrived, piece after piece; `recv` may be the memory of `from`.
+/// have room for as much. Returns what has arrived, piece after piece; `recv` may be the memory of `from`.
 TensorView exchange_pieces(StepContext& context, const ExpertMoves& moves, ConstTensorView from,
                            i64 arena_begin, TensorView send, TensorView recv) {
     i64 sent = 0;
@@ -186,24 +188,30 @@ TensorView exchange_pieces(StepContext& context, const ExpertMoves& moves, Const
 
 }  // namespace
 
-void ShardedOptimizer::move_state(StepContext& context, const Shard& shard, const ExpertMoves& moves,
+void ShardedOptimizer::move_state(StepContext& context, ArenaRange range, const ExpertMoves& moves,
                                   Tensor& state) {
-    const ArenaRange range = shard.bucket.range;
     const auto memory = [&](TensorView arena) {
         return borrowed(arena.flat(range.begin, range.size()), range.size(), store_.real());
     };
     const TensorView all = memory(store_.sums(Placement::expert));
     const TensorView send = memory(store_.gradients(Placement::expert));
-    gather_state(context, shard, state, all, {kMovedExpertsPhase});
+    const std::vector<const Shard*> shards = expert_shards_in(range);
+    for (const Shard* shard : shards) {
+        const ArenaRange bucket = shard->bucket.range;
+        gather_state(context, *shard, state, all.flat(bucket.begin - range.begin, bucket.size()),
+                     {kMovedExpertsPhase});
+    }
     const TensorView arrived = exchange_pieces(context, moves, all, range.begin, send, all);
     i64 at = 0;
     for (const ArenaRange& piece : moves.arriving) {  // of which this replica keeps what it holds
-        const i64 begin = std::max(piece.begin, shard.held.begin);
-        const i64 end = std::min(piece.end, shard.held.end);
-        if (begin < end)
+        for (const Shard* shard : shards) {
+            const i64 begin = std::max(piece.begin, shard->held.begin);
+            const i64 end = std::min(piece.end, shard->held.end);
+            if (begin >= end) continue;
             context.backend.copy(
                 context.compute, arrived.flat(at + begin - piece.begin, end - begin),
-                state.view().flat(shard.state_begin + begin - shard.held.begin, end - begin));
+                state.view().flat(shard->state_begin + begin - shard->held.begin, end - begin));
+        }
         at += piece.size();
     }
 }
@@ -224,15 +232,39 @@ void ShardedOptimizer::move_values(StepContext& context, ArenaRange range, const
     }
 }
 
-void ShardedOptimizer::move_experts(StepContext& context, GradientSync& sync, const NewPlacements& next) {
+std::vector<const ShardedOptimizer::Shard*> ShardedOptimizer::expert_shards_in(ArenaRange range) const {
+    std::vector<const Shard*> shards;
+    for (const Shard& shard : shards_) {
+        const ArenaRange bucket = shard.bucket.range;
+        if (shard.bucket.placement == Placement::expert && bucket.begin >= range.begin &&
+            bucket.end <= range.end)
+            shards.push_back(&shard);
+    }
+    return shards;
+}
+
+std::vector<ArenaRange> ShardedOptimizer::ranges_to_move() const {
+    std::vector<ArenaRange> ranges;  // buckets come from the end of the arena to its beginning
     for (const Shard& shard : shards_) {
         if (shard.bucket.placement != Placement::expert) continue;
-        const ExpertMoves moves = expert_moves(context.mesh, store_, next, shard.bucket.range);
+        const ArenaRange bucket = shard.bucket.range;
+        if (!ranges.empty() && ranges.back().end - bucket.begin <= kMostElementsMoved) {
+            ranges.back().begin = bucket.begin;
+        } else {
+            ranges.push_back(bucket);
+        }
+    }
+    return ranges;
+}
+
+void ShardedOptimizer::move_experts(StepContext& context, GradientSync& sync, const NewPlacements& next) {
+    for (const ArenaRange& range : ranges_to_move()) {
+        const ExpertMoves moves = expert_moves(context.mesh, store_, next, range);
         if (moves.tensors == 0) continue;
-        move_values(context, shard.bucket.range, moves);
-        move_state(context, shard, moves, first_);
-        move_state(context, shard, moves, second_);
-        if (master_) move_state(context, shard, moves, master_);
+        move_values(context, range, moves);
+        move_state(context, range, moves, first_);
+        move_state(context, range, moves, second_);
+        if (master_) move_state(context, range, moves, master_);
     }
     rename_experts(context.mesh, next, store_);
     for (const auto& [layer, placement] : next) context.mesh.place_experts(layer, placement);

@@ -71,10 +71,13 @@ class ShardedOptimizer {
     /// Collective over the bucket's group. One kind of state of a whole bucket, in `all`.
     void gather_state(StepContext& context, const Shard& shard, const Tensor& state, TensorView all,
                       Label label);
-    /// Collective over mesh.same_slice(). The experts' values of a bucket.
+    /// Of several buckets together: all of the experts' arena, where one exchange can move it.
+    [[nodiscard]] std::vector<ArenaRange> ranges_to_move() const;
+    [[nodiscard]] std::vector<const Shard*> expert_shards_in(ArenaRange range) const;
+    /// Collective over mesh.same_slice(). The experts' values in a range.
     void move_values(StepContext& context, ArenaRange range, const ExpertMoves& moves);
-    /// Collective over mesh.same_slice() and mesh.replicas(). One kind of state of a bucket's experts.
-    void move_state(StepContext& context, const Shard& shard, const ExpertMoves& moves, Tensor& state);
+    /// Collective over mesh.same_slice() and mesh.replicas(). One kind of state of the experts in a range.
+    void move_state(StepContext& context, ArenaRange range, const ExpertMoves& moves, Tensor& state);
 
     ParameterStore& store_;
     AdamWSettings settings_;

@@ -302,7 +302,8 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
                                  config.optimizer.weight_decay};
     optimizer = std::make_unique<ShardedOptimizer>(start, store, *gradient_sync, settings,
                                                    static_cast<int>(config.parallel.zero));
-    if (mesh->copy_places() > 0) copied_experts = std::make_unique<CopiedExperts>(store);
+    if (mesh->copy_places() > 0)
+        copied_experts = std::make_unique<CopiedExperts>(store, gradient_sync->buckets());
     store.pack(*compute);
 }
 

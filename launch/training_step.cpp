@@ -278,9 +278,7 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
         if (last) {
             const int layer = segment - 1;  // the first segment is the embedding
             if (faults_ != nullptr) faults_->gradients_ready(context, runtime_.store, layer);
-            if (runtime_.copied_experts && runtime_.model.spec().has_experts(layer) &&
-                layer < runtime_.model.spec().layers && layer >= 0)
-                runtime_.copied_experts->bring_gradients_home(context, layer);
+            if (runtime_.copied_experts) runtime_.copied_experts->segment_ready(context, segment);
             runtime_.gradient_sync->segment_ready(context, segment);
         } else {
             runtime_.store.fold_segment(context.compute, segment);

@@ -10,9 +10,10 @@ namespace moesaic {
 
 namespace {
 
-constexpr double kLongestPass = 0.05;   // seconds, about
+constexpr double kLongestPass = 0.02;   // seconds, about
 constexpr double kMeasuringTime = 0.4;  // seconds for all candidates
-constexpr int kFewestTurns = 3, kMostTurns = 25;
+constexpr int kFewestTurns = 7, kMostTurns = 51;
+constexpr int kFirstPasses = 3;
 constexpr i64 kFirstTryBytes = i64{1} << 20;
 constexpr double kWorthIt = 0.03;  // less than that is noise: the simpler one then
 
@@ -91,24 +92,29 @@ class Trial {
     Routing routing_;
 };
 
-/// Collective over the world. Median of each, taken in turn so that what disturbs the machine disturbs all;
-/// as often as fits the time.
+double median_of(std::vector<double> values) {
+    std::ranges::sort(values);
+    return values[values.size() / 2];
+}
+
+/// Collective over the world. Seconds of each, the first one's median times the median of the others' over
+/// its in the same turn: what disturbs the machine for longer than a turn then disturbs all alike.
 std::vector<double> measure(Trial& trial, const std::vector<std::unique_ptr<Exchange>>& exchanges) {
-    std::vector<std::vector<double>> seconds(exchanges.size());
+    std::vector<std::vector<double>> over_first(exchanges.size());
+    std::vector<double> first;
     for (const auto& exchange : exchanges) (void)trial.pass(*exchange);  // warm-up
     double spent = 0;
     for (int turn = 0; turn < kFewestTurns || (turn < kMostTurns && spent < kMeasuringTime); ++turn) {
         for (std::size_t i = 0; i < exchanges.size(); ++i) {
-            seconds[i].push_back(trial.pass(*exchanges[i]));
-            spent += seconds[i].back();
+            const double seconds = std::max(trial.pass(*exchanges[i]), 1e-9);
+            if (i == 0) first.push_back(seconds);
+            over_first[i].push_back(seconds / first.back());
+            spent += seconds;
         }
     }
-    std::vector<double> medians;
-    for (std::vector<double>& one : seconds) {
-        std::ranges::sort(one);
-        medians.push_back(one[one.size() / 2]);
-    }
-    return medians;
+    std::vector<double> times;
+    for (const std::vector<double>& one : over_first) times.push_back(median_of(first) * median_of(one));
+    return times;
 }
 
 /// Collective over the world. So many that flat takes about kLongestPass, at most a micro-batch's.
@@ -118,7 +124,9 @@ i64 tokens_to_try(StepContext& context, const ExchangeSizes& sizes, const Exchan
     const auto flat = make_exchange(context.mesh, sizes, settings);
     Trial trial(context, sizes, first);
     (void)trial.pass(*flat);
-    const double growth = kLongestPass / std::max(trial.pass(*flat), 1e-6);
+    double fastest = trial.pass(*flat);  // what disturbs it only adds
+    for (int pass = 1; pass < kFirstPasses; ++pass) fastest = std::min(fastest, trial.pass(*flat));
+    const double growth = kLongestPass / std::max(fastest, 1e-6);
     return std::clamp<i64>(static_cast<i64>(static_cast<double>(first) * growth), 1, sizes.tokens);
 }
 
@@ -129,11 +137,12 @@ std::vector<const ExchangeKind*> kinds_that_fit(StepContext& context) {
     const bool several_nodes = agree(context, grid.nodes, ReduceOp::max) > 1;
     const bool even = agree(context, grid.even() ? 1 : 0, ReduceOp::min) > 0;
     const bool alone = context.mesh.experts().size() == 1;
+    const bool mates = even && agree(context, grid.ranks_per_node(), ReduceOp::max) > 1;
     std::vector<const ExchangeKind*> kinds;
     for (const ExchangeKind& kind : exchange_table()) {
         const bool gains =
             kind.needs_even_nodes ? several_nodes && even : !kind.for_one_node || (!several_nodes && !alone);
-        if (gains) kinds.push_back(&kind);
+        if (gains && (mates || !kind.joins_node_mates)) kinds.push_back(&kind);
     }
     return kinds;
 }

@@ -10,7 +10,9 @@ namespace moesaic {
 
 struct ExchangeTiming {
     std::string name;
-    double milliseconds = 0;  ///< there and back, forward and backward, without experts; median, slowest rank
+    /// There and back, forward and backward, without experts, of the slowest rank: flat's median, times the
+    /// median of this one's over flat's in the same turn.
+    double milliseconds = 0;
 };
 
 struct ExchangeChoice {
@@ -25,7 +27,7 @@ struct ExchangeChoice {
 
 /// Collective over mesh.world(). The same choice on every rank; takes at most about half a second, where
 /// there is a choice: groups of several ranks on one node, or on nodes that each have as many of them.
-/// Routing is uniform, tokens are as many as a micro-batch has unless that took longer than a twentieth of a
+/// Routing is uniform, tokens are as many as a micro-batch has unless that took longer than a fiftieth of a
 /// second. An exchange that this machine has no room for is left out. Memory is taken from context.backend.
 /// In a dry run nothing is measured: flat.
 [[nodiscard]] ExchangeChoice choose_exchange(StepContext& context, const ExchangeSizes& sizes,

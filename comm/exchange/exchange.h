@@ -147,6 +147,7 @@ struct ExchangeKind {
     std::string_view help;
     bool needs_even_nodes;  ///< NodeGrid::even()
     bool for_one_node;      ///< needs, or gains by, all ranks of a group being on one node
+    bool joins_node_mates;  ///< gains by several ranks of a group being on each node, and not without
     std::unique_ptr<Exchange> (*make)(const Mesh&, const ExchangeSizes&, const ExchangeSettings&);
     std::vector<ExpectedBytes> (*expected)(const ExchangeSettings&, const TrafficShape&);
 };

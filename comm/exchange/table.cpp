@@ -32,13 +32,14 @@ std::unique_ptr<Exchange> make_dedup(const Mesh& mesh, const ExchangeSizes& size
 
 const std::vector<ExchangeKind>& exchange_table() {
     static const std::vector<ExchangeKind> kExchanges{
-        {"flat", "one all-to-all over all expert-parallel ranks", false, false, &make_flat, &expected_flat},
-        {"hierarchical", "across nodes between partners, then within the node", true, false,
+        {"flat", "one all-to-all over all expert-parallel ranks", false, false, false, &make_flat,
+         &expected_flat},
+        {"hierarchical", "across nodes between partners, then within the node", true, false, true,
          &make_by_node<HierarchicalExchange>, &expected_hierarchical},
-        {"dedup", "as hierarchical, but a token crosses to a node once", true, false, &make_dedup,
+        {"dedup", "as hierarchical, but a token crosses to a node once", true, false, false, &make_dedup,
          &expected_dedup},
         {"shared_memory", "ranks of one machine write and read each other's rows in place", false, true,
-         &make_shared_memory_exchange, &expected_flat},
+         false, &make_shared_memory_exchange, &expected_flat},
     };
     return kExchanges;
 }

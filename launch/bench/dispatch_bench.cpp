@@ -238,57 +238,43 @@ class DispatchBench {
     i64 wrong_ = 0;
 };
 
-/// The most bytes that a rank sends to others or receives from them.
-i64 busiest_to_others(RankMatrix bytes) {
-    for (int rank = 0; rank < bytes.ranks; ++rank)
-        bytes.amount[static_cast<std::size_t>(rank * (bytes.ranks + 1))] = 0;
-    return bytes.busiest();
-}
+/// One exchange and what its iterations took on this rank.
+struct Measured {
+    std::unique_ptr<DispatchBench> bench;
+    std::vector<double> laps, own;
+};
 
-/// p50 of the slowest rank's sum over phases [first, last).
-TimeSummary slowest_of(const RankTimes& laps, std::size_t first, std::size_t last) {
-    std::vector<double> slowest;
-    for (i64 i = 0; i < laps.iterations(); i += kPhases) {
-        double most = 0;
-        for (int rank = 0; rank < laps.ranks; ++rank) {
-            double sum = 0;
-            for (std::size_t phase = first; phase < last; ++phase)
-                sum += laps.at(rank, i + static_cast<i64>(phase));
-            most = std::max(most, sum);
-        }
-        slowest.push_back(most);
+/// Collective over `world`. All exchanges, in turn: what disturbs the machine for longer than an iteration
+/// disturbs all of them.
+std::vector<Measured> measure(const DispatchOptions& options, Communicator& world,
+                              const DispatchProblem& problem, i64 width) {
+    std::vector<Measured> all;
+    for (const std::string& exchange : options.exchanges)
+        all.push_back({std::make_unique<DispatchBench>(options, world, problem, exchange, width), {}, {}});
+    for (i64 i = 0; i < options.warmup; ++i) {
+        for (const Measured& one : all) one.bench->iterate(nullptr, nullptr);
     }
-    return summary_of(slowest);
+    for (i64 i = 0; i < options.iterations; ++i) {
+        for (Measured& one : all) one.bench->iterate(&one.laps, &one.own);
+    }
+    return all;
 }
 
 /// Collective over `world`.
-DispatchLine measure(const DispatchOptions& options, Communicator& world, const DispatchProblem& problem,
-                     const std::string& exchange, i64 width) {
-    DispatchBench bench(options, world, problem, exchange, width);
-    std::vector<double> laps, own;
-    for (i64 i = 0; i < options.warmup; ++i) bench.iterate(nullptr, nullptr);
-    for (i64 i = 0; i < options.iterations; ++i) bench.iterate(&laps, &own);
-    const RankTimes times = gather_times(world, std::move(laps));
+DispatchLine line_of(const DispatchOptions& options, Communicator& world, const DispatchProblem& problem,
+                     Measured measured, i64 width) {
+    DispatchBench& bench = *measured.bench;
+    const RankTimes times = gather_times(world, std::move(measured.laps));
     DispatchLine line;
     line.exchange = bench.name();
     line.width = width;
     line.threads = bench.threads();
     line.has_bare_mpi = bench.has_bare_mpi();
-    line.own = gather_times(world, std::move(own));
-    for (std::size_t phase = 0; phase < kPhases; ++phase)
-        line.phase_us[phase] = slowest_of(times, phase, phase + 1).p50;
-    line.with_plan_us = slowest_of(times, kPlan, kCopy).p50;
-    line.forward_us = slowest_of(times, kDispatch, kCombineBackward).p50;
-    line.backward_us = slowest_of(times, kCombineBackward, kCopy).p50;
+    line.own = gather_times(world, std::move(measured.own));
     RankMatrix bytes = problem.rows();
     for (i64& one : bytes.amount) one *= width * size_of(bench_dtype(options));
-    line.moved.size = bytes.busiest();
-    line.moved.slowest = slowest_of(times, kDispatch, kCopy);
-    line.moved.algbw = 4e-3 * static_cast<double>(line.moved.size) / line.moved.slowest.p50;
-    line.moved.busbw = 4e-3 * static_cast<double>(busiest_to_others(bytes)) / line.moved.slowest.p50;
-    line.moved.imbalance = imbalance_of(bytes);
+    set_times(line, times, bytes);
     line.moved.bytes = bench.bytes_of_iteration();
-    line.memcpy_gbs = 1e-3 * static_cast<double>(bytes.busiest()) / line.phase_us[kCopy];
     if (options.checks > 0) line.moved.wrong = 0;
     for (i64 check = 0; check < options.checks; ++check) *line.moved.wrong += bench.verify();
     return line;
@@ -312,8 +298,8 @@ std::vector<DispatchLine> measure_exchanges(const DispatchOptions& options, Comm
                                             i64 tokens, i64 width, std::vector<std::string>& failures) {
     const bool speaks = world.rank() == 0;
     std::vector<DispatchLine> lines;
-    for (const std::string& exchange : options.exchanges) {
-        lines.push_back(measure(options, world, problem, exchange, width));
+    for (Measured& one : measure(options, world, problem, width)) {
+        lines.push_back(line_of(options, world, problem, std::move(one), width));
         lines.back().tokens = tokens;
         report(options, facts, lines.back(), speaks);
         const double share = lines.back().forward_gbs() / lines.back().memcpy_gbs;
@@ -321,7 +307,7 @@ std::vector<DispatchLine> measure_exchanges(const DispatchOptions& options, Comm
             failures.push_back(
                 fmt::format("{} at {} tokens of width {}: {:.3f} of memcpy, less than "
                             "--min-memcpy-fraction {:g}",
-                            exchange, tokens, width, share, *options.min_memcpy_fraction));
+                            lines.back().exchange, tokens, width, share, *options.min_memcpy_fraction));
     }
     const std::optional<AutoChoice> choice = judge_auto(lines);
     if (choice && speaks) print_auto_choice(options, lines[0], *choice);

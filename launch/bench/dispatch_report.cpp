@@ -1,11 +1,53 @@
 #include "launch/bench/dispatch_report.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "runtime/base/build_info.h"
 #include "runtime/metrics/json_line.h"
 
 namespace moesaic {
+
+namespace {
+
+/// The most bytes that a rank sends to others or receives from them.
+i64 busiest_to_others(RankMatrix bytes) {
+    for (int rank = 0; rank < bytes.ranks; ++rank)
+        bytes.amount[static_cast<std::size_t>(rank * (bytes.ranks + 1))] = 0;
+    return bytes.busiest();
+}
+
+/// p50 of the slowest rank's sum over phases [first, last).
+TimeSummary slowest_of(const RankTimes& laps, std::size_t first, std::size_t last) {
+    std::vector<double> slowest;
+    for (i64 i = 0; i < laps.iterations(); i += kPhases) {
+        double most = 0;
+        for (int rank = 0; rank < laps.ranks; ++rank) {
+            double sum = 0;
+            for (std::size_t phase = first; phase < last; ++phase)
+                sum += laps.at(rank, i + static_cast<i64>(phase));
+            most = std::max(most, sum);
+        }
+        slowest.push_back(most);
+    }
+    return summary_of(slowest);
+}
+
+}  // namespace
+
+void set_times(DispatchLine& line, const RankTimes& laps, const RankMatrix& bytes) {
+    for (std::size_t phase = 0; phase < kPhases; ++phase)
+        line.phase_us[phase] = slowest_of(laps, phase, phase + 1).p50;
+    line.with_plan_us = slowest_of(laps, kPlan, kCopy).p50;
+    line.forward_us = slowest_of(laps, kDispatch, kCombineBackward).p50;
+    line.backward_us = slowest_of(laps, kCombineBackward, kCopy).p50;
+    line.moved.size = bytes.busiest();
+    line.moved.slowest = slowest_of(laps, kDispatch, kCopy);
+    line.moved.algbw = 4e-3 * static_cast<double>(line.moved.size) / line.moved.slowest.p50;
+    line.moved.busbw = 4e-3 * static_cast<double>(busiest_to_others(bytes)) / line.moved.slowest.p50;
+    line.moved.imbalance = imbalance_of(bytes);
+    line.memcpy_gbs = 1e-3 * static_cast<double>(bytes.busiest()) / line.phase_us[kCopy];
+}
 
 std::optional<AutoChoice> judge_auto(const std::vector<DispatchLine>& lines) {
     const auto named = [](const DispatchLine& line) { return !line.exchange.starts_with(kAutoPrefix); };

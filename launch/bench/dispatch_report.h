@@ -45,6 +45,9 @@ struct DispatchLine {
     [[nodiscard]] double over_mpi() const { return phase_us[kBareMpi] / forward_us; }
 };
 
+/// From laps of all ranks, kPhases an iteration, and what each sends each one way.
+void set_times(DispatchLine& line, const RankTimes& laps, const RankMatrix& bytes);
+
 /// Lines of `auto` are called so, with what it took behind.
 inline constexpr std::string_view kAutoPrefix = "auto:";
 

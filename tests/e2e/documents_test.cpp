@@ -127,6 +127,28 @@ TEST_F(Documents, ArePacBayesUnitsToo) {
     EXPECT_NEAR(bound.at("details").at("units").get<double>(), 490, 20) << "each training document once";
 }
 
+/// All of the training is one document, which the prior has met: nothing is left to certify with.
+TEST(OneDocument, LeavesNoneToCertifyAPrior) {
+    const ScratchFolder scratch;
+    std::filesystem::create_directory(scratch / "data");
+    std::ofstream file(scratch / "data/a.jsonl");
+    const auto line = [&](int length) {
+        file << "{\"text\": \"";
+        for (int i = 0; i < length; ++i) file << static_cast<char>('a' + i * i % 23);
+        file << "\"}\n";
+    };
+    line(6000);
+    for (int document = 0; document < 60; ++document) line(40);
+    file.close();
+    (void)train_tiny(
+        scratch / "out", threads(2),
+        {"task.data.path=" + scratch / "data", "task.data.validation=0.31", "generalization.unit=document"});
+    const std::string run = scratch / "out/tiny";
+    expect_failure(
+        moesaic({"bound", run, "--pac-bayes", "--draws", "2", "--prior", run + "/checkpoints/step-00000010"}),
+        2, {"no document begins in the ", "that the prior of step 10 has not met; give --prior an "});
+}
+
 TEST(TrainingShare, LeavesTheRestToCertifyAPrior) {
     const ScratchFolder scratch;
     const auto train = [&](const Words& more) {

@@ -195,5 +195,25 @@ TEST(Faults, ADamagedCheckpointIsLeftForTheOneBefore) {
     }
 }
 
+/// A look is paid for in every later limit: a run that goes back to its step 0 has had that one.
+TEST(Faults, StepZeroIsLookedAtOnce) {
+    const ScratchFolder scratch;
+    const auto undisturbed = train_tiny(scratch / "undisturbed", threads(2));
+    const auto back = train_tiny(scratch / "back", threads(2), {"train.nonfinite=rollback"},
+                                 {"--inject", "nan:layer=1,expert=3,step=3"});
+    const auto alarms = events(back, "alarm");
+    ASSERT_EQ(alarms.size(), 1U);
+    EXPECT_EQ(alarms[0].at("kind"), "nonfinite");
+    EXPECT_EQ(alarms[0].at("action"), "rollback");
+    const auto evaluations = events(back, "eval"), wanted = events(undisturbed, "eval");
+    ASSERT_EQ(evaluations.size(), wanted.size());
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+        EXPECT_EQ(evaluations[i].at("step"), wanted[i].at("step"));
+        EXPECT_EQ(evaluations[i].at("heldout_loss"), wanted[i].at("heldout_loss"));
+        EXPECT_EQ(evaluations[i].at("bounds").at("heldout"), wanted[i].at("bounds").at("heldout"))
+            << "look " << i;
+    }
+}
+
 }  // namespace
 }  // namespace moesaic::e2e

@@ -111,6 +111,58 @@ TEST_F(ExpertCopiesTraining, EvenerThanTheHottestExpertAllows) {
     }
 }
 
+/// Everything that travels for copies goes by one all-to-all a bucket and kind, and the ledger has its bytes:
+/// copies are decided after step 5, when experts move too, values go out after steps 5 and 6, gradients come
+/// home in step 6.
+TEST_F(ExpertCopiesTraining, TravelTogetherAndAreCounted) {
+    for (const Layout layout : {Layout{2, 2}, {4, 2}, {4, 4}}) {
+        SCOPED_TRACE(fmt::format("{} ranks, expert-parallel {}", layout.world, layout.expert_parallel));
+        TrainingRun run = training_run(DType::f32, with(copied(2), {"parallel.placement.every=5"}));
+        run.last_step = 6;
+        run.after = [](RankRuntime& runtime) {
+            const Mesh& mesh = *runtime.mesh;
+            const auto expert_elements = [&](int layer) {  // of all its tensors
+                i64 elements = 0;
+                for (const Parameter& one : std::as_const(runtime.store).copies_or_null()->parameters())
+                    elements += one.layer == layer ? one.shape.elements() : 0;
+                return elements / mesh.copy_places();
+            };
+            i64 out = 0, home = 0;
+            std::size_t copies = 0, buckets = 0;
+            for (const int layer : {0, 1}) {
+                for (i64 place = 0; place < std::ssize(mesh.copies(layer).places); ++place) {
+                    const i32 expert = mesh.copies(layer).places[static_cast<std::size_t>(place)].expert;
+                    if (expert < 0) continue;
+                    ++copies;
+                    if (mesh.expert_owner(layer, expert) == mesh.expert_rank()) out += expert_elements(layer);
+                    if (place / mesh.copy_places() == mesh.expert_rank()) home += expert_elements(layer);
+                }
+            }
+            for (const GradientBucket& bucket : runtime.gradient_sync->buckets())
+                buckets += bucket.placement == Placement::expert ? 1 : 0;
+            const TrafficLedger& ledger = mesh.world().ledger();
+            EXPECT_EQ(ledger.of(kCopiedExpertsPhase).to_others(), 2 * 4 * out);
+            EXPECT_EQ(ledger.of(kCopiedGradientsPhase).to_others(), 8 * home);
+            std::size_t exchanges = 0, moves = 0, pairwise = 0;
+            for (const FlightRecord& record : mesh.world().flights().log().records) {
+                exchanges +=
+                    record.operation == kCopiedExpertsPhase || record.operation == kCopiedGradientsPhase;
+                moves += record.verb == "all_to_all_rows" && record.operation == kMovedExpertsPhase;
+                pairwise += record.verb == "send" || record.verb == "recv";
+            }
+            EXPECT_GT(copies, 0U);
+            EXPECT_GT(exchanges, 0U);
+            EXPECT_LE(exchanges, 3 * buckets) << "three times all copies have travelled";
+            EXPECT_EQ(moves, mesh.local_experts() > 1 ? 3U : 0U) << "values and two moments, of all buckets";
+            if (mesh.expert_parallel() == 2) {
+                EXPECT_GT(buckets, 1U) << "more than one bucket is what this is about";
+            }
+            EXPECT_EQ(pairwise, 0U);
+        };
+        (void)train_on(run, layout);
+    }
+}
+
 /// A checkpoint does not know of copies.
 TEST_F(ExpertCopiesTraining, CheckpointsAreWithoutThem) {
     const std::filesystem::path folder =

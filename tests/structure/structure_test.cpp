@@ -207,6 +207,28 @@ TEST(Structure, FeatureSwitchesLiveInOnePlace) {
     }
 }
 
+/// `Suite.Name` in the table of tests/README.md is a test of the tree.
+TEST(Structure, ReadmeNamesTestsThatExist) {
+    std::set<std::string> tests;
+    static const std::regex declared(R"(^TEST(?:_F|_P)?\((\w+), (\w+)\).*)"),
+        named(R"(`([A-Z]\w*\.[A-Z]\w*)`)");
+    std::smatch match;
+    for (const SourceFile& file : sources()) {
+        for (const std::string& line : file.lines) {
+            if (line.starts_with("TEST") && std::regex_match(line, match, declared))
+                tests.insert(match[1].str() + "." + match[2].str());
+        }
+    }
+    std::ifstream readme(fs::path(MOESAIC_SOURCE_DIR) / "tests/README.md");
+    int found = 0;
+    for (std::string line; std::getline(readme, line);) {
+        if (!line.starts_with('|')) continue;
+        for (std::sregex_iterator name(line.begin(), line.end(), named), end; name != end; ++name, ++found)
+            EXPECT_TRUE(tests.contains((*name)[1].str())) << (*name)[1].str();
+    }
+    EXPECT_GT(found, 20) << "the table was not read";
+}
+
 TEST(Structure, EveryFileSaysWhatItHolds) {
     for (const SourceFile& file : sources()) {
         if (!file.path.ends_with(".h")) continue;

@@ -59,7 +59,8 @@ RunSetup wide_run(const Overrides& overrides) {
 /// Ten percent are promised; what differs is routing, which decides the number of rounds.
 constexpr double kTolerance = 0.03;
 
-void expect_foretold(const Overrides& overrides, const std::vector<Layout>& layouts) {
+void expect_foretold(const Overrides& overrides, const std::vector<Layout>& layouts,
+                     double tolerance = kTolerance) {
     const RunSetup run = wide_run(overrides);
     for (const Layout layout : layouts) {
         const auto measured = static_cast<double>(measured_bytes(run, layout));
@@ -67,7 +68,7 @@ void expect_foretold(const Overrides& overrides, const std::vector<Layout>& layo
             static_cast<double>(estimate_memory(run, layout.world, layout.expert_parallel).pool_bytes());
         std::string text;
         for (const std::string& one : overrides) text += " " + one;
-        EXPECT_NEAR(estimate, measured, kTolerance * measured)
+        EXPECT_NEAR(estimate, measured, tolerance * measured)
             << layout.world << " ranks, expert-parallel " << layout.expert_parallel << text;
         ::testing::Test::RecordProperty(
             fmt::format("ratio_{}_{}{}", layout.world, layout.expert_parallel, text),
@@ -182,11 +183,12 @@ TEST(MemoryEstimate, HoldsForSlicedExperts) {
     expect_foretold({"parallel.expert_tensor=4", "model.moe.activation=prelu"}, {{4, 1}, {8, 2}});
 }
 
-/// Places for copies are there from the start.
+/// Places for copies are there from the start; on their way are as many as are in use, which is decided
+/// later.
 TEST(MemoryEstimate, HoldsWhileExpertsAreCopied) {
     expect_foretold({"parallel.placement=load_aware", "parallel.placement.every=1",
                      "parallel.placement.min_gain=0", "parallel.placement.copies=2"},
-                    {{1, 1}, {2, 2}, {4, 2}, {4, 4}});
+                    {{1, 1}, {2, 2}, {4, 2}, {4, 4}}, 0.1);
 }
 
 /// A model that no machine of tests could hold costs the dry run nothing.
