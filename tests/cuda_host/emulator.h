@@ -17,6 +17,9 @@ struct Settings {
     int devices = 1;  ///< 0: as on a machine without a driver
     /// One kernel of NCCL at a time on a device, as where each takes all of it.
     bool exclusive_nccl = false;
+    /// The rank whose all-to-alls of equal counts fail as they are issued, as where its network is out of
+    /// order; -1: none.
+    int failing_nccl_rank = -1;
     /// A thread that waits for as long, while nothing at all happens, is a finding.
     double patience_seconds = 60;
     bool check = false;  ///< by the memory checker (checker.h)
@@ -26,7 +29,8 @@ struct Settings {
         nullptr;
 };
 
-/// Before the first reset: one device, or as many as the environment's MOESAIC_EMULATED_GPUS says.
+/// Before the first reset: one device, or as many as the environment's MOESAIC_EMULATED_GPUS says;
+/// MOESAIC_EMULATED_NCCL_FAILS is failing_nccl_rank.
 [[nodiscard]] Settings settings_of_environment();
 
 /// Ends what is queued, forgets errors. Streams and memory stay with whoever made them.

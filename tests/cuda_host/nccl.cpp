@@ -268,6 +268,8 @@ ncclResult_t ncclAllGather(const void* from, void* to, std::size_t count, ncclDa
 ncclResult_t ncclAlltoAll(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclComm_t comm,
                           cudaStream_t stream) {
     const std::size_t ranks = comm->end->group->ends.size();
+    if (const Lock lock(scheduler().mutex); comm->end->rank == scheduler().settings.failing_nccl_rank)
+        return refuse(ncclSystemError, "the network is out of order (planted)");
     return enqueue(comm, stream,
                    {.kind = NcclKind::all_to_all, .from = from, .to = to, .count = count, .type = type},
                    ranks, ranks);

@@ -224,6 +224,8 @@ Settings settings_of_environment() {
     Settings settings;
     if (const char* const devices = std::getenv("MOESAIC_EMULATED_GPUS"))
         settings.devices = std::atoi(devices);
+    if (const char* const rank = std::getenv("MOESAIC_EMULATED_NCCL_FAILS"))
+        settings.failing_nccl_rank = std::atoi(rank);
     return settings;
 }
 

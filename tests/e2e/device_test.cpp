@@ -129,6 +129,36 @@ TEST(Device, WithoutNcclRowsGoThroughTheHostOrTheUserIsTold) {
                    {"parallel.comm: nccl: moves memory of GPUs", "use auto or mpi"});
 }
 
+/// One rank's NCCL fails in its first exchange, while the other waits for it.
+TEST(Device, NcclThatFailsItsFirstExchangeIsLeftForMpi) {
+    if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
+    const ScratchFolder scratch;
+    CommandOptions failing = with_module(kEmulated, 2);
+    failing.environment["MOESAIC_EMULATED_NCCL_FAILS"] = "1";
+    const Words few{"train.steps=2"}, nccl{"train.steps=2", "parallel.comm=nccl"};
+    const CommandResult fallen = moesaic(on_device(scratch / "auto", "cuda", few), threads(2), failing);
+    EXPECT_EQ(fallen.code, 0) << fallen.text();
+    EXPECT_EQ(occurrences(fallen.err, "parallel.comm: auto: mpi, through the host's memory, since"), 1)
+        << fallen.text();
+    EXPECT_EQ(losses(read_records(scratch / "auto/tiny")).size(), 2U);
+    expect_failure(moesaic(on_device(scratch / "nccl", "cuda", nccl), threads(2), failing), 2,
+                   {"parallel.comm: nccl: ", "use parallel.comm: mpi"});
+}
+
+/// Rows that NCCL moves never pass the host, which makes checksums.
+TEST(Device, ChecksumsOverNcclAreRefused) {
+    if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
+    const ScratchFolder scratch;
+    const Words checked{"train.steps=2", "parallel.checksums=true"};
+    Words nccl = checked;
+    nccl.emplace_back("parallel.comm=nccl");
+    expect_failure(moesaic(on_device(scratch / "nccl", "cuda", nccl), threads(2), with_module(kEmulated, 2)),
+                   2, {"parallel.checksums: rows that NCCL moves have none; use parallel.comm: mpi"});
+    const CommandResult result =
+        moesaic(on_device(scratch / "auto", "cuda", checked), threads(2), with_module(kEmulated, 2));
+    EXPECT_EQ(result.code, 0) << result.text();
+}
+
 TEST(Device, CudaWithoutOneIsTheUsersToMend) {
     const ScratchFolder scratch;
     if (!std::filesystem::exists("/dev/nvidiactl")) {
