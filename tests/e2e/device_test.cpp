@@ -135,12 +135,12 @@ TEST(Device, NcclThatFailsItsFirstExchangeIsLeftForMpi) {
     const ScratchFolder scratch;
     CommandOptions failing = with_module(kEmulated, 2);
     failing.environment["MOESAIC_EMULATED_NCCL_FAILS"] = "1";
-    const Words few{"train.steps=2"}, nccl{"train.steps=2", "parallel.comm=nccl"};
+    const Words few{"train.steps=5"}, nccl{"train.steps=5", "parallel.comm=nccl"};
     const CommandResult fallen = moesaic(on_device(scratch / "auto", "cuda", few), threads(2), failing);
     EXPECT_EQ(fallen.code, 0) << fallen.text();
     EXPECT_EQ(occurrences(fallen.err, "parallel.comm: auto: mpi, through the host's memory, since"), 1)
         << fallen.text();
-    EXPECT_EQ(losses(read_records(scratch / "auto/tiny")).size(), 2U);
+    EXPECT_EQ(losses(read_records(scratch / "auto/tiny")).size(), 5U);
     expect_failure(moesaic(on_device(scratch / "nccl", "cuda", nccl), threads(2), failing), 2,
                    {"parallel.comm: nccl: ", "use parallel.comm: mpi"});
 }
@@ -149,7 +149,7 @@ TEST(Device, NcclThatFailsItsFirstExchangeIsLeftForMpi) {
 TEST(Device, ChecksumsOverNcclAreRefused) {
     if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
     const ScratchFolder scratch;
-    const Words checked{"train.steps=2", "parallel.checksums=true"};
+    const Words checked{"train.steps=5", "parallel.checksums=true"};
     Words nccl = checked;
     nccl.emplace_back("parallel.comm=nccl");
     expect_failure(moesaic(on_device(scratch / "nccl", "cuda", nccl), threads(2), with_module(kEmulated, 2)),
