@@ -12,6 +12,9 @@ void __sanitizer_finish_switch_fiber(void*, const void**, std::size_t*) __attrib
 
 namespace cuda_host {
 
+[[nodiscard]] inline bool has_sanitizers() {
+    return &__asan_poison_memory_region != nullptr;
+}
 inline void poison(const void* data, std::size_t bytes) {
     if (&__asan_poison_memory_region) __asan_poison_memory_region(data, bytes);
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/cuda_host/modes.h"
+#include "tests/cuda_host/sanitizer.h"
 
 namespace moesaic::defects {
 namespace {
@@ -166,6 +167,8 @@ struct Planted {
     Run run;
     int emulated;         ///< seeds of 4 that show it without the checker
     const char* checked;  ///< what the checker and the interpreter say
+    const char* sanitized =
+        nullptr;  ///< what g++'s sanitizers say, where the program has them and they see it
 };
 
 void PrintTo(const Planted& planted, std::ostream* out) {
@@ -180,7 +183,7 @@ const std::vector<Planted>& planted() {
          "race: .* at defects.cu:\\d+ by thread \\d+ of block 0 of .*nothing orders it after the .* at "
          "defects.cu:\\d+ by thread.*"},
         {"RowReadTooFar", Defect::row_read_too_far, normalizes, kAlways,
-         "out of bounds: read at .*0 bytes after .*"},
+         "out of bounds: read at .*0 bytes after .*", "AddressSanitizer: .*defects.cu:\\d+"},
         {"BarrierInBranch", Defect::barrier_in_branch, normalizes, kAlways, "divergence: thread .*"},
         {"LoopLeftEarly", Defect::loop_left_early, normalizes, kAlways, "wrong result"},
         {"LaneLeavesShuffles", Defect::lane_leaves_shuffles, sums_rows, kAlways, "divergent warp .*"},
@@ -188,12 +191,13 @@ const std::vector<Planted>& planted() {
         {"CountedWithoutAtomic", Defect::counted_without_atomic, counts_keys, kNever, "race: .*"},
         {"HistogramNotZeroed", Defect::histogram_not_zeroed, counts_keys, kAlways, "uninitialised: .*"},
         {"SharedArrayOverrun", Defect::shared_array_overrun, counts_keys, kNever,
-         "out of bounds: write .*outside of the block's shared arrays"},
-        {"NoBarrierAtLoopEnd", Defect::no_barrier_at_loop_end, sorts_keys, 3, "race: .*"},
+         "out of bounds: write .*outside of the block's shared arrays", "AddressSanitizer: use-after-poison"},
+        {"NoBarrierAtLoopEnd", Defect::no_barrier_at_loop_end, sorts_keys, 3, "race: .*",
+         "AddressSanitizer: use-after-poison"},
         {"RowWrittenTooFar", Defect::row_written_too_far, copies_and_doubles, kNever,
          "race: write at .* nothing orders it after the write at .*"},
         {"MisalignedLoad", Defect::misaligned_load, copies_and_doubles, kCrashes,
-         "misaligned: read .* of 16 bytes"},
+         "misaligned: read .* of 16 bytes", "misaligned address"},
         {"OutputNotWritten", Defect::output_not_written, copies_and_doubles, kAlways,
          "uninitialised: read .*double_all.*"},
         {"TileOverwritten", Defect::tile_overwritten, sums_products, 3, "race: .*"},
@@ -207,6 +211,14 @@ class Defects : public ::testing::TestWithParam<std::tuple<Mode, Planted>> {};
 
 TEST_P(Defects, AreFound) {
     const auto& [mode, defect] = GetParam();
+    if (mode.layer == Layer::emulated && cuda_host::has_sanitizers() && defect.sanitized != nullptr) {
+        const auto meet = [&] {
+            (void)outcome(mode, 0, defect.run, defect.defect);
+            std::_Exit(1);  // a sanitizer may only say it
+        };
+        EXPECT_DEATH(meet(), defect.sanitized);
+        return;
+    }
     if (mode.layer == Layer::emulated && defect.emulated == kCrashes)
         GTEST_SKIP() << "the program may die of it";
     int seen = 0;

@@ -20,10 +20,9 @@ extern "C" bool moesaic_nccl_make_id(moesaic::NcclId* id, std::string* problem);
 namespace moesaic {
 namespace {
 
-/// Collective over `host`.
-std::unique_ptr<Communicator> connected(Communicator& host) {
+/// Collective over `host`. Null, and why, where NCCL could not be used.
+std::unique_ptr<Communicator> connect(Communicator& host, std::string& problem) {
     NcclId id{};
-    std::string problem;
     if (host.rank() == 0) {
         EXPECT_TRUE(moesaic_nccl_make_id(&id, &problem)) << problem;
     }
@@ -33,7 +32,13 @@ std::unique_ptr<Communicator> connected(Communicator& host) {
     const auto stream = scheduler.make_stream("start-up");
     host.broadcast(*stream, view_of(words.data(), {16}), 0, {"id"});
     std::copy_n(reinterpret_cast<const char*>(words.data()), id.size(), id.data());
-    auto world = NcclCommunicator::connect(host, id, &problem);
+    return NcclCommunicator::connect(host, id, &problem);
+}
+
+/// Collective over `host`.
+std::unique_ptr<Communicator> connected(Communicator& host) {
+    std::string problem;
+    auto world = connect(host, problem);
     EXPECT_TRUE(world) << problem;
     return world;
 }
@@ -114,6 +119,12 @@ void on_ranks(int count, u64 seed, double timeout_seconds,
         timeout_seconds);
 }
 
+bool emulated() {
+    cudaDeviceProp properties{};
+    return cudaGetDeviceProperties(&properties, 0) == cudaSuccess &&
+           std::string_view(properties.name).starts_with("emulated");
+}
+
 bool has_devices(int count) {
     int devices = 0;
     cuda_host::reset({.devices = count});
@@ -153,11 +164,8 @@ TEST(NcclStreams, RowsThatEventsOrderAreRightInEveryOrder) {
 }
 
 TEST(NcclStreams, AMissingWaitShowsInSomeOrders) {
-    cudaDeviceProp properties{};
-    if (!has_devices(2) || cudaGetDeviceProperties(&properties, 0) != cudaSuccess)
-        GTEST_SKIP() << "two devices are needed";
-    if (!std::string_view(properties.name).starts_with("emulated"))
-        GTEST_SKIP() << "a GPU does not choose its order by a seed";
+    if (!has_devices(2)) GTEST_SKIP() << "two devices are needed";
+    if (!emulated()) GTEST_SKIP() << "a GPU does not choose its order by a seed";
     const int wrong = wrong_orders(false);
     RecordProperty("wrong_orders", wrong);
     EXPECT_GE(wrong, 3) << "of 16";
@@ -200,6 +208,35 @@ TEST(NcclFailures, OneRanksFailureStopsTheOthers) {
     } catch (const Error& error) {
         EXPECT_STREQ(error.what(), "the disk is full");
     }
+}
+
+/// Whichever rank it is: all learn that NCCL cannot be used and why not, and what they met over goes on.
+TEST(NcclFailures, AFirstExchangeThatFailsLeavesEveryRankWithoutNccl) {
+    for (const auto& [ranks, failing] : {std::pair{2, 0}, {2, 1}, {3, 1}, {4, 3}}) {
+        SCOPED_TRACE(fmt::format("rank {} of {}", failing, ranks));
+        if (!has_devices(ranks) || !emulated()) GTEST_SKIP() << "emulated devices fail when they are told to";
+        cuda_host::reset({.devices = ranks, .failing_nccl_rank = failing});
+        std::atomic<int> told = 0, reasons = 0;
+        run_ranks(
+            ranks,
+            [&](Communicator& host) {
+                const CudaBackend backend(host.rank());
+                std::string problem;
+                EXPECT_FALSE(connect(host, problem));
+                told += problem.empty() ? 0 : 1;
+                reasons += problem.find("the network is out of order") != std::string::npos ? 1 : 0;
+                i64 one = 1;
+                HostStreamScheduler scheduler(StreamMode::inline_execution);
+                const auto stream = scheduler.make_stream("after");
+                host.all_reduce(*stream, view_of(&one, {1}), ReduceOp::sum, {"after NCCL"});
+                EXPECT_EQ(one, host.size());
+            },
+            20);
+        EXPECT_EQ(told, ranks);
+        EXPECT_GE(reasons, 1);
+        EXPECT_EQ(cuda_host::live_allocations(), 0);
+    }
+    cuda_host::reset({});
 }
 
 }  // namespace
