@@ -85,14 +85,17 @@ TEST(RunHistory, SurvivesCutOffAndForeignLines) {
 
 TEST(RunHistory, SurvivesRecordsOfOtherTypesAndDepth) {
     const std::string deep = std::string(300000, '[') + std::string(300000, ']');
-    const RunHistory run =
-        read_lines("{\"event\":\"run\",\"x\":" + deep + "}\n{\"event\":\"step\",\"step\":1,\"x\":" + deep +
-                   "}\n"
-                   R"({"event":5,"step":1}
-{"event":"experts","step":1,"layer":"two"}
-{"event":"bound","step":1,"bounds":{"x":{"value":"inf","terms":5,"assumptions":{"a":5}},"y":[]}}
-{"event":"eval","step":1,"bounds":[],"domain_experts":[5,{"layer":"x"},{"layer":1,"share":{"a":[1]}},{"layer":2,"share":5}]}
-)");
+    std::string lines;
+    for (
+        const std::string& line :
+        {"{\"event\":\"run\",\"x\":" + deep + "}", "{\"event\":\"step\",\"step\":1,\"x\":" + deep + "}",
+         std::string(R"({"event":5,"step":1})"), std::string(R"({"event":"experts","step":1,"layer":"two"})"),
+         std::string(
+             R"({"event":"bound","step":1,"bounds":{"x":{"value":"inf","terms":5,"assumptions":{"a":5}},"y":[]}})"),
+         std::string(R"({"event":"eval","step":1,"bounds":[],"domain_experts":[5,{"layer":"x"},)"
+                     R"({"layer":1,"share":{"a":[1]}},{"layer":2,"share":5}]})")})
+        lines += line + "\n";
+    const RunHistory run = read_lines(lines);
     EXPECT_THAT(run.notes, testing::Contains(HasSubstr("3 of 6 lines")));
     ASSERT_EQ(run.domains.size(), 1u);
     EXPECT_EQ(run.domains[0].layer, 1);
