@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "runtime/base/error.h"
+#include "runtime/base/json_depth.h"
 #include "runtime/config/load.h"
 
 namespace moesaic {
@@ -69,17 +70,15 @@ double delta_of(const Json& run_record) {
     return loaded.config.generalization.delta;
 }
 
-}  // namespace
-
-RunBounds read_run_bounds(const std::string& run_folder) {
-    const std::string path = run_folder + "/metrics.jsonl";
+RunBounds read_bounds_of(const std::string& path) {
     std::ifstream file(path);
     if (!file) throw UserError(fmt::format("{}: there is no such file; give the folder of a run", path));
     RunBounds run;
     Json newest, computed_afterwards;
     for (std::string line; std::getline(file, line);) {
+        if (json_depth(line) > kDeepestRecord) continue;
         const Json record = Json::parse(line, nullptr, false);
-        if (record.is_discarded() || !record.is_object() || !record.contains("event")) continue;
+        if (!record.is_object() || !record.contains("event")) continue;
         if (record.at("event") == "run") run.delta = delta_of(record);
         if (record.at("event") == "eval") newest = record;
         if (record.at("event") == "bound") computed_afterwards = record;
@@ -102,6 +101,20 @@ RunBounds read_run_bounds(const std::string& run_folder) {
         add(computed_afterwards);
     std::stable_sort(run.bounds.begin(), run.bounds.end(), comes_before);
     return run;
+}
+
+}  // namespace
+
+RunBounds read_run_bounds(const std::string& run_folder) {
+    const std::string path = run_folder + "/metrics.jsonl";
+    try {
+        return read_bounds_of(path);
+    } catch (const Json::exception& error) {
+        throw UserError(fmt::format(
+            "{}: the record of the run or of its last evaluation is not what `moesaic train` writes "
+            "({}); is the file damaged?",
+            path, error.what()));
+    }
 }
 
 }  // namespace moesaic

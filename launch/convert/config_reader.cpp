@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "launch/convert/json_document.h"
 #include "runtime/base/error.h"
@@ -174,11 +175,11 @@ class Reader {
         model_.moe.hidden = needed("moe_intermediate_size");
         model_.qk_norm = "head";
         const i64 step = json_.whole("decoder_sparse_step", {1, 1e6}).value_or(1);
-        const std::vector<i64> dense = json_.wholes("mlp_only_layers");
+        const std::vector<i64> listed = json_.wholes("mlp_only_layers");
+        const std::set<i64> dense(listed.begin(), listed.end());
         std::vector<i64> sparse;
         for (i64 layer = 0; layer < model_.layers && model_.moe.experts > 0; ++layer)
-            if ((layer + 1) % step == 0 && std::ranges::find(dense, layer) == dense.end())
-                sparse.push_back(layer);
+            if ((layer + 1) % step == 0 && !dense.contains(layer)) sparse.push_back(layer);
         if (sparse.empty()) {
             model_.moe.experts = 0;
             return;

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "runtime/base/error.h"
+#include "runtime/base/json_depth.h"
 
 namespace moesaic {
 
@@ -44,6 +45,7 @@ class Reader {
 
     /// False for what is no record.
     bool read(const std::string& line) {
+        if (json_depth(line) > kDeepestRecord) return false;
         const Json record = Json::parse(line, nullptr, false);
         if (!record.is_object()) return false;
         const std::string event = text_at(record, "event");
@@ -183,10 +185,13 @@ class Reader {
         for (const Json& layer : *layers) {
             if (!layer.is_object()) continue;
             RecordedDomains domains;
-            domains.layer = layer.value("layer", i64{0});
+            const Json number = layer.value("layer", Json(0));
+            if (!number.is_number_integer()) continue;
+            domains.layer = number.get<i64>();
             domains.information = number_of(layer.value("mutual_information", Json(0))).value_or(0);
             domains.p_value = number_of(layer.value("p_value", Json(1))).value_or(1);
             const Json shares = layer.value("share", Json::object());
+            if (!shares.is_object()) continue;
             for (const auto& [name, experts] : shares.items()) {
                 domains.names.push_back(name);
                 std::vector<double>& row = domains.share.emplace_back();

@@ -11,6 +11,7 @@
 #include "launch/report/study_figures.h"
 #include "launch/study/study_table.h"
 #include "runtime/base/build_info.h"
+#include "runtime/base/json_depth.h"
 #include "runtime/metrics/statistics/summary.h"
 
 namespace moesaic {
@@ -25,6 +26,7 @@ std::vector<JudgedClaim> read_claims(const std::string& path) {
     std::vector<JudgedClaim> claims;
     std::ifstream file(path);
     for (std::string line; std::getline(file, line);) {
+        if (json_depth(line) > kDeepestRecord) continue;
         const auto record = nlohmann::json::parse(line, nullptr, false);
         if (!record.is_object()) continue;
         const auto text = [&](const char* key) {

@@ -15,6 +15,7 @@
 #include "launch/study/run_pool.h"
 #include "launch/study/simulations.h"
 #include "runtime/base/error.h"
+#include "runtime/base/json_depth.h"
 #include "runtime/config/load.h"
 #include "runtime/machine/programs.h"
 
@@ -128,15 +129,20 @@ void read_domains(const std::string& folder, StudyRow& row) {
     std::ifstream file(folder + "/metrics.jsonl");
     nlohmann::json layers;
     for (std::string line; std::getline(file, line);) {
+        if (json_depth(line) > kDeepestRecord) continue;
         const auto record = nlohmann::json::parse(line, nullptr, false);
-        if (record.is_object() && record.value("event", "") == "eval" && record.contains("domain_experts"))
+        if (record.is_object() && record.value("event", nlohmann::json()) == "eval" &&
+            record.contains("domain_experts"))
             layers = record["domain_experts"];
     }
     if (!layers.is_array() || layers.empty()) return;
+    const auto count = static_cast<double>(layers.size());
     double information = 0, shuffled = 0, p_value = 0;
     for (const auto& layer : layers) {
-        information += layer.at("mutual_information").get<double>() / static_cast<double>(layers.size());
-        shuffled += layer.at("shuffled_information").get<double>() / static_cast<double>(layers.size());
+        for (const char* key : {"mutual_information", "shuffled_information", "p_value"})
+            if (!layer.is_object() || !layer.value(key, nlohmann::json()).is_number()) return;
+        information += layer.at("mutual_information").get<double>() / count;
+        shuffled += layer.at("shuffled_information").get<double>() / count;
         p_value = std::max(p_value, layer.at("p_value").get<double>());
     }
     row["domain_information"] = number_text(information);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/error.h"
+#include "runtime/base/json_depth.h"
 #include "runtime/metrics/json_line.h"
 #include "runtime/metrics/statistics/summary.h"
 
@@ -130,6 +131,7 @@ StudyTable read_study_table(const std::string& path) {
     if (!file) throw UserError(fmt::format("{}: no such file; a study writes it", path));
     StudyTable table;
     for (std::string line; std::getline(file, line);) {
+        if (json_depth(line) > kDeepestRecord) continue;
         const auto record = nlohmann::ordered_json::parse(line, nullptr, false);
         if (!record.is_object()) continue;
         StudyRow row;

@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kChecksumPrefix = "xxh64:";
+constexpr int kDeepest = 16;  // and to write JSON again takes stack for every level
 
 std::string checksum_text(u64 checksum) {
     return fmt::format("{}{:016x}", kChecksumPrefix, checksum);
@@ -58,7 +59,8 @@ json to_json(const Manifest& manifest) {
 /// nlohmann's parser keeps the last of several equal keys; here they are an error.
 json parse_without_duplicates(std::string_view text) {
     std::vector<std::set<std::string>> keys;
-    return json::parse(text.begin(), text.end(), [&](int, json::parse_event_t event, json& value) {
+    return json::parse(text.begin(), text.end(), [&](int depth, json::parse_event_t event, json& value) {
+        if (depth > kDeepest) throw Error(fmt::format("it nests deeper than {} levels", kDeepest));
         if (event == json::parse_event_t::object_start) keys.emplace_back();
         if (event == json::parse_event_t::object_end) keys.pop_back();
         if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)

@@ -1,19 +1,20 @@
 #include "runtime/config/load.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <sstream>
+
+#include "runtime/config/yaml_file.h"
 
 namespace moesaic {
 
 namespace {
 
-constexpr std::uintmax_t kLargestFile = 1 << 20;
 constexpr std::size_t kDeepestKey = 16;  // of --set; the structs of config.h are less deep
 
 std::string shown(const YAML::Node& node) {
@@ -255,13 +256,11 @@ class SectionReader {
         return false;
     }
     void report_unknown() {
-        std::vector<std::string> seen;
+        std::set<std::string> seen;
         for (const auto& entry : node_) {
             const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : shown(entry.first);
-            if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
+            if (!seen.insert(key).second)
                 complain(prefix_ + key, entry.first, "is given twice", "keep one of the two lines");
-            }
-            seen.push_back(key);
             if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
             const std::string near = nearest_name(key, known_);
             complain(prefix_ + key, entry.first, "is no key of this section",
@@ -278,17 +277,14 @@ class SectionReader {
 
 void read_text(LoadedConfig& loaded, const std::string& text) {
     try {
-        const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+        const std::vector<YAML::Node> documents = load_yaml(text);
         if (documents.size() > 1) {
             loaded.diagnostics.add({loaded.file, "", "holds several YAML documents", "keep one"});
             return;
         }
         if (!documents.empty()) SectionReader(documents.front(), "", loaded, "").read(loaded.config);
     } catch (const YAML::Exception& error) {
-        const std::string where =
-            error.mark.is_null() ? loaded.file : fmt::format("{}:{}", loaded.file, error.mark.line + 1);
-        loaded.diagnostics.add(
-            {where, "", "is not YAML: " + error.msg, "check indentation, colons and quotes on this line"});
+        loaded.diagnostics.add(yaml_mistake(loaded.file, error));
     }
 }
 
@@ -370,7 +366,7 @@ LoadedConfig load_config(const std::filesystem::path& path, std::span<const std:
         loaded.diagnostics.add({loaded.file, "", "is a folder", "give the path of a YAML file"});
         return loaded;
     }
-    if (std::filesystem::file_size(path, error) > kLargestFile && !error) {
+    if (std::filesystem::file_size(path, error) > kLargestYamlFile && !error) {
         loaded.diagnostics.add({loaded.file, "", "is larger than 1 MiB", "this is hardly a configuration"});
         return loaded;
     }

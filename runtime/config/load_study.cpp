@@ -15,6 +15,8 @@ namespace moesaic {
 
 namespace {
 
+constexpr int kMostRuns = 100'000;
+
 /// Reads the sections of one study; mistakes go to `file`.
 class StudyReader {
   public:
@@ -220,6 +222,11 @@ class StudyReader {
                            "base: configs/tiny.yaml for runs; simulation: hash_router for draws");
         if (study_.axes.empty())
             file_.complain(root, "grid", "is missing", "e.g. {model.moe.experts: [4, 8]}");
+        auto runs = static_cast<double>(study_.seeds);
+        for (const StudyAxis& axis : study_.axes) runs *= static_cast<double>(axis.points.size());
+        if (runs > kMostRuns)
+            file_.complain(root, "grid", fmt::format("makes {:.4g} runs", runs),
+                           fmt::format("at most {}: points of grid and zip, times seeds", kMostRuns));
         std::set<std::string> varied;
         for (const StudyAxis& axis : study_.axes) varied.insert(axis.keys.begin(), axis.keys.end());
         for (const auto& values : study_.exclude)

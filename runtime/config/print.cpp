@@ -13,7 +13,8 @@ namespace moesaic {
 namespace {
 
 std::string quoted(const std::string& text) {
-    static const Choices kReserved{"true", "false", "yes", "no", "on", "off", "null", "y", "n"};
+    static const Choices kReserved{"true", "false", "yes",  "no", "on", "off",
+                                   "null", "Null",  "NULL", "y",  "n"};
     const auto plain = [](char c) {
         return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '/' || c == '.' || c == '-';
     };

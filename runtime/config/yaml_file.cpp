@@ -11,18 +11,74 @@
 
 namespace moesaic {
 
+namespace {
+
+constexpr int kDeepest = 64;
+constexpr int kMostValues = 100'000;
+
+/// A text that is YAML, and none that anybody means.
+class EndlessYaml : public YAML::Exception {
+  public:
+    using YAML::Exception::Exception;
+};
+
+/// Visits every value as often as aliases lead to it; a value may hold itself.
+class SizeCheck {
+  public:
+    void visit(const YAML::Node& node, int depth = 0) {
+        if (depth > kDeepest)
+            throw EndlessYaml(node.Mark(), fmt::format("nests deeper than {} levels", kDeepest));
+        if (++values_ > kMostValues)
+            throw EndlessYaml(node.Mark(),
+                              fmt::format("has more than {} values, each alias counted as what it stands for",
+                                          kMostValues));
+        for (const auto& entry : node) {
+            if (node.IsMap()) {
+                visit(entry.first, depth + 1);
+                visit(entry.second, depth + 1);
+            } else {
+                visit(entry, depth + 1);
+            }
+        }
+    }
+
+  private:
+    int values_ = 0;
+};
+
+}  // namespace
+
+std::vector<YAML::Node> load_yaml(const std::string& text) {
+    std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    SizeCheck check;
+    for (const YAML::Node& document : documents) check.visit(document);
+    return documents;
+}
+
+Diagnostic yaml_mistake(const std::string& file, const YAML::Exception& error) {
+    const std::string where = error.mark.is_null() ? file : fmt::format("{}:{}", file, error.mark.line + 1);
+    if (dynamic_cast<const EndlessYaml*>(&error))
+        return {where, "", error.msg, "write the values out, without anchors"};
+    return {where, "", "is not YAML: " + error.msg, "check indentation, colons and quotes on this line"};
+}
+
 void YamlFile::read(const std::string& example, const std::function<void(const YAML::Node& root)>& read) {
     std::ifstream stream(path_, std::ios::binary);
     if (!stream || std::filesystem::is_directory(path_)) {
         diagnostics_.add({path_, "", "cannot be read", fmt::format("give {}, e.g. {}", kind_, example)});
         return;
     }
+    std::error_code ignored;
+    if (std::filesystem::file_size(path_, ignored) > kLargestYamlFile && !ignored) {
+        diagnostics_.add({path_, "", "is larger than 1 MiB", fmt::format("this is hardly {}", kind_)});
+        return;
+    }
     const std::string words{std::istreambuf_iterator<char>(stream), {}};
     try {
-        read(YAML::Load(words));
+        const std::vector<YAML::Node> documents = load_yaml(words);
+        read(documents.empty() ? YAML::Node() : documents.front());
     } catch (const YAML::Exception& error) {
-        diagnostics_.add({fmt::format("{}:{}", path_, error.mark.line + 1), "", "is not YAML: " + error.msg,
-                          "check indentation, colons and quotes on this line"});
+        diagnostics_.add(yaml_mistake(path_, error));
     }
     diagnostics_.sort_by_line();
 }

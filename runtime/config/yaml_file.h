@@ -1,8 +1,10 @@
-// YAML files beside the configuration (studies, clusters): what cannot be read, and keys that nobody knows.
+// YAML as others write it: texts that would cost more than their size, files beside the configuration
+// (studies, clusters) that cannot be read, and keys that nobody knows.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -11,6 +13,9 @@
 #include "runtime/config/diagnostics.h"
 
 namespace moesaic {
+
+/// Bytes; more is no file of this kind.
+inline constexpr std::uintmax_t kLargestYamlFile = 1 << 20;
 
 /// One such file, read section by section; mistakes go to `diagnostics` with its name and line.
 class YamlFile {
@@ -30,6 +35,12 @@ class YamlFile {
     std::string path_, kind_;
     Diagnostics& diagnostics_;
 };
+
+/// The documents of a text. Throws YAML::Exception, also where mappings and lists nest deeper than ours do or
+/// anchors make a small text endless: whoever walks the nodes comes to an end.
+[[nodiscard]] std::vector<YAML::Node> load_yaml(const std::string& text);
+/// What load_yaml threw, as a mistake in `file`.
+[[nodiscard]] Diagnostic yaml_mistake(const std::string& file, const YAML::Exception& error);
 
 /// A value as it would stand after `--set key=`.
 [[nodiscard]] std::string yaml_text(const YAML::Node& node);

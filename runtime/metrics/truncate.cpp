@@ -19,7 +19,8 @@ std::optional<i64> step_of_json(std::string_view line) {
     const auto step = record.find("step");
     if (step == record.end() || !step->is_number_integer()) return {};
     // That the run went back is true of it whatever it does the second time.
-    if (record.value("event", "") == "alarm" && record.value("action", "") == "rollback") return {};
+    const nlohmann::json none;
+    if (record.value("event", none) == "alarm" && record.value("action", none) == "rollback") return {};
     return step->get<i64>();
 }
 

@@ -1,5 +1,7 @@
 // IDX, the format of MNIST: big-endian extents, then unsigned bytes.
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "runtime/base/error.h"
 #include "runtime/base/mapped_file.h"
@@ -12,14 +14,14 @@ namespace {
 struct IdxArray {
     MappedFile file;
     std::vector<i64> shape;
-    i64 data_at = 0;
+    i64 data_at = 0, elements = 1;
     [[nodiscard]] i64 value(i64 index) const {
         return std::to_integer<i64>(file.data()[static_cast<std::size_t>(data_at + index)]);
     }
 };
 
 IdxArray open_idx(const std::string& path) {
-    IdxArray array{MappedFile(path), {}, 4};
+    IdxArray array{MappedFile(path), {}, 4, 1};
     const auto size = static_cast<i64>(array.file.size());
     const auto byte = [&](i64 at) {
         return at < size ? std::to_integer<i64>(array.file.data()[static_cast<std::size_t>(at)]) : i64{-1};
@@ -31,16 +33,16 @@ IdxArray open_idx(const std::string& path) {
             fmt::format("{}: byte 0: is no IDX file of unsigned bytes; it begins with 0, 0, 8 and "
                         "the number of dimensions",
                         path));
-    i64 elements = 1;
     for (i64 i = 0; i < byte(3); ++i, array.data_at += 4) {
         i64 extent = 0;
         for (i64 j = 0; j < 4; ++j) extent = extent * 256 + std::max<i64>(byte(array.data_at + j), 0);
         array.shape.push_back(extent);
-        elements = extent == 0 || elements <= size ? elements * extent : size + 1;
+        if (__builtin_mul_overflow(array.elements, extent, &array.elements))
+            array.elements = std::numeric_limits<i64>::max();
     }
-    if (array.data_at + elements != size)
+    if (array.elements != size - array.data_at)
         throw UserError(fmt::format("{}: byte 4: the extents promise {} elements, and {} bytes follow", path,
-                                    elements, size - array.data_at));
+                                    array.elements, std::max<i64>(size - array.data_at, 0)));
     return array;
 }
 
@@ -68,8 +70,8 @@ Table read_idx_table(const TableOptions& options) {
     const IdxArray labels = open_idx(labels_path);
     Table table;
     table.rows = features.shape[0];
-    table.columns = 1;
-    for (std::size_t i = 1; i < features.shape.size(); ++i) table.columns *= features.shape[i];
+    // Where there is no example, the other extents may be any numbers.
+    table.columns = table.rows > 0 ? features.elements / table.rows : 0;
     if (labels.shape.size() != 1 || labels.shape[0] != table.rows)
         throw UserError(fmt::format("{}: is no label for each of the {} examples of {}", labels_path,
                                     table.rows, options.path));

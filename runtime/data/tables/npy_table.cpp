@@ -77,8 +77,8 @@ Table read_npy_table(const TableOptions& options) {
     const std::vector<double> numbers = numbers_of(features);
     Table table;
     table.rows = features.shape[0];
-    table.columns = 1;
-    for (std::size_t i = 1; i < features.shape.size(); ++i) table.columns *= features.shape[i];
+    // Where there is no example, the other extents may be any numbers.
+    table.columns = table.rows > 0 ? std::ssize(numbers) / table.rows : 0;
     table.targets = numbers_of(labels);
     if (std::ssize(table.targets) != table.rows)
         throw UserError(fmt::format("{}: {} targets for the {} examples of {}", labels_path,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "launch/commands/run_bounds.h"
 #include "runtime/base/error.h"
 #include "tests/unit/runtime/scratch_folder.h"
 
@@ -80,6 +81,44 @@ TEST(RunHistory, SurvivesCutOffAndForeignLines) {
     EXPECT_THAT(run.at("step.loss").step, ElementsAre(1));
     EXPECT_THAT(run.notes, testing::Contains(HasSubstr("4 of 6 lines")));
     EXPECT_EQ(run.status, "no end recorded");
+}
+
+TEST(RunHistory, SurvivesRecordsOfOtherTypesAndDepth) {
+    const std::string deep = std::string(300000, '[') + std::string(300000, ']');
+    std::string lines;
+    for (
+        const std::string& line :
+        {"{\"event\":\"run\",\"x\":" + deep + "}", "{\"event\":\"step\",\"step\":1,\"x\":" + deep + "}",
+         std::string(R"({"event":5,"step":1})"), std::string(R"({"event":"experts","step":1,"layer":"two"})"),
+         std::string(
+             R"({"event":"bound","step":1,"bounds":{"x":{"value":"inf","terms":5,"assumptions":{"a":5}},"y":[]}})"),
+         std::string(R"({"event":"eval","step":1,"bounds":[],"domain_experts":[5,{"layer":"x"},)"
+                     R"({"layer":1,"share":{"a":[1]}},{"layer":2,"share":5}]})")})
+        lines += line + "\n";
+    const RunHistory run = read_lines(lines);
+    EXPECT_THAT(run.notes, testing::Contains(HasSubstr("3 of 6 lines")));
+    ASSERT_EQ(run.domains.size(), 1u);
+    EXPECT_EQ(run.domains[0].layer, 1);
+    ASSERT_EQ(run.bounds.size(), 1u);
+    EXPECT_EQ(run.bounds[0].name, "x");
+}
+
+TEST(RunBounds, OfARecordThatLacksSomethingNameTheFile) {
+    const ScratchFolder folder;
+    for (const char* lines : {R"({"event":"eval","step":1,"bounds":{"heldout":{"value":0.5}}})",
+                              R"({"event":"eval","step":"1","bounds":{"a":{}}})",
+                              R"({"event":"run","config":5})", R"({"event":"eval","step":1,"bounds":[5]})",
+                              R"({"event":"eval","step":1,"meaning":[5],"bounds":{"a":{}}})"}) {
+        write_text(folder / "metrics.jsonl", std::string(lines) + "\n");
+        try {
+            (void)read_run_bounds(folder.path());
+            FAIL() << lines;
+        } catch (const UserError& error) {
+            EXPECT_THAT(error.what(),
+                        HasSubstr("metrics.jsonl: the record of the run or of its last evaluation"))
+                << lines;
+        }
+    }
 }
 
 TEST(RunHistory, OfAStepRecordedTwiceTheLaterStands) {

@@ -174,6 +174,15 @@ TEST(Checkpoint, RefusesAFolderThatAnotherRunsShardsGotInto) {
     EXPECT_THAT(message_of_reading(folder), HasSubstr("is not the name of a file in this folder"));
 }
 
+TEST(Checkpoint, AManifestThatNestsDeepIsRefused) {
+    const ScratchFolder run;
+    const std::string folder = write_small_checkpoint(run.path(), 100);
+    write_text(folder + "/manifest.json",
+               "{\"format_version\":1,\"checksum\":\"xxh64:0000000000000000\",\"x\":" +
+                   std::string(200000, '[') + std::string(200000, ']') + "}");
+    EXPECT_THAT(message_of_reading(folder), HasSubstr("damaged manifest: it nests deeper than 16 levels"));
+}
+
 TEST(Checkpoint, AFullDiskLeavesTheEarlierOneUntouched) {
     const ScratchFolder run;
     const std::string before = write_small_checkpoint(run.path(), 100);

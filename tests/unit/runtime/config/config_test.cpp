@@ -302,7 +302,20 @@ TEST(Config, HostileInputIsAnErrorAndNoCrash) {
     for (int i = 0; i < 3000; ++i) indented += std::string(static_cast<std::size_t>(i), ' ') + "a:\n";
     EXPECT_FALSE(parse(indented).diagnostics.empty());
     EXPECT_FALSE(parse("", {std::string(100000, '.') + "=1"}).diagnostics.empty());
-    EXPECT_FALSE(parse("run: &a [*a, *a]\n").diagnostics.empty());
+}
+
+TEST(Config, YamlThatAnchorsMakeEndlessIsRefused) {
+    EXPECT_THAT(parse("run: &a\n  x: *a\n").diagnostics.text(),
+                HasSubstr("nests deeper than 64 levels; write the values out, without anchors"));
+    std::string doubling = "a0: &a0 [1, 2]\n", chain = "junk:\n- &a0 [1]\n";
+    for (int i = 1; i < 62; ++i) {
+        doubling += fmt::format("a{0}: &a{0} [*a{1}, *a{1}]\n", i, i - 1);
+        chain += fmt::format("- &a{} [*a{}]\n", i, i - 1);
+    }
+    EXPECT_THAT(parse(doubling).diagnostics.text(), HasSubstr("has more than 100000 values"));
+    EXPECT_THAT(parse(chain).diagnostics.text(), HasSubstr("junk: is no key"));
+    EXPECT_THAT(parse(chain + "- [[*a61]]\n").diagnostics.text(), HasSubstr("c.yaml:2: nests deeper"));
+    EXPECT_EQ(parse("run: {seed: &s 3}\ntask: {data: {split_seed: *s}}\n").config.run.seed, 3);
 }
 
 TEST(Config, FilesThatCannotBeRead) {

@@ -9,6 +9,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/json_depth.h"
 #include "runtime/base/philox.h"
 
 namespace moesaic {
@@ -63,6 +64,16 @@ TEST(JsonLine, StringsAreEscaped) {
     const std::string line = JsonLine().field(all, all).text();
     EXPECT_EQ(line.find('\n'), std::string::npos);
     EXPECT_EQ(nlohmann::json::parse(line).at(all).get<std::string>(), all);
+}
+
+TEST(JsonDepth, CountsBracketsOutsideOfStrings) {
+    EXPECT_EQ(json_depth(""), 0);
+    EXPECT_EQ(json_depth("5"), 0);
+    EXPECT_EQ(json_depth(R"({"a":[1,{"b":2}],"c":[[]]})"), 3);
+    EXPECT_EQ(json_depth(R"({"[[[\"[[":"{{\\"})"), 1);
+    EXPECT_EQ(json_depth(R"({"cut off[\)"), 1);
+    EXPECT_EQ(json_depth("]]]]{"), 0) << "no JSON in any case";
+    EXPECT_EQ(json_depth(std::string(300000, '[')), 300000);
 }
 
 TEST(JsonLine, BytesThatAreNotUtf8AreReplaced) {

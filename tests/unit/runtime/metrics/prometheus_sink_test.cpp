@@ -17,6 +17,7 @@
 
 #include "runtime/base/build_flags.h"
 #include "runtime/base/error.h"
+#include "runtime/config/config.h"
 #include "tests/support/source_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 
@@ -47,7 +48,7 @@ std::string fetch(int port) {
 SinkOptions options_of_test() {
     SinkOptions options;
     options.name = "quad";
-    options.prometheus_listen = "127.0.0.1:0";
+    options.prometheus_listen = PrometheusConfig().address + ":0";  // where it listens unless told otherwise
     return options;
 }
 

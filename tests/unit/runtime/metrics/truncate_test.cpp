@@ -31,6 +31,15 @@ TEST(TruncateMetrics, RemovesLaterRecordsAndATornLine) {
     EXPECT_EQ(read_text(run / "metrics.csv"), "step,loss\n");
 }
 
+TEST(TruncateMetrics, ReadsRecordsOfOtherTypes) {
+    const ScratchFolder run;
+    const std::string kept =
+        "{\"event\":5,\"step\":3}\n{\"event\":\"alarm\",\"action\":[],\"step\":2}\n[5]\n";
+    write_text(run / "metrics.jsonl", kept + "{\"event\":{},\"step\":4}\n");
+    truncate_metrics_after(run.path(), 3);
+    EXPECT_EQ(read_text(run / "metrics.jsonl"), kept);
+}
+
 TEST(TruncateMetrics, LeavesFilesAloneThatNeedNothing) {
     const ScratchFolder run;
     truncate_metrics_after(run.path(), 100);

@@ -158,6 +158,23 @@ TEST(IdxTable, ReadsImagesAndLabels) {
     EXPECT_THAT(user_error_of([&] { (void)read_table(options); }), HasSubstr("gunzip"));
 }
 
+/// Where one extent is 0 the others may be anything, and no size of the file contradicts them.
+TEST(Tables, WithoutExamplesAreRefusedWhateverTheirWidth) {
+    const ScratchFolder folder;
+    using namespace std::string_literals;
+    TableOptions options;
+    options.path = folder / "train-images-idx3-ubyte";
+    write_text(options.path, "\0\0\x08\x04\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"s);
+    write_text(folder / "train-labels-idx1-ubyte", "\0\0\x08\x01\0\0\0\0"s);
+    EXPECT_THAT(user_error_of([&] { (void)read_table(options); }),
+                HasSubstr(options.path + ": 0 examples of 0 features"));
+    options.path = folder / "x.npy";
+    write_text(options.path, npy_header("<f8", {0, i64{1} << 40, i64{1} << 40}));
+    write_npy(folder / "y.npy", std::vector<i32>{}, {0});
+    EXPECT_THAT(user_error_of([&] { (void)read_table(options); }),
+                HasSubstr(options.path + ": 0 examples of 0 features"));
+}
+
 TEST(FunctionTable, IsTheFunctionAndDoesNotDependOnTheNumberOfSamples) {
     const std::vector<double> zero{0, 0, 0}, one{1, 1};
     EXPECT_NEAR(test_function("ackley").value(zero), 0, 1e-14);
