@@ -277,12 +277,8 @@ class SectionReader {
 
 void read_text(LoadedConfig& loaded, const std::string& text) {
     try {
-        const std::vector<YAML::Node> documents = load_yaml(text);
-        if (documents.size() > 1) {
-            loaded.diagnostics.add({loaded.file, "", "holds several YAML documents", "keep one"});
-            return;
-        }
-        if (!documents.empty()) SectionReader(documents.front(), "", loaded, "").read(loaded.config);
+        if (const auto document = load_yaml(text))
+            SectionReader(*document, "", loaded, "").read(loaded.config);
     } catch (const YAML::Exception& error) {
         loaded.diagnostics.add(yaml_mistake(loaded.file, error));
     }

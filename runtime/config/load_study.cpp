@@ -15,7 +15,7 @@ namespace moesaic {
 
 namespace {
 
-constexpr int kMostRuns = 100'000;
+constexpr int kMostRuns = 10'000;
 
 /// Reads the sections of one study; mistakes go to `file`.
 class StudyReader {

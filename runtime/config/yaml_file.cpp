@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <yaml-cpp/eventhandler.h>
 
 #include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <sstream>
 #include <utility>
 
 namespace moesaic {
@@ -20,6 +22,28 @@ constexpr int kMostValues = 100'000;
 class EndlessYaml : public YAML::Exception {
   public:
     using YAML::Exception::Exception;
+};
+
+class SeveralDocuments : public YAML::Exception {
+  public:
+    using YAML::Exception::Exception;
+};
+
+/// Counts documents and keeps nothing of them.
+class DocumentCount : public YAML::EventHandler {
+  public:
+    std::vector<YAML::Mark> starts;
+    void OnDocumentStart(const YAML::Mark& mark) override { starts.push_back(mark); }
+    void OnDocumentEnd() override {}
+    void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                         YAML::EmitterStyle::value) override {}
+    void OnSequenceEnd() override {}
+    void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                    YAML::EmitterStyle::value) override {}
+    void OnMapEnd() override {}
 };
 
 /// Visits every value as often as aliases lead to it; a value may hold itself.
@@ -48,17 +72,29 @@ class SizeCheck {
 
 }  // namespace
 
-std::vector<YAML::Node> load_yaml(const std::string& text) {
-    std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    SizeCheck check;
-    for (const YAML::Node& document : documents) check.visit(document);
-    return documents;
+std::optional<YAML::Node> load_yaml(const std::string& text) {
+    // Not YAML::LoadAll: of ",1]" it makes documents without end, since none takes the comma.
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    DocumentCount count;
+    while (count.starts.size() < 2 && parser.HandleNextDocument(count)) {
+    }
+    if (count.starts.empty()) return {};
+    if (count.starts.size() > 1) {
+        if (count.starts[0].pos == count.starts[1].pos)
+            throw YAML::ParserException(count.starts[0], "no value begins like this");
+        throw SeveralDocuments(YAML::Mark::null_mark(), "holds several YAML documents");
+    }
+    const YAML::Node document = YAML::Load(text);
+    SizeCheck().visit(document);
+    return document;
 }
 
 Diagnostic yaml_mistake(const std::string& file, const YAML::Exception& error) {
     const std::string where = error.mark.is_null() ? file : fmt::format("{}:{}", file, error.mark.line + 1);
     if (dynamic_cast<const EndlessYaml*>(&error))
         return {where, "", error.msg, "write the values out, without anchors"};
+    if (dynamic_cast<const SeveralDocuments*>(&error)) return {where, "", error.msg, "keep one"};
     return {where, "", "is not YAML: " + error.msg, "check indentation, colons and quotes on this line"};
 }
 
@@ -75,8 +111,7 @@ void YamlFile::read(const std::string& example, const std::function<void(const Y
     }
     const std::string words{std::istreambuf_iterator<char>(stream), {}};
     try {
-        const std::vector<YAML::Node> documents = load_yaml(words);
-        read(documents.empty() ? YAML::Node() : documents.front());
+        read(load_yaml(words).value_or(YAML::Node()));
     } catch (const YAML::Exception& error) {
         diagnostics_.add(yaml_mistake(path_, error));
     }

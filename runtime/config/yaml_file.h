@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,9 +37,10 @@ class YamlFile {
     Diagnostics& diagnostics_;
 };
 
-/// The documents of a text. Throws YAML::Exception, also where mappings and lists nest deeper than ours do or
-/// anchors make a small text endless: whoever walks the nodes comes to an end.
-[[nodiscard]] std::vector<YAML::Node> load_yaml(const std::string& text);
+/// The document of a text, or nothing where there is none. Throws YAML::Exception, also where there are
+/// several, and where mappings and lists nest deeper than ours do or anchors make a small text endless:
+/// whoever walks the nodes comes to an end.
+[[nodiscard]] std::optional<YAML::Node> load_yaml(const std::string& text);
 /// What load_yaml threw, as a mistake in `file`.
 [[nodiscard]] Diagnostic yaml_mistake(const std::string& file, const YAML::Exception& error);
 

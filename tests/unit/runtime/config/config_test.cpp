@@ -318,6 +318,17 @@ TEST(Config, YamlThatAnchorsMakeEndlessIsRefused) {
     EXPECT_EQ(parse("run: {seed: &s 3}\ntask: {data: {split_seed: *s}}\n").config.run.seed, 3);
 }
 
+TEST(Config, YamlThatBeginsWithNoValueEnds) {  // yaml-cpp finds documents without end in it
+    for (const char* text : {",9], k1: 3\n", ", a: 1", ","})
+        EXPECT_THAT(parse(text).diagnostics.text(),
+                    HasSubstr("c.yaml:1: is not YAML: no value begins like this"))
+            << text;
+    EXPECT_THAT(parse("run: {seed: 3}\n---\nrun: {seed: 4}\n").diagnostics.text(),
+                HasSubstr("holds several YAML documents; keep one"));
+    EXPECT_EQ(parse("---\nrun: {seed: 4}\n...\n").config.run.seed, 4);
+    EXPECT_EQ(parse("# nothing\n").diagnostics.text(), "");
+}
+
 TEST(Config, FilesThatCannotBeRead) {
     const ScratchFolder scratch;
     const auto message = [](const std::string& path) { return load_config(path).diagnostics.text(); };
