@@ -21,6 +21,7 @@ fail() {
 for tool in munged slurmctld slurmd srun; do
     command -v "$tool" >/dev/null || skip "needs $tool (Debian: munge, slurm-wlm)"
 done
+case $(pwd -P)/ in /tmp/*) skip "this checkout is in /tmp, of which each host has its own" ;; esac
 ls /usr/lib/*/slurm*/mpi_pmix.so >/dev/null 2>&1 || skip "this Slurm has no pmix"
 make_hosts
 work=$(mktemp -d /var/tmp/moesaic-slurm.XXXXXX)  # not in /tmp, of which each host has its own
