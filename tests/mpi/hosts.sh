@@ -8,6 +8,20 @@ skip() {  # REASON: a test that is skipped
     exit 77
 }
 
+# HOST COMMAND...: what on_hosts' mpirun calls the script with; a script that has other words first goes on.
+act_as_remote_shell() {
+    case " $hosts " in *" ${1:-none} "*) ;; *) return 0 ;; esac
+    remote=$1
+    shift
+    enter "$remote" sh -c "$*"
+    exit
+}
+
+need_open_mpi() {  # MPIRUN
+    "$1" --version 2>/dev/null | grep -qE "Open MPI|OpenRTE" || skip "needs Open MPI's mpirun"
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+}
+
 make_hosts() {
     [ "$(id -u)" = 0 ] || skip "network namespaces need root"
     command -v ip >/dev/null && command -v unshare >/dev/null || skip "needs ip (iproute2) and unshare (util-linux)"

@@ -5,24 +5,17 @@
 # shellcheck disable=SC2089,SC2090  # $plant is a command
 set -eu
 
-hosts="moesaic-i moesaic-j" network=10.86.0
+hosts="moesaic-i moesaic-j moesaic-k moesaic-l" network=10.86.0
 # shellcheck source=hosts.sh
 . "$(dirname "$0")/hosts.sh"
 
-case "$1" in
-moesaic-?)  # mpirun's remote shell: HOST COMMAND...
-    host=$1
-    shift
-    enter "$host" sh -c "$*"
-    exit
-    ;;
-esac
+act_as_remote_shell "$@"
 
 program=$(readlink -f "$1") mpirun=$2 all=${3:-}
 script=$(readlink -f "$0")
-"$mpirun" --version 2>/dev/null | grep -qE "Open MPI|OpenRTE" || skip "needs Open MPI's mpirun"
+need_open_mpi "$mpirun"
 command -v cc >/dev/null || skip "needs a C compiler, for a clock that is wrong"
-[ "$all" != --all ] || hosts="$hosts moesaic-k moesaic-l"
+[ "$all" = --all ] || hosts=${hosts% moesaic-k*}
 odd=${hosts##* }
 
 work=$(mktemp -d)
@@ -33,7 +26,6 @@ cleanup() {
 make_hosts
 trap cleanup EXIT
 trap 'exit 1' INT TERM
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 mkdir "$work/runs"
 failed=0

@@ -9,17 +9,10 @@ hosts="moesaic-a moesaic-b" network=10.83.0
 # shellcheck source=hosts.sh
 . "$(dirname "$0")/hosts.sh"
 
-case "$1" in
-moesaic-?)
-    host=$1
-    shift
-    enter "$host" sh -c "$*"
-    exit
-    ;;
-esac
+act_as_remote_shell "$@"
 
 program=$1 config=$2 mpirun=$3
-"$mpirun" --version 2>/dev/null | grep -qE "Open MPI|OpenRTE" || skip "needs Open MPI's mpirun"
+need_open_mpi "$mpirun"
 
 work=$(mktemp -d)
 cleanup() {
@@ -30,7 +23,6 @@ make_hosts
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 script=$(readlink -f "$0")
 train() {  # NAME [--set ...]: the losses of every step
     name=$1
