@@ -255,20 +255,21 @@ void read_csv(std::string_view input, const Folder& folder) {
     read_as(options);
 }
 
-void read_idx(std::string_view input, const Folder& folder) {
+/// A file of features and one of labels, found by its name.
+void read_pair(std::string_view input, const Folder& folder, const char* features, const char* labels) {
     const Pair files(input);
     TableOptions options;
-    options.path = folder.write("train-images-idx3-ubyte", files.first);
-    (void)folder.write("train-labels-idx1-ubyte", files.second);
+    options.path = folder.write(features, files.first);
+    (void)folder.write(labels, files.second);
     read_as(options);
 }
 
+void read_idx(std::string_view input, const Folder& folder) {
+    read_pair(input, folder, "train-images-idx3-ubyte", "train-labels-idx1-ubyte");
+}
+
 void read_npy_pair(std::string_view input, const Folder& folder) {
-    const Pair files(input);
-    TableOptions options;
-    options.path = folder.write("X.npy", files.first);
-    (void)folder.write("y.npy", files.second);
-    read_as(options);
+    read_pair(input, folder, "X.npy", "y.npy");
 }
 
 // ------------------------------------------------------------ what runs and studies have left
