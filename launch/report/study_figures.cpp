@@ -104,8 +104,8 @@ bool all_positive(const std::vector<Curve>& curves) {
     });
 }
 
-/// Whether a fitted law was drawn with it.
-bool add_curve(PlotScript& plot, const Curve& curve, std::size_t index, bool fitted) {
+/// With the law that is fitted to it, where one is asked for and there is one.
+void add_curve(PlotScript& plot, const Curve& curve, std::size_t index, bool fitted) {
     const std::string colour = fmt::format("s{}", index % kMostCurves + 1);
     const std::string block = plot.data({curve.x, curve.mean, curve.deviation});
     plot.curve(fmt::format("{} using 1:2:3 with yerrorbars pt 7 ps 0.6 lw 1.5 lc rgb {}", block, colour), "");
@@ -119,7 +119,6 @@ bool add_curve(PlotScript& plot, const Curve& curve, std::size_t index, bool fit
         plot.curve(fmt::format("{} using 1:2 with lines lw 1.5 lc rgb {}", block, colour),
                    curve.name.empty() ? "mean" : curve.name);
     }
-    return fit.has_value();
 }
 
 /// One column against one axis; log-log with fitted slopes where that means anything.
@@ -135,8 +134,7 @@ std::optional<StudyFigure> against_axis(const StudyTable& table, const std::stri
     if (wide) plot.set("logscale x").set("autoscale xfix");
     if (fitted) plot.set("logscale y");
     plot.set("key maxrows 4");
-    bool any_fit = false;
-    for (std::size_t i = 0; i < curves.size(); ++i) any_fit |= add_curve(plot, curves[i], i, fitted);
+    for (std::size_t i = 0; i < curves.size(); ++i) add_curve(plot, curves[i], i, fitted);
     // Exact values and bounds lie beside a gap where the study has them.
     if (is_gap(column) && fitted && curves.size() == 1) {
         std::size_t index = 1;
