@@ -122,7 +122,7 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
         stream, operation.rows_per_group, [this, operation, width](std::span<const i64> rows_per_group) {
             with_real(operation.c.dtype, [&](auto element) {
                 using Real = decltype(element);
-                multiply_groups(threads_, grouped_product<Real>(operation, rows_per_group, width));
+                multiply_groups(threads_, grouped_product<Real>(operation, rows_per_group, width), library_);
             });
         });
 }
@@ -138,21 +138,23 @@ void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeigh
     expect(c, groups, height * width, DType::f64, "grouped_gemm_weight_grad c");
     const i64 parts = groups > 0 ? static_cast<i64>(rows_per_part.size()) / groups : 0;
     check_groups(rows_per_part, groups * parts, rows);
-    run_with_numbers(
-        stream, rows_per_part, [this, operation, groups, height, width](std::span<const i64> numbers) {
-            with_real(operation.a.dtype, [&](auto element) {
-                using Real = decltype(element);
-                accumulate_weight_grads<Real>(threads_, {.rows_per_part = numbers,
-                                                         .groups = groups,
-                                                         .m = height,
-                                                         .n = width,
-                                                         .a = operation.a.as<Real>(),
-                                                         .b = operation.b.as<Real>(),
-                                                         .c = operation.c.as<double>(),
-                                                         .a_rows = data_or_null<i32>(operation.a_rows),
-                                                         .b_rows = data_or_null<i32>(operation.b_rows)});
-            });
-        });
+    run_with_numbers(stream, rows_per_part,
+                     [this, operation, groups, height, width](std::span<const i64> numbers) {
+                         with_real(operation.a.dtype, [&](auto element) {
+                             using Real = decltype(element);
+                             accumulate_weight_grads<Real>(threads_,
+                                                           {.rows_per_part = numbers,
+                                                            .groups = groups,
+                                                            .m = height,
+                                                            .n = width,
+                                                            .a = operation.a.as<Real>(),
+                                                            .b = operation.b.as<Real>(),
+                                                            .c = operation.c.as<double>(),
+                                                            .a_rows = data_or_null<i32>(operation.a_rows),
+                                                            .b_rows = data_or_null<i32>(operation.b_rows)},
+                                                           library_);
+                         });
+                     });
 }
 
 void CpuBackend::activation(Stream& stream, const Activation& operation) {
@@ -190,7 +192,8 @@ void CpuBackend::activation_backward(Stream& stream, const ActivationGrad& opera
 void CpuBackend::grouped_gemm_activation(Stream& stream, const GroupedGemm& product,
                                          const Activation& after) {
     const i64 rows = product.c.rows(), halves = activation_halves(after.kind);
-    if (cpu::any_bf16(product.a, product.b, product.c) || product.a.cols() == 0)
+    if (cpu::any_bf16(product.a, product.b, product.c) || product.a.cols() == 0 ||
+        by_library(product.c.dtype))
         return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
     MOESAIC_ASSERT(!after.x.data && after.rows_per_group.empty(), "the product gives x and the groups");
     Activation whole = after;
@@ -220,7 +223,7 @@ void CpuBackend::grouped_gemm_activation_backward(Stream& stream, const GroupedG
     MOESAIC_ASSERT(!product.c.data && !product.accumulate && !after.dy.data && after.rows_per_group.empty(),
                    "the product gives dy and the groups");
     if (cpu::any_bf16(product.a, product.b, after.x) || product.a.cols() == 0 ||
-        after.kind == ActivationKind::prelu)
+        after.kind == ActivationKind::prelu || by_library(dtype))
         return cpu::grouped_gemm_activation_backward_in_turn(*this, stream, product, after);
     check_product(product, rows, width, dtype, 1);
     expect(after.dx, dtype, "activation dx");

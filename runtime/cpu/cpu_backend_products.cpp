@@ -71,12 +71,14 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
                             .c = operation.c.as<Real>(),
                             .c_row_stride = operation.c.cols(),
                             .accumulate = operation.accumulate,
-                            .packed_b = cpu::data_or_null<Real>(operation.packed_b)});
+                            .packed_b = cpu::data_or_null<Real>(operation.packed_b)},
+                           library_);
         });
     });
 }
 
 PackedElements CpuBackend::packed_elements(Shape weight, DType dtype, i64 halves) const {
+    if (by_library(dtype)) return {};
     const auto [groups, n, p] = matrices_of(weight);
     return {cpu::elements_of_copies(dtype, groups, p, n, halves),
             cpu::elements_of_copies(dtype, groups, n, p)};
@@ -110,6 +112,7 @@ void CpuBackend::pack(Stream& stream, const PackWeight& operation) {
     if (operation.plain.data) expect(operation.plain, elements.plain, 1, real, "pack plain");
     const auto [groups, n, p] = matrices_of(operation.weight.shape);
     MOESAIC_ASSERT(halves > 0 && n % halves == 0, "{} rows in {} halves", n, halves);
+    if (by_library(real)) return;
     run_on_host(stream, [this, operation, halves, groups = groups, n = n, p = p] {
         with_real(operation.weight.dtype, [&](auto element) {
             using Real = decltype(element);

@@ -32,13 +32,14 @@ void with_real(DType dtype, Kernel&& kernel) {
 }
 
 inline void check_packed(ConstTensorView packed, DType real, i64 groups, i64 p, i64 n, i64 halves = 1) {
-    if (packed.data) expect(packed, elements_of_copies(real, groups, p, n, halves), 1, real, "packed b");
+    if (packed.elements() > 0)
+        expect(packed, elements_of_copies(real, groups, p, n, halves), 1, real, "packed b");
 }
 
 /// The elements of an operand that may be left out.
 template <class Element>
 [[nodiscard]] const Element* data_or_null(ConstTensorView view) {
-    return view.data ? view.as<Element>() : nullptr;
+    return view.elements() > 0 ? view.as<Element>() : nullptr;
 }
 
 /// Runs `work(numbers)`, with a copy of the numbers when it has to wait: their memory may be gone then.
