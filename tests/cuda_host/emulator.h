@@ -20,6 +20,9 @@ struct Settings {
     /// The rank whose all-to-alls of equal counts fail as they are issued, as where its network is out of
     /// order; -1: none.
     int failing_nccl_rank = -1;
+    /// Kernels whose names have this in them do not start, as where a device has no code for them. Empty:
+    /// none.
+    std::string refused_kernel = {};
     /// A thread that waits for as long, while nothing at all happens, is a finding.
     double patience_seconds = 60;
     bool check = false;  ///< by the memory checker (checker.h)
@@ -29,8 +32,8 @@ struct Settings {
         nullptr;
 };
 
-/// Before the first reset: one device, or as many as the environment's MOESAIC_EMULATED_GPUS says;
-/// MOESAIC_EMULATED_NCCL_FAILS is failing_nccl_rank.
+/// Before the first reset, by the environment: MOESAIC_EMULATED_GPUS devices, or one; MOESAIC_EMULATED_SEED;
+/// MOESAIC_EMULATED_NCCL_FAILS is failing_nccl_rank; check where MOESAIC_EMULATED_CHECK is set.
 [[nodiscard]] Settings settings_of_environment();
 
 /// Ends what is queued, forgets errors. Streams and memory stay with whoever made them.

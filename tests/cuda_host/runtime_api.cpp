@@ -38,6 +38,10 @@ void copy_now(void* to, const void* from, std::size_t bytes) {
 
 }  // namespace
 
+void cuda_host::keep_error(cudaError_t error) {
+    keep(error);
+}
+
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -66,10 +70,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 const char* cudaGetErrorString(cudaError_t error) {
     const Lock lock(scheduler().mutex);
     if (error == cudaErrorLaunchFailure && !scheduler().finding.empty()) return scheduler().finding.c_str();
-    return error == cudaSuccess                   ? "no error"
-           : error == cudaErrorInsufficientDriver ? "no emulated driver"
-           : error == cudaErrorMemoryAllocation   ? "out of memory"
-                                                  : "an error of the emulated runtime";
+    return error == cudaSuccess                       ? "no error"
+           : error == cudaErrorInsufficientDriver     ? "no emulated driver"
+           : error == cudaErrorMemoryAllocation       ? "out of memory"
+           : error == cudaErrorNoKernelImageForDevice ? "the emulated device has no such kernel"
+                                                      : "an error of the emulated runtime";
 }
 cudaError_t cudaGetLastError() {
     const Lock lock(scheduler().mutex);

@@ -43,6 +43,12 @@ const KernelName& name_of(const void* function, const char* text) {
 
 }  // namespace
 
+Scheduler::Scheduler() {
+    random_.seed(settings.seed);
+    BlockExecutor::instance().set_seed(settings.seed);
+    Checker::activate(settings.check);
+}
+
 Scheduler& Scheduler::instance() {
     static Scheduler scheduler;
     return scheduler;
@@ -222,6 +228,9 @@ cudaError_t Scheduler::query(cudaEvent_t event) {
 
 Settings settings_of_environment() {
     Settings settings;
+    settings.check = std::getenv("MOESAIC_EMULATED_CHECK") != nullptr;
+    if (const char* const seed = std::getenv("MOESAIC_EMULATED_SEED"))
+        settings.seed = std::strtoull(seed, nullptr, 10);
     if (const char* const devices = std::getenv("MOESAIC_EMULATED_GPUS"))
         settings.devices = std::atoi(devices);
     if (const char* const rank = std::getenv("MOESAIC_EMULATED_NCCL_FAILS"))
@@ -254,6 +263,9 @@ void launch(const KernelCall& kernel, dim3 grid, dim3 block, std::size_t shared_
     Scheduler& scheduler = Scheduler::instance();
     const std::scoped_lock lock(scheduler.mutex);
     const KernelName& name = name_of(kernel.function, kernel.text);
+    if (const std::string& refused = scheduler.settings.refused_kernel;
+        !refused.empty() && name.shown.find(refused) != std::string::npos)
+        return keep_error(cudaErrorNoKernelImageForDevice);
     std::function<void()> thread =
         scheduler.settings.translate ? scheduler.settings.translate(name.symbol, kernel.parameters) : nullptr;
     if (!thread) thread = kernel.thread;

@@ -51,6 +51,9 @@ struct EmulatedStream {
     }
 };
 
+/// The error that cudaGetLastError tells this thread next.
+void keep_error(cudaError_t error);
+
 /// All of one process: ranks that are threads share it under its lock.
 class Scheduler {
   public:
@@ -80,6 +83,7 @@ class Scheduler {
     void note_progress();
 
   private:
+    Scheduler();
     /// Nothing can run until another thread does something: lets it, or finds that all threads wait.
     void let_others_work();
     struct Waiting {
