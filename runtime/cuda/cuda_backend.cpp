@@ -16,8 +16,8 @@ using namespace cuda;
 
 namespace {
 
-/// Managed memory: the host's communicators, plans and checkpoints read it where it is. It lies on the GPU
-/// and leaves it only where the host looks, so that rows which NCCL moves never do.
+/// Managed memory: plans and checkpoints read it where it is. It lies on the GPU and leaves it only where the
+/// host looks, so that rows never do; those that ranks exchange through the host are copied by the device.
 class ManagedMemory final : public DeviceMemorySource {
   public:
     void* allocate(i64 bytes) override {
@@ -35,6 +35,20 @@ class ManagedMemory final : public DeviceMemorySource {
         return data;
     }
     void release(void* data, i64) noexcept override { cudaFree(data); }
+
+    void* allocate_staging(i64 bytes) override {
+        void* data = nullptr;
+        if (cudaHostAlloc(&data, static_cast<std::size_t>(bytes), cudaHostAllocDefault) == cudaSuccess)
+            return data;
+        (void)cudaGetLastError();
+        return nullptr;
+    }
+    void release_staging(void* data) noexcept override { cudaFreeHost(data); }
+    void copy(Stream& stream, const void* from, void* to, i64 bytes) override {
+        check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault,
+                              dynamic_cast<CudaStream&>(stream).handle()),
+              "copying rows on their way through the host");
+    }
 };
 
 /// Before the first pool of the device.

@@ -45,6 +45,8 @@ void leave();
 [[nodiscard]] std::string first_finding();
 /// Kernels that have run since the last reset.
 [[nodiscard]] std::int64_t kernels_run();
+/// Bytes of copies from and to page-locked host memory since the last reset.
+[[nodiscard]] std::int64_t staged_bytes();
 /// Allocations that are not freed.
 [[nodiscard]] std::int64_t live_allocations();
 

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "tests/cuda_host/memory.h"
@@ -100,6 +101,23 @@ cudaError_t cudaFree(void* data) {
     return keep(cudaErrorInvalidValue);
 }
 
+cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
+    const Lock lock(scheduler().mutex);
+    *data = std::malloc(bytes);
+    std::memset(*data, 0xFF, bytes);
+    scheduler().pinned.emplace(*data, bytes);
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* data) {
+    const Lock lock(scheduler().mutex);
+    if (scheduler().pinned.erase(data) == 0) {
+        scheduler().find("host memory is freed that is no block");
+        return keep(cudaErrorInvalidValue);
+    }
+    std::free(data);
+    return cudaSuccess;
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     const Lock lock(scheduler().mutex);
     *stream = reinterpret_cast<cudaStream_t>(scheduler().make_stream());
@@ -147,7 +165,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t) {
     return cudaSuccess;
 }
 
-// Pageable host memory is read when the copy is issued, and written before the call returns, as on hardware.
+// Pageable host memory is read when the copy is issued, and written before the call returns; pinned memory
+// when the copy runs: as on hardware.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
     const Lock lock(scheduler().mutex);
@@ -155,7 +174,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     if ((memory.owns(to) && !memory.contains(to, bytes)) ||
         (memory.owns(from) && !memory.contains(from, bytes)))
         return keep(scheduler().find("a copy leaves its block of memory"));
-    if (!memory.owns(from)) {
+    const bool from_pinned = scheduler().is_pinned(from, bytes), to_pinned = scheduler().is_pinned(to, bytes);
+    if (from_pinned || to_pinned) scheduler().staged_bytes += static_cast<std::int64_t>(bytes);
+    if (!memory.owns(from) && !from_pinned) {
         std::string snapshot(static_cast<const char*>(from), bytes);
         return keep(scheduler().enqueue(
             stream, {.work = [=, kept = std::move(snapshot)] { copy_now(to, kept.data(), bytes); },
@@ -163,7 +184,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     }
     const cudaError_t error =
         scheduler().enqueue(stream, {.work = [=] { copy_now(to, from, bytes); }, .what = "a copy"});
-    if (error != cudaSuccess || memory.owns(to)) return keep(error);
+    if (error != cudaSuccess || memory.owns(to) || to_pinned) return keep(error);
     return keep(scheduler().run_until_empty(stream));
 }
 cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {

@@ -61,11 +61,19 @@ void Scheduler::reset(const Settings& wanted) {
     settings = wanted;
     Checker::activate(wanted.check);
     finding.clear();
-    kernels = gone = 0;
+    kernels = gone = staged_bytes = 0;
     waiting_.clear();
     reset_nccl();
     random_.seed(wanted.seed);
     BlockExecutor::instance().set_seed(wanted.seed);
+}
+
+bool Scheduler::is_pinned(const void* data, std::size_t bytes) const {
+    auto block = pinned.upper_bound(data);
+    if (block == pinned.begin()) return false;
+    --block;
+    const char* const begin = static_cast<const char*>(block->first);
+    return static_cast<const char*>(data) + bytes <= begin + block->second;
 }
 
 EmulatedStream* Scheduler::make_stream() {
@@ -254,9 +262,13 @@ std::int64_t kernels_run() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
     return Scheduler::instance().kernels;
 }
+std::int64_t staged_bytes() {
+    const std::scoped_lock lock(Scheduler::instance().mutex);
+    return Scheduler::instance().staged_bytes;
+}
 std::int64_t live_allocations() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
-    return static_cast<std::int64_t>(DeviceMemory::instance().blocks());
+    return static_cast<std::int64_t>(DeviceMemory::instance().blocks() + Scheduler::instance().pinned.size());
 }
 
 void launch(const KernelCall& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream) {

@@ -190,6 +190,15 @@ TEST(Device, CudaWithoutOneIsTheUsersToMend) {
     expect_failure(result, 2, {"run.device: cuda: ", "no.so cannot be opened", "use run.device: cpu"});
 }
 
+TEST(Device, CheckSaysWhatItKnowsOfGpus) {
+    const ScratchFolder scratch;
+    Words words = on_device(scratch / "out", "cuda", {});
+    words.emplace_back("--check");
+    const CommandResult result = moesaic(words);
+    EXPECT_EQ(result.code, 0) << result.text();
+    EXPECT_EQ(occurrences(result.out, "no GPU has been measured"), 1) << result.text();
+}
+
 TEST(Device, GpuCheckSaysThatThereIsNoDevice) {
     if (std::filesystem::exists("/dev/nvidiactl")) GTEST_SKIP() << "there may be one";
     const CommandResult result = Command({"tests/gpu_check"}).wait();
