@@ -8,55 +8,13 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/launching.h"
-#include "runtime/device_memory.h"
+#include "runtime/cuda/managed_memory.h"
 
 namespace moesaic {
 
 using namespace cuda;
 
 namespace {
-
-/// Managed memory: plans and checkpoints read it where it is. It lies on the GPU and leaves it only where the
-/// host looks, so that rows never do; those that ranks exchange through the host are copied by the device.
-class ManagedMemory final : public DeviceMemorySource {
-  public:
-    void* allocate(i64 bytes) override {
-        void* data = nullptr;
-        const auto size = static_cast<std::size_t>(bytes);
-        if (cudaMallocManaged(&data, size, cudaMemAttachGlobal) != cudaSuccess) {
-            (void)cudaGetLastError();  // the pool says what was refused
-            return nullptr;
-        }
-        int device = 0;
-        check(cudaGetDevice(&device), "asking for the device");
-        check(
-            cudaMemAdvise(data, size, cudaMemAdviseSetPreferredLocation, {cudaMemLocationTypeDevice, device}),
-            "placing memory on the device");
-        return data;
-    }
-    void release(void* data, i64) noexcept override { cudaFree(data); }
-
-    void* allocate_staging(i64 bytes) override {
-        void* data = nullptr;
-        if (cudaHostAlloc(&data, static_cast<std::size_t>(bytes), cudaHostAllocDefault) == cudaSuccess)
-            return data;
-        (void)cudaGetLastError();
-        return nullptr;
-    }
-    void release_staging(void* data) noexcept override { cudaFreeHost(data); }
-    void copy(Stream& stream, const void* from, void* to, i64 bytes) override {
-        check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault,
-                              dynamic_cast<CudaStream&>(stream).handle()),
-              "copying rows on their way through the host");
-    }
-};
-
-/// Before the first pool of the device.
-Device registered_device() {
-    static ManagedMemory memory;
-    set_device_memory(Device::cuda, &memory);
-    return Device::cuda;
-}
 
 void select_device(int device) {
     check(cudaSetDevice(device), "choosing a device");
@@ -70,7 +28,7 @@ void select_device(int device) {
 }  // namespace
 
 CudaBackend::CudaBackend(int device)
-    : pool_(registered_device()),
+    : pool_(device_with_memory()),
       checker_(make_operand_checker(Device::cuda)),
       checker_stream_(checker_->make_stream("checks")) {
     select_device(device);

@@ -34,5 +34,27 @@ TEST(CudaBackend, NamesAKernelThatDoesNotStart) {
     cuda_host::reset({});
 }
 
+/// CUDA itself would hand it out, and then move pages between host and device at every use.
+TEST(CudaBackend, TakesNoMoreMemoryThanTheDeviceHas) {
+    cuda_host::reset({.memory_bytes = std::size_t{1} << 20});
+    {
+        CudaBackend backend(0);
+        const Tensor most = backend.allocate({200 << 10}, DType::f32);
+        try {
+            const Tensor more = backend.allocate({200 << 10}, DType::f32);
+            FAIL() << "more than there is";
+        } catch (const Error& error) {
+            EXPECT_THAT(error.what(), HasSubstr("out of memory: "));
+        }
+    }
+    {
+        CudaBackend backend(0);
+        EXPECT_NO_THROW((void)backend.allocate({200 << 10}, DType::f32))
+            << "what was given back is there again";
+    }
+    EXPECT_EQ(cuda_host::live_allocations(), 0);
+    cuda_host::reset({});
+}
+
 }  // namespace
 }  // namespace moesaic

@@ -14,7 +14,8 @@ struct Settings {
     /// Order of the threads of a block (0 ascending, 1 descending, else shuffled at every pass) and of the
     /// streams (the awaited first, the last made first, else at random).
     std::uint64_t seed = 0;
-    int devices = 1;  ///< 0: as on a machine without a driver
+    int devices = 1;                                   ///< 0: as on a machine without a driver
+    std::size_t memory_bytes = std::size_t{64} << 30;  ///< free on each device
     /// One kernel of NCCL at a time on a device, as where each takes all of it.
     bool exclusive_nccl = false;
     /// The rank whose all-to-alls of equal counts fail as they are issued, as where its network is out of

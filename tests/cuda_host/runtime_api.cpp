@@ -82,6 +82,11 @@ cudaError_t cudaGetLastError() {
     return std::exchange(last_error, cudaSuccess);
 }
 
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+    const Lock lock(scheduler().mutex);
+    *free = *total = scheduler().settings.memory_bytes;
+    return cudaSuccess;
+}
 cudaError_t cudaMallocManaged(void** data, std::size_t bytes, unsigned) {
     const Lock lock(scheduler().mutex);
     *data = DeviceMemory::instance().allocate(bytes);
