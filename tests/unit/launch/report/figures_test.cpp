@@ -118,6 +118,19 @@ TEST(RunFigures, ThinningKeepsEverySpike) {
     EXPECT_EQ(thinned(series, 10000).step, series.step);
 }
 
+TEST(LogAxis, HasNumbersWhateverItsLength) {
+    const auto script = [](std::vector<double> values) {
+        PlotScript plot;
+        return plot.log_axis('y', std::move(values)).text();
+    };
+    EXPECT_THAT(script({0.3, 0.45, 0, -1, INFINITY}), HasSubstr("set ytics (0.3, 0.45)"))
+        << "none of 1, 2, 5 lies within: its ends";
+    EXPECT_THAT(script({0.13, 1.7}), HasSubstr("set ytics (0.2, 0.5, 1)"));
+    EXPECT_THAT(script({1e-4, 1e4}), Not(HasSubstr("ytics"))) << "gnuplot's own: decades";
+    EXPECT_THAT(script({1e-4, 1e4}), HasSubstr("set yrange"));
+    EXPECT_THAT(script({0}), Not(HasSubstr("yrange"))) << "nothing to show";
+}
+
 TEST(RunFigures, KindsOfBoundsFollowTheTable) {
     EXPECT_EQ(bound_kind("published"), "trend");
     EXPECT_EQ(bound_kind("corrected_softmax"), "gap");
