@@ -96,7 +96,7 @@ std::string page_element(std::string svg, const Drawing& drawing) {
     const auto replace = [&](const char* pattern, const std::string& by) {
         text = std::regex_replace(text, std::regex(pattern), by);
     };
-    replace("color=\"white\"", "color=\"var(--figure-surface)\"");  // behind marks on lines
+    replace("color=['\"]white['\"]", "color=\"var(--figure-surface)\"");  // behind marks on lines
     replace("color=\"(black|gray)\"", "color=\"var(--figure-ink)\"");
     replace("id=(['\"])(gp|gnuplot_|textbox|greybox)", "id=$1" + drawing.name + "_$2");
     replace("xlink:href='#gp", "xlink:href='#" + drawing.name + "_gp");

@@ -43,6 +43,20 @@ double log_of_capital(std::span<const double> losses, std::span<const double> st
     return nats;
 }
 
+/// The plug-in lambdas of betting_upper, of the losses and of one minus each alike.
+std::vector<double> betting_stakes(std::span<const double> losses, double delta) {
+    const double nats = -std::log(delta), planned = static_cast<double>(losses.size());
+    std::vector<double> stakes(losses.size());
+    double sum = 0.5, squares = 0.25, seen = 1;  // as if one loss of 1/2 had been seen before
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+        stakes[i] = std::sqrt(2 * nats * seen / (planned * squares));
+        sum += losses[i];
+        const double mean = sum / ++seen;
+        squares += (losses[i] - mean) * (losses[i] - mean);
+    }
+    return stakes;
+}
+
 /// A point in [0, 1] where the growing function is not negative, at most 1e-12 above the least one; 1 where
 /// there is none. The Illinois method (regula falsi that halves the value of an end that stays) in about 12
 /// evaluations, each beside its estimate so that both ends come near.
@@ -64,6 +78,10 @@ double least_root(const Function& function) {
         last = side;
     }
     return high;
+}
+
+double betting_upper_with(std::span<const double> losses, std::span<const double> stakes, double delta) {
+    return least_root([&](double mean) { return log_of_capital(losses, stakes, mean) + std::log(delta); });
 }
 
 }  // namespace
@@ -138,16 +156,7 @@ double ordered_bernstein_upper(std::span<const double> losses, double lambda, do
 
 double betting_upper(std::span<const double> losses, double delta) {
     MOESAIC_ASSERT(!losses.empty(), "delta {}, no losses", delta);
-    const double nats = -std::log(delta), planned = static_cast<double>(losses.size());
-    std::vector<double> stakes;
-    double sum = 0.5, squares = 0.25, seen = 1;  // as if one loss of 1/2 had been seen before
-    for (const double loss : losses) {
-        stakes.push_back(std::sqrt(2 * nats * seen / (planned * squares)));
-        sum += loss;
-        const double mean = sum / ++seen;
-        squares += (loss - mean) * (loss - mean);
-    }
-    return least_root([&](double mean) { return log_of_capital(losses, stakes, mean) - nats; });
+    return betting_upper_with(losses, betting_stakes(losses, delta), delta);
 }
 
 GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train, double range,
@@ -163,9 +172,10 @@ GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<cons
             mirrored[i] = 1 - scaled[i];
             sum += losses[i];
         }
+        const std::vector<double> stakes = betting_stakes(scaled, delta / 4);
         return Side{sum / static_cast<double>(losses.size()),
-                    range * (1 - betting_upper(mirrored, delta / 4)),
-                    range * betting_upper(scaled, delta / 4)};
+                    range * (1 - betting_upper_with(mirrored, stakes, delta / 4)),
+                    range * betting_upper_with(scaled, stakes, delta / 4)};
     };
     const Side unseen = side(heldout), seen = side(train);
     return {unseen.mean - seen.mean, unseen.low - seen.high, unseen.high - seen.low};

@@ -74,6 +74,7 @@ TEST(RunFigures, GnuplotDrawsEveryOneInEveryFormat) {
             if (format != FigureFormat::page) continue;
             EXPECT_THAT(file, HasSubstr("var(--figure-"));
             EXPECT_THAT(file, Not(HasSubstr("rgb(1,"))) << figure.name << ": a colour that no theme replaces";
+            EXPECT_THAT(file, Not(testing::ContainsRegex("color=.white"))) << figure.name << ": nor this one";
             EXPECT_THAT(file, Not(HasSubstr("id=\"gnuplot_canvas")))
                 << "two figures of a page would share it";
         }
