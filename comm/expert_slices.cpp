@@ -47,7 +47,8 @@ void take_slice(const Parameter& parameter, ConstTensorView whole, TensorView sl
 std::vector<std::byte> whole_tensor(StepContext& context, const Parameter& parameter, ConstTensorView mine,
                                     std::string_view operation) {
     const auto bytes = static_cast<std::size_t>(mine.bytes());
-    std::vector<std::byte> whole(bytes * (parameter.is_cut() ? parameter.slice.count : 1));
+    std::vector<std::byte> whole(bytes *
+                                 static_cast<std::size_t>(parameter.is_cut() ? parameter.slice.count : 1));
     if (!parameter.is_cut()) {
         std::memcpy(whole.data(), mine.data, bytes);
         return whole;

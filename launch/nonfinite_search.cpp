@@ -94,7 +94,7 @@ NonfiniteSearch::Finding NonfiniteSearch::finding_of(NonfiniteStage stage, i64 o
 void NonfiniteSearch::look_at_forward(StepContext& context, const ModelSpec& spec, const ModelSaved& saved,
                                       std::span<const double> losses, i64 micro_step) {
     if (forward_ || std::ranges::all_of(losses, is_finite)) return;
-    Finding& found = forward_.emplace();
+    Finding& found = forward_.emplace(Finding{});
     found.stage = static_cast<i64>(NonfiniteStage::forward);
     // A later micro-step's first layer still comes after an earlier one's last.
     found.order = micro_step * (spec.layers + 2);

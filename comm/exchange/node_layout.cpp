@@ -67,8 +67,7 @@ DistinctTokens distinct_tokens(std::span<const i32> token_of_row) {
     DistinctTokens rows;
     rows.tokens.assign(token_of_row.begin(), token_of_row.end());
     std::ranges::sort(rows.tokens);
-    const auto repeated = std::ranges::unique(rows.tokens);
-    rows.tokens.erase(repeated.begin(), repeated.end());
+    rows.tokens.erase(std::unique(rows.tokens.begin(), rows.tokens.end()), rows.tokens.end());
     std::vector<i32> seen(rows.tokens.size(), 0);
     for (const i32 token : token_of_row) {
         const auto place = std::ranges::lower_bound(rows.tokens, token) - rows.tokens.begin();

@@ -72,7 +72,7 @@ class Planner {
             row.fits = static_cast<double>(*row.memory_bytes) * sharing <= room;
             fitting += row.fits;
         }
-        std::ranges::stable_partition(rows, &PlanRow::fits);
+        std::stable_partition(rows.begin(), rows.end(), [](const PlanRow& row) { return row.fits; });
     }
 
   private:

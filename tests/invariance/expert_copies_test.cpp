@@ -90,7 +90,7 @@ TEST_F(ExpertCopiesTraining, EvenerThanTheHottestExpertAllows) {
         const Layout layout{ranks, ranks};
         const TrainingOutcome moved = six_steps(DType::f32, with(run, copied(0)), layout);
         const TrainingOutcome copies = six_steps(DType::f32, with(run, copied(2)), layout);
-        for (const std::size_t layer : {0, 1}) {
+        for (const std::size_t layer : {std::size_t{0}, std::size_t{1}}) {
             const auto first =
                 moved.steps[5].expert_counts.begin() + static_cast<std::ptrdiff_t>(layer) * experts;
             const std::vector<i64> counts(first, first + experts);

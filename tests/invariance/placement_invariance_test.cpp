@@ -87,7 +87,7 @@ TEST_F(PlacementInvariance, ZipfTrafficBecomesEven) {
     all.insert(all.end(), kMoving.begin(), kMoving.end());
     const TrainingOutcome moving = train_on(six_steps(DType::f32, all), {4, 4});
     expect_same_bits(moving, train_on(six_steps(DType::f32, zipf), {4, 4}));
-    for (const std::size_t layer : {0, 1}) {
+    for (const std::size_t layer : {std::size_t{0}, std::size_t{1}}) {
         const auto first = moving.steps[5].expert_counts.begin() + static_cast<std::ptrdiff_t>(64 * layer);
         std::vector<i64> counts(first, first + 64);
         std::ranges::sort(counts);

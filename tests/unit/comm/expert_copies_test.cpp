@@ -94,7 +94,7 @@ TEST(ExpertCopies, NothingToGainNothingCopied) {
 TEST(ExpertCopies, CopiesAreElsewhere) {
     std::vector<i64> counts = zipf(24, 5000);
     for (int turn = 0; turn < 50; ++turn) {
-        std::ranges::rotate(counts, counts.begin() + 5);
+        std::rotate(counts.begin(), counts.begin() + 5, counts.end());
         const ExpertCopies copies = copies_by_load(contiguous_placement(24), counts, 6, 3);
         for (i64 rank = 0; rank < 6; ++rank) {
             std::vector<i32> held;

@@ -29,7 +29,7 @@ TEST(ExpertPlacement, NamesPositionsAndExperts) {
 
 TEST(ExpertPlacement, PermutesBySeedAndLayer) {
     std::set<std::vector<i32>> seen;
-    for (const u64 seed : {0, 1}) {
+    for (const u64 seed : {u64{0}, u64{1}}) {
         for (const int layer : {0, 1}) {
             const ExpertPlacement placement = permuted_placement(16, seed, layer);
             EXPECT_EQ(placement, permuted_placement(16, seed, layer));

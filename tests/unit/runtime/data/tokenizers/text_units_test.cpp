@@ -52,7 +52,8 @@ TEST(Utf8, SequencesAgreeWithADecoderOnAllShortTexts) {
 }
 
 TEST(Utf8, CodePointsComeBack) {
-    for (const char32_t point : {0x0, 0x7f, 0x80, 0x7ff, 0x800, 0xffff, 0x10000, 0x10ffff}) {
+    for (const char32_t point :
+         {U'\0', U'\x7f', U'\x80', U'\x7ff', U'\x800', U'\xffff', U'\x10000', U'\x10ffff'}) {
         std::string text;
         append_code_point(text, point);
         ASSERT_EQ(utf8_sequence_bytes(text), text.size());

@@ -97,14 +97,11 @@ TEST(FreshData, MoreConfidenceWouldBeTooMuch) {
         options.delta = 1 - 1e-9;
         options.planned_windows = 1;
         CatoniCertificate certificate(options);
-        double units = 0, sum = 0;
         bool violated = false;
         for (u64 i = 0; i < 32; ++i) {
             const double loss = random.uniform(i) < .3 ? 1 : 0;
             certificate.add(1, loss, loss);
             if (certificate.bound().window == 1) violated |= certificate.bound().upper < .3;
-            units += 1;
-            sum += loss;
         }
         violations += violated ? 1 : 0;
     }
