@@ -35,6 +35,8 @@ HWY_INLINE Vector<T> load_columns(const T* from, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     if (columns >= lanes) return hn::LoadU(d, from);
+    // Before AVX2 a masked load reads whole vectors, beyond the end of memory too.
+    if constexpr (HWY_MEM_OPS_MIGHT_FAULT) return cpu::HWY_NAMESPACE::load(d, from, columns);
     return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(std::max<i64>(columns, 0))), d, from);
 }
 
