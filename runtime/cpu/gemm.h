@@ -72,7 +72,7 @@ struct MatrixProduct {
     i64 c_row_stride = 0;
     bool accumulate = false;
     /// b's copy by pack_matrix(), or none.
-    Elements<T> packed_b;
+    Elements<T> packed_b = {};
     /// Dense [m,n] or null: instead of writing c, every part's product, summed from zero, is added here in
     /// ascending order. The parts' extents add up to p; they may be 0.
     double* sum = nullptr;

@@ -120,7 +120,7 @@ NarrowOperandKernels<T> narrow_operand_kernels() {
     return {};
 }
 template <>
-NarrowOperandKernels<float> narrow_operand_kernels() {
+inline NarrowOperandKernels<float> narrow_operand_kernels() {
     return {&pack_narrow_panel, &pack_rows<float, BFloat16>, &copy_narrow_rows, &pack_pairs, &unpack_pairs};
 }
 
