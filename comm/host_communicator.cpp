@@ -34,13 +34,16 @@ void check_rows(const View& view, Counts rows, int size, const std::string& wher
                    view.shape.text());
 }
 
-const std::byte* bytes_of(ConstTensorView view) {
-    return static_cast<const std::byte*>(view.data);
+std::byte* bytes_of(const StagedRows& rows) {
+    return static_cast<std::byte*>(rows.data());
 }
 
-std::byte* bytes_of(TensorView view) {
-    return static_cast<std::byte*>(view.data);
+/// What a verb only reads, for StagedRows.
+TensorView writable(ConstTensorView view) {
+    return {{const_cast<void*>(view.data), view.dtype, view.device, view.shape}};
 }
+
+using Use = StagedRows::Use;
 
 }  // namespace
 
@@ -53,15 +56,18 @@ void HostCommunicator::all_to_all_rows(Stream& stream, ConstTensorView send, Cou
     MOESAIC_ASSERT(recv.rows() == 0 || row_bytes_of(recv) == row_bytes, "{} sends rows of {} bytes into {}",
                    describe("all_to_all_rows", label), row_bytes, recv.shape.text());
     const RowChecks& checks = row_checks();  // of this thread; the work may run on another
+    const StagedRows from(staging_, stream, writable(send), Use::read);
+    StagedRows to(staging_, stream, recv, Use::write);
     if (static_cast<HostStream&>(stream).inline_execution()) {
-        timed_exchange({bytes_of(send), send_rows, bytes_of(recv), recv_rows, row_bytes, label}, checks);
+        timed_exchange({bytes_of(from), send_rows, bytes_of(to), recv_rows, row_bytes, label}, checks);
         return;
     }
-    run_on_host(stream, [this, send, recv, row_bytes, label, &checks,
-                         from = std::vector<i64>(send_rows.begin(), send_rows.end()),
-                         to = std::vector<i64>(recv_rows.begin(), recv_rows.end())] {
-        timed_exchange({bytes_of(send), from, bytes_of(recv), to, row_bytes, label}, checks);
+    run_on_host(stream, [this, row_bytes, label, &checks, sent = bytes_of(from), received = bytes_of(to),
+                         from_rows = std::vector<i64>(send_rows.begin(), send_rows.end()),
+                         to_rows = std::vector<i64>(recv_rows.begin(), recv_rows.end())] {
+        timed_exchange({sent, from_rows, received, to_rows, row_bytes, label}, checks);
     });
+    to.finish();
 }
 
 void HostCommunicator::all_gather_rows(Stream& stream, ConstTensorView mine, TensorView all, Counts rows,
@@ -72,42 +78,58 @@ void HostCommunicator::all_gather_rows(Stream& stream, ConstTensorView mine, Ten
     MOESAIC_ASSERT(mine.rows() == own && (own == 0 || row_bytes_of(mine) == row_bytes),
                    "{} of {} as {} rows of {}", describe("all_gather_rows", label), mine.shape.text(), own,
                    all.shape.text());
+    const StagedRows from(staging_, stream, writable(mine), Use::read);
+    StagedRows to(staging_, stream, all, Use::write);
     if (static_cast<HostStream&>(stream).inline_execution()) {
-        timed_gather({bytes_of(mine), bytes_of(all), rows, row_bytes, label});
+        timed_gather({bytes_of(from), bytes_of(to), rows, row_bytes, label});
         return;
     }
-    run_on_host(stream,
-                [this, mine, all, row_bytes, label, counts = std::vector<i64>(rows.begin(), rows.end())] {
-                    timed_gather({bytes_of(mine), bytes_of(all), counts, row_bytes, label});
-                });
+    run_on_host(stream, [this, row_bytes, label, own_rows = bytes_of(from), all_rows = bytes_of(to),
+                         counts = std::vector<i64>(rows.begin(), rows.end())] {
+        timed_gather({own_rows, all_rows, counts, row_bytes, label});
+    });
+    to.finish();
 }
 
 void HostCommunicator::broadcast(Stream& stream, TensorView data, int root, Label label) {
     MOESAIC_ASSERT(root >= 0 && root < size(), "{} from rank {}", describe("broadcast", label), root);
-    run_on_host(stream, [this, data, root, label] {
+    StagedRows rows(staging_, stream, data, rank() == root ? Use::read : Use::write);
+    run_on_host(stream, [this, here = bytes_of(rows), bytes = data.bytes(), root, label] {
         FlightRecorder::Call call = flight("broadcast", label);
         call.rows = 1;
-        call.row_bytes = data.bytes();
-        call.shape = static_cast<u64>(data.bytes());
+        call.row_bytes = bytes;
+        call.shape = static_cast<u64>(bytes);
         const FlightRecorder::Scope scope(flights(), call);
-        broadcast_now({bytes_of(data), data.bytes(), root, label});
+        broadcast_now({here, bytes, root, label});
     });
+    rows.finish();
 }
 
 void HostCommunicator::send(Stream& stream, ConstTensorView data, int peer, Label label) {
     check_peer(peer, "send", label);
-    run_on_host(stream, [this, data, peer, label] {
-        const FlightRecorder::Scope scope(flights(), pairwise_flight("send", data.bytes(), label));
-        send_now({const_cast<std::byte*>(bytes_of(data)), data.bytes(), peer, label});
+    const StagedRows rows(staging_, stream, writable(data), Use::read);
+    run_on_host(stream, [this, here = bytes_of(rows), bytes = data.bytes(), peer, label] {
+        const FlightRecorder::Scope scope(flights(), pairwise_flight("send", bytes, label));
+        send_now({here, bytes, peer, label});
     });
 }
 
 void HostCommunicator::recv(Stream& stream, TensorView data, int peer, Label label) {
     check_peer(peer, "recv", label);
-    run_on_host(stream, [this, data, peer, label] {
-        const FlightRecorder::Scope scope(flights(), pairwise_flight("recv", data.bytes(), label));
-        recv_now({bytes_of(data), data.bytes(), peer, label});
+    StagedRows rows(staging_, stream, data, Use::write);
+    run_on_host(stream, [this, here = bytes_of(rows), bytes = data.bytes(), peer, label] {
+        const FlightRecorder::Scope scope(flights(), pairwise_flight("recv", bytes, label));
+        recv_now({here, bytes, peer, label});
     });
+    rows.finish();
+}
+
+void HostCommunicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into,
+                                       ReduceOp op) {
+    StagedRows sum(staging_, stream, into, Use::write);
+    Communicator::reduce_in_order(stream, std::move(parts),
+                                  {{sum.data(), into.dtype, Device::cpu, into.shape}}, op);
+    sum.finish();
 }
 
 void HostCommunicator::timed_exchange(const Exchange& exchange, const RowChecks& checks) {

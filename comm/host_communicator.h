@@ -4,13 +4,15 @@
 #include <cstddef>
 
 #include "comm/communicator.h"
+#include "comm/staging.h"
 
 namespace moesaic {
 
 struct RowChecks;
 
 /// Checks a verb's arguments, enqueues it on a host stream, and hands plain bytes to the implementation,
-/// whose `..._now` functions run when the stream gets there and return when this rank's part is done.
+/// whose `..._now` functions run when the stream gets there and return when this rank's part is done. On a
+/// GPU's stream that is before the verb returns, and the bytes are copies of the GPU's.
 class HostCommunicator : public Communicator {
   public:
     using Communicator::Communicator;
@@ -53,6 +55,9 @@ class HostCommunicator : public Communicator {
     virtual void send_now(const Message& message) = 0;
     virtual void recv_now(const Message& message) = 0;
 
+    void reduce_in_order(Stream& stream, std::shared_ptr<Tensor> parts, TensorView into,
+                         ReduceOp op) override;
+
   private:
     void timed_exchange(const Exchange& exchange, const RowChecks& checks);
     void spoil(const Exchange& exchange, const RowChecks& checks) const;
@@ -61,6 +66,8 @@ class HostCommunicator : public Communicator {
     [[nodiscard]] FlightRecorder::Call pairwise_flight(std::string_view verb, i64 bytes,
                                                        const Label& label) const;
     void check_peer(int peer, std::string_view verb, const Label& label) const;
+
+    StagingPool staging_;
 };
 
 }  // namespace moesaic

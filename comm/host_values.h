@@ -5,18 +5,17 @@
 #include <vector>
 
 #include "comm/step_context.h"
-#include "runtime/device_memory.h"
 
 namespace moesaic {
 
 /// The first elements of `to` become `values`. All work on compute has been waited for, so that the host may
-/// write host memory at once.
+/// write host memory at once. A GPU's is copied to: pages that the host writes would leave it and come back.
 template <Element T>
 void store_values(StepContext& context, const std::vector<T>& values, TensorView to) {
     if (values.empty()) return;
     const auto count = static_cast<i64>(values.size());
     MOESAIC_ASSERT(count <= to.elements(), "{} values into {}", count, to.shape.text());
-    if (host_may_access(to.device)) {
+    if (to.device == Device::cpu) {
         std::copy(values.begin(), values.end(), to.as<T>());
         return;
     }

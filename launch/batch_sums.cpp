@@ -12,7 +12,8 @@ BatchSums::BatchSums(const MicroBatches& batches, const ModelSpec& spec)
 
 void BatchSums::add(i64 micro_step, const std::vector<RouterStatistics>& routers) {
     std::size_t slot = 0;
-    double* const real = real_.data() + static_cast<std::size_t>(micro_step) * 2 * slots_;
+    double* const real =
+        real_sums_ ? real_.data() + static_cast<std::size_t>(micro_step) * 2 * slots_ : nullptr;
     for (const RouterStatistics& router : routers) {
         for (std::size_t e = 0; e < router.balance_counts.size(); ++e, ++slot) {
             counts_[slot] += router.balance_counts[e];

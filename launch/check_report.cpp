@@ -195,6 +195,14 @@ void print_layout(const RunSetup& run, const CheckedLayout& layout) {
     }
 }
 
+/// A dry run asks no device.
+void print_device(const std::string& device) {
+    if (device != "cuda") return;
+    std::printf(
+        "device    cuda: not looked for; memory below is a dry run's of the CPU, to which CUDA and cuBLAS "
+        "add theirs; no GPU has been measured\n");
+}
+
 }  // namespace
 
 void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
@@ -224,6 +232,7 @@ void print_check_report(const RunSetup& run, const CheckedLayout& layout) {
     }
     if (spec.experts > 0 && !by_cells) std::printf("router    %s\n", describe_router(spec).c_str());
     print_layout(run, layout);
+    print_device(run.config.run.device);
     std::printf("step      %lld %ss in %lld micro-batches; %lld micro-step%s per rank\n",
                 static_cast<long long>(tokens), row, static_cast<long long>(batches.count()),
                 static_cast<long long>(batches.micro_steps()), batches.micro_steps() == 1 ? "" : "s");

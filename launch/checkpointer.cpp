@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "launch/faults/fault_injector.h"
-#include "launch/step_policy.h"
+#include "launch/stream_position.h"
 #include "launch/together.h"
 #include "runtime/base/disk_fault.h"
 #include "runtime/base/log.h"
@@ -112,7 +112,8 @@ void Checkpointer::write_manifest_of(const std::vector<RankNote>& notes) {
     manifest.expert_parallel = runtime_.mesh->expert_parallel();
     manifest.tokens = position_.tokens;
     manifest.sampler_cursor =
-        (position_.step + batch_shift_of(position_.observers)) * settings_.batch_sequences;
+        StreamPosition{position_.step, batch_shift_of(position_.observers), settings_.batch_sequences}
+            .sequences();
     manifest.config = settings_.config;
     manifest.tokenizer = settings_.tokenizer;
     manifest.observers = position_.observers;

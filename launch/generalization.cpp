@@ -8,7 +8,6 @@
 
 #include "launch/domain_routing.h"
 #include "launch/model_measures.h"
-#include "launch/step_policy.h"
 #include "runtime/metrics/bounds/bound_table.h"
 #include "runtime/metrics/bounds/test_set.h"
 #include "runtime/metrics/explain.h"
@@ -34,6 +33,20 @@ class Stopwatch {
   private:
     double& seconds_;
     std::chrono::steady_clock::time_point start_;
+};
+
+/// Counts what observers take beside the evaluation that they see.
+class TimedObserver final : public RoutingObserver {
+  public:
+    TimedObserver(RoutingObserver& observer, double& seconds) : observer_(observer), seconds_(seconds) {}
+    void routed(StepContext& context, int layer, const Routing& routing) override {
+        const Stopwatch watch(seconds_);
+        observer_.routed(context, layer, routing);
+    }
+
+  private:
+    RoutingObserver& observer_;
+    double& seconds_;
 };
 
 /// Of units that have targets.
@@ -82,21 +95,6 @@ double mean_loss(const ShardScores& scores, UnitLoss loss) {
 }
 
 }  // namespace
-
-EvaluationShards evaluation_shards(const RunSetup& run) {
-    const auto seed = static_cast<u64>(run.config.run.seed);
-    const i64 batch = run.config.train.batch_sequences;
-    EvaluationShards shards;
-    shards.heldout = heldout_windows(run);
-    shards.seen = probe_windows(run);
-    shards.seen_at_step = (std::ssize(shards.seen) + batch - 1) / batch;
-    const i64 end = run.dataset->first_epoch_sequences(seed);
-    const i64 count = std::clamp<i64>(end - std::ssize(shards.seen), 0, std::ssize(shards.seen));
-    for (i64 number = end - count; number < end; ++number)
-        shards.unseen.push_back(run.dataset->training_sequence(seed, number));
-    shards.unseen_until_step = (end - count) / batch;
-    return shards;
-}
 
 void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record) {
     const std::vector<i64> windows = shifted_windows(run);
@@ -184,8 +182,12 @@ void Generalization::give_up_fresh_data(const std::string& reason) {
     prequential_.reset();
 }
 
+StreamPosition Generalization::stream_position(i64 step) const {
+    return {step, batch_shift_, run_.config.train.batch_sequences};
+}
+
 bool Generalization::all_fresh(i64 step) const {
-    return step <= first_epoch_ / run_.config.train.batch_sequences;
+    return stream_position(step).sequences() <= first_epoch_;
 }
 
 std::optional<LossScales> Generalization::scales_of_step(i64 step) const {
@@ -204,7 +206,7 @@ UnitRanges Generalization::unit_ranges() const {
     if (!documents_) return {};
     return [this](i64 step, i64 sequence) {
         std::vector<TargetRange> ranges;
-        const i64 number = (step - 1) * run_.config.train.batch_sequences + sequence;
+        const i64 number = stream_position(step - 1).sequences() + sequence;
         for (const WindowDocument& document :
              run_.dataset->documents_first_met(static_cast<u64>(run_.config.run.seed), number))
             ranges.push_back({document.first_target, document.targets});
@@ -234,6 +236,7 @@ void Generalization::record_shard(const std::string& name, const ShardScores& sc
 }
 
 void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
+    if (scores.heldout.units.empty()) return;
     const auto documents = [&](DocumentUnits Documents::*shard) {
         return documents_ ? &((*documents_).*shard) : nullptr;
     };
@@ -291,10 +294,10 @@ void Generalization::record_certificates(const Scores& scores, EvalRecord& recor
 void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) {
     const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
     record.measured.merge(measures_by_name(routing.finish(), norms));
-    const i64 met = std::min(record.step * run_.config.train.batch_sequences, first_epoch_);
     if (!bounded_) return;
-    const BoundInputs inputs =
-        gap_bound_inputs(run_.spec, norms, static_cast<double>(met), options_.scales.margin, options_.delta);
+    const i64 trained = stream_position(record.step).trained_of(first_epoch_);
+    const BoundInputs inputs = gap_bound_inputs(run_.spec, norms, static_cast<double>(trained),
+                                                options_.scales.margin, options_.delta);
     for (const Bound& bound : bound_table()) {
         const bool of_model = bound.kind == BoundKind::gap || bound.kind == BoundKind::trend ||
                               bound.kind == BoundKind::measure;
@@ -322,7 +325,7 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen,
                            complexity != nullptr ? FeatureVisitor(add_features) : FeatureVisitor());
     const Stopwatch watch(extra_seconds_);
-    if (step + batch_shift_ <= shards_.unseen_until_step)
+    if (certifies(step) && stream_position(step).sequences() <= shards_.unseen_after)
         scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     return scores;
 }
@@ -333,9 +336,10 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     DomainRouting domain_routing(runtime_, observer, tells_domains ? std::ssize(shards_.heldout) : 0);
     RoutingMeasure routing(runtime_, &domain_routing);
     std::optional<HeadComplexity> complexity;
-    if (HeadComplexity::applies(run_.spec) && !shards_.seen.empty())
+    if (certifies(step) && HeadComplexity::applies(run_.spec) && !shards_.seen.empty())
         complexity.emplace(runtime_, run_, shards_.seen);
-    const Scores scores = score_shards(step, routing, complexity ? &*complexity : nullptr);
+    TimedObserver timed(routing, extra_seconds_);
+    const Scores scores = score_shards(step, timed, complexity ? &*complexity : nullptr);
     const Stopwatch watch(extra_seconds_);
     EvalRecord record;
     record.step = step;
@@ -359,9 +363,11 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
             record.heldout_target_error = scores.heldout.mean_share_wrong();
         domains_ = scores_by_domain(*run_.dataset, shards_.heldout, scores.heldout);
         for (const DomainScore& score : domains_) record.heldout_by_source[score.name] = score.loss;
-        record_gap(scores, record);
     }
-    record_certificates(scores, record);
+    if (certifies(step)) {
+        record_gap(scores, record);
+        record_certificates(scores, record);
+    }
     record.domain_experts =
         domain_routing.finish(*run_.dataset, shards_.heldout, static_cast<u64>(run_.config.run.seed));
     record_bounds(routing, record);
@@ -375,7 +381,7 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
 }
 
 EvalRecord Generalization::evaluate(i64 step, RoutingObserver* observer) {
-    ++looks_;
+    if (certifies(step)) ++looks_;
     return look(step, observer);
 }
 

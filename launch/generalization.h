@@ -8,7 +8,9 @@
 
 #include "launch/checkpoint_loading.h"
 #include "launch/evaluation.h"
+#include "launch/evaluation_shards.h"
 #include "launch/head_complexity.h"
+#include "launch/stream_position.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/certificates.h"
 #include "runtime/metrics/paired_change.h"
@@ -17,16 +19,6 @@
 namespace moesaic {
 
 class RoutingMeasure;
-
-/// Windows that are evaluated at every look, the same throughout a run.
-struct EvaluationShards {
-    std::vector<i64> heldout;
-    std::vector<i64> seen;      ///< the first that training sees (probe_windows)
-    std::vector<i64> unseen;    ///< the last of the first epoch, none of them among `seen`
-    i64 seen_at_step = 0;       ///< when training has seen all of `seen`
-    i64 unseen_until_step = 0;  ///< the last step before training sees one of `unseen`
-};
-[[nodiscard]] EvaluationShards evaluation_shards(const RunSetup& run);
 
 /// Collective over the world where the task has samples of another distribution: fills the record's fields.
 void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record);
@@ -77,7 +69,11 @@ class Generalization {
     /// Collective over the world. `routing` sees the held-out shard, or the seen one where nothing is held
     /// out.
     [[nodiscard]] Scores score_shards(i64 step, RoutingObserver& routing, HeadComplexity* complexity);
+    [[nodiscard]] StreamPosition stream_position(i64 step) const;
     [[nodiscard]] bool all_fresh(i64 step) const;
+    /// Of weights that have met no data nobody wants a certificate, and each look makes later ones weaker:
+    /// step 0 of a run from scratch is none.
+    [[nodiscard]] bool certifies(i64 step) const { return step > 0 || imported_; }
     void record_shard(const std::string& name, const ShardScores& scores, EvalRecord& record) const;
     /// Collective over the world: what was measured of the model, and the bounds that this gives.
     void record_bounds(RoutingMeasure& routing, EvalRecord& record);

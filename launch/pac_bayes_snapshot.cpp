@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <numbers>
 
 #include "launch/evaluation.h"
 #include "launch/generalization.h"
-#include "launch/step_policy.h"
+#include "launch/stream_position.h"
 #include "runtime/base/philox.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/data/first_share.h"
@@ -65,20 +64,16 @@ struct SnapshotUnits {
     }
 };
 
-/// `prior_batches`: how many the prior was trained on or left out.
-SnapshotUnits units_of(const RunSetup& run, i64 prior_step, i64 prior_batches, double prior_share) {
+SnapshotUnits units_of(const RunSetup& run, const StreamPosition& prior) {
     const auto seed = static_cast<u64>(run.config.run.seed);
-    const i64 epoch = run.dataset->first_epoch_sequences(seed);
-    const i64 met =
-        std::min(prior_batches * run.config.train.batch_sequences,
-                 prior_share < 1 ? FirstShare::size_of(prior_share, epoch) : std::numeric_limits<i64>::max());
+    const i64 epoch = run.dataset->first_epoch_sequences(seed), met = prior.of_first_epoch(epoch);
     if (met >= epoch)
         throw UserError(
             fmt::format("the prior of step {} has met all {} sequences of the training data: none is left to "
                         "certify with; "
                         "give --prior a checkpoint of step {} or earlier, train with "
                         "train.checkpoint_every below that, or train a prior on task.data.training_share",
-                        prior_step, epoch, (epoch - 1) / run.config.train.batch_sequences));
+                        prior.step, epoch, (epoch - 1) / prior.batch_sequences));
     SnapshotUnits units;
     for (i64 number = 0; number < epoch; ++number) {
         std::vector<SnapshotUnit>& part = number < met ? units.met : units.certifying;
@@ -95,7 +90,7 @@ SnapshotUnits units_of(const RunSetup& run, i64 prior_step, i64 prior_batches, d
         throw UserError(fmt::format(
             "no document begins in the {} training sequences that the prior of step {} has not met; give "
             "--prior an earlier checkpoint, or train with generalization.unit: sequence",
-            epoch - met, prior_step));
+            epoch - met, prior.step));
     return units;
 }
 
@@ -282,8 +277,8 @@ std::string choose_prior(const std::string& trained, const RunSetup& run) {
     std::string best;
     for (const CheckpointFolder& one : list_checkpoints(run_folder.string())) {
         if (!one.complete) continue;
-        const i64 batches = one.step + batch_shift_of(read_manifest(one.path).observers);
-        const auto met = static_cast<double>(batches * run.config.train.batch_sequences);
+        const auto met = static_cast<double>(
+            StreamPosition::of(one.step, read_manifest(one.path).observers, run.config.train).sequences());
         if (one.step < trained_step && (one.step == 0 || met <= kMostOfEpoch * epoch)) best = one.path;
     }
     if (best.empty())
@@ -305,9 +300,8 @@ SnapshotMeasurement measure_snapshot(RankRuntime& runtime, const RunSetup& run, 
     SnapshotMeasurement measurement;
     measurement.step = weights.trained().step;
     measurement.prior_step = weights.prior().step;
-    SnapshotUnits units =
-        units_of(run, measurement.prior_step,
-                 measurement.prior_step + batch_shift_of(weights.prior().observers), prior_share);
+    SnapshotUnits units = units_of(run, StreamPosition::of(weights.prior().step, weights.prior().observers,
+                                                           run.config.train, prior_share));
     SnapshotOptions& options = measurement.options;
     options.scales = loss_scales(run);
     options.delta = run.config.generalization.delta;

@@ -41,7 +41,6 @@ bool bounds_the_gap(const std::string& name, const BoundResult& result) {
 RunWatch::RunWatch(const AlarmsConfig& alarms, const ModelSpec& spec) : spec_(spec), board_(alarms) {
     for (int layer = 0; layer < spec.layers; ++layer) {
         if (!spec.has_experts(layer)) continue;
-        if (spec.kind == ModelKind::momlp && layer > 0) continue;  // its cells count as one layer
         ExpertsRecord& record = layers_.emplace_back();
         record.layer = layer;
         record.load.assign(static_cast<std::size_t>(spec.experts), 0);

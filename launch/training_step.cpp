@@ -192,10 +192,14 @@ void TrainingStep::set_rank_loads(StepResult& result) const {
     for (int layer = 0; layer < spec.layers; ++layer) {
         if (!spec.has_experts(layer)) continue;
         const auto experts = static_cast<std::size_t>(spec.experts);
+        MOESAIC_ASSERT(counts.size() >= experts, "{} counts left for the {} experts of layer {}",
+                       counts.size(), experts, layer);
         result.rank_max_over_mean.push_back(rank_load_max_over_mean(
             mesh.placement(layer), mesh.copies(layer), counts.first(experts), mesh.expert_parallel()));
         counts = counts.subspan(experts);
     }
+    MOESAIC_ASSERT(counts.empty(), "{} counts of experts beyond those of {} layers", counts.size(),
+                   spec.layers);
 }
 
 StepResult TrainingStep::forward_backward(i64 step, const RankNote& note) {

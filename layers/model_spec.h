@@ -132,7 +132,10 @@ struct ModelSpec {
     [[nodiscard]] i64 head_outputs() const { return outputs > 0 ? outputs : vocabulary; }
     /// Targets of a sequence are its own next tokens.
     [[nodiscard]] bool predicts_next_token() const { return features == 0 && outputs == 0; }
-    [[nodiscard]] bool has_experts(int layer) const { return experts > 0 && (layer + 1) % every == 0; }
+    /// The cells of a MoMLP count as its first layer, however deep they are.
+    [[nodiscard]] bool has_experts(int layer) const {
+        return experts > 0 && (kind == ModelKind::momlp ? layer == 0 : (layer + 1) % every == 0);
+    }
     /// Whether routers send rows to experts of other ranks; a MoMLP's ranks read the rows of their own cells.
     [[nodiscard]] bool routes_rows() const { return experts > 0 && kind != ModelKind::momlp; }
     [[nodiscard]] int expert_layers() const {

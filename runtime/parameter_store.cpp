@@ -153,9 +153,6 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
         buffer.value = backend_.allocate(buffer.shape, real());
         backend_.zero(stream, buffer.value);
     }
-    // bf16 weights are widened for every product instead: packed in f32 they would take four times their
-    // size.
-    keeps_packed_ = keeps_packed_ && dtype_ == real();
     const MemoryUseScope use(backend_.pool(), MemoryUse::packed);
     for (Packed& one : packed_) {
         if (!keeps_packed_) break;

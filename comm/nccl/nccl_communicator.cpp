@@ -10,6 +10,7 @@
 #include "runtime/base/trace_range.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels/reduce.h"
+#include "runtime/cuda/launching.h"
 
 namespace moesaic {
 
@@ -342,9 +343,9 @@ void NcclCommunicator::reduce_in_order(Stream& stream, std::shared_ptr<Tensor> p
                                                  : kernels::Reduction::min;
     const Target to(*this, into);
     const auto reduce = [&]<class T>(T* target) {
-        kernels::each(gpu->handle(), into.elements(),
-                      kernels::ReducePartsElement<T>{parts->view().as<T>(), into.elements(), size(),
-                                                     reduction, target});
+        cuda::Launcher{gpu->handle()}.each(
+            into.elements(), kernels::ReducePartsElement<T>{parts->view().as<T>(), into.elements(), size(),
+                                                            reduction, target});
     };
     MOESAIC_ASSERT(into.dtype != DType::bf16, "reductions of {} are not offered: reduce in f32",
                    name_of(into.dtype));

@@ -244,7 +244,7 @@ void check_gemm_options(const GemmOptions& options) {
     if (options.against == "onednn" && !onednn_library().library)
         mistakes.add("--against onednn: " + onednn_library().problem);
     mistakes.require(!gemm_sizes(options).empty(),
-                     "--packed: in bf16, and with --layout TN, no operand is kept packed; no or both");
+                     "--packed: with --layout TN no operand is kept packed; no or both");
     mistakes.throw_if_any();
 }
 
@@ -252,7 +252,7 @@ std::vector<GemmSize> gemm_sizes(const GemmOptions& options) {
     std::vector<GemmSize> sizes;
     for (const auto& [groups, m, n, k] : shapes_of(options)) {
         for (const std::string& layout : options.layouts.empty() ? kLayouts : options.layouts) {
-            const bool weight = layout != "TN" && bench_dtype(options) != DType::bf16;
+            const bool weight = layout != "TN";
             if (weight && options.packed != "no") sizes.push_back({layout, groups, m, n, k, true});
             if (options.packed != "yes") sizes.push_back({layout, groups, m, n, k, false});
         }

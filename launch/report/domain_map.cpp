@@ -67,8 +67,8 @@ std::string domain_map_script(const RunHistory& run) {
     const double height = domain_map_height(run);
     PlotScript plot;
     plot.set(fmt::format("multiplot layout {},{} margins 0.15,0.90,{:.3f},{:.3f} spacing 0.03,{:.3f}",
-                         panel_rows(layers.size()), kPanelColumns, 50 / height, 1 - 26 / height,
-                         50 / height));
+                         panel_rows(layers.size()), kPanelColumns, 56 / height, 1 - 26 / height,
+                         62 / height));
     set_relative_colours(plot);
     plot.set("grid noxtics noytics").set("border 0").set("xtics 1 scale 0 textcolor rgb muted");
     if (!run.domains.empty() && run.domains.front().share.front().size() > 16)
@@ -87,7 +87,8 @@ std::string domain_map_script(const RunHistory& run) {
 }
 
 int domain_map_height(const RunHistory& run) {
-    return 70 + (panel_height(run) + 50) * panel_rows(layers_with_domains(run).size());
+    return 82 + panel_height(run) +
+           (panel_height(run) + 62) * (panel_rows(layers_with_domains(run).size()) - 1);
 }
 
 }  // namespace moesaic

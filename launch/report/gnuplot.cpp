@@ -1,8 +1,10 @@
 #include "launch/report/gnuplot.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
@@ -94,7 +96,7 @@ std::string page_element(std::string svg, const Drawing& drawing) {
     const auto replace = [&](const char* pattern, const std::string& by) {
         text = std::regex_replace(text, std::regex(pattern), by);
     };
-    replace("color=\"white\"", "color=\"var(--figure-surface)\"");  // behind marks on lines
+    replace("color=['\"]white['\"]", "color=\"var(--figure-surface)\"");  // behind marks on lines
     replace("color=\"(black|gray)\"", "color=\"var(--figure-ink)\"");
     replace("id=(['\"])(gp|gnuplot_|textbox|greybox)", "id=$1" + drawing.name + "_$2");
     replace("xlink:href='#gp", "xlink:href='#" + drawing.name + "_gp");
@@ -182,6 +184,24 @@ PlotScript& PlotScript::set(std::string_view line) {
 PlotScript& PlotScript::labels(std::string_view x, std::string_view y) {
     set(fmt::format("xlabel {} textcolor rgb muted", gnuplot_text(x)));
     return set(fmt::format("ylabel {} textcolor rgb muted", gnuplot_text(y)));
+}
+
+PlotScript& PlotScript::log_axis(char axis, std::vector<double> values) {
+    set(fmt::format("logscale {}", axis)).set(fmt::format("format {} '%g'", axis));
+    std::erase_if(values, [](double value) { return !(value > 0) || std::isinf(value); });
+    if (values.empty()) return *this;
+    const auto [least, most] = std::ranges::minmax(values);
+    const double widening = std::max(std::pow(most / least, 0.04), 1.05);
+    const double low = least / widening, high = most * widening;
+    set(fmt::format("{}range [{}:{}]", axis, low, high));
+    if (high / low > 1e3) return *this;
+    std::vector<std::string> tics;
+    for (double decade = std::pow(10, std::floor(std::log10(low))); decade <= high; decade *= 10) {
+        for (const double number : {decade, 2 * decade, 5 * decade})
+            if (number >= low && number <= high) tics.push_back(fmt::format("{:.6g}", number));
+    }
+    if (tics.size() < 2) tics = {fmt::format("{:.3g}", least), fmt::format("{:.3g}", most)};
+    return set(fmt::format("{}tics ({})", axis, fmt::join(tics, ", ")));
 }
 
 std::string PlotScript::data(const std::vector<std::vector<double>>& columns) {

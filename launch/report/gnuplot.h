@@ -42,6 +42,10 @@ class PlotScript {
   public:
     PlotScript& set(std::string_view line);  ///< e.g. "logscale y"
     PlotScript& labels(std::string_view x, std::string_view y);
+    /// A logarithmic axis ('x' or 'y') that ends a little beyond the values (of which those that are not
+    /// positive have no place on it), with numbers at 1, 2 and 5 of each decade, or at decades where there
+    /// are more than three.
+    PlotScript& log_axis(char axis, std::vector<double> values);
     /// Columns of equal length; NaN is a gap. Returns the block's name.
     std::string data(const std::vector<std::vector<double>>& columns);
     /// e.g. curve("$d1 using 1:2 with lines lc rgb s1", "Train"); an empty title stays out of the key.

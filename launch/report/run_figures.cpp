@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 
 #include "launch/report/domain_map.h"
 #include "launch/report/load_map.h"
-#include "runtime/metrics/bounds/bound_table.h"
 
 namespace moesaic {
 
@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::size_t kMostPoints = 1500;  // of a curve; more than there are pixels
 constexpr std::size_t kMostLines = 8;      // that a reader can tell apart
+constexpr double kBarsApart = 0.008;       // of the last step
 
 std::string colour(std::size_t index) {
     return fmt::format("s{}", index % kMostLines + 1);
@@ -111,13 +112,16 @@ std::string gap_script(const RunHistory& run) {
 std::string bounded_gaps_script(const RunHistory& run) {
     const std::string prefix = "eval.gaps.", suffix = ".value";
     PlotScript plot = by_step("gap");
-    plot.set("xzeroaxis lt 1 lw 1 lc rgb muted").set("offsets graph 0.02, graph 0.02, 0, 0");
+    plot.set("xzeroaxis lt 1 lw 1 lc rgb muted").set("offsets graph 0.03, graph 0.03, 0, 0");
     std::size_t count = 0;
     for (const auto& [name, series] : run.series) {
         if (!name.starts_with(prefix) || !name.ends_with(suffix) || count == kMostLines) continue;
         const std::string loss = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
-        const IntervalColumns gap =
+        IntervalColumns gap =
             interval_columns(series, run.at(prefix + loss + ".low"), run.at(prefix + loss + ".high"));
+        // Side by side, or one loss's bars would hide another's.
+        const double apart = gap[0].empty() ? 0 : kBarsApart * gap[0].back();
+        for (double& step : gap[0]) step += apart * static_cast<double>(count);
         const std::string block = plot.data({gap[0], gap[1], gap[2], gap[3]}), with = colour(count++);
         plot.curve(fmt::format("{} using 1:2:3:4 with yerrorbars pt 7 ps 0.5 lw 1.5 lc rgb {}", block, with),
                    "");
@@ -174,9 +178,12 @@ std::string gap_bounds_script(const RunHistory& run) {
 
 std::string risk_bounds_script(const RunHistory& run) {
     PlotScript plot = by_step("loss, in [0, 1] (log scale)");
-    plot.set("logscale y").set("format y '%g'");
     std::vector<std::string> names = bounds_of_kind(run, {"risk"});
     std::erase_if(names, [](const std::string& name) { return name.ends_with("_bits"); });
+    std::vector<double> values = run.at("eval.heldout_error").value;
+    for (const std::string& name : names)
+        std::ranges::copy(run.at("bound." + name).value, std::back_inserter(values));
+    plot.log_axis('y', values);
     add_bounds(plot, run, names);
     add_line(plot, run.at("eval.heldout_error"), "held-out error", "s1");
     return plot.text();
@@ -373,26 +380,6 @@ Series thinned(const Series& series, std::size_t most) {
         }
     }
     return kept;
-}
-
-std::string_view bound_kind(std::string_view name) {
-    const Bound* nearest = nullptr;
-    for (const Bound& bound : bound_table())
-        if (name.starts_with(bound.name) && (!nearest || bound.name.size() > nearest->name.size()))
-            nearest = &bound;
-    return nearest ? name_of(nearest->kind) : "gap";
-}
-
-std::size_t bound_rank(std::string_view name) {
-    std::size_t rank = bound_table().size(), length = 0;
-    for (std::size_t i = 0; i < bound_table().size(); ++i) {
-        const std::string_view known = bound_table()[i].name;
-        if (name.starts_with(known) && known.size() > length) {
-            rank = i;
-            length = known.size();
-        }
-    }
-    return rank;
 }
 
 }  // namespace moesaic

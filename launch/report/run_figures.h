@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/report/bound_kinds.h"
 #include "launch/report/gnuplot.h"
 #include "launch/report/run_history.h"
 
@@ -25,11 +26,5 @@ struct RunFigure {
 
 /// At most `most` points: of every stretch of steps its lowest and its highest, so that no spike is lost.
 [[nodiscard]] Series thinned(const Series& series, std::size_t most);
-
-/// What a bound limits: "gap", "risk" (the loss itself) or "trend"; of a name that the table of bounds lacks,
-/// as its longest beginning that the table has, else "gap".
-[[nodiscard]] std::string_view bound_kind(std::string_view name);
-/// The position of a bound in that table, where what certifies most comes first.
-[[nodiscard]] std::size_t bound_rank(std::string_view name);
 
 }  // namespace moesaic

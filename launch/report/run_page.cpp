@@ -16,6 +16,8 @@ namespace moesaic {
 
 namespace {
 
+constexpr const char* kNoBreak = "\u00a0";  // a space that lines do not end at
+
 std::optional<double> last_of(const RunHistory& run, const std::string& name) {
     const Series& series = run.at(name);
     return series.value.empty() ? std::nullopt : std::optional(series.value.back());
@@ -100,7 +102,7 @@ void add_bounds(Page& page, const RunHistory& run) {
                     .numbers = {false, false, true}};
     for (const RecordedBound& bound : bounds) {
         std::vector<std::string> terms;
-        for (const auto& [name, value] : bound.terms) terms.push_back(name + " " + shown(value));
+        for (const auto& [name, value] : bound.terms) terms.push_back(name + kNoBreak + shown(value));
         table.rows.push_back({bound.name, std::string(bound_kind(bound.name)),
                               shown(bound.value) + (bound.vacuous ? " (vacuous)" : ""),
                               fmt::format("{}", fmt::join(terms, " + ")),

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <set>
 
+#include "launch/report/bound_kinds.h"
 #include "runtime/metrics/statistics/fits.h"
 #include "runtime/metrics/statistics/summary.h"
 
@@ -42,22 +44,49 @@ std::string element_name(std::string key) {
     return key;
 }
 
+std::string text_in(const StudyRow& row, const std::string& column) {
+    const auto found = row.find(column);
+    return found == row.end() ? "" : found->second;
+}
+
 /// Whether `key` takes several values at one value of the axis; what goes along with it does not.
 bool splits(const StudyTable& table, const std::string& axis, const std::string& key) {
-    const auto text = [](const StudyRow& row, const std::string& column) {
-        return row.contains(column) ? row.at(column) : "";
-    };
     std::map<std::string, std::string> value_at;
     return std::ranges::any_of(table.rows, [&](const StudyRow& row) {
-        return value_at.try_emplace(text(row, axis), text(row, key)).first->second != text(row, key);
+        return value_at.try_emplace(text_in(row, axis), text_in(row, key)).first->second != text_in(row, key);
     });
 }
 
-/// "experts=4 top_k=2": where a group lies on all axes that split one.
-std::string others_text(const StudyTable& table, const StudyRow& point, const std::string& axis) {
+bool go_together(const StudyTable& table, const std::string& one, const std::string& other) {
+    return !splits(table, one, other) && !splits(table, other, one);
+}
+
+/// Of axes that change together one alone: the number of examples where that goes with them, else the first.
+std::vector<std::string> independent_axes(const StudyTable& table, const std::vector<std::string>& axes) {
+    const std::string samples = "training_samples";
+    std::vector<std::string> chosen;
+    for (const std::string& axis : axes) {
+        const bool of_samples = table.has(samples) && go_together(table, axis, samples);
+        const std::string& one = of_samples ? samples : axis;
+        if (std::ranges::none_of(chosen,
+                                 [&](const std::string& other) { return go_together(table, one, other); }))
+            chosen.push_back(one);
+    }
+    return chosen;
+}
+
+/// Those that change along with this one.
+std::vector<std::string> companions(const StudyTable& table, const std::string& axis) {
+    std::vector<std::string> others;
+    for (const std::string& other : numeric_axes(table))
+        if (other != axis && go_together(table, axis, other)) others.push_back(other);
+    return others;
+}
+
+/// "experts=4 top_k=2": where a row lies on these axes.
+std::string place_text(const StudyRow& row, const std::vector<std::string>& axes) {
     std::vector<std::string> parts;
-    for (const auto& [key, value] : point)
-        if (key != axis && splits(table, axis, key)) parts.push_back(short_name(key) + "=" + value);
+    for (const std::string& axis : axes) parts.push_back(short_name(axis) + "=" + text_in(row, axis));
     return fmt::format("{}", fmt::join(parts, " "));
 }
 
@@ -68,15 +97,23 @@ struct Curve {
     std::vector<Cell> cells;
 };
 
+/// In the order of the grid.
 std::vector<Curve> curves_of(const StudyTable& table, const std::string& axis, const std::string& column) {
+    std::vector<std::string> others = independent_axes(table, table.axes());
+    std::erase_if(others, [&](const std::string& key) { return key == axis || !splits(table, axis, key); });
+    std::vector<std::string> names;
     std::map<std::string, std::map<double, std::vector<double>>> values;
     for (const StudyGroup& group : groups_of(table, all_rows(table))) {
-        const auto x = number_in(group.point, axis);
+        const auto x = number_in(*group.rows.front(), axis);
         const std::vector<double> y = column_of(group, column);
-        if (x && !y.empty()) values[others_text(table, group.point, axis)][*x] = y;
+        if (!x || y.empty()) continue;
+        const std::string name = place_text(*group.rows.front(), others);
+        if (!values.contains(name)) names.push_back(name);
+        values[name][*x] = y;
     }
     std::vector<Curve> curves;
-    for (const auto& [name, points] : values) {
+    for (const std::string& name : names) {
+        const auto& points = values.at(name);
         Curve curve{name, {}, {}, {}, {}};
         for (const auto& [x, y] : points) {
             curve.x.push_back(x);
@@ -86,6 +123,10 @@ std::vector<Curve> curves_of(const StudyTable& table, const std::string& axis, c
         }
         curves.push_back(std::move(curve));
     }
+    return curves;
+}
+
+std::vector<Curve> evenly_chosen(const std::vector<Curve>& curves) {
     if (curves.size() <= kMostCurves) return curves;
     std::vector<Curve> chosen;
     for (std::size_t i = 0; i < kMostCurves; ++i)
@@ -104,7 +145,7 @@ bool all_positive(const std::vector<Curve>& curves) {
     });
 }
 
-/// With the law that is fitted to it, where one is asked for and there is one.
+/// With the fitted law where there is one.
 void add_curve(PlotScript& plot, const Curve& curve, std::size_t index, bool fitted) {
     const std::string colour = fmt::format("s{}", index % kMostCurves + 1);
     const std::string block = plot.data({curve.x, curve.mean, curve.deviation});
@@ -121,51 +162,86 @@ void add_curve(PlotScript& plot, const Curve& curve, std::size_t index, bool fit
     }
 }
 
+/// For these values of x, with a number at each where they are few.
+void add_axis(PlotScript& plot, const std::set<double>& values) {
+    constexpr std::size_t kMostTics = 10;
+    if (*values.begin() > 0) plot.log_axis('x', {values.begin(), values.end()});
+    if (values.size() <= kMostTics) plot.set(fmt::format("xtics ({})", fmt::join(values, ", ")));
+}
+
+/// The measure that bounds of a gap speak of, losses in [0, 1].
+std::string bounded_measure(const StudyTable& table) {
+    return table.has("gap_error") ? "gap_error" : "gap";
+}
+
+bool is_bound_of_gap(const std::string& column) {
+    return column.starts_with("bound.") && bound_kind(column.substr(6)) != "risk";
+}
+
+/// Exact values and bounds of a gap, where the study has them.
+std::map<std::string, Curve> curves_beside(const StudyTable& table, const std::string& axis,
+                                           const std::string& column) {
+    std::map<std::string, Curve> beside;
+    if (column != bounded_measure(table)) return beside;
+    for (const std::string& other : table.columns) {
+        if (other != "exact" && !is_bound_of_gap(other)) continue;
+        const std::vector<Curve> curves = curves_of(table, axis, other);
+        if (curves.size() == 1 && all_positive(curves)) beside.emplace(other, curves.front());
+    }
+    return beside;
+}
+
 /// One column against one axis; log-log with fitted slopes where that means anything.
 std::optional<StudyFigure> against_axis(const StudyTable& table, const std::string& axis,
                                         const std::string& column) {
-    const std::vector<Curve> curves = curves_of(table, axis, column);
+    const std::vector<Curve> all = curves_of(table, axis, column), curves = evenly_chosen(all);
     const bool any = std::ranges::any_of(curves, [](const Curve& curve) { return curve.x.size() > 1; });
     if (!any) return std::nullopt;
     PlotScript plot;
     plot.labels(axis, column).set("format y '%g'").set("offsets graph 0.03, graph 0.03, 0, 0");
+    std::set<double> places;
+    for (const Curve& curve : curves) places.insert(curve.x.begin(), curve.x.end());
+    add_axis(plot, places);
     const bool fitted = is_gap(column) && all_positive(curves);
-    const bool wide = std::ranges::all_of(curves, [](const Curve& curve) { return curve.x.front() > 0; });
-    if (wide) plot.set("logscale x").set("autoscale xfix");
-    if (fitted) plot.set("logscale y");
-    plot.set("key maxrows 4");
-    for (std::size_t i = 0; i < curves.size(); ++i) add_curve(plot, curves[i], i, fitted);
-    // Exact values and bounds lie beside a gap where the study has them.
-    if (is_gap(column) && fitted && curves.size() == 1) {
-        std::size_t index = 1;
-        for (const std::string& other : table.columns) {
-            if (other != "exact" && !other.starts_with("bound.")) continue;
-            const std::vector<Curve> beside = curves_of(table, axis, other);
-            if (beside.size() != 1 || !all_positive(beside)) continue;
-            const std::string block = plot.data({beside[0].x, beside[0].mean});
-            plot.curve(
-                fmt::format("{} using 1:2 with lines lw 2 lc rgb s{}", block, ++index % kMostCurves + 1),
-                other);
+    std::map<std::string, Curve> beside;
+    if (fitted && curves.size() == 1) beside = curves_beside(table, axis, column);
+    std::vector<double> heights;
+    for (const Curve& curve : curves) {
+        for (std::size_t i = 0; i < curve.mean.size(); ++i) {
+            heights.push_back(curve.mean[i] + curve.deviation[i]);
+            heights.push_back(std::max(curve.mean[i] - curve.deviation[i], curve.mean[i] / 2));
         }
     }
-    return StudyFigure{
-        fmt::format("{} against {}", column, axis),
-        fitted ? "Means over seeds with their standard deviation; dashed: the fitted power law, with "
-                 "its slope and 90 % interval over cells."
-               : "Means over seeds with their standard deviation.",
-        {fmt::format("{}_against_{}", column, element_name(axis)), plot.text(), 760, 380}};
+    for (const auto& [name, curve] : beside) std::ranges::copy(curve.mean, std::back_inserter(heights));
+    if (fitted) plot.log_axis('y', heights);
+    plot.set("key maxrows 4");
+    for (std::size_t i = 0; i < curves.size(); ++i) add_curve(plot, curves[i], i, fitted);
+    std::size_t index = 1;
+    for (const auto& [name, curve] : beside) {
+        const std::string block = plot.data({curve.x, curve.mean});
+        plot.curve(fmt::format("{} using 1:2 with lines lw 2 lc rgb s{}", block, ++index % kMostCurves + 1),
+                   name);
+    }
+    std::string caption = "Means over seeds with their standard deviation";
+    if (fitted) caption += "; dashed: the fitted power law, with its slope and 90 % interval over cells";
+    if (curves.size() < all.size())
+        caption += fmt::format("; {} of {} curves, evenly chosen", curves.size(), all.size());
+    if (const auto others = companions(table, axis); !others.empty())
+        caption += fmt::format("; {} change with it", fmt::join(others, ", "));
+    return StudyFigure{fmt::format("{} against {}", column, axis),
+                       caption + ".",
+                       {fmt::format("{}_against_{}", column, element_name(axis)), plot.text(), 760, 380}};
 }
 
 /// Every bound against the gap, a point per cell, with the rank correlation.
 std::optional<StudyFigure> bounds_against_gap(const StudyTable& table) {
-    // Bounds speak of losses in [0, 1].
-    const std::string measure = table.has("gap_error") ? "gap_error" : "gap";
+    const std::string measure = bounded_measure(table);
     PlotScript plot;
     plot.labels("measured " + measure, "bound").set("logscale xy").set("format '%g'").set("key maxrows 4");
     double low = INFINITY, high = 0;
     std::size_t count = 0;
     for (const std::string& column : table.columns) {
-        if (!column.starts_with("bound.") || count == kMostCurves) continue;
+        if (!is_bound_of_gap(column) || count == kMostCurves) continue;
         std::vector<double> gaps, bounds;
         for (const StudyGroup& group : groups_of(table, all_rows(table))) {
             const std::vector<double> gap = column_of(group, measure), bound = column_of(group, column);
@@ -212,7 +288,8 @@ std::optional<StudyFigure> best_k(const StudyTable& table, const std::string& to
     }
     if (x.size() < 2) return std::nullopt;
     PlotScript plot;
-    plot.labels(axis, "k").set("logscale x").set("offsets graph 0.03, graph 0.03, graph 0.1, graph 0.1");
+    plot.labels(axis, "k").set("offsets graph 0.03, graph 0.03, graph 0.1, graph 0.1");
+    add_axis(plot, {x.begin(), x.end()});
     plot.curve(plot.data({x, best}) + " using 1:2 with linespoints pt 7 ps 0.8 lw 2 lc rgb s1",
                fmt::format("k with the least mean {}", column));
     return StudyFigure{fmt::format("Best k against {}", short_name(axis)),
@@ -238,7 +315,7 @@ std::vector<StudyFigure> study_figures(const StudyTable& table, const std::vecto
     const auto keep = [&](std::optional<StudyFigure> figure) {
         if (figure) figures.push_back(std::move(*figure));
     };
-    const std::vector<std::string> axes = numeric_axes(table);
+    const std::vector<std::string> axes = independent_axes(table, numeric_axes(table));
     std::vector<std::string> columns = claimed;  // first what the study is about
     for (const char* column : {"gap", "gap_error", "heldout_loss", "heldout_error"})
         if (!std::ranges::count(columns, column)) columns.emplace_back(column);

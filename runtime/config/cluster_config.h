@@ -28,7 +28,7 @@ struct DeviceProfile {
     std::string source;    ///< of these numbers
     bool of_host = false;  ///< ranks are processes that share the cores of their machine
 };
-/// h100, h200, b200, cpu.
+/// Those of base/gpu_data_sheets.h, and cpu.
 [[nodiscard]] const std::vector<DeviceProfile>& device_profiles();
 
 struct ClusterConfig {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "runtime/base/gpu_data_sheets.h"
 #include "runtime/config/cluster_config.h"
 #include "runtime/config/yaml_file.h"
 
@@ -114,23 +115,34 @@ class ClusterReader {
 
 }  // namespace
 
+namespace {
+
+DeviceProfile profile_of(const GpuPeaks& gpu) {
+    constexpr double kNodeLatency = 5, kNetworkLatency = 12;  // of a message, us: assumed
+    return {.name = std::string(gpu.profile),
+            .bf16_tflops = 1e-12 * gpu.bf16_flops,
+            .fp32_tflops = 1e-12 * gpu.fp32_flops,
+            .fp64_tflops = 1e-12 * gpu.fp64_flops,
+            .memory_gib = static_cast<double>(gpu.memory_capacity) / (1 << 30),
+            .memory_gb_per_s = 1e-9 * gpu.memory_bytes,
+            .node = {kNodeLatency, 1e-9 * gpu.nvlink_bytes},
+            .network = {kNetworkLatency, 1e-9 * gpu.network_bytes},
+            .source = "NVIDIA's data sheets, dense; a 400 Gb/s adapter for each GPU"};
+}
+
+}  // namespace
+
 const std::vector<DeviceProfile>& device_profiles() {
-    constexpr const char* kNvidia = "NVIDIA's data sheets, dense; a 400 Gb/s adapter for each GPU";
-    static const std::vector<DeviceProfile> kProfiles{
-        {"h100", 989, 67, 67, 80, 3350, {5, 450}, {12, 50}, kNvidia},
-        {"h200", 989, 67, 67, 141, 4800, {5, 450}, {12, 50}, kNvidia},
-        {"b200", 2250, 75, 37, 180, 8000, {5, 900}, {12, 50}, kNvidia},
-        {"cpu",
-         0,
-         0,
-         0,
-         0,
-         0,
-         {1, 0},
-         {50, 1.25},
-         "measured on this machine; 10 Gb/s between machines",
-         true},
-    };
+    static const std::vector<DeviceProfile> kProfiles = [] {
+        std::vector<DeviceProfile> all;
+        for (const GpuPeaks& gpu : gpu_peaks()) all.push_back(profile_of(gpu));
+        all.push_back({.name = "cpu",
+                       .node = {1, 0},
+                       .network = {50, 1.25},
+                       .source = "measured on this machine; 10 Gb/s between machines",
+                       .of_host = true});
+        return all;
+    }();
     return kProfiles;
 }
 

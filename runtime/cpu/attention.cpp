@@ -8,6 +8,7 @@
 #include "runtime/base/error.h"
 #include "runtime/cpu/attention_blocks.h"
 #include "runtime/cpu/attention_kernel.h"
+#include "runtime/cpu/elementwise.h"
 #include "runtime/cpu/scratch.h"
 
 namespace moesaic {
@@ -29,9 +30,48 @@ struct HeadRows {
     HeadRows(T* matrix, const AttentionShape& shape, i64 sequence, i64 head, i64 heads)
         : data(matrix + sequence * shape.seq_len * heads * shape.head_dim + head * shape.head_dim),
           stride(heads * shape.head_dim) {}
+    HeadRows(T* rows, i64 row_stride) : data(rows), stride(row_stride) {}
     [[nodiscard]] T* row(i64 i) const { return data + i * stride; }
     [[nodiscard]] auto operand() const { return StridedOperand<std::remove_const_t<T>>{data, stride, 1}; }
     [[nodiscard]] auto transposed() const { return StridedOperand<std::remove_const_t<T>>{data, 1, stride}; }
+};
+
+/// Rows of one head in the type that they are computed in: where they stand if they are stored so, else a
+/// copy of those of `capacity` rows that are worked on.
+template <class Stored>
+class RealRows {
+  public:
+    using Real = cpu::RealType<Stored>;
+    static constexpr bool kCopies = !std::is_same_v<Stored, Real>;
+    [[nodiscard]] static i64 elements(i64 capacity, i64 columns) { return kCopies ? capacity * columns : 0; }
+
+    /// `room` has elements() elements.
+    RealRows(Real* room, i64 columns) : room_(room), columns_(columns) {}
+
+    [[nodiscard]] HeadRows<const Real> read(const HeadRows<const Stored>& from, i64 first, i64 count) const {
+        if constexpr (kCopies) {
+            cpu::widen_rows({count, columns_, columns_, from.stride}, from.row(first), room_);
+            return {room_, columns_};
+        } else {
+            (void)count;
+            return {from.row(first), from.stride};
+        }
+    }
+    /// Where results are left for finish(): rows from `first` on.
+    [[nodiscard]] HeadRows<Real> write(const HeadRows<Stored>& to, i64 first) const {
+        if constexpr (kCopies) {
+            return {room_, columns_};
+        } else {
+            return {to.row(first), to.stride};
+        }
+    }
+    void finish(const HeadRows<Stored>& to, i64 first, i64 count) const {
+        if constexpr (kCopies) cpu::round_rows({count, columns_, columns_, to.stride}, room_, to.row(first));
+    }
+
+  private:
+    Real* room_;
+    i64 columns_;
 };
 
 /// Hands out parts of this thread's scratch memory, aligned to 64 bytes.
@@ -96,27 +136,31 @@ KeyRange keys_of(const ScoreBlock<T>& block, const FirstKeys& first_keys, i64 i)
     return {first_keys.of(i) - block.first_key, i + 1 - block.first_key, block.tile_end(i) - block.first_key};
 }
 
-template <class T>
-void attend(const SequenceAttention<T>& attention, i64 sequence, i64 head) {
+template <class Stored>
+void attend(const SequenceAttention<Stored>& attention, i64 sequence, i64 head) {
+    using T = cpu::RealType<Stored>;
     const AttentionShape& shape = attention.shape;
     const GemmKernels<T>& products = gemm_kernels<T>();
     const AttentionKernels<T>& rows = attention_kernels<T>();
     const i64 length = shape.seq_len, key_head = head / (shape.heads / shape.kv_heads);
-    const HeadRows<const T> q(attention.q, shape, sequence, head, shape.heads);
-    const HeadRows<const T> k(attention.k, shape, sequence, key_head, shape.kv_heads);
-    const HeadRows<const T> v(attention.v, shape, sequence, key_head, shape.kv_heads);
-    const HeadRows<T> out(attention.out, shape, sequence, head, shape.heads);
+    const HeadRows<const Stored> q(attention.q, shape, sequence, head, shape.heads);
+    const HeadRows<const Stored> k(attention.k, shape, sequence, key_head, shape.kv_heads);
+    const HeadRows<const Stored> v(attention.v, shape, sequence, key_head, shape.kv_heads);
+    const HeadRows<Stored> out(attention.out, shape, sequence, head, shape.heads);
     T* const log_sum_exp = attention.log_sum_exp + head * shape.rows + sequence * length;
 
     const i64 key_elements = PackedOperand<T>::elements(products, shape.head_dim, length);
     const i64 value_elements = PackedOperand<T>::elements(products, length, shape.head_dim);
+    const i64 copied = RealRows<Stored>::elements(kQueryBlock, shape.head_dim);
     const i64 stride = score_stride(shape);
     Workspace<T> memory(Workspace<T>::padded(key_elements) + Workspace<T>::padded(value_elements) +
-                        kQueryBlock * stride);
+                        kQueryBlock * stride + 2 * Workspace<T>::padded(copied));
     PackedOperand<T> keys(products, memory.take(key_elements)), values(products, memory.take(value_elements));
     keys.pack(k.transposed(), shape.head_dim, length);
     values.pack(v.operand(), length, shape.head_dim);
     T* const scores = memory.take(kQueryBlock * stride);
+    const RealRows<Stored> query_rows(memory.take(copied), shape.head_dim);
+    const RealRows<Stored> out_rows(memory.take(copied), shape.head_dim);
     const FirstKeys first_keys(attention.first_key, shape, sequence);
 
     for (i64 first = 0; first < length; first += kQueryBlock) {
@@ -125,21 +169,24 @@ void attend(const SequenceAttention<T>& attention, i64 sequence, i64 head) {
                                   first,          last,   first_key_of(shape, first_keys, first, last),
                                   all_keys(shape)};
         T sums[kQueryBlock];
-        block.assign_product(q.operand().from(first, 0), shape.head_dim, keys);
+        block.assign_product(query_rows.read(q, first, last - first).operand(), shape.head_dim, keys);
         for (i64 i = first; i < last; ++i)
             log_sum_exp[i] = rows.exponentiate(block.row(i) + block.first_key, keys_of(block, first_keys, i),
                                                score_scale<T>(shape), &sums[i - first]);
-        block.multiply(values, out.row(first), out.stride);
+        const HeadRows<T> result = out_rows.write(out, first);
+        block.multiply(values, result.data, result.stride);
         for (i64 i = first; i < last; ++i)
-            rows.multiply_by(out.row(i), shape.head_dim, T(1) / sums[i - first]);
+            rows.multiply_by(result.row(i - first), shape.head_dim, T(1) / sums[i - first]);
+        out_rows.finish(out, first, last - first);
     }
 }
 
 /// The backward of one key head of one sequence: its query heads one after the other.
-template <class T>
+template <class Stored>
 class HeadBackward {
   public:
-    HeadBackward(const SequenceAttentionGrad<T>& grad, i64 sequence, i64 key_head)
+    using T = cpu::RealType<Stored>;
+    HeadBackward(const SequenceAttentionGrad<Stored>& grad, i64 sequence, i64 key_head)
         : grad_(grad),
           shape_(grad.shape),
           sequence_(sequence),
@@ -151,23 +198,33 @@ class HeadBackward {
           query_rows_(take(kQueryBlock, shape_.head_dim)),
           d_out_rows_(take(kQueryBlock, shape_.head_dim)),
           scores_(memory_.take(kQueryBlock * score_stride(shape_))),
-          d_scores_(memory_.take(kQueryBlock * score_stride(shape_))) {}
+          d_scores_(memory_.take(kQueryBlock * score_stride(shape_))),
+          queries_(take_rows(kQueryBlock)),
+          outs_(take_rows(kQueryBlock)),
+          d_outs_(take_rows(kQueryBlock)),
+          d_queries_(take_rows(kQueryBlock)),
+          d_keys_(take_rows(shape_.seq_len)),
+          d_values_(take_rows(shape_.seq_len)) {}
 
     void run() {
-        const HeadRows<const T> k(grad_.k, shape_, sequence_, key_head_, shape_.kv_heads);
-        const HeadRows<const T> v(grad_.v, shape_, sequence_, key_head_, shape_.kv_heads);
-        const HeadRows<T> dk(grad_.dk, shape_, sequence_, key_head_, shape_.kv_heads);
-        const HeadRows<T> dv(grad_.dv, shape_, sequence_, key_head_, shape_.kv_heads);
-        keys_.pack(k.transposed(), shape_.head_dim, shape_.seq_len);
-        values_.pack(v.transposed(), shape_.head_dim, shape_.seq_len);
-        key_rows_.pack(k.operand(), shape_.seq_len, shape_.head_dim);
-        for (i64 i = 0; i < shape_.seq_len; ++i) {
-            std::fill_n(dk.row(i), shape_.head_dim, T(0));
-            std::fill_n(dv.row(i), shape_.head_dim, T(0));
+        const i64 length = shape_.seq_len, columns = shape_.head_dim;
+        const HeadRows<const Stored> k(grad_.k, shape_, sequence_, key_head_, shape_.kv_heads);
+        const HeadRows<const Stored> v(grad_.v, shape_, sequence_, key_head_, shape_.kv_heads);
+        const HeadRows<Stored> stored_dk(grad_.dk, shape_, sequence_, key_head_, shape_.kv_heads);
+        const HeadRows<Stored> stored_dv(grad_.dv, shape_, sequence_, key_head_, shape_.kv_heads);
+        const HeadRows<T> dk = d_keys_.write(stored_dk, 0), dv = d_values_.write(stored_dv, 0);
+        keys_.pack(k.transposed(), columns, length);
+        values_.pack(v.transposed(), columns, length);
+        key_rows_.pack(k.operand(), length, columns);
+        for (i64 i = 0; i < length; ++i) {
+            std::fill_n(dk.row(i), columns, T(0));
+            std::fill_n(dv.row(i), columns, T(0));
         }
         const i64 group = shape_.heads / shape_.kv_heads;
         for (i64 head = key_head_ * group; head < (key_head_ + 1) * group; ++head)
-            for (i64 first = 0; first < shape_.seq_len; first += kQueryBlock) run_block(head, first, dk, dv);
+            for (i64 first = 0; first < length; first += kQueryBlock) run_block(head, first, dk, dv);
+        d_keys_.finish(stored_dk, 0, length);
+        d_values_.finish(stored_dv, 0, length);
     }
 
   private:
@@ -175,74 +232,91 @@ class HeadBackward {
         auto size = [&](i64 p, i64 n) {
             return Workspace<T>::padded(PackedOperand<T>::elements(products_, p, n));
         };
+        auto copied = [&](i64 rows) {
+            return Workspace<T>::padded(RealRows<Stored>::elements(rows, shape_.head_dim));
+        };
         return 2 * size(shape_.head_dim, shape_.seq_len) + size(shape_.seq_len, shape_.head_dim) +
-               2 * size(kQueryBlock, shape_.head_dim) + 2 * kQueryBlock * score_stride(shape_);
+               2 * size(kQueryBlock, shape_.head_dim) + 2 * kQueryBlock * score_stride(shape_) +
+               4 * copied(kQueryBlock) + 2 * copied(shape_.seq_len);
     }
     PackedOperand<T> take(i64 p, i64 n) {
         return {products_, memory_.take(PackedOperand<T>::elements(products_, p, n))};
+    }
+    RealRows<Stored> take_rows(i64 rows) {
+        return {memory_.take(RealRows<Stored>::elements(rows, shape_.head_dim)), shape_.head_dim};
     }
 
     /// With P the probabilities: dP = dO·Vᵀ, dS = scale·P∘(dP - rowsum(dO∘O)), dQ = dS·K, dK += dSᵀ·Q,
     /// dV += Pᵀ·dO (Dao et al. 2022, appendix B.2).
     void run_block(i64 head, i64 first, const HeadRows<T>& dk, const HeadRows<T>& dv) {
-        const HeadRows<const T> q(grad_.q, shape_, sequence_, head, shape_.heads);
-        const HeadRows<const T> out(grad_.out, shape_, sequence_, head, shape_.heads);
-        const HeadRows<const T> d_out(grad_.d_out, shape_, sequence_, head, shape_.heads);
-        const HeadRows<T> dq(grad_.dq, shape_, sequence_, head, shape_.heads);
-        const T* const log_sum_exp = grad_.log_sum_exp + head * shape_.rows + sequence_ * shape_.seq_len;
         const i64 last = std::min(shape_.seq_len, first + kQueryBlock), stride = score_stride(shape_);
+        const i64 count = last - first, columns = shape_.head_dim;
+        const HeadRows<Stored> stored_dq(grad_.dq, shape_, sequence_, head, shape_.heads);
+        const HeadRows<const T> q = queries_.read(of_head(grad_.q, head), first, count);
+        const HeadRows<const T> out = outs_.read(of_head(grad_.out, head), first, count);
+        const HeadRows<const T> d_out = d_outs_.read(of_head(grad_.d_out, head), first, count);
+        const HeadRows<T> dq = d_queries_.write(stored_dq, first);
+        const T* const log_sum_exp = grad_.log_sum_exp + head * shape_.rows + sequence_ * shape_.seq_len;
         const FirstKeys first_keys(grad_.first_key, shape_, sequence_);
         const i64 first_key = first_key_of(shape_, first_keys, first, last), keys = all_keys(shape_);
         const ScoreBlock<T> scores{products_, scores_, stride, first, last, first_key, keys};
         const ScoreBlock<T> d_scores{products_, d_scores_, stride, first, last, first_key, keys};
 
-        scores.assign_product(q.operand().from(first, 0), shape_.head_dim, keys_);
-        d_scores.assign_product(d_out.operand().from(first, 0), shape_.head_dim, values_);
+        scores.assign_product(q.operand(), columns, keys_);
+        d_scores.assign_product(d_out.operand(), columns, values_);
         for (i64 i = first; i < last; ++i) {
-            const T delta = rows_.dot(d_out.row(i), out.row(i), shape_.head_dim);
+            const T delta = rows_.dot(d_out.row(i - first), out.row(i - first), columns);
             rows_.softmax_backward(scores.row(i) + first_key, d_scores.row(i) + first_key,
                                    keys_of(scores, first_keys, i), score_scale<T>(shape_), log_sum_exp[i],
                                    delta);
         }
-        query_rows_.pack(q.operand().from(first, 0), last - first, shape_.head_dim);
-        d_out_rows_.pack(d_out.operand().from(first, 0), last - first, shape_.head_dim);
-        d_scores.multiply(key_rows_, dq.row(first), dq.stride);
+        query_rows_.pack(q.operand(), count, columns);
+        d_out_rows_.pack(d_out.operand(), count, columns);
+        d_scores.multiply(key_rows_, dq.data, dq.stride);
+        d_queries_.finish(stored_dq, first, count);
         d_scores.accumulate_transposed(query_rows_, dk.data, dk.stride);
         scores.accumulate_transposed(d_out_rows_, dv.data, dv.stride);
+    }
+    [[nodiscard]] HeadRows<const Stored> of_head(const Stored* matrix, i64 head) const {
+        return {matrix, shape_, sequence_, head, shape_.heads};
     }
 
     const GemmKernels<T>& products_ = gemm_kernels<T>();
     const AttentionKernels<T>& rows_ = attention_kernels<T>();
-    const SequenceAttentionGrad<T>& grad_;
+    const SequenceAttentionGrad<Stored>& grad_;
     const AttentionShape& shape_;
     i64 sequence_, key_head_;
     Workspace<T> memory_;
     PackedOperand<T> keys_, values_;                       // [head_dim, seq_len]
     PackedOperand<T> key_rows_, query_rows_, d_out_rows_;  // [., head_dim]
     T *scores_, *d_scores_;
+    RealRows<Stored> queries_, outs_, d_outs_, d_queries_;  // of a block
+    RealRows<Stored> d_keys_, d_values_;                    // of the sequence
 };
 
 }  // namespace
 
-template <class T>
-void sequence_attention(ThreadPool& pool, const SequenceAttention<T>& attention) {
+template <class Stored>
+void sequence_attention(ThreadPool& pool, const SequenceAttention<Stored>& attention) {
     check(attention.shape);
     const i64 heads = attention.shape.heads;
     pool.parallel_for(attention.shape.rows / attention.shape.seq_len * heads,
                       [&](i64 task) { attend(attention, task / heads, task % heads); });
 }
 
-template <class T>
-void sequence_attention_backward(ThreadPool& pool, const SequenceAttentionGrad<T>& grad) {
+template <class Stored>
+void sequence_attention_backward(ThreadPool& pool, const SequenceAttentionGrad<Stored>& grad) {
     check(grad.shape);
     const i64 heads = grad.shape.kv_heads;
     pool.parallel_for(grad.shape.rows / grad.shape.seq_len * heads,
-                      [&](i64 task) { HeadBackward<T>(grad, task / heads, task % heads).run(); });
+                      [&](i64 task) { HeadBackward<Stored>(grad, task / heads, task % heads).run(); });
 }
 
 template void sequence_attention(ThreadPool&, const SequenceAttention<float>&);
 template void sequence_attention(ThreadPool&, const SequenceAttention<double>&);
+template void sequence_attention(ThreadPool&, const SequenceAttention<BFloat16>&);
 template void sequence_attention_backward(ThreadPool&, const SequenceAttentionGrad<float>&);
 template void sequence_attention_backward(ThreadPool&, const SequenceAttentionGrad<double>&);
+template void sequence_attention_backward(ThreadPool&, const SequenceAttentionGrad<BFloat16>&);
 
 }  // namespace moesaic

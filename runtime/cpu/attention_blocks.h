@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "runtime/cpu/gemm_kernel.h"
 
@@ -19,11 +20,18 @@ class PackedOperand {
     [[nodiscard]] static i64 elements(const GemmKernels<T>& kernels, i64 p, i64 n) {
         return p * (n + kernels.lanes);
     }
-    void pack(const StridedOperand<T>& b, i64 p, i64 n) {
+    /// Of T, or of bf16.
+    template <class Stored>
+    void pack(const StridedOperand<Stored>& b, i64 p, i64 n) {
         p_ = p;
         n_ = n;
-        for (i64 column = 0; column < n; column += kernels_.panel_columns)
-            kernels_.pack_panel(b.from(0, column), p, width(column), memory_ + column * p);
+        for (i64 column = 0; column < n; column += kernels_.panel_columns) {
+            if constexpr (std::is_same_v<Stored, T>) {
+                kernels_.pack_panel(b.from(0, column), p, width(column), memory_ + column * p);
+            } else {
+                kernels_.narrow.pack_panel(b.from(0, column), p, width(column), memory_ + column * p);
+            }
+        }
     }
     [[nodiscard]] i64 columns() const { return n_; }
 

@@ -12,6 +12,8 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
+#include "runtime/cpu/simd-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
 namespace {  // other files have functions of the same names here
@@ -98,10 +100,9 @@ T dot(const T* x, const T* y, i64 count) {
     auto sums = hn::Zero(d);
     i64 i = 0;
     for (; i + lanes <= count; i += lanes) sums = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sums);
-    if (i < count) {
-        const auto mask = hn::FirstN(d, static_cast<std::size_t>(count - i));
-        sums = hn::MulAdd(hn::MaskedLoad(mask, d, x + i), hn::MaskedLoad(mask, d, y + i), sums);
-    }
+    if (i < count)
+        sums = hn::MulAdd(cpu::HWY_NAMESPACE::load(d, x + i, count - i),
+                          cpu::HWY_NAMESPACE::load(d, y + i, count - i), sums);
     return hn::GetLane(hn::SumOfLanes(d, sums));
 }
 

@@ -1,15 +1,17 @@
 // Products by groups of rows and the activations between them: what experts and feed-forwards compute.
 #include "runtime/cpu/activation.h"
-#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/grouped_gemm.h"
 #include "runtime/cpu/product_operands.h"
+#include "runtime/cpu/products_in_turn.h"
+#include "runtime/cpu/scratch.h"
 
 namespace moesaic {
 
 using cpu::data_or_null;
+using cpu::element_at;
+using cpu::elements_of;
 using cpu::expect;
-using cpu::expect_real;
 using cpu::expect_stored;
 using cpu::Range;
 using cpu::run_with_numbers;
@@ -28,20 +30,20 @@ void check_groups(std::span<const i64> rows_per_group, i64 groups, i64 rows) {
 }
 
 /// An operand [rows, columns], or one of which `index` [rows] says the rows.
-void check_rows(ConstTensorView operand, ConstTensorView index, i64 rows, i64 columns, DType real,
+void check_rows(ConstTensorView operand, ConstTensorView index, i64 rows, i64 columns,
                 std::string_view name) {
     if (index.data) expect(index, rows, 1, DType::int32, "row index");
-    expect(operand, index.data ? operand.rows() : rows, columns, real, name);
+    expect(operand, index.data ? operand.rows() : rows, columns, operand.dtype, name);
 }
 
-/// As given, for a result [rows, width] that may be kept nowhere.
-void check_product(const GroupedGemm& product, i64 rows, i64 width, DType real, i64 halves) {
+/// As given, for a result [rows, width] that may be kept nowhere. Returns the type that it is computed in.
+DType check_product(const GroupedGemm& product, i64 rows, i64 width, i64 halves) {
     const i64 inner = product.a.cols(), groups = product.b.rows();
-    expect_real(real, "grouped_gemm");
-    check_rows(product.a, product.a_rows, rows, inner, real, "grouped_gemm a");
-    expect(product.b, groups, inner * width, real, "grouped_gemm b");
+    check_rows(product.a, product.a_rows, rows, inner, "grouped_gemm a");
+    expect(product.b, groups, inner * width, product.b.dtype, "grouped_gemm b");
     check_groups(product.rows_per_group, groups, rows);
-    cpu::check_packed(product.packed_b, real, groups, inner, width, halves);
+    cpu::check_packed(product.packed_b, product.b.dtype, groups, inner, width, halves);
+    return cpu::product_type({product.a, product.b}, "grouped_gemm");
 }
 
 template <class Real>
@@ -50,12 +52,11 @@ GroupedProduct<Real> grouped_product(const GroupedGemm& product, std::span<const
     return {.rows_per_group = rows_per_group,
             .n = width,
             .p = product.a.cols(),
-            .a = product.a.as<Real>(),
-            .b = product.b.as<Real>(),
-            .c = product.c.data ? product.c.as<Real>() : nullptr,
+            .a = elements_of<Real>(product.a),
+            .b = elements_of<Real>(product.b),
             .trans_b = product.trans_b,
             .accumulate = product.accumulate,
-            .packed_b = data_or_null<Real>(product.packed_b),
+            .packed_b = elements_of<Real>(product.packed_b),
             .a_rows = data_or_null<i32>(product.a_rows)};
 }
 
@@ -79,31 +80,48 @@ void check_activation_groups(const Operation& operation, i64 rows) {
                    sum_of(operation.rows_per_group), rows);
 }
 
+/// Where x and y are bf16, both are written here, y from the rounded x; else the product has written x.
 template <class Real>
 class ActivationWork final : public BlockWork<Real> {
   public:
-    explicit ActivationWork(const Activation& operation) : operation_(operation) {}
-    void run(const FinishedBlock<Real>& block) const override {
-        const i64 width = operation_.y.cols();
-        cpu::activate({operation_.kind, dtype_of<Real>(), block.rows, block.columns, block.c_row_stride,
-                       width, width, cpu::slope_of(operation_.slope, block.product)},
-                      block.c, operation_.y.as<Real>() + block.first_row * width + block.first_column);
+    ActivationWork(const Activation& operation, TensorView x) : operation_(operation), x_(x) {}
+    void run(const ResultBlock<Real>& block) const override {
+        const auto& [kind, x, y, slope, rows_per_group] = operation_;
+        if constexpr (std::is_same_v<Real, float>) {
+            if (x.dtype == DType::bf16) cpu::RoundingWork(x_, activation_halves(kind)).run(block);
+        }
+        cpu::activate({kind, x.dtype, block.rows, block.columns, x.cols(), y.cols(), y.cols(),
+                       cpu::slope_of(slope, block.product)},
+                      element_at(x, block.first_row, block.first_column),
+                      element_at(y, block.first_row, block.first_column));
     }
 
   private:
     const Activation& operation_;
+    TensorView x_;  // operation_.x
 };
 
+/// Where dx is bf16, dy is rounded first.
 template <class Real>
 class ActivationGradWork final : public BlockWork<Real> {
   public:
     explicit ActivationGradWork(const ActivationGrad& operation) : operation_(operation) {}
-    void run(const FinishedBlock<Real>& block) const override {
-        const i64 wide = operation_.x.cols(), width = wide / activation_halves(operation_.kind);
-        const i64 first = block.first_row * wide + block.first_column;
-        cpu::activate_backward({operation_.kind, dtype_of<Real>(), block.rows, block.columns, wide,
-                                block.c_row_stride, width, 0},
-                               operation_.x.as<Real>() + first, block.c, operation_.dx.as<Real>() + first);
+    void run(const ResultBlock<Real>& block) const override {
+        const auto& [kind, x, no_dy, dx, slope, rows_per_group, d_slope] = operation_;
+        const void* dy = block.c;
+        i64 dy_stride = block.c_row_stride;
+        if constexpr (std::is_same_v<Real, float>) {
+            if (dx.dtype == DType::bf16) {
+                dy_stride = block.columns;
+                auto* const rounded = scratch<BFloat16>(ScratchSlot::rounded, block.rows * block.columns);
+                cpu::round_rows({block.rows, block.columns, block.c_row_stride, dy_stride}, block.c, rounded);
+                dy = rounded;
+            }
+        }
+        cpu::activate_backward({kind, dx.dtype, block.rows, block.columns, dx.cols(), dy_stride,
+                                dx.cols() / activation_halves(kind), 0},
+                               element_at(x, block.first_row, block.first_column), dy,
+                               element_at(dx, block.first_row, block.first_column));
     }
 
   private:
@@ -114,15 +132,19 @@ class ActivationGradWork final : public BlockWork<Real> {
 
 void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
     const i64 width = operation.c.cols();
-    if (cpu::any_bf16(operation.a, operation.b, operation.c))
-        return cpu::grouped_gemm_in_f32(*this, stream, operation);
-    check_product(operation, operation.c.rows(), width, operation.c.dtype, 1);
-    expect(operation.c, operation.c.dtype, "grouped_gemm c");
+    cpu::product_type({operation.c, operation.a}, "grouped_gemm");
+    const DType real = check_product(operation, operation.c.rows(), width, 1);
     run_with_numbers(
-        stream, operation.rows_per_group, [this, operation, width](std::span<const i64> rows_per_group) {
-            with_real(operation.c.dtype, [&](auto element) {
+        stream, operation.rows_per_group,
+        [this, operation, width, real](std::span<const i64> rows_per_group) {
+            with_real(real, [&](auto element) {
                 using Real = decltype(element);
-                multiply_groups(threads_, grouped_product<Real>(operation, rows_per_group, width), library_);
+                cpu::with_result<Real>(operation.c, [&](Real* result, const BlockWork<Real>* work) {
+                    GroupedProduct<Real> groups = grouped_product<Real>(operation, rows_per_group, width);
+                    groups.c = result;
+                    groups.work = work;
+                    multiply_groups(threads_, groups, library_);
+                });
             });
         });
 }
@@ -130,25 +152,24 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
 void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) {
     const auto& [a, b, c, rows_per_part, a_rows, b_rows] = operation;
     const i64 height = a.cols(), width = b.cols(), groups = c.rows();
-    if (cpu::any_bf16(a, b, c)) return cpu::grouped_gemm_weight_grad_in_f32(*this, stream, operation);
-    expect_real(a.dtype, "grouped_gemm_weight_grad");
+    const DType real = cpu::product_type({a, b}, "grouped_gemm_weight_grad");
     const i64 rows = a_rows.data ? a_rows.rows() : a.rows();
-    check_rows(a, a_rows, rows, height, a.dtype, "grouped_gemm_weight_grad a");
-    check_rows(b, b_rows, rows, width, a.dtype, "grouped_gemm_weight_grad b");
+    check_rows(a, a_rows, rows, height, "grouped_gemm_weight_grad a");
+    check_rows(b, b_rows, rows, width, "grouped_gemm_weight_grad b");
     expect(c, groups, height * width, DType::f64, "grouped_gemm_weight_grad c");
     const i64 parts = groups > 0 ? static_cast<i64>(rows_per_part.size()) / groups : 0;
     check_groups(rows_per_part, groups * parts, rows);
     run_with_numbers(stream, rows_per_part,
-                     [this, operation, groups, height, width](std::span<const i64> numbers) {
-                         with_real(operation.a.dtype, [&](auto element) {
+                     [this, operation, groups, height, width, real](std::span<const i64> numbers) {
+                         with_real(real, [&](auto element) {
                              using Real = decltype(element);
                              accumulate_weight_grads<Real>(threads_,
                                                            {.rows_per_part = numbers,
                                                             .groups = groups,
                                                             .m = height,
                                                             .n = width,
-                                                            .a = operation.a.as<Real>(),
-                                                            .b = operation.b.as<Real>(),
+                                                            .a = elements_of<Real>(operation.a),
+                                                            .b = elements_of<Real>(operation.b),
                                                             .c = operation.c.as<double>(),
                                                             .a_rows = data_or_null<i32>(operation.a_rows),
                                                             .b_rows = data_or_null<i32>(operation.b_rows)},
@@ -191,24 +212,25 @@ void CpuBackend::activation_backward(Stream& stream, const ActivationGrad& opera
 
 void CpuBackend::grouped_gemm_activation(Stream& stream, const GroupedGemm& product,
                                          const Activation& after) {
+    if (product.accumulate) return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
     const i64 rows = product.c.rows(), halves = activation_halves(after.kind);
-    if (cpu::any_bf16(product.a, product.b, product.c) || product.a.cols() == 0 ||
-        by_library(product.c.dtype))
+    if (by_library(product.c.dtype))
         return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
     MOESAIC_ASSERT(!after.x.data && after.rows_per_group.empty(), "the product gives x and the groups");
     Activation whole = after;
     whole.x = product.c;
-    expect(product.c, product.c.dtype, "grouped_gemm c");
-    check_product(product, rows, product.c.cols(), product.c.dtype, halves);
+    cpu::product_type({product.c, product.a}, "grouped_gemm");
+    const DType real = check_product(product, rows, product.c.cols(), halves);
     expect(after.y, rows, product.c.cols() / halves, product.c.dtype, "activation y");
     check_activation(whole, rows, after.y.cols(), product.b.rows(), product.c.dtype);
     run_with_numbers(stream, product.rows_per_group,
-                     [this, product, whole, halves](std::span<const i64> rows_per_group) {
-                         with_real(product.c.dtype, [&](auto element) {
+                     [this, product, whole, halves, real](std::span<const i64> rows_per_group) {
+                         with_real(real, [&](auto element) {
                              using Real = decltype(element);
-                             const ActivationWork<Real> work(whole);
+                             const ActivationWork<Real> work(whole, product.c);
                              GroupedProduct<Real> groups =
                                  grouped_product<Real>(product, rows_per_group, product.c.cols());
+                             if (product.c.dtype == dtype_of<Real>()) groups.c = product.c.as<Real>();
                              groups.work = &work;
                              groups.halves = halves;
                              multiply_groups(threads_, groups);
@@ -222,22 +244,22 @@ void CpuBackend::grouped_gemm_activation_backward(Stream& stream, const GroupedG
     const i64 rows = after.dx.rows(), width = after.dx.cols() / activation_halves(after.kind);
     MOESAIC_ASSERT(!product.c.data && !product.accumulate && !after.dy.data && after.rows_per_group.empty(),
                    "the product gives dy and the groups");
-    if (cpu::any_bf16(product.a, product.b, after.x) || product.a.cols() == 0 ||
-        after.kind == ActivationKind::prelu || by_library(dtype))
+    if (after.kind == ActivationKind::prelu || by_library(dtype))
         return cpu::grouped_gemm_activation_backward_in_turn(*this, stream, product, after);
-    check_product(product, rows, width, dtype, 1);
-    expect(after.dx, dtype, "activation dx");
+    cpu::product_type({after.dx, product.a}, "grouped_gemm");
+    const DType real = check_product(product, rows, width, 1);
     check_activation(after, rows, width, product.b.rows(), dtype);
-    run_with_numbers(
-        stream, product.rows_per_group, [this, product, after, width](std::span<const i64> rows_per_group) {
-            with_real(after.dx.dtype, [&](auto element) {
-                using Real = decltype(element);
-                const ActivationGradWork<Real> work(after);
-                GroupedProduct<Real> groups = grouped_product<Real>(product, rows_per_group, width);
-                groups.work = &work;
-                multiply_groups(threads_, groups);
-            });
-        });
+    run_with_numbers(stream, product.rows_per_group,
+                     [this, product, after, width, real](std::span<const i64> rows_per_group) {
+                         with_real(real, [&](auto element) {
+                             using Real = decltype(element);
+                             const ActivationGradWork<Real> work(after);
+                             GroupedProduct<Real> groups =
+                                 grouped_product<Real>(product, rows_per_group, width);
+                             groups.work = &work;
+                             multiply_groups(threads_, groups);
+                         });
+                     });
 }
 
 }  // namespace moesaic

@@ -69,6 +69,15 @@ void convert_target(ConstTensorView from, TensorView to) {
     });
 }
 
+void widen_rows_target(const RowBlock& block, const BFloat16* from, float* to) {
+    for (i64 row = 0; row < block.rows; ++row)
+        convert_stored(from + row * block.narrow_stride, to + row * block.wide_stride, block.columns);
+}
+void round_rows_target(const RowBlock& block, const float* from, BFloat16* to) {
+    for (i64 row = 0; row < block.rows; ++row)
+        convert_stored(from + row * block.wide_stride, to + row * block.narrow_stride, block.columns);
+}
+
 void add_target(ConstTensorView x, TensorView y) {
     for_stored(y.dtype, [&](auto stored) HWY_ATTR {
         using Stored = decltype(stored);
@@ -102,6 +111,8 @@ HWY_AFTER_NAMESPACE();
 namespace moesaic::cpu {
 
 HWY_EXPORT(convert_target);
+HWY_EXPORT(widen_rows_target);
+HWY_EXPORT(round_rows_target);
 HWY_EXPORT(add_target);
 HWY_EXPORT(scale_target);
 HWY_EXPORT(clamp_target);
@@ -182,6 +193,13 @@ void convert(ConstTensorView from, TensorView to, Range elements) {
     } else {
         HWY_DYNAMIC_DISPATCH(convert_target)(part(from, elements), part(to, elements));
     }
+}
+
+void widen_rows(const RowBlock& block, const BFloat16* from, float* to) {
+    HWY_DYNAMIC_DISPATCH(widen_rows_target)(block, from, to);
+}
+void round_rows(const RowBlock& block, const float* from, BFloat16* to) {
+    HWY_DYNAMIC_DISPATCH(round_rows_target)(block, from, to);
 }
 
 void zero(TensorView y, Range elements) {

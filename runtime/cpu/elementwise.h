@@ -20,4 +20,11 @@ void clamp(double limit, TensorView y, Range elements);
 /// dy = 0 where |y| >= limit.
 void clamp_grad(double limit, ConstTensorView y, TensorView dy, Range elements);
 
+/// Rows of floats beside rows of bf16, each kind its stride apart.
+struct RowBlock {
+    i64 rows = 0, columns = 0, wide_stride = 0, narrow_stride = 0;
+};
+void widen_rows(const RowBlock& block, const BFloat16* from, float* to);
+void round_rows(const RowBlock& block, const float* from, BFloat16* to);  ///< to nearest even
+
 }  // namespace moesaic::cpu

@@ -2,7 +2,10 @@
 #include "runtime/cpu/gemm.h"
 
 #include <algorithm>
+#include <type_traits>
 
+#include "runtime/base/error.h"
+#include "runtime/cpu/gemm_operands.h"
 #include "runtime/cpu/gemm_tasks.h"
 #include "runtime/cpu/onednn.h"
 #include "runtime/cpu/scratch.h"
@@ -43,15 +46,17 @@ class Wave {
     void compute_part(const Task<T>& task, i64 first, i64 last) const;
     void compute_piece(const Task<T>& task, const Piece& piece) const;
     void compute_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T> block) const;
-    void hand_over(const Task<T>& task, PanelRange panels) const;
-    [[nodiscard]] const T* packed_panel(const Slice<T>& slice, PanelPlace place) const;
-    [[nodiscard]] i64 panel_stride(const Slice<T>& slice, i64 index) const {
-        return round_up(std::min(kernels_.panel_columns, slice.columns - index * kernels_.panel_columns),
-                        kernels_.lanes);
-    }
+    [[nodiscard]] ResultBlock<T> block_of(const Task<T>& task, PanelRange panels) const;
     /// Where a task keeps the results of a panel of its own.
-    [[nodiscard]] T* results_of(const Task<T>& task, i64 panel) const {
-        return task.results + (panel - task.panels.first) % task.result_panels * kernels_.panel_columns;
+    [[nodiscard]] T* results_of(const Task<T>& task, PanelPlace place) const {
+        return task.results + place.half * results_half(task) +
+               (place.index - task.panels.first) % task.result_panels * kernels_.panel_columns;
+    }
+    [[nodiscard]] i64 results_half(const Task<T>& task) const {
+        return task.result_panels * kernels_.panel_columns;
+    }
+    [[nodiscard]] i64 results_row_stride(const Task<T>& task) const {
+        return task.slice.product->halves * results_half(task);
     }
 
     /// The slice that holds the wave's panel or task number `index`.
@@ -64,6 +69,7 @@ class Wave {
 
     ThreadPool& pool_;
     const GemmKernels<T>& kernels_;
+    TaskOperands<T> operands_{kernels_};
     std::span<Slice<T>> slices_;
     i64 panels_ = 0, tasks_ = 0;
 };
@@ -80,7 +86,7 @@ void Wave<T>::plan() {
         pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
     const T* packed = scratch<T>(ScratchSlot::packed_columns, elements);
     for (Slice<T>& slice : slices_) {
-        slice.packed = slice.product->packed_b ? slice.product->packed_b : packed;
+        slice.packed = slice.product->packed_b ? slice.product->packed_b.real : packed;
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
@@ -107,17 +113,6 @@ void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task) const {
     }
 }
 
-/// Of a copy made beforehand, or of the wave's own.
-template <class T>
-const T* Wave<T>::packed_panel(const Slice<T>& slice, PanelPlace place) const {
-    const i64 p = slice.product->p, first_column = place.index * kernels_.panel_columns;
-    if (slice.product->packed_b) {
-        return slice.packed + place.half * packed_elements<T>(p, slice.half_columns()) +
-               (slice.first_column + first_column) * p;
-    }
-    return slice.packed + (place.half * slice.panels * kernels_.panel_columns + first_column) * p;
-}
-
 template <class T>
 void Wave<T>::pack(i64 panel) const {
     const Slice<T>& slice = slice_of(panel, &Slice<T>::first_panel);
@@ -127,8 +122,13 @@ void Wave<T>::pack(i64 panel) const {
     const i64 columns = std::min(kernels_.panel_columns, slice.columns - first_column);
     if (slice.in_place && columns == kernels_.panel_columns) return;
     const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
-    kernels_.pack_panel(slice.product->b.from(0, column), slice.product->p, columns,
-                        const_cast<T*>(packed_panel(slice, place)));
+    T* const panel_of_place = const_cast<T*>(operands_.packed_panel(slice, place));
+    const ProductOperand<T>& b = slice.product->b;
+    if (b.is_narrow()) {
+        kernels_.narrow.pack_panel(b.narrow.from(0, column), slice.product->p, columns, panel_of_place);
+    } else {
+        kernels_.pack_panel(b.real.from(0, column), slice.product->p, columns, panel_of_place);
+    }
 }
 
 template <class T>
@@ -146,8 +146,7 @@ Task<T> Wave<T>::task_of(i64 number) const {
         !product.c) {  // results stay in the cache; what one piece completes, only for the work
         const bool complete = !product.sum && product.p < kInnerBlock * 3 / 2;
         task.result_panels = complete ? task.together : task.panels.count();
-        task.results =
-            scratch<T>(ScratchSlot::partial_sums, task.rows * task.result_panels * kernels_.panel_columns);
+        task.results = scratch<T>(ScratchSlot::partial_sums, task.rows * results_row_stride(task));
     }
     return task;
 }
@@ -175,26 +174,18 @@ void Wave<T>::compute_part(const Task<T>& task, i64 first, i64 last) const {
 
 template <class T>
 void Wave<T>::compute_piece(const Task<T>& task, const Piece& piece) const {
-    const MatrixProduct<T>& product = *task.slice.product;
+    const BlockWork<T>* const work = task.slice.product->work;
     PanelProduct<T> block;
     block.rows = task.rows;
     block.p = piece.p;
-    block.accumulate = product.accumulate || !piece.starts;
-    block.a = product.a.from(task.first_row, piece.first);
-    block.fetches_rows = true;
-    if (block.a.column_index || (block.a.column_stride != 1 && task.panels.count() > 1)) {
-        // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
-        T* const tiles =
-            scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * piece.p);
-        kernels_.pack_rows(block.a, task.rows, piece.p, tiles);
-        block.a = {tiles, 1, kernels_.row_tile};
-        block.a_tile_stride = kernels_.row_tile * piece.p;
-        block.fetches_rows = false;
-    }
+    block.accumulate = task.slice.product->accumulate || !piece.starts;
+    operands_.select_rows(task, piece, block);
+    const bool begins = work && task.slice.product->accumulate && !task.slice.product->c && piece.starts;
     for (i64 step = 0; step < task.steps(); ++step) {
+        if (begins && task.starts_group(step)) work->begin(block_of(task, task.group(step)));
         compute_panel(task, piece, step, block);
         block.fetches_rows = false;
-        if (product.work && piece.ends && task.ends_group(step)) hand_over(task, task.group(step));
+        if (work && piece.ends && task.ends_group(step)) work->run(block_of(task, task.group(step)));
     }
 }
 
@@ -206,25 +197,13 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
     const i64 first_column = place.index * kernels_.panel_columns;
     const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
     block.columns = std::min(kernels_.panel_columns, slice.columns - first_column);
-    if (slice.in_place && block.columns == kernels_.panel_columns) {
-        block.panel = product.b.from(piece.first, column).data;
-        block.panel_stride = product.b.row_stride;
-    } else {
-        block.panel_stride = panel_stride(slice, place.index);
-        block.panel = packed_panel(slice, place) + piece.first * block.panel_stride;
-    }
-    if (step + 1 < task.steps() && !slice.in_place) {
-        const PanelPlace next = task.place(step + 1);
-        const i64 stride = panel_stride(slice, next.index);
-        block.next = packed_panel(slice, next) + piece.first * stride;
-        block.next_elements = piece.p * stride;
-    }
+    operands_.select_panel(task, piece, step, block);
     if (product.c) {
         block.c = product.c + task.first_row * product.c_row_stride + column;
         block.c_row_stride = product.c_row_stride;
     } else {
-        block.c = results_of(task, place.index);
-        block.c_row_stride = task.result_panels * kernels_.panel_columns;
+        block.c = results_of(task, place);
+        block.c_row_stride = results_row_stride(task);
     }
     if (product.sum && piece.ends) {
         block.sum = product.sum + task.first_row * product.n + column;
@@ -233,27 +212,42 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
     kernels_.multiply_panel(block);
 }
 
-/// The finished columns of these panels, of all halves, to the product's work.
+/// The columns of these panels, of all halves, for the product's work.
 template <class T>
-void Wave<T>::hand_over(const Task<T>& task, PanelRange panels) const {
+ResultBlock<T> Wave<T>::block_of(const Task<T>& task, PanelRange panels) const {
     const Slice<T>& slice = task.slice;
     const MatrixProduct<T>& product = *slice.product;
     const i64 column = panels.first * kernels_.panel_columns;
-    FinishedBlock<T> finished;
-    finished.product = product.number;
-    finished.first_row = product.rows_before + task.first_row;
-    finished.rows = task.rows;
-    finished.first_column = slice.first_column + column;
-    finished.columns = std::min(panels.last * kernels_.panel_columns, slice.columns) - column;
-    finished.c = product.c ? product.c + task.first_row * product.c_row_stride + finished.first_column
-                           : results_of(task, panels.first);
-    finished.c_row_stride = product.c ? product.c_row_stride : task.result_panels * kernels_.panel_columns;
-    product.work->run(finished);
+    ResultBlock<T> block;
+    block.product = product.number;
+    block.first_row = product.rows_before + task.first_row;
+    block.rows = task.rows;
+    block.first_column = slice.first_column + column;
+    block.columns = std::min(panels.last * kernels_.panel_columns, slice.columns) - column;
+    if (product.c) {
+        block.c = product.c + task.first_row * product.c_row_stride + block.first_column;
+        block.c_row_stride = product.c_row_stride;
+        block.c_half = slice.half_columns();
+    } else {
+        block.c = results_of(task, {0, panels.first});
+        block.c_row_stride = results_row_stride(task);
+        block.c_half = results_half(task);
+    }
+    return block;
 }
 
+/// A result without addends, row by row.
 template <class T>
 void clear(const MatrixProduct<T>& product) {
-    for (i64 i = 0; i < product.m; ++i) std::fill_n(product.c + i * product.c_row_stride, product.n, T(0));
+    const i64 half = product.n / product.halves;
+    T* const room = product.c ? nullptr : scratch<T>(ScratchSlot::partial_sums, product.n);
+    for (i64 i = 0; i < product.m; ++i) {
+        T* const row = product.c ? product.c + i * product.c_row_stride : room;
+        std::fill_n(row, product.n, T(0));
+        if (product.work)
+            product.work->run(
+                {product.number, product.rows_before + i, 1, 0, half, row, product.c_row_stride, half});
+    }
 }
 
 /// Slices are of one size, about: a narrow last one would bring all rows into the cache for few columns.
@@ -265,27 +259,51 @@ i64 columns_of_slice(const GemmKernels<T>& kernels, const MatrixProduct<T>& prod
     return divide_up(panels, divide_up(panels, most)) * kernels.panel_columns;
 }
 
+/// Whether panels of b can be read where they stand.
+template <class T>
+bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
+    return !product.packed_b && !product.b.is_narrow() && product.m <= 4 * kernels.row_tile &&
+           product.b.real.column_stride == 1 && !product.b.real.row_index;
+}
+
 }  // namespace
+
+template <class T>
+void BlockWork<T>::begin(const ResultBlock<T>& block) const {
+    MOESAIC_ASSERT(false, "{} rows of product {} have nothing to start from", block.rows, block.product);
+}
+template class BlockWork<float>;
+template class BlockWork<double>;
 
 template <class T>
 i64 packed_elements(i64 p, i64 n) {
     return p * round_up(n, gemm_kernels<T>().lanes);
 }
+template <>
+i64 packed_elements<BFloat16>(i64 p, i64 n) {
+    return packed_elements<float>(round_up(p, 2), n);
+}
 
 template <class T>
 void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* packed) {
-    const GemmKernels<T>& kernels = gemm_kernels<T>();
+    constexpr bool kNarrow = std::is_same_v<T, BFloat16>;
+    const auto& kernels = gemm_kernels<std::conditional_t<kNarrow, float, T>>();
     pool.parallel_for(divide_up(n, kernels.panel_columns), [&](i64 panel) {
         const i64 column = panel * kernels.panel_columns;
-        kernels.pack_panel(b.from(0, column), p, std::min(kernels.panel_columns, n - column),
-                           packed + column * p);
+        const i64 columns = std::min(kernels.panel_columns, n - column);
+        if constexpr (kNarrow) {
+            kernels.narrow.pack_pairs(b.from(0, column), p, columns, packed + column * round_up(p, 2));
+        } else {
+            kernels.pack_panel(b.from(0, column), p, columns, packed + column * p);
+        }
     });
 }
 
 template <class T>
 void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, const OneDnn* library) {
     if constexpr (std::is_same_v<T, float>) {
-        if (library) return multiply_all_by(*library, pool, products);
+        if (library && std::ranges::all_of(products, is_for_library))
+            return multiply_all_by(*library, pool, products);
     }
     const GemmKernels<T>& kernels = gemm_kernels<T>();
     i64 most_slices = 0;
@@ -315,8 +333,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
             slice.first_column = first;
             slice.columns = std::min(slice_columns, columns - first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
-            slice.in_place = !product.packed_b && product.m <= 4 * kernels.row_tile &&
-                             product.b.column_stride == 1 && !product.b.row_index;
+            slice.in_place = reads_in_place(kernels, product);
             slices[count++] = slice;
             bytes += slice.panels_to_pack() * kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();
@@ -334,6 +351,7 @@ template i64 packed_elements<float>(i64, i64);
 template void pack_matrix(ThreadPool&, const StridedOperand<float>&, i64, i64, float*);
 template void multiply_all(ThreadPool&, std::span<const MatrixProduct<float>>, const OneDnn*);
 template void multiply(ThreadPool&, const MatrixProduct<float>&, const OneDnn*);
+template void pack_matrix(ThreadPool&, const StridedOperand<BFloat16>&, i64, i64, BFloat16*);
 template i64 packed_elements<double>(i64, i64);
 template void pack_matrix(ThreadPool&, const StridedOperand<double>&, i64, i64, double*);
 template void multiply_all(ThreadPool&, std::span<const MatrixProduct<double>>, const OneDnn*);

@@ -11,23 +11,54 @@ namespace moesaic {
 
 struct OneDnn;
 
-/// Rows and columns of a product's result, complete and still in the cache.
+/// Rows and columns of a product's result, in the cache.
 template <class T>
-struct FinishedBlock {
+struct ResultBlock {
     i64 product = 0;                    ///< MatrixProduct::number
     i64 first_row = 0, rows = 0;        ///< of all numbered products' rows
     i64 first_column = 0, columns = 0;  ///< of a half of the columns
     T* c = nullptr;                     ///< the first half's first element
     i64 c_row_stride = 0;
+    i64 c_half = 0;  ///< elements from a half to the other
 };
 /// What is done with the blocks of a product's result, each once, on any thread.
 template <class T>
 class BlockWork {
   public:
-    virtual void run(const FinishedBlock<T>& block) const = 0;
+    /// Writes what an accumulating product without a c starts from.
+    virtual void begin(const ResultBlock<T>& block) const;
+    /// The block is complete.
+    virtual void run(const ResultBlock<T>& block) const = 0;
 
   protected:
     ~BlockWork() = default;
+};
+
+/// Where a dense matrix stands, or a copy of one: in T, or in bf16; or nowhere.
+template <class T>
+struct Elements {
+    const T* real = nullptr;
+    const BFloat16* narrow = nullptr;
+
+    Elements() = default;
+    Elements(const T* elements) : real(elements) {}
+    Elements(const BFloat16* elements) : narrow(elements) {}
+    [[nodiscard]] explicit operator bool() const { return real || narrow; }
+    [[nodiscard]] Elements from(i64 element) const {
+        if (narrow) return narrow + element;
+        return real ? real + element : real;
+    }
+};
+/// An operand in T, or in bf16: that is widened as it is packed, which changes no bit of a product in f32.
+template <class T>
+struct ProductOperand {
+    StridedOperand<T> real;
+    StridedOperand<BFloat16> narrow;
+
+    ProductOperand() = default;
+    ProductOperand(const StridedOperand<T>& operand) : real(operand) {}
+    ProductOperand(const StridedOperand<BFloat16>& operand) : narrow(operand) {}
+    [[nodiscard]] bool is_narrow() const { return narrow.data != nullptr; }
 };
 
 /// c [m,n] (+)= a [m,p] · b [p,n] with b and a read through strides (a transpose swaps them); c is row-major
@@ -38,18 +69,17 @@ class BlockWork {
 template <class T>
 struct MatrixProduct {
     i64 m = 0, n = 0, p = 0;
-    StridedOperand<T> a, b;
+    ProductOperand<T> a, b;
     T* c = nullptr;
     i64 c_row_stride = 0;
     bool accumulate = false;
-    /// b's copy by pack_matrix(), or null.
-    const T* packed_b = nullptr;
+    /// b's copy by pack_matrix(), or none.
+    Elements<T> packed_b = {};
     /// Dense [m,n] or null: instead of writing c, every part's product, summed from zero, is added here in
     /// ascending order. The parts' extents add up to p; they may be 0.
     double* sum = nullptr;
     std::span<const i64> parts = {};
-    /// Or null: gets every block of the result. Where c is null the result is kept nowhere else, and comes
-    /// in one half. p > 0.
+    /// Or null: gets every block of the result. Where c is null the result is kept nowhere else.
     const BlockWork<T>* work = nullptr;
     i64 number = 0, rows_before = 0;  ///< for the work: of this product, and of all before it
     /// Halves of the columns that a block of work takes together, the same columns of each: 1 or 2. packed_b
@@ -57,10 +87,12 @@ struct MatrixProduct {
     i64 halves = 1;
 };
 
-/// Elements of the copy that pack_matrix() makes.
+/// Elements of the copy that pack_matrix() makes; T may also be BFloat16.
 template <class T>
 [[nodiscard]] i64 packed_elements(i64 p, i64 n);
-/// Writes b [p,n] in the order in which products read it.
+template <>
+i64 packed_elements<BFloat16>(i64 p, i64 n);
+/// Writes b [p,n] in the order in which products read it; T may also be BFloat16.
 template <class T>
 void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* packed);
 
@@ -69,12 +101,18 @@ template <class T>
 [[nodiscard]] StridedOperand<T> operand(const T* data, i64 columns, bool transposed = false) {
     return transposed ? StridedOperand<T>{data, 1, columns} : StridedOperand<T>{data, columns, 1};
 }
+template <class T>
+[[nodiscard]] ProductOperand<T> operand(const Elements<T>& data, i64 columns, bool transposed = false) {
+    if (data.narrow) return operand(data.narrow, columns, transposed);
+    return operand(data.real, columns, transposed);
+}
 
 template <class T>
 void multiply(ThreadPool& pool, const MatrixProduct<T>& product, const OneDnn* library = nullptr);
 
 /// Several products whose results do not overlap, sharing one pool of tasks. Equal bit for bit to calling
-/// multiply() for each. Where there is a library, it computes those of float instead (multiply_all_by).
+/// multiply() for each. Where there is a library, it computes those of floats alone instead
+/// (multiply_all_by).
 template <class T>
 void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products,
                   const OneDnn* library = nullptr);

@@ -12,7 +12,7 @@
 #include <hwy/foreach_target.h>  // includes this file once more per instruction set
 #include <hwy/highway.h>
 
-#include "runtime/cpu/gemm_packing-inl.h"
+#include "runtime/cpu/gemm_narrow-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
@@ -39,16 +39,16 @@ HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     if constexpr (sizeof(T) == 8) {
-        store_columns(hn::Add(load_columns(sum, columns), value), sum, columns);
+        store_columns(hn::Add(load_columns<T>(sum, columns), value), sum, columns);
     } else if constexpr (hn::MaxLanes(Lanes<T>()) == 1) {
         if (columns > 0) *sum += static_cast<double>(hn::GetLane(value));
     } else {
         const hn::Half<Lanes<T>> half;
         const auto lower = hn::PromoteTo(Lanes<double>(), hn::LowerHalf(half, value));
         const auto upper = hn::PromoteTo(Lanes<double>(), UpperHalf(half, value));
-        store_columns(hn::Add(load_columns(sum, columns), lower), sum, columns);
-        store_columns(hn::Add(load_columns(sum + lanes / 2, columns - lanes / 2), upper), sum + lanes / 2,
-                      columns - lanes / 2);
+        store_columns(hn::Add(load_columns<double>(sum, columns), lower), sum, columns);
+        store_columns(hn::Add(load_columns<double>(sum + lanes / 2, columns - lanes / 2), upper),
+                      sum + lanes / 2, columns - lanes / 2);
     }
 }
 
@@ -81,8 +81,8 @@ struct Tile {
             for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
                 for (int j = 0; j < kVectors; ++j)
-                    sums[i][j] =
-                        load_columns(product.c + i * product.c_row_stride + j * lanes, columns - j * lanes);
+                    sums[i][j] = load_columns<T>(product.c + i * product.c_row_stride + j * lanes,
+                                                 columns - j * lanes);
             }
         });
     }
@@ -261,7 +261,8 @@ const GemmKernels<T>& kernels() {
                                       static_cast<i64>(hn::Lanes(Lanes<T>())),
                                       &multiply_panel<T>,
                                       &pack_panel<T>,
-                                      &pack_rows<T>};
+                                      &pack_rows<T, T>,
+                                      narrow_operand_kernels<T>()};
     return table;
 }
 const GemmKernels<float>& kernels_f32() {

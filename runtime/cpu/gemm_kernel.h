@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runtime/base/types.h"
+#include "runtime/tensor.h"
 
 namespace moesaic {
 
@@ -62,6 +63,22 @@ struct PanelProduct {
         false;  ///< a's rows are not in a cache yet: each tile's are fetched during the one before
 };
 
+/// From bf16, widened.
+template <class T>
+struct NarrowOperandKernels {
+    /// As GemmKernels::pack_panel and pack_rows.
+    void (*pack_panel)(const StridedOperand<BFloat16>& b, i64 p, i64 columns, T* panel) = nullptr;
+    void (*pack_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* tiles) = nullptr;
+    /// Copies a [rows, p], whose columns are consecutive, to rows `stride` elements apart; stride is at least
+    /// round_up(p, lanes), all of which is written.
+    void (*copy_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* to, i64 stride) = nullptr;
+    /// A panel in half the memory, two rows in one: element j of rows k and k + 1, k even, stand together at
+    /// pairs[k * width + 2 * j], width = round_up(columns, lanes). round_up(p, 2) rows, zeros beyond p.
+    void (*pack_pairs)(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs) = nullptr;
+    /// The panel [round_up(p, 2), width] from its pairs.
+    void (*unpack_pairs)(const BFloat16* pairs, i64 p, i64 width, T* panel) = nullptr;
+};
+
 template <class T>
 struct GemmKernels {
     i64 row_tile = 0;       ///< rows that are computed together
@@ -76,6 +93,8 @@ struct GemmKernels {
     /// p * row_tile elements, at k * row_tile + i % row_tile. For an a whose rows are consecutive in memory,
     /// without a row index.
     void (*pack_rows)(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) = nullptr;
+    /// What products of bf16 operands need besides; null where T is double.
+    NarrowOperandKernels<T> narrow;
 };
 
 /// The kernels for this CPU; T is float or double.

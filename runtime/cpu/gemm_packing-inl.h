@@ -12,7 +12,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/bfloat16.h"
 #include "runtime/cpu/gemm_kernel.h"
+#include "runtime/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
@@ -33,23 +35,39 @@ HWY_INLINE Vector<T> load_columns(const T* from, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     if (columns >= lanes) return hn::LoadU(d, from);
+    // Before AVX2 a masked load reads whole vectors, beyond the end of memory too.
+    if constexpr (HWY_MEM_OPS_MIGHT_FAULT) return cpu::HWY_NAMESPACE::load(d, from, columns);
     return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(std::max<i64>(columns, 0))), d, from);
+}
+
+/// The same of bf16, widened.
+template <class T>
+HWY_INLINE Vector<T> load_columns(const BFloat16* from, i64 columns) {
+    return cpu::HWY_NAMESPACE::load(Lanes<T>(), from, columns);
+}
+template <class T>
+HWY_INLINE T element_of(T value) {
+    return value;
+}
+template <class T>
+HWY_INLINE T element_of(BFloat16 value) {
+    return widened(value);
 }
 
 constexpr i64 kRowsAhead = 16;  // rows are far apart, which no hardware foresees
 
 /// b has consecutive columns: rows are copied.
-template <class T>
-void copy_rows(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
+template <class T, class Stored>
+void copy_rows(const StridedOperand<Stored>& b, i64 p, i64 columns, T* panel) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     for (i64 k = 0; k < p; ++k) {
-        const T* from = b.row(k);
-        const T* const later = b.row(std::min(k + kRowsAhead, p - 1));
+        const Stored* from = b.row(k);
+        const Stored* const later = b.row(std::min(k + kRowsAhead, p - 1));
         __builtin_prefetch(later, 0, 3);
         __builtin_prefetch(later + columns - 1, 0, 3);
         for (i64 column = 0; column < columns; column += lanes, panel += lanes)
-            hn::StoreU(load_columns(from + column, columns - column), d, panel);
+            hn::StoreU(load_columns<T>(from + column, columns - column), d, panel);
     }
 }
 
@@ -67,78 +85,98 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const T* from, i64 stride) {
 
 // Names that single-lane targets lack are left to argument-dependent lookup.
 
-/// Writes `lanes` columns of b (consecutive along p) transposed: panel[k * panel_stride + j] = b(k, j).
-template <class T>
-HWY_INLINE void transpose_columns(const T* b, i64 column_stride, i64 p, T* panel, i64 panel_stride) {
+/// Takes whole vectors from `lanes` columns of b (consecutive along p), k by k: put(k, b(k, .)). Returns how
+/// many k that were.
+template <class T, class Put>
+HWY_INLINE i64 transpose_columns(const T* b, i64 column_stride, i64 p, const Put& put) {
     const Lanes<T> d;
     constexpr i64 kBlock = 16 / sizeof(T);
-    const i64 lanes = static_cast<i64>(hn::Lanes(d));
     i64 k = 0;
     for (; k + kBlock <= p; k += kBlock) {
-        T* to = panel + k * panel_stride;
         const i64 step = kBlock * column_stride;
         const auto v0 = load_blocks(d, b + k, step);
         const auto v1 = load_blocks(d, b + k + column_stride, step);
         if constexpr (kBlock == 2) {
-            hn::StoreU(InterleaveLower(d, v0, v1), d, to);
-            hn::StoreU(InterleaveUpper(d, v0, v1), d, to + panel_stride);
+            put(k, InterleaveLower(d, v0, v1));
+            put(k + 1, InterleaveUpper(d, v0, v1));
         } else {
             const auto v2 = load_blocks(d, b + k + 2 * column_stride, step);
             const auto v3 = load_blocks(d, b + k + 3 * column_stride, step);
             const auto low02 = InterleaveLower(d, v0, v2), low13 = InterleaveLower(d, v1, v3);
             const auto up02 = InterleaveUpper(d, v0, v2), up13 = InterleaveUpper(d, v1, v3);
-            hn::StoreU(InterleaveLower(d, low02, low13), d, to);
-            hn::StoreU(InterleaveUpper(d, low02, low13), d, to + panel_stride);
-            hn::StoreU(InterleaveLower(d, up02, up13), d, to + 2 * panel_stride);
-            hn::StoreU(InterleaveUpper(d, up02, up13), d, to + 3 * panel_stride);
+            put(k, InterleaveLower(d, low02, low13));
+            put(k + 1, InterleaveUpper(d, low02, low13));
+            put(k + 2, InterleaveLower(d, up02, up13));
+            put(k + 3, InterleaveUpper(d, up02, up13));
         }
     }
+    return k;
+}
+
+/// Whether transpose_columns can be used on lanes of T.
+template <class T>
+constexpr bool kHasWholeBlocks = hn::MaxLanes(Lanes<T>()) * sizeof(T) >= 16;
+
+/// Writes `lanes` columns of b from row k on: panel[k * width + j].
+template <class T, class Stored>
+void pack_columns(const StridedOperand<Stored>& b, i64 k, i64 p, i64 columns, T* panel, i64 width) {
+    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
     for (; k < p; ++k)
-        for (i64 j = 0; j < lanes; ++j) panel[k * panel_stride + j] = b[k + j * column_stride];
+        for (i64 j = 0; j < lanes; ++j)
+            panel[k * width + j] = j < columns ? element_of<T>(b.row(k)[j * b.column_stride]) : T(0);
 }
 
 template <class T>
 void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
     if (b.column_stride == 1) return copy_rows(b, p, columns, panel);
-    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
+    const Lanes<T> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
     const i64 width = (columns + lanes - 1) / lanes * lanes;
-    constexpr bool kWholeBlocks = hn::MaxLanes(Lanes<T>()) * sizeof(T) >= 16;
     for (i64 column = 0; column < width; column += lanes) {
-        const T* from = b.data + column * b.column_stride;
-        if constexpr (kWholeBlocks) {
-            if (b.row_stride == 1 && !b.row_index && column + lanes <= columns) {
-                transpose_columns(from, b.column_stride, p, panel + column, width);
-                continue;
-            }
+        T* const to = panel + column;
+        const StridedOperand<T> from = b.from(0, column);
+        i64 k = 0;
+        if constexpr (kHasWholeBlocks<T>) {
+            if (b.row_stride == 1 && !b.row_index && column + lanes <= columns)
+                k = transpose_columns(from.data, b.column_stride, p, [&](i64 row, Vector<T> values) HWY_ATTR {
+                    hn::StoreU(values, d, to + row * width);
+                });
         }
-        for (i64 k = 0; k < p; ++k)
-            for (i64 j = 0; j < lanes; ++j)
-                panel[k * width + column + j] =
-                    column + j < columns ? b.row(k)[(column + j) * b.column_stride] : T(0);
+        pack_columns(from, k, p, columns - column, to, width);
     }
 }
 
+/// kRowTile elements that follow each other.
 template <class T>
-void pack_rows(const StridedOperand<T>& a, i64 rows, i64 p, T* tiles) {
+HWY_INLINE void copy_tile_column(const T* from, T* to) {
+    std::memcpy(to, from, kRowTile * sizeof(T));
+}
+HWY_INLINE void copy_tile_column(const BFloat16* from, float* to) {
+    const hn::CappedTag<float, kRowTile> d;
+    for (i64 row = 0; row < kRowTile; row += cpu::HWY_NAMESPACE::lanes_of(d))
+        hn::StoreU(cpu::HWY_NAMESPACE::load(d, from + row, kRowTile), d, to + row);
+}
+
+template <class T, class Stored>
+void pack_rows(const StridedOperand<Stored>& a, i64 rows, i64 p, T* tiles) {
     constexpr i64 kTogether = 4;  // columns: whole cache lines are written, since tiles share cache sets
     const i64 whole = a.row_stride == 1 ? rows / kRowTile * kRowTile : 0;
     for (i64 k = 0; k < p; k += kTogether) {
         const i64 columns = std::min(kTogether, p - k);
-        const T* from[kTogether];
+        const Stored* from[kTogether];
         for (i64 j = 0; j < columns; ++j) {
             from[j] = a.column(k + j);
-            const T* const later = a.column(std::min(k + j + kRowsAhead / 2, p - 1));
-            for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(T)))
+            const Stored* const later = a.column(std::min(k + j + kRowsAhead / 2, p - 1));
+            for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(Stored)))
                 __builtin_prefetch(later + line, 0, 3);
         }
         for (i64 row = 0; row < whole; row += kRowTile) {
             T* const to = tiles + row * p + k * kRowTile;
-            for (i64 j = 0; j < columns; ++j)
-                std::memcpy(to + j * kRowTile, from[j] + row, kRowTile * sizeof(T));
+            for (i64 j = 0; j < columns; ++j) copy_tile_column(from[j] + row, to + j * kRowTile);
         }
         for (i64 row = whole; row < rows; ++row) {
             T* const to = tiles + row / kRowTile * kRowTile * p + k * kRowTile + row % kRowTile;
-            for (i64 j = 0; j < columns; ++j) to[j * kRowTile] = from[j][row * a.row_stride];
+            for (i64 j = 0; j < columns; ++j) to[j * kRowTile] = element_of<T>(from[j][row * a.row_stride]);
         }
     }
 }

@@ -69,6 +69,7 @@ struct Task {
         const i64 within = step - (of.first - panels.first) * slice.product->halves;
         return {within / of.count(), of.first + within % of.count()};
     }
+    [[nodiscard]] bool starts_group(i64 step) const { return step == 0 || ends_group(step - 1); }
     [[nodiscard]] bool ends_group(i64 step) const {
         return step + 1 == steps() || group(step + 1).first != group(step).first;
     }

@@ -16,10 +16,20 @@ StridedOperand<T> rows_from(const T* data, const i32* index, i64 first, i64 colu
     rows.row_index = index;
     return rows.from(first, 0);
 }
+template <class T>
+ProductOperand<T> rows_from(const Elements<T>& data, const i32* index, i64 first, i64 columns) {
+    if (data.narrow) return rows_from(data.narrow, index, first, columns);
+    return rows_from(data.real, index, first, columns);
+}
 
 template <class T>
 StridedOperand<T> transposed(const StridedOperand<T>& rows) {
     return {rows.data, rows.column_stride, rows.row_stride, rows.column_index, rows.row_index};
+}
+template <class T>
+ProductOperand<T> transposed(const ProductOperand<T>& rows) {
+    if (rows.is_narrow()) return transposed(rows.narrow);
+    return transposed(rows.real);
 }
 
 }  // namespace
@@ -28,7 +38,9 @@ template <class T>
 void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product, const OneDnn* library) {
     const std::size_t groups = product.rows_per_group.size();
     auto* const products = scratch<MatrixProduct<T>>(ScratchSlot::products, static_cast<i64>(groups));
-    const i64 packed = product.halves * packed_elements<T>(product.p, product.n / product.halves);
+    const i64 half = product.n / product.halves;
+    const i64 packed = product.halves * (product.packed_b.narrow ? packed_elements<BFloat16>(product.p, half)
+                                                                 : packed_elements<T>(product.p, half));
     i64 first_row = 0;
     for (std::size_t group = 0; group < groups; ++group) {
         const auto index = static_cast<i64>(group);
@@ -37,12 +49,12 @@ void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product, const O
         one.n = product.n;
         one.p = product.p;
         one.a = rows_from(product.a, product.a_rows, first_row, product.p);
-        one.b = operand(product.b + index * product.n * product.p, product.trans_b ? product.p : product.n,
-                        product.trans_b);
+        one.b = operand(product.b.from(index * product.n * product.p),
+                        product.trans_b ? product.p : product.n, product.trans_b);
         if (product.c) one.c = product.c + first_row * product.n;
         one.c_row_stride = product.n;
         one.accumulate = product.accumulate;
-        if (product.packed_b) one.packed_b = product.packed_b + index * packed;
+        one.packed_b = product.packed_b.from(index * packed);
         one.work = product.work;
         one.number = index;
         one.rows_before = first_row;

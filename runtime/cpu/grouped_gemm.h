@@ -13,11 +13,11 @@ template <class T>
 struct GroupedProduct {
     std::span<const i64> rows_per_group;
     i64 n = 0, p = 0;
-    const T* a = nullptr;  // [R,p]
-    const T* b = nullptr;
+    Elements<T> a;  // [R,p]
+    Elements<T> b;
     T* c = nullptr;  // [R,n]
     bool trans_b = false, accumulate = false;
-    const T* packed_b = nullptr;         // every group's copy by pack_matrix(), one after the other, or null
+    Elements<T> packed_b = {};           // every group's copy by pack_matrix(), one after the other, or none
     const i32* a_rows = nullptr;         // [R] which row of a takes the place of each, or null
     const BlockWork<T>* work = nullptr;  // as in MatrixProduct; numbered by group
     i64 halves = 1;
@@ -33,8 +33,7 @@ struct GroupedWeightGrad {
     std::span<const i64> rows_per_part;  // [groups, parts]
     i64 groups = 0;
     i64 m = 0, n = 0;
-    const T* a = nullptr;
-    const T* b = nullptr;
+    Elements<T> a, b;
     double* c = nullptr;                             // [groups,m,n]
     const i32 *a_rows = nullptr, *b_rows = nullptr;  // as in GroupedProduct, each [R]
 };

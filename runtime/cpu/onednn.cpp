@@ -77,9 +77,10 @@ Dense dense(const StridedOperand<float>& operand, i64 rows, i64 columns, Scratch
 void multiply_block(const OneDnn& library, const Block& block, i64 first, i64 p, float* c, i64 c_stride,
                     bool accumulate) {
     const MatrixProduct<float>& product = *block.product;
-    const Dense a = dense(product.a.from(block.first_row, first), block.rows, p, ScratchSlot::packed_rows);
+    const Dense a =
+        dense(product.a.real.from(block.first_row, first), block.rows, p, ScratchSlot::packed_rows);
     const Dense b =
-        dense(product.b.from(first, block.first_column), p, block.columns, ScratchSlot::packed_columns);
+        dense(product.b.real.from(first, block.first_column), p, block.columns, ScratchSlot::packed_columns);
     const int status = library.product(a.transposed, b.transposed, block.rows, block.columns, p, 1, a.data,
                                        a.stride, b.data, b.stride, accumulate ? 1 : 0, c, c_stride);
     MOESAIC_ASSERT(status == 0, "dnnl_sgemm of {} x {} x {}: status {}", block.rows, block.columns, p,
@@ -134,7 +135,7 @@ void multiply_all_by(const OneDnn& library, ThreadPool& pool,
     for (const MatrixProduct<float>& product : products) {
         if (product.m == 0 || product.n == 0) continue;
         if (product.p == 0 && (product.accumulate || product.sum)) continue;
-        MOESAIC_ASSERT(!product.work && product.halves == 1 && !product.packed_b, "a product for oneDNN");
+        MOESAIC_ASSERT(is_for_library(product) && !product.packed_b, "not a product for oneDNN");
         const double share = work > 0 ? work_of(product) / work : 1;
         const i64 wanted =
             std::clamp<i64>(static_cast<i64>(share * static_cast<double>(most) + 0.5), 1, most);

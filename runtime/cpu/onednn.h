@@ -30,9 +30,12 @@ struct OneDnnResult {
 /// Opened once; the environment's MOESAIC_ONEDNN may name the file.
 [[nodiscard]] const OneDnnResult& onednn_library();
 
-/// As multiply_all, but that a sum's order is oneDNN's and may depend on the extents: equal to rounding only.
-/// Products are cut among the pool's threads, oneDNN computes each piece on one. Without BlockWork and
-/// halves.
+/// A product of floats alone, on whose result no work waits.
+[[nodiscard]] inline bool is_for_library(const MatrixProduct<float>& product) {
+    return !product.a.is_narrow() && !product.b.is_narrow() && !product.work;
+}
+/// As multiply_all, of such products, but that a sum's order is oneDNN's and may depend on the extents: equal
+/// to rounding only. They are cut among the pool's threads, oneDNN computes each piece on one.
 void multiply_all_by(const OneDnn& library, ThreadPool& pool, std::span<const MatrixProduct<float>> products);
 
 /// The CPU back end with its fp32 products computed by the library; weights are not packed beforehand.

@@ -1,39 +1,100 @@
-// What the CPU back end's products share: types, packed copies, and groups whose numbers have to outlive the
-// call.
+// What the CPU back end's products share: types, results in bf16, packed copies, and groups whose numbers
+// have to outlive the call.
 #pragma once
 
+#include <initializer_list>
 #include <numeric>
 #include <span>
+#include <string_view>
+#include <type_traits>
 #include <vector>
 
+#include "runtime/base/error.h"
 #include "runtime/cpu/checks.h"
+#include "runtime/cpu/element_types.h"
+#include "runtime/cpu/elementwise.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/stream.h"
 
 namespace moesaic::cpu {
 
-/// Calls `kernel` with a value of the real type that `dtype` stands for.
-template <class Kernel>
-void with_real(DType dtype, Kernel&& kernel) {
-    if (dtype == DType::f32) {
-        kernel(float{});
-    } else {
-        kernel(double{});
+/// The type that a product is computed in; aborts unless each operand is f32 or bf16, or all are f64.
+inline DType product_type(std::initializer_list<ConstTensorView> operands, std::string_view name) {
+    const DType real = accumulation_type(operands.begin()->dtype);
+    expect_real(real, name);
+    for (const ConstTensorView& view : operands) {
+        expect(view, view.dtype, name);
+        MOESAIC_ASSERT(accumulation_type(view.dtype) == real, "{} mixes {} with {}", name,
+                       name_of(view.dtype), name_of(operands.begin()->dtype));
     }
+    return real;
+}
+
+/// Where an operand stands, for a product computed in Real.
+template <class Real>
+[[nodiscard]] Elements<Real> elements_of(ConstTensorView view) {
+    if (view.elements() == 0) return {};
+    if (view.dtype == DType::bf16) return view.as<BFloat16>();
+    return view.as<Real>();
+}
+
+/// The memory of an element.
+template <class View>
+[[nodiscard]] auto* element_at(const View& view, i64 row, i64 column) {
+    return view.flat(row * view.cols() + column, 0).data;
+}
+
+/// Rounds the blocks of a product in f32 into its bf16 result.
+class RoundingWork final : public BlockWork<float> {
+  public:
+    explicit RoundingWork(TensorView c, i64 halves = 1) : c_(c), halves_(halves) {}
+    void begin(const ResultBlock<float>& block) const override {
+        for (i64 half = 0; half < halves_; ++half)
+            widen_rows(rows_of(block), place_of(block, half), block.c + half * block.c_half);
+    }
+    void run(const ResultBlock<float>& block) const override {
+        for (i64 half = 0; half < halves_; ++half)
+            round_rows(rows_of(block), block.c + half * block.c_half, place_of(block, half));
+    }
+
+  private:
+    [[nodiscard]] RowBlock rows_of(const ResultBlock<float>& block) const {
+        return {block.rows, block.columns, block.c_row_stride, c_.cols()};
+    }
+    [[nodiscard]] BFloat16* place_of(const ResultBlock<float>& block, i64 half) const {
+        return c_.as<BFloat16>() + block.first_row * c_.cols() + half * (c_.cols() / halves_) +
+               block.first_column;
+    }
+
+    TensorView c_;
+    i64 halves_;
+};
+
+/// Calls multiply(c, work) with what a product in Real writes to: the result, or work that rounds into it.
+template <class Real, class Multiply>
+void with_result(TensorView result, const Multiply& multiply) {
+    if constexpr (std::is_same_v<Real, float>) {
+        if (result.dtype == DType::bf16) {
+            const RoundingWork work(result);
+            return multiply(static_cast<Real*>(nullptr), &work);
+        }
+    }
+    multiply(result.data ? result.as<Real>() : nullptr, static_cast<const BlockWork<Real>*>(nullptr));
 }
 
 /// Elements of the copies of G matrices b [P,N], whose columns come in halves.
-[[nodiscard]] inline i64 elements_of_copies(DType real, i64 groups, i64 p, i64 n, i64 halves = 1) {
+[[nodiscard]] inline i64 elements_of_copies(DType dtype, i64 groups, i64 p, i64 n, i64 halves = 1) {
     i64 elements = 0;
-    with_real(real, [&](auto element) {
+    with_stored(dtype, [&](auto element) {
         elements = groups * halves * packed_elements<decltype(element)>(p, n / halves);
     });
     return elements;
 }
 
-inline void check_packed(ConstTensorView packed, DType real, i64 groups, i64 p, i64 n, i64 halves = 1) {
+/// A copy has its operand's type.
+inline void check_packed(ConstTensorView packed, DType dtype, i64 groups, i64 p, i64 n, i64 halves = 1) {
     if (packed.elements() > 0)
-        expect(packed, elements_of_copies(real, groups, p, n, halves), 1, real, "packed b");
+        expect(packed, elements_of_copies(dtype, groups, p, n, halves), 1, dtype, "packed b");
 }
 
 /// The elements of an operand that may be left out.

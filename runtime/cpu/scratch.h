@@ -14,7 +14,9 @@ namespace moesaic {
 enum class ScratchSlot : std::uint8_t {
     packed_columns,
     packed_rows,
+    unpacked_panel,
     partial_sums,
+    rounded,
     products,
     slices,
     attention,

@@ -8,43 +8,13 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/launching.h"
-#include "runtime/device_memory.h"
+#include "runtime/cuda/managed_memory.h"
 
 namespace moesaic {
 
 using namespace cuda;
-using kernels::each;
-using kernels::each_row;
 
 namespace {
-
-/// Managed memory: the host's communicators, plans and checkpoints read it where it is. It lies on the GPU
-/// and leaves it only where the host looks, so that rows which NCCL moves never do.
-class ManagedMemory final : public DeviceMemorySource {
-  public:
-    void* allocate(i64 bytes) override {
-        void* data = nullptr;
-        const auto size = static_cast<std::size_t>(bytes);
-        if (cudaMallocManaged(&data, size, cudaMemAttachGlobal) != cudaSuccess) {
-            (void)cudaGetLastError();  // the pool says what was refused
-            return nullptr;
-        }
-        int device = 0;
-        check(cudaGetDevice(&device), "asking for the device");
-        check(
-            cudaMemAdvise(data, size, cudaMemAdviseSetPreferredLocation, {cudaMemLocationTypeDevice, device}),
-            "placing memory on the device");
-        return data;
-    }
-    void release(void* data, i64) noexcept override { cudaFree(data); }
-};
-
-/// Before the first pool of the device.
-Device registered_device() {
-    static ManagedMemory memory;
-    set_device_memory(Device::cuda, &memory);
-    return Device::cuda;
-}
 
 void select_device(int device) {
     check(cudaSetDevice(device), "choosing a device");
@@ -58,35 +28,26 @@ void select_device(int device) {
 }  // namespace
 
 CudaBackend::CudaBackend(int device)
-    : pool_(registered_device()),
+    : pool_(device_with_memory()),
       checker_(make_operand_checker(Device::cuda)),
       checker_stream_(checker_->make_stream("checks")) {
     select_device(device);
-    check(cublasCreate(&cublas_), "starting cuBLAS");
-    check(cublasSetMathMode(cublas_,
-                            static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
-                                                      CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
-          "choosing how cuBLAS adds");
-}
-
-CudaBackend::~CudaBackend() {
-    cublasDestroy(cublas_);
 }
 
 std::unique_ptr<Stream> CudaBackend::make_stream(std::string_view name) {
     return std::make_unique<CudaStream>(name);
 }
 
-cudaStream_t CudaBackend::handle_of(Stream& stream) {
+CudaStream& CudaBackend::mine(Stream& stream) {
     auto* const mine = dynamic_cast<CudaStream*>(&stream);
     MOESAIC_ASSERT(mine, "stream '{}' is no GPU's", stream.name());
-    return mine->handle();
+    return *mine;
 }
 
 void CudaBackend::upload(Stream& stream, const void* data, i64 bytes, Tensor& room) {
     room = allocate({bytes / 8}, DType::int64);
     check(cudaMemcpyAsync(room.as<i64>(), data, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice,
-                          handle_of(stream)),
+                          mine(stream).handle()),
           "copying numbers to the device");
 }
 
@@ -97,114 +58,115 @@ void CudaBackend::copy(Stream& stream, ConstTensorView from, TensorView to) {
     if (from.bytes() == 0) return;
     if (to.device == Device::cpu) stream.synchronize();  // the copy would wait too, but unwatched
     check(cudaMemcpyAsync(to.data, from.data, static_cast<std::size_t>(from.bytes()), cudaMemcpyDefault,
-                          handle_of(stream)),
+                          mine(stream).handle()),
           "copying");
 }
 
 void CudaBackend::zero(Stream& stream, TensorView y) {
-    const cudaStream_t on = checked(stream, &Backend::zero, y);
-    if (y.bytes() > 0) check(cudaMemsetAsync(y.data, 0, static_cast<std::size_t>(y.bytes()), on), "zeroing");
+    const Launcher on = checked(stream, &Backend::zero, y);
+    if (y.bytes() > 0)
+        check(cudaMemsetAsync(y.data, 0, static_cast<std::size_t>(y.bytes()), on.stream), "zeroing");
 }
 
 void CudaBackend::fill(Stream& stream, double value, TensorView y) {
-    const cudaStream_t on = checked(stream, &Backend::fill, value, y);
+    const Launcher on = checked(stream, &Backend::fill, value, y);
     with_real(y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, y.elements(), kernels::FillElement<T>{static_cast<T>(value), out<T>(y)});
+        on.each(y.elements(), kernels::FillElement<T>{static_cast<T>(value), out<T>(y)});
     });
 }
 
 void CudaBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
-    const cudaStream_t on = checked(stream, &Backend::add, x, y);
+    const Launcher on = checked(stream, &Backend::add, x, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, y.elements(), kernels::AddElement<T>{in<T>(x), out<T>(y)});
+        on.each(y.elements(), kernels::AddElement<T>{in<T>(x), out<T>(y)});
     });
 }
 
 void CudaBackend::fold(Stream& stream, TensorView part, TensorView sum, const FoldRounding& rounding) {
-    const cudaStream_t on = checked(stream, &Backend::fold, part, sum, rounding);
+    const Launcher on = checked(stream, &Backend::fold, part, sum, rounding);
     with_real(part.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, part.elements(),
-             kernels::FoldElement<T>{out<T>(part), out<double>(sum), rounding.step, rounding.limit});
+        on.each(part.elements(),
+                kernels::FoldElement<T>{out<T>(part), out<double>(sum), rounding.step, rounding.limit});
     });
 }
 
 void CudaBackend::convert(Stream& stream, ConstTensorView from, TensorView to) {
-    const cudaStream_t on = checked(stream, &Backend::convert, from, to);
+    const Launcher on = checked(stream, &Backend::convert, from, to);
     with_stored(from.dtype, [&]<class From>(TypeTag<From>) {
         with_stored(to.dtype, [&]<class To>(TypeTag<To>) {
             constexpr bool widens = std::is_same_v<To, double> && !std::is_same_v<From, double>;
             if constexpr (!widens)  // which the checks refuse
-                each(on, to.elements(), kernels::ConvertElement<From, To>{in<From>(from), out<To>(to)});
+                on.each(to.elements(), kernels::ConvertElement<From, To>{in<From>(from), out<To>(to)});
         });
     });
 }
 
 void CudaBackend::scale(Stream& stream, double factor, TensorView y) {
-    const cudaStream_t on = checked(stream, &Backend::scale, factor, y);
+    const Launcher on = checked(stream, &Backend::scale, factor, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, y.elements(), kernels::ScaleElement<T>{static_cast<Real<T>>(factor), out<T>(y)});
+        on.each(y.elements(), kernels::ScaleElement<T>{static_cast<Real<T>>(factor), out<T>(y)});
     });
 }
 
 void CudaBackend::clamp(Stream& stream, double limit, TensorView y) {
-    const cudaStream_t on = checked(stream, &Backend::clamp, limit, y);
+    const Launcher on = checked(stream, &Backend::clamp, limit, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, y.elements(), kernels::ClampElement<T>{static_cast<Real<T>>(limit), out<T>(y)});
+        on.each(y.elements(), kernels::ClampElement<T>{static_cast<Real<T>>(limit), out<T>(y)});
     });
 }
 
 void CudaBackend::clamp_grad(Stream& stream, double limit, ConstTensorView y, TensorView dy) {
-    const cudaStream_t on = checked(stream, &Backend::clamp_grad, limit, y, dy);
+    const Launcher on = checked(stream, &Backend::clamp_grad, limit, y, dy);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, y.elements(),
-             kernels::ClampGradElement<T>{static_cast<Real<T>>(limit), in<T>(y), out<T>(dy)});
+        on.each(y.elements(),
+                kernels::ClampGradElement<T>{static_cast<Real<T>>(limit), in<T>(y), out<T>(dy)});
     });
 }
 
 void CudaBackend::multiply_elements(Stream& stream, const MultiplyElements& op) {
-    const cudaStream_t on = checked(stream, &Backend::multiply_elements, op);
+    const Launcher on = checked(stream, &Backend::multiply_elements, op);
     with_stored(op.y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.y.elements(),
-             kernels::MultiplyElement<T>{in<T>(op.x), in<Real<T>>(op.factor), out<T>(op.y), op.accumulate});
+        on.each(op.y.elements(), kernels::MultiplyElement<T>{in<T>(op.x), in<Real<T>>(op.factor),
+                                                             out<T>(op.y), op.accumulate});
     });
 }
 
 void CudaBackend::random_fill(Stream& stream, const RandomFill& op) {
-    const cudaStream_t on = checked(stream, &Backend::random_fill, op);
+    const Launcher on = checked(stream, &Backend::random_fill, op);
     const auto [key0, key1] = std::bit_cast<std::array<u32, 2>>(op.random);  // it is its key
     with_real(op.values.dtype, [&, key0 = key0, key1 = key1]<class T>(TypeTag<T>) {
-        each(on, op.values.elements(),
-             kernels::RandomElement<T>{key0, key1, op.first, op.normal, op.low, op.high, out<T>(op.values)});
+        on.each(op.values.elements(), kernels::RandomElement<T>{key0, key1, op.first, op.normal, op.low,
+                                                                op.high, out<T>(op.values)});
     });
 }
 
 void CudaBackend::adamw(Stream& stream, const AdamW& op) {
-    const cudaStream_t on = checked(stream, &Backend::adamw, op);
+    const Launcher on = checked(stream, &Backend::adamw, op);
     const auto step = static_cast<double>(op.step);
     with_real(op.parameter.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.parameter.elements(),
-             kernels::AdamWElement<T>{
-                 .parameter = out<T>(op.parameter),
-                 .first_moment = out<T>(op.first_moment),
-                 .second_moment = out<T>(op.second_moment),
-                 .gradient = in<T>(op.gradient),
-                 .gradient_scale = static_cast<T>(op.grad_scale),
-                 .decay = static_cast<T>(1 - op.lr * op.weight_decay),
-                 .beta1 = static_cast<T>(op.beta1),
-                 .one_minus_beta1 = static_cast<T>(1 - op.beta1),
-                 .beta2 = static_cast<T>(op.beta2),
-                 .one_minus_beta2 = static_cast<T>(1 - op.beta2),
-                 .eps = static_cast<T>(op.eps),
-                 .step_size = static_cast<T>(op.lr / (1 - std::pow(op.beta1, step))),
-                 .root_correction = static_cast<T>(std::sqrt(1 - std::pow(op.beta2, step)))});
+        on.each(op.parameter.elements(),
+                kernels::AdamWElement<T>{
+                    .parameter = out<T>(op.parameter),
+                    .first_moment = out<T>(op.first_moment),
+                    .second_moment = out<T>(op.second_moment),
+                    .gradient = in<T>(op.gradient),
+                    .gradient_scale = static_cast<T>(op.grad_scale),
+                    .decay = static_cast<T>(1 - op.lr * op.weight_decay),
+                    .beta1 = static_cast<T>(op.beta1),
+                    .one_minus_beta1 = static_cast<T>(1 - op.beta1),
+                    .beta2 = static_cast<T>(op.beta2),
+                    .one_minus_beta2 = static_cast<T>(1 - op.beta2),
+                    .eps = static_cast<T>(op.eps),
+                    .step_size = static_cast<T>(op.lr / (1 - std::pow(op.beta1, step))),
+                    .root_correction = static_cast<T>(std::sqrt(1 - std::pow(op.beta2, step)))});
     });
 }
 
 void CudaBackend::block_sum_squares(Stream& stream, ConstTensorView values, i64 block, TensorView sums) {
-    const cudaStream_t on = checked(stream, &Backend::block_sum_squares, values, block, sums);
+    const Launcher on = checked(stream, &Backend::block_sum_squares, values, block, sums);
     with_real(values.dtype, [&]<class T>(TypeTag<T>) {
-        each_row(on, sums.elements(),
-                 kernels::SquaresRow<T>{in<T>(values), values.elements(), block, out<double>(sums)});
+        on.each_row(sums.elements(),
+                    kernels::SquaresRow<T>{in<T>(values), values.elements(), block, out<double>(sums)});
     });
 }
 

@@ -1,14 +1,13 @@
 // The back end that computes on one GPU of NVIDIA, by kernels of its own and cuBLAS.
 #pragma once
 
-#include <cublas_v2.h>
-
 #include <span>
 #include <vector>
 
 #include "runtime/backend.h"
 #include "runtime/cpu/checks.h"
 #include "runtime/cuda/cuda_stream.h"
+#include "runtime/cuda/launching.h"
 
 namespace moesaic {
 
@@ -18,7 +17,6 @@ class CudaBackend final : public Backend {
   public:
     /// Throws Error where the device cannot be used.
     explicit CudaBackend(int device);
-    ~CudaBackend() override;
     CudaBackend(const CudaBackend&) = delete;
     CudaBackend& operator=(const CudaBackend&) = delete;
 
@@ -96,13 +94,13 @@ class CudaBackend final : public Backend {
   private:
     /// Checks the operands of an operation; the stream to enqueue its kernels on.
     template <class... Parameters, class... Arguments>
-    cudaStream_t checked(Stream& stream, void (Backend::*operation)(Stream&, Parameters...),
-                         const Arguments&... arguments) {
+    cuda::Launcher checked(Stream& stream, void (Backend::*operation)(Stream&, Parameters...),
+                           const Arguments&... arguments) {
         const cpu::ExpectedDevice expected(Device::cuda);
         (checker_.get()->*operation)(*checker_stream_, arguments...);
-        return handle_of(stream);
+        return {mine(stream).handle()};
     }
-    static cudaStream_t handle_of(Stream& stream);
+    static CudaStream& mine(Stream& stream);
 
     /// The operand in f32, by way of `room` where it is bf16.
     ConstTensorView widened(Stream& stream, ConstTensorView operand, Tensor& room);
@@ -111,6 +109,8 @@ class CudaBackend final : public Backend {
     /// A product of operands that cuBLAS takes together.
     void multiply(Stream& stream, const Gemm& operation);
     void multiply_groups(Stream& stream, const GroupedGemm& operation);
+    /// A product a group, as where cuBLAS could not take them together.
+    void multiply_each_group(Stream& stream, const GroupedGemm& operation);
     /// Host numbers in device memory, valid on `stream` until `room` goes.
     void upload(Stream& stream, const void* data, i64 bytes, Tensor& room);
     /// Where the rows of each group begin, [groups + 1].
@@ -119,7 +119,6 @@ class CudaBackend final : public Backend {
     MemoryPool pool_;
     std::unique_ptr<Backend> checker_;
     std::unique_ptr<Stream> checker_stream_;
-    cublasHandle_t cublas_ = nullptr;
     std::vector<i64> numbers_;  // of uploads, kept for their memory
 };
 

@@ -9,40 +9,36 @@
 namespace moesaic {
 
 using namespace cuda;
-using kernels::each;
-using kernels::each_row;
 using kernels::Function;
 
 void CudaBackend::rms_norm(Stream& stream, const RmsNorm& op) {
-    const cudaStream_t on = checked(stream, &Backend::rms_norm, op);
+    const Launcher on = checked(stream, &Backend::rms_norm, op);
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        each_row(on, op.inverse_rms.elements(),
-                 kernels::NormRow<T>{in<T>(op.x), in<T>(op.weight), out<T>(op.y),
-                                     out<Real<T>>(op.inverse_rms), op.weight.elements(), op.eps});
+        on.each_row(op.inverse_rms.elements(),
+                    kernels::NormRow<T>{in<T>(op.x), in<T>(op.weight), out<T>(op.y),
+                                        out<Real<T>>(op.inverse_rms), op.weight.elements(), op.eps});
     });
 }
 
 void CudaBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& op) {
-    const cudaStream_t on = checked(stream, &Backend::rms_norm_backward, op);
+    const Launcher on = checked(stream, &Backend::rms_norm_backward, op);
     const i64 n = op.weight.elements(), rows = op.inverse_rms.elements();
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
         const Real<T>* const inverse = in<Real<T>>(op.inverse_rms);
         // The weight first: dx may be the memory of dy.
-        each(on, n,
-             kernels::NormWeightGradElement<T>{in<T>(op.x), in<T>(op.dy), inverse, out<Real<T>>(op.d_weight),
-                                               rows, n});
-        each_row(on, rows,
-                 kernels::NormGradRow<T>{in<T>(op.x), in<T>(op.weight), in<T>(op.dy), inverse, out<T>(op.dx),
-                                         n, op.accumulate_dx});
+        on.each(n, kernels::NormWeightGradElement<T>{in<T>(op.x), in<T>(op.dy), inverse,
+                                                     out<Real<T>>(op.d_weight), rows, n});
+        on.each_row(rows, kernels::NormGradRow<T>{in<T>(op.x), in<T>(op.weight), in<T>(op.dy), inverse,
+                                                  out<T>(op.dx), n, op.accumulate_dx});
     });
 }
 
 void CudaBackend::rope(Stream& stream, const Rope& op) {
-    const cudaStream_t on = checked(stream, &Backend::rope, op);
+    const Launcher on = checked(stream, &Backend::rope, op);
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.x.elements() / 2,
-             kernels::RopeElement<T>{out<T>(op.x), in<Real<T>>(op.cosine), in<Real<T>>(op.sine),
-                                     op.row_stride, op.heads, op.head_dim, op.seq_len, op.inverse});
+        on.each(op.x.elements() / 2,
+                kernels::RopeElement<T>{out<T>(op.x), in<Real<T>>(op.cosine), in<Real<T>>(op.sine),
+                                        op.row_stride, op.heads, op.head_dim, op.seq_len, op.inverse});
     });
 }
 
@@ -64,86 +60,82 @@ void with_size_of(DType dtype, Launch&& launch) {
 }  // namespace
 
 void CudaBackend::embedding(Stream& stream, const Embedding& op) {
-    const cudaStream_t on = checked(stream, &Backend::embedding, op);
+    const Launcher on = checked(stream, &Backend::embedding, op);
     with_size_of(op.y.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.y.elements(),
-             kernels::GatherElement<T>{static_cast<const T*>(op.table.data), in<i32>(op.index), nullptr,
-                                       static_cast<T*>(op.y.data), op.y.cols()});
+        on.each(op.y.elements(),
+                kernels::GatherElement<T>{static_cast<const T*>(op.table.data), in<i32>(op.index), nullptr,
+                                          static_cast<T*>(op.y.data), op.y.cols()});
     });
 }
 
 void CudaBackend::embedding_backward(Stream& stream, const EmbeddingGrad& op) {
-    const cudaStream_t on = checked(stream, &Backend::embedding_backward, op);
+    const Launcher on = checked(stream, &Backend::embedding_backward, op);
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
-        each_row(on, op.dy.rows(),
-                 kernels::EmbeddingGradRow<T>{in<i32>(op.index), in<T>(op.dy), out<Real<T>>(op.d_table),
-                                              op.dy.rows(), op.d_table.cols()});
+        on.each_row(op.dy.rows(),
+                    kernels::EmbeddingGradRow<T>{in<i32>(op.index), in<T>(op.dy), out<Real<T>>(op.d_table),
+                                                 op.dy.rows(), op.d_table.cols()});
     });
 }
 
 void CudaBackend::gather_rows(Stream& stream, const GatherRows& op) {
-    const cudaStream_t on = checked(stream, &Backend::gather_rows, op);
+    const Launcher on = checked(stream, &Backend::gather_rows, op);
     const i64 width = op.in.cols(), elements = op.index.elements() * width;
     if (op.accumulate) {
         with_stored(op.in.dtype, [&]<class T>(TypeTag<T>) {
-            each(on, elements,
-                 kernels::GatherAddElement<T>{in<T>(op.in), in<i32>(op.index), out<T>(op.out), width});
+            on.each(elements,
+                    kernels::GatherAddElement<T>{in<T>(op.in), in<i32>(op.index), out<T>(op.out), width});
         });
         return;
     }
     const i32* const place = op.place.shape.rank() > 0 ? in<i32>(op.place) : nullptr;
     with_size_of(op.in.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, elements,
-             kernels::GatherElement<T>{static_cast<const T*>(op.in.data), in<i32>(op.index), place,
-                                       static_cast<T*>(op.out.data), width});
+        on.each(elements, kernels::GatherElement<T>{static_cast<const T*>(op.in.data), in<i32>(op.index),
+                                                    place, static_cast<T*>(op.out.data), width});
     });
 }
 
 void CudaBackend::row_softmax(Stream& stream, const RowSoftmax& op) {
-    const cudaStream_t on = checked(stream, &Backend::row_softmax, op);
+    const Launcher on = checked(stream, &Backend::row_softmax, op);
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        each_row(on, op.logits.rows(),
-                 kernels::SoftmaxRow<T>{in<T>(op.logits), out<T>(op.probability), out<T>(op.log_sum_exp),
-                                        op.logits.cols()});
+        on.each_row(op.logits.rows(), kernels::SoftmaxRow<T>{in<T>(op.logits), out<T>(op.probability),
+                                                             out<T>(op.log_sum_exp), op.logits.cols()});
     });
 }
 
 void CudaBackend::cross_entropy(Stream& stream, const CrossEntropy& op) {
-    const cudaStream_t on = checked(stream, &Backend::cross_entropy, op);
+    const Launcher on = checked(stream, &Backend::cross_entropy, op);
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        each_row(on, op.logits.rows(),
-                 kernels::CrossEntropyRow<T>{in<T>(op.logits), in<i32>(op.target), out<double>(op.loss),
-                                             out<double>(op.log_sum_exp), out_or_null<i32>(op.wrong),
-                                             out_or_null<double>(op.margin), op.logits.cols()});
+        on.each_row(op.logits.rows(),
+                    kernels::CrossEntropyRow<T>{in<T>(op.logits), in<i32>(op.target), out<double>(op.loss),
+                                                out<double>(op.log_sum_exp), out_or_null<i32>(op.wrong),
+                                                out_or_null<double>(op.margin), op.logits.cols()});
     });
 }
 
 void CudaBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& op) {
-    const cudaStream_t on = checked(stream, &Backend::cross_entropy_backward, op);
+    const Launcher on = checked(stream, &Backend::cross_entropy_backward, op);
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.logits.elements(),
-             kernels::CrossEntropyGradElement<T>{in<T>(op.logits), in<i32>(op.target),
-                                                 in<double>(op.log_sum_exp), out<T>(op.d_logits), op.scale,
-                                                 op.logits.cols()});
+        on.each(op.logits.elements(), kernels::CrossEntropyGradElement<T>{
+                                          in<T>(op.logits), in<i32>(op.target), in<double>(op.log_sum_exp),
+                                          out<T>(op.d_logits), op.scale, op.logits.cols()});
     });
 }
 
 void CudaBackend::squared_error(Stream& stream, const SquaredError& op) {
-    const cudaStream_t on = checked(stream, &Backend::squared_error, op);
+    const Launcher on = checked(stream, &Backend::squared_error, op);
     with_real(op.output.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.output.rows(),
-             kernels::SquaredErrorRow<T>{in<T>(op.output), in<double>(op.target), out<double>(op.loss),
-                                         op.output.cols()});
+        on.each(op.output.rows(), kernels::SquaredErrorRow<T>{in<T>(op.output), in<double>(op.target),
+                                                              out<double>(op.loss), op.output.cols()});
     });
 }
 
 void CudaBackend::squared_error_backward(Stream& stream, const SquaredErrorGrad& op) {
-    const cudaStream_t on = checked(stream, &Backend::squared_error_backward, op);
+    const Launcher on = checked(stream, &Backend::squared_error_backward, op);
     const double factor = op.scale * 2 / static_cast<double>(op.output.cols());
     with_real(op.output.dtype, [&]<class T>(TypeTag<T>) {
-        each(on, op.output.elements(),
-             kernels::SquaredErrorGradElement<T>{in<T>(op.output), in<double>(op.target), out<T>(op.d_output),
-                                                 factor});
+        on.each(op.output.elements(),
+                kernels::SquaredErrorGradElement<T>{in<T>(op.output), in<double>(op.target),
+                                                    out<T>(op.d_output), factor});
     });
 }
 
@@ -179,38 +171,36 @@ const i64* CudaBackend::first_rows(Stream& stream, std::span<const i64> rows_per
 }
 
 void CudaBackend::activation(Stream& stream, const Activation& op) {
-    const cudaStream_t on = checked(stream, &Backend::activation, op);
+    const Launcher on = checked(stream, &Backend::activation, op);
     Tensor room;
     const i64* const first = first_rows(stream, op.rows_per_group, room);
     with_function(op.kind, [&]<Function kind>(FunctionTag<kind>) {
         with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-            each(on, op.y.elements(),
-                 kernels::ActivationElement<kind, T>{
-                     in<T>(op.x),
-                     out<T>(op.y),
-                     op.y.cols(),
-                     {in_or_null<T>(op.slope), first, std::ssize(op.rows_per_group)}});
+            on.each(op.y.elements(), kernels::ActivationElement<kind, T>{
+                                         in<T>(op.x),
+                                         out<T>(op.y),
+                                         op.y.cols(),
+                                         {in_or_null<T>(op.slope), first, std::ssize(op.rows_per_group)}});
         });
     });
 }
 
 void CudaBackend::activation_backward(Stream& stream, const ActivationGrad& op) {
-    const cudaStream_t on = checked(stream, &Backend::activation_backward, op);
+    const Launcher on = checked(stream, &Backend::activation_backward, op);
     const i64 width = op.dy.cols(), groups = std::ssize(op.rows_per_group);
     Tensor room;
     const i64* const first = first_rows(stream, op.rows_per_group, room);
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
         with_function(op.kind, [&]<Function kind>(FunctionTag<kind>) {
             if constexpr (kind == Function::prelu)
-                each_row(on, groups,
-                         kernels::SlopeGradRow<T>{in<T>(op.x), in<T>(op.dy), first, width,
-                                                  out<double>(op.d_slope)});
-            each(on, op.dy.elements(),
-                 kernels::ActivationGradElement<kind, T>{in<T>(op.x),
-                                                         in<T>(op.dy),
-                                                         out<T>(op.dx),
-                                                         width,
-                                                         {in_or_null<T>(op.slope), first, groups}});
+                on.each_row(groups, kernels::SlopeGradRow<T>{in<T>(op.x), in<T>(op.dy), first, width,
+                                                             out<double>(op.d_slope)});
+            on.each(op.dy.elements(),
+                    kernels::ActivationGradElement<kind, T>{in<T>(op.x),
+                                                            in<T>(op.dy),
+                                                            out<T>(op.dx),
+                                                            width,
+                                                            {in_or_null<T>(op.slope), first, groups}});
         });
     });
 }

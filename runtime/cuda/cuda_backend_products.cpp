@@ -11,7 +11,6 @@
 namespace moesaic {
 
 using namespace cuda;
-using kernels::each_row;
 
 namespace {
 
@@ -77,9 +76,8 @@ void CudaBackend::multiply(Stream& stream, const Gemm& op) {
         if (!op.accumulate) zero(stream, op.c);
         return;
     }
-    check(cublasSetStream(cublas_, handle_of(stream)), "choosing a stream");
-    check(cublasGemmEx(cublas_, transposed(op.trans_b), transposed(op.trans_a), narrow(n), narrow(m),
-                       narrow(p), kFactors.of(true, op.c.dtype), op.b.data, type_of(op.b.dtype),
+    check(cublasGemmEx(mine(stream).products(), transposed(op.trans_b), transposed(op.trans_a), narrow(n),
+                       narrow(m), narrow(p), kFactors.of(true, op.c.dtype), op.b.data, type_of(op.b.dtype),
                        narrow(op.b.cols()), op.a.data, type_of(op.a.dtype), narrow(op.a.cols()),
                        kFactors.of(op.accumulate, op.c.dtype), op.c.data, type_of(op.c.dtype), narrow(n),
                        compute_type(op.c.dtype), CUBLAS_GEMM_DEFAULT),
@@ -102,31 +100,65 @@ void CudaBackend::gemm(Stream& stream, const Gemm& operation) {
     convert(stream, c_room, operation.c);
 }
 
+namespace {
+
+/// The operands of the groups that have rows: b's, then a's, then c's.
+std::vector<const void*> operands_of(const GroupedGemm& op, std::size_t count) {
+    std::vector<const void*> pointers(3 * count);
+    i64 first = 0;
+    std::size_t place = 0;
+    for (std::size_t group = 0; group < op.rows_per_group.size(); ++group) {
+        const i64 here = op.rows_per_group[group];
+        if (here == 0) continue;
+        pointers[place] = op.b.slice_rows(static_cast<i64>(group), 1).data;
+        pointers[count + place] = op.a.slice_rows(first, here).data;
+        pointers[2 * count + place] = op.c.slice_rows(first, here).data;
+        ++place;
+        first += here;
+    }
+    return pointers;
+}
+
+/// cuBLAS cannot look at pointers that the device reads, and may read what they point to in vectors.
+bool are_aligned(const std::vector<const void*>& pointers) {
+    constexpr std::uintptr_t kVector = 16;
+    return std::ranges::all_of(
+        pointers, [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % kVector == 0; });
+}
+
+}  // namespace
+
+void CudaBackend::multiply_each_group(Stream& stream, const GroupedGemm& op) {
+    const i64 n = op.c.cols(), p = op.a.cols();
+    const Shape matrix = op.trans_b ? Shape{n, p} : Shape{p, n};
+    i64 first = 0;
+    for (std::size_t group = 0; group < op.rows_per_group.size(); ++group) {
+        const i64 here = op.rows_per_group[group];
+        multiply(stream, {.a = op.a.slice_rows(first, here),
+                          .b = op.b.slice_rows(static_cast<i64>(group), 1).reshaped(matrix),
+                          .c = op.c.slice_rows(first, here),
+                          .trans_b = op.trans_b,
+                          .accumulate = op.accumulate});
+        first += here;
+    }
+}
+
 /// One call for all groups. Their sizes are the host's; where their operands stand the device reads.
 void CudaBackend::multiply_groups(Stream& stream, const GroupedGemm& op) {
     const i64 n = op.c.cols(), p = op.a.cols();
-    const auto groups =
-        std::count_if(op.rows_per_group.begin(), op.rows_per_group.end(), [](i64 rows) { return rows > 0; });
-    if (groups == 0 || n == 0) return;
+    std::vector<int> rows;
+    for (const i64 here : op.rows_per_group)
+        if (here > 0) rows.push_back(narrow(here));
+    const std::size_t count = rows.size();
+    if (count == 0 || n == 0) return;
     if (p == 0) {
         if (!op.accumulate) zero(stream, op.c.slice_rows(0, sum_of(op.rows_per_group)));
         return;
     }
-    const auto count = static_cast<std::size_t>(groups);
-    std::vector<int> columns(count, narrow(n)), inner(count, narrow(p)), ones(count, 1),
-        b_stride(count, narrow(op.trans_b ? p : n)), rows;
-    std::vector<const void*> pointers(3 * count);
-    i64 first = 0;
-    for (std::size_t group = 0; group < op.rows_per_group.size(); ++group) {
-        const i64 here = op.rows_per_group[group];
-        if (here == 0) continue;
-        const std::size_t place = rows.size();
-        pointers[place] = op.b.slice_rows(static_cast<i64>(group), 1).data;
-        pointers[count + place] = op.a.slice_rows(first, here).data;
-        pointers[2 * count + place] = op.c.slice_rows(first, here).data;
-        rows.push_back(narrow(here));
-        first += here;
-    }
+    const std::vector<const void*> pointers = operands_of(op, count);
+    if (!are_aligned(pointers)) return multiply_each_group(stream, op);
+    const std::vector<int> columns(count, narrow(n)), inner(count, narrow(p)), ones(count, 1),
+        b_stride(count, narrow(op.trans_b ? p : n));
     Tensor room;
     upload(stream, pointers.data(), static_cast<i64>(pointers.size() * sizeof(void*)), room);
     const auto** const on_device = reinterpret_cast<const void**>(room.as<i64>());
@@ -135,14 +167,13 @@ void CudaBackend::multiply_groups(Stream& stream, const GroupedGemm& op) {
     const std::vector<float> one(count, 1), beta(count, op.accumulate ? 1.0f : 0.0f);
     const bool wide = op.c.dtype == DType::f64;
     const cudaDataType type = type_of(op.c.dtype);
-    check(cublasSetStream(cublas_, handle_of(stream)), "choosing a stream");
-    check(cublasGemmGroupedBatchedEx(cublas_, trans_b.data(), plain.data(), columns.data(), rows.data(),
-                                     inner.data(),
+    check(cublasGemmGroupedBatchedEx(mine(stream).products(), trans_b.data(), plain.data(), columns.data(),
+                                     rows.data(), inner.data(),
                                      wide ? static_cast<const void*>(wide_one.data()) : one.data(), on_device,
                                      type, b_stride.data(), on_device + count, type, inner.data(),
                                      wide ? static_cast<const void*>(wide_beta.data()) : beta.data(),
                                      const_cast<void* const*>(on_device + 2 * count), type, columns.data(),
-                                     narrow(groups), ones.data(), compute_type(op.c.dtype)),
+                                     static_cast<int>(count), ones.data(), compute_type(op.c.dtype)),
           "GemmGroupedBatchedEx");
 }
 
@@ -242,17 +273,17 @@ kernels::HeadShape head_shape(const Operation& op) {
 }  // namespace
 
 void CudaBackend::attention(Stream& stream, const Attention& op) {
-    const cudaStream_t on = checked(stream, &Backend::attention, op);
+    const Launcher on = checked(stream, &Backend::attention, op);
     const kernels::HeadShape shape = head_shape(op);
     with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
-        each_row(on, shape.heads * shape.rows,
-                 kernels::AttentionRow<T>{shape, in<T>(op.q), in<T>(op.k), in<T>(op.v), out<T>(op.out),
-                                          out<Real<T>>(op.log_sum_exp)});
+        on.each_row(shape.heads * shape.rows,
+                    kernels::AttentionRow<T>{shape, in<T>(op.q), in<T>(op.k), in<T>(op.v), out<T>(op.out),
+                                             out<Real<T>>(op.log_sum_exp)});
     });
 }
 
 void CudaBackend::attention_backward(Stream& stream, const AttentionGrad& op) {
-    const cudaStream_t on = checked(stream, &Backend::attention_backward, op);
+    const Launcher on = checked(stream, &Backend::attention_backward, op);
     const kernels::HeadShape shape = head_shape(op);
     Tensor delta = allocate({shape.heads, shape.rows}, accumulation_type(op.q.dtype));
     with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
@@ -260,12 +291,11 @@ void CudaBackend::attention_backward(Stream& stream, const AttentionGrad& op) {
                        *const d = in<T>(op.d_out);
         const Real<T>* const sums = in<Real<T>>(op.log_sum_exp);
         Real<T>* const deltas = out<Real<T>>(delta);
-        each_row(on, shape.heads * shape.rows,
-                 kernels::AttentionDeltaRow<T>{shape, in<T>(op.out), d, deltas});
-        each_row(on, shape.heads * shape.rows,
-                 kernels::QueryGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dq)});
-        each_row(on, shape.kv_heads * shape.rows,
-                 kernels::KeyGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dk), out<T>(op.dv)});
+        on.each_row(shape.heads * shape.rows, kernels::AttentionDeltaRow<T>{shape, in<T>(op.out), d, deltas});
+        on.each_row(shape.heads * shape.rows,
+                    kernels::QueryGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dq)});
+        on.each_row(shape.kv_heads * shape.rows,
+                    kernels::KeyGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dk), out<T>(op.dv)});
     });
 }
 

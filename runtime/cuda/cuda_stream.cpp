@@ -16,8 +16,20 @@ CudaStream::CudaStream(std::string_view name) : name_(name) {
 }
 
 CudaStream::~CudaStream() {
+    if (products_) cublasDestroy(products_);
     for (cudaEvent_t event : events_) cudaEventDestroy(event);
     cudaStreamDestroy(handle_);
+}
+
+cublasHandle_t CudaStream::products() {
+    if (products_) return products_;
+    check(cublasCreate(&products_), "starting cuBLAS");
+    check(cublasSetMathMode(products_,
+                            static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
+                                                      CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+          "choosing how cuBLAS adds");
+    check(cublasSetStream(products_, handle_), "choosing a stream");
+    return products_;
 }
 
 Event CudaStream::record() {

@@ -1,6 +1,7 @@
 // A stream of a GPU that takes host work too, in its order.
 #pragma once
 
+#include <cublas_v2.h>
 #include <cuda_runtime.h>
 
 #include <array>
@@ -27,6 +28,9 @@ class CudaStream final : public GpuStream {
     [[nodiscard]] bool inline_execution() const override { return false; }
 
     [[nodiscard]] cudaStream_t handle() const override { return handle_; }
+    /// For products on this stream alone: cuBLAS promises the same bits in every run where no other stream
+    /// uses the handle's workspace at the same time.
+    [[nodiscard]] cublasHandle_t products();
     void set_guard(std::shared_ptr<StreamGuard> guard) override { guard_ = std::move(guard); }
 
   private:
@@ -35,6 +39,7 @@ class CudaStream final : public GpuStream {
 
     std::string name_;
     cudaStream_t handle_ = nullptr;
+    cublasHandle_t products_ = nullptr;  // from the first product on
     std::array<cudaEvent_t, kEvents> events_{};
     u64 recorded_ = 0;
     std::shared_ptr<StreamGuard> guard_;

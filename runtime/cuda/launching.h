@@ -1,13 +1,34 @@
-// From views to functors: element types at run time, and pointers that kernels take.
+// From views to functors: element types at run time, pointers that kernels take, and whether they started.
 #pragma once
 
+#include <typeinfo>
+
+#include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels/elements.h"
+#include "runtime/cuda/kernels/launch.h"
 #include "runtime/tensor.h"
 
 namespace moesaic::cuda {
 
 using kernels::Bf16;
 using kernels::Real;
+
+/// Starts kernels on a stream. Throws Error with the kernel's name where CUDA refuses it: a launch returns
+/// nothing, and a later call would tell without saying which it was, or forget it.
+struct Launcher {
+    cudaStream_t stream;
+
+    template <class Functor>
+    void each(i64 count, const Functor& f) const {
+        kernels::each(stream, count, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    template <class Functor>
+    void each_row(i64 rows, const Functor& f) const {
+        kernels::each_row(stream, rows, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+};
 
 /// Stands for a type.
 template <class T>

@@ -10,16 +10,6 @@ namespace moesaic {
 
 namespace {
 
-constexpr double kTera = 1e12, kGiga = 1e9;
-
-// H100 SXM5: 1979 TFLOP/s bf16 with sparsity, 67 TFLOP/s fp32, 3.35 TB/s, NVLink 900 GB/s both ways, 80 GB.
-// HGX B200, one of eight GPUs: 4.5 PFLOP/s bf16 with sparsity, 75 TFLOP/s fp32, 7.7 TB/s, NVLink 1.8 TB/s
-// both ways, 180 GB. Network: one adapter of 400 Gbit/s a GPU, as DGX H100 and DGX B200 have.
-constexpr std::array kGpus{
-    GpuPeaks{"H100 SXM", 989.5 * kTera, 67 * kTera, 3350 * kGiga, 450 * kGiga, 50 * kGiga, 8, i64{80} << 30},
-    GpuPeaks{"B200", 2250 * kTera, 75 * kTera, 7700 * kGiga, 900 * kGiga, 50 * kGiga, 8, i64{180} << 30},
-};
-
 constexpr std::array kShapes{
     MoeShape{"DeepSeek-V3-like", 4096, 7168, 2048, 256, 8, 1, 64},
     MoeShape{"Mixtral-8x7B-like", 8192, 4096, 14336, 8, 2, 0, 8},
@@ -55,10 +45,6 @@ bool is_exchange(const KernelCost& cost) {
 }
 
 }  // namespace
-
-std::span<const GpuPeaks> gpu_peaks() {
-    return kGpus;
-}
 
 std::span<const MoeShape> roofline_shapes() {
     return kShapes;
@@ -117,7 +103,7 @@ LayerTime least_time(const MoeShape& shape, const GpuPeaks& gpu) {
 std::string roofline_table() {
     std::string text = "| shape | kernel | GFLOP | MB | sent MB: node, beyond |";
     std::string rule = "| --- | --- | --- | --- | --- |";
-    for (const GpuPeaks& gpu : kGpus) {
+    for (const GpuPeaks& gpu : gpu_peaks()) {
         text += fmt::format(" {}, µs |", gpu.name);
         rule += " --- |";
     }
@@ -126,16 +112,16 @@ std::string roofline_table() {
         return fmt::format(" {:.1f} {} |", time.seconds * 1e6, name_of(time.limit));
     };
     for (const MoeShape& shape : kShapes) {
-        for (const KernelCost& cost : moe_layer_costs(shape, kGpus[0].gpus_per_node)) {
+        for (const KernelCost& cost : moe_layer_costs(shape, gpu_peaks()[0].gpus_per_node)) {
             text += fmt::format("| {} | {} | {:.2f} | {:.1f} | {:.1f}, {:.1f} |", shape.name, cost.name,
                                 cost.flops * 1e-9, cost.memory_bytes * 1e-6, cost.nvlink_bytes * 1e-6,
                                 cost.network_bytes * 1e-6);
-            for (const GpuPeaks& gpu : kGpus) text += time_text(least_time(cost, gpu));
+            for (const GpuPeaks& gpu : gpu_peaks()) text += time_text(least_time(cost, gpu));
             text += "\n";
         }
         text += fmt::format("| **{}** | **kernels + exchanges** | {:.0f} | | |", shape.name,
-                            least_time(shape, kGpus[0]).flops * 1e-9);
-        for (const GpuPeaks& gpu : kGpus) {
+                            least_time(shape, gpu_peaks()[0]).flops * 1e-9);
+        for (const GpuPeaks& gpu : gpu_peaks()) {
             const LayerTime layer = least_time(shape, gpu);
             text += fmt::format(" {:.0f} + {:.0f} |", layer.kernels * 1e6, layer.exchanges * 1e6);
         }

@@ -1,5 +1,5 @@
 // How fast an MoE layer could be on a GPU at best, on paper: FLOPs and bytes of every kernel against the
-// device's data sheet. Nothing here is measured.
+// device's data sheet, which `plan` reads too. Nothing here is measured.
 #pragma once
 
 #include <span>
@@ -7,22 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/gpu_data_sheets.h"
 #include "runtime/base/types.h"
 
 namespace moesaic {
-
-/// Of one GPU, per second, one direction of a link; from NVIDIA's data sheets, without sparsity.
-struct GpuPeaks {
-    std::string_view name;
-    double bf16_flops, fp32_flops;
-    double memory_bytes;
-    double nvlink_bytes;   ///< to all GPUs of a node together
-    double network_bytes;  ///< to GPUs of other nodes: the network adapter of an HGX board
-    i64 gpus_per_node;
-    i64 memory_capacity;  ///< bytes
-};
-/// H100 SXM and B200.
-[[nodiscard]] std::span<const GpuPeaks> gpu_peaks();
 
 /// An MoE layer as one of `expert_parallel` GPUs has it, in bf16; tokens are that GPU's, routed evenly.
 struct MoeShape {

@@ -29,6 +29,7 @@ SignSums::SignSums(i64 width, i64 outputs, u64 seed)
       outputs_(outputs),
       columns_(std::min(outputs, kColumns)),
       random_(seed, "Rademacher signs"),
+      waiting_(kTogether * static_cast<std::size_t>(width)),
       sums_(static_cast<std::size_t>(kDraws * columns_ * width), 0.0) {}
 
 double SignSums::sign(i64 unit, i64 place, i64 draw, i64 column) const {
@@ -37,19 +38,50 @@ double SignSums::sign(i64 unit, i64 place, i64 draw, i64 column) const {
 
 void SignSums::add(i64 unit, i64 place, double targets, std::span<const float> features) {
     MOESAIC_ASSERT(std::ssize(features) == width_, "{} features, not {}", features.size(), width_);
-    const std::array<u32, 4> bits = bits_of(random_, unit, place);
     const double scale = 1 / std::sqrt(targets);
+    std::ranges::transform(features, waiting_.begin() + static_cast<i64>(bits_.size()) * width_,
+                           [&](float x) { return scale * static_cast<double>(x); });
+    bits_.push_back(bits_of(random_, unit, place));
+    if (bits_.size() == kTogether) add_waiting();
+}
+
+void SignSums::add_waiting() {
+    if (bits_.empty()) return;
+    const auto width = static_cast<std::size_t>(width_);
+    std::fill(waiting_.begin() + static_cast<i64>(bits_.size() * width), waiting_.end(), 0.0);
+    bits_.resize(kTogether);
+    // The first target plus or minus each of the others: bit t - 1 of the place says plus.
+    constexpr std::size_t kPlaces = std::size_t{1} << (kTogether - 1);
+    std::vector<double> combined(kPlaces * width);
+    for (std::size_t place = 0; place < kPlaces; ++place) {
+        double* const sum = combined.data() + place * width;
+        std::copy_n(waiting_.begin(), width, sum);
+        for (std::size_t t = 1; t < kTogether; ++t) {
+            const double sign = (place >> (t - 1) & 1) != 0 ? 1 : -1;
+            for (std::size_t f = 0; f < width; ++f) sum[f] += sign * waiting_[t * width + f];
+        }
+    }
     double* sum = sums_.data();
     for (i64 draw = 0; draw < kDraws; ++draw) {
         for (i64 column = 0; column < columns_; ++column, sum += width_) {
-            const double factor = scale * sign_of(bits, draw, column);
-            for (i64 f = 0; f < width_; ++f)
-                sum[f] += factor * static_cast<double>(features[static_cast<std::size_t>(f)]);
+            const double first = sign_of(bits_[0], draw, column);
+            std::size_t place = 0;
+            for (std::size_t t = 1; t < kTogether; ++t)
+                if (sign_of(bits_[t], draw, column) == first) place |= std::size_t{1} << (t - 1);
+            const double* const of_place = combined.data() + place * width;
+            for (std::size_t f = 0; f < width; ++f) sum[f] += first * of_place[f];
         }
     }
+    bits_.clear();
 }
 
-double SignSums::complexity(double norm, double units) const {
+std::vector<double>& SignSums::sums() {
+    add_waiting();
+    return sums_;
+}
+
+double SignSums::complexity(double norm, double units) {
+    add_waiting();
     const auto size = static_cast<std::size_t>(columns_ * width_);
     const double alike = static_cast<double>(outputs_) / static_cast<double>(columns_);
     double total = 0;

@@ -153,12 +153,11 @@ void multiply(const Sizes& sizes, i64 columns, bool trans_b, const Values& v, st
 
 void append_fused(std::vector<OpCase>& cases, const Sizes& sizes, bool packed) {
     const i64 rows = sum_of(sizes.counts) + 2, columns = sizes.halves() * sizes.width;
-    const auto stored = [=](Buffer buffer) { return packed ? real(std::move(buffer)) : buffer; };
     cases.push_back(
         {.name = "grouped_gemm_activation " + sizes.text() + (packed ? " packed" : ""),
-         .buffers = {stored(normal("a", {rows, sizes.inner})),
-                     stored(normal("b", {sizes.groups(), columns, sizes.inner}, 0.3)), stored(sizes.slopes()),
-                     stored(output("c", {rows, columns})), stored(output("y", {rows, sizes.width}))},
+         .buffers = {normal("a", {rows, sizes.inner}),
+                     normal("b", {sizes.groups(), columns, sizes.inner}, 0.3), sizes.slopes(),
+                     output("c", {rows, columns}), output("y", {rows, sizes.width})},
          .run =
              [=](Backend& b, Stream& s, Views v) {
                  std::vector<i64> passing = sizes.counts;

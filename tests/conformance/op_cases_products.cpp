@@ -169,29 +169,30 @@ void append_packed(std::vector<OpCase>& cases, i64 groups, i64 rows_each, i64 n,
         }
         s.synchronize();  // the copies go
     };
-    cases.push_back(
-        {.name = fmt::format("pack {} groups of {} rows {}x{}{}", groups, rows_each, n, p,
-                             trans_b ? " trans_b" : ""),
-         .buffers = {real(normal("x", {rows, inner})), real(normal("w", {groups, n, p})),
-                     real(output("y", {rows, columns})), written(real(normal("z", {rows, columns})))},
-         .run = [=](Backend& b, Stream& s, Views v) { run(b, s, v, true); },
-         .reference =
-             [=](Values& v) {
-                 for (i64 i = 0; i < rows * columns; ++i) {
-                     const i64 row = i / columns, column = i % columns;
-                     double sum = 0;
-                     for (i64 j = 0; j < inner; ++j) {
-                         const i64 element = trans_b ? column * p + j : j * p + column;
-                         sum += v[0][at(row * inner + j)] * v[1][at(row / rows_each * n * p + element)];
-                     }
-                     v[2][at(i)] = sum;
-                     if (groups == 1) v[3][at(i)] += sum;
-                 }
-             },
-         .tolerance_f32 = 2e-5,
-         .row_unit = 0,
-         .same_bits = [=](Backend& b, Stream& s, Views v) { run(b, s, v, false); },
-         .synchronizes = true});
+    cases.push_back({.name = fmt::format("pack {} groups of {} rows {}x{}{}", groups, rows_each, n, p,
+                                         trans_b ? " trans_b" : ""),
+                     .buffers = {normal("x", {rows, inner}), normal("w", {groups, n, p}),
+                                 output("y", {rows, columns}), written(normal("z", {rows, columns}))},
+                     .run = [=](Backend& b, Stream& s, Views v) { run(b, s, v, true); },
+                     .reference =
+                         [=](Values& v) {
+                             for (i64 i = 0; i < rows * columns; ++i) {
+                                 const i64 row = i / columns, column = i % columns;
+                                 double sum = 0;
+                                 for (i64 j = 0; j < inner; ++j) {
+                                     const i64 element = trans_b ? column * p + j : j * p + column;
+                                     sum += v[0][at(row * inner + j)] *
+                                            v[1][at(row / rows_each * n * p + element)];
+                                 }
+                                 v[2][at(i)] = sum;
+                                 if (groups == 1) v[3][at(i)] += sum;
+                             }
+                         },
+                     .tolerance_f32 = 1e-4,
+                     .mixes = true,
+                     .row_unit = 0,
+                     .same_bits = [=](Backend& b, Stream& s, Views v) { run(b, s, v, false); },
+                     .synchronizes = true});
 }
 
 }  // namespace
@@ -220,6 +221,8 @@ void append_product_cases(std::vector<OpCase>& cases) {
         append_packed(cases, 1, 1, 1, 1, trans_b);
         append_packed(cases, 1, 150, 50, 97, trans_b);
         append_packed(cases, 3, 9, 64, 530, trans_b);
+        append_packed(cases, 1, 3, 590, 21, trans_b);   // several slices of columns
+        append_packed(cases, 1, 3, 30, 1030, trans_b);  // or several pieces of the inner extent
     }
 }
 

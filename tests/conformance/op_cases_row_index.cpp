@@ -121,6 +121,7 @@ void append_row_index_cases(std::vector<OpCase>& cases) {
     for (const bool of_a : {false, true}) {
         for (const bool of_b : {false, true}) {
             append_indexed_grad(cases, {3, 0, 1, 0}, 19, 9, of_a, of_b);
+            append_indexed_grad(cases, {3, 5}, 1, 1, of_a, of_b);
             append_indexed_grad(cases, {40, 7, 0, 600}, 50, 30, of_a, of_b);
             append_indexed_grad(cases, {9, 2}, 70, 130, of_a, of_b);
         }

@@ -34,6 +34,8 @@ struct Product {
     int ldc;
 };
 
+constexpr std::uintptr_t kVector = 16;  // bytes that cuBLAS may read at once
+
 std::size_t size_of(cudaDataType type) {
     return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2;
 }
@@ -249,8 +251,11 @@ cublasStatus_t cublasGemmGroupedBatchedEx(cublasHandle_t handle, const cublasOpe
             product.a = a[i];
             product.b = b[i];
             product.c = c[i];
-            if (const std::string mistake = mistakes(product); !mistake.empty())
-                throw std::runtime_error("cuBLAS: GemmGroupedBatchedEx: " + mistake);
+            std::string mistake = mistakes(product);
+            for (const void* pointer : {product.a, product.b, static_cast<const void*>(product.c)})
+                if (reinterpret_cast<std::uintptr_t>(pointer) % kVector != 0)
+                    mistake = "a pointer is no multiple of 16 bytes, which only the host could have seen";
+            if (!mistake.empty()) throw std::runtime_error("cuBLAS: GemmGroupedBatchedEx: " + mistake);
             multiply(product);
         }
     });

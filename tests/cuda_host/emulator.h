@@ -14,12 +14,16 @@ struct Settings {
     /// Order of the threads of a block (0 ascending, 1 descending, else shuffled at every pass) and of the
     /// streams (the awaited first, the last made first, else at random).
     std::uint64_t seed = 0;
-    int devices = 1;  ///< 0: as on a machine without a driver
+    int devices = 1;                                   ///< 0: as on a machine without a driver
+    std::size_t memory_bytes = std::size_t{64} << 30;  ///< free on each device
     /// One kernel of NCCL at a time on a device, as where each takes all of it.
     bool exclusive_nccl = false;
     /// The rank whose all-to-alls of equal counts fail as they are issued, as where its network is out of
     /// order; -1: none.
     int failing_nccl_rank = -1;
+    /// Kernels whose names have this in them do not start, as where a device has no code for them. Empty:
+    /// none.
+    std::string refused_kernel = {};
     /// A thread that waits for as long, while nothing at all happens, is a finding.
     double patience_seconds = 60;
     bool check = false;  ///< by the memory checker (checker.h)
@@ -29,8 +33,8 @@ struct Settings {
         nullptr;
 };
 
-/// Before the first reset: one device, or as many as the environment's MOESAIC_EMULATED_GPUS says;
-/// MOESAIC_EMULATED_NCCL_FAILS is failing_nccl_rank.
+/// Before the first reset, by the environment: MOESAIC_EMULATED_GPUS devices, or one; MOESAIC_EMULATED_SEED;
+/// MOESAIC_EMULATED_NCCL_FAILS is failing_nccl_rank; check where MOESAIC_EMULATED_CHECK is set.
 [[nodiscard]] Settings settings_of_environment();
 
 /// Ends what is queued, forgets errors. Streams and memory stay with whoever made them.
@@ -42,6 +46,8 @@ void leave();
 [[nodiscard]] std::string first_finding();
 /// Kernels that have run since the last reset.
 [[nodiscard]] std::int64_t kernels_run();
+/// Bytes of copies from and to page-locked host memory since the last reset.
+[[nodiscard]] std::int64_t staged_bytes();
 /// Allocations that are not freed.
 [[nodiscard]] std::int64_t live_allocations();
 

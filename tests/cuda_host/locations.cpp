@@ -1,5 +1,6 @@
 #include "tests/cuda_host/locations.h"
 
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -34,7 +35,11 @@ std::string without_folders(const std::string& path) {
 /// What addr2line says of an instruction: "path:line" of the innermost function, then of those it is inlined
 /// in.
 std::vector<std::string> inlined_places(Location location) {
-    const std::string command = fmt::format("addr2line -i -e /proc/$PPID/exe {:#x} 2>&1", location);
+    Dl_info here{};
+    const bool in_library =
+        dladdr(&__ehdr_start, &here) != 0 && std::string_view(here.dli_fname).ends_with(".so");
+    const std::string command = fmt::format("addr2line -i -e {} {:#x} 2>&1",
+                                            in_library ? here.dli_fname : "/proc/$PPID/exe", location);
     const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
     std::vector<std::string> places;
     std::array<char, 1024> line;

@@ -104,8 +104,10 @@ ncclResult_t launch_pending() {
             if (one.kind != NcclKind::send && one.kind != NcclKind::recv)
                 one.number = kernel->end->collectives++;
         register_kernel(*kernel);
-        if (scheduler().enqueue(streams[i], {.work = [kernel] { ++kernel->end->completed; },
-                                             .ready = [kernel] { return advance(*kernel); }}) != cudaSuccess)
+        if (scheduler().enqueue(streams[i], {.work = [kernel] { complete(*kernel); },
+                                             .ready = [kernel] { return advance(*kernel); },
+                                             .what = "NCCL's " + text_of(kernel->operations.front())}) !=
+            cudaSuccess)
             return ncclUnhandledCudaError;
     }
     return ncclSuccess;
@@ -123,7 +125,11 @@ ncclResult_t enqueue(ncclComm_t communicator, cudaStream_t stream, const NcclOpe
         scheduler().find("NCCL: " + text_of(operation) + " leaves its block of device memory");
         return ncclInvalidArgument;
     }
-    pending.push_back({communicator, stream, operation});
+    NcclOperation kept = operation;
+    const bool is_read = operation.kind != NcclKind::broadcast || operation.peer == communicator->end->rank;
+    kept.from_bytes = operation.from && is_read ? from_blocks * bytes : 0;
+    kept.to_bytes = operation.to ? to_blocks * bytes : 0;
+    pending.push_back({communicator, stream, kept});
     return group_depth > 0 ? ncclSuccess : launch_pending();
 }
 

@@ -192,6 +192,16 @@ bool advance(NcclKernel& kernel) {
     return std::ranges::all_of(kernel.operations, &NcclOperation::done);
 }
 
+void complete(NcclKernel& kernel) {
+    ++kernel.end->completed;
+    Checker* const checker = Checker::active();
+    if (!checker || kernel.end->aborted) return;
+    for (const NcclOperation& one : kernel.operations) {
+        checker->item_access(one.from, one.from_bytes, Access::read);
+        checker->item_access(one.to, one.to_bytes, Access::write);
+    }
+}
+
 NcclKernel::~NcclKernel() {
     world().queued.erase(this);
     if (!end) return;

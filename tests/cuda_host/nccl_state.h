@@ -24,6 +24,7 @@ struct NcclOperation {
     ncclRedOp_t reduction = ncclSum;
     std::uint64_t number = 0;  ///< of a collective: how many this rank has called before on the communicator
     bool done = false;
+    std::size_t from_bytes = 0, to_bytes = 0;  ///< that it reads and writes
 };
 
 struct NcclGroup;
@@ -72,6 +73,8 @@ void register_kernel(NcclKernel& kernel);
 /// Tries to begin the kernel and to do what its peers are ready for; true once all of it is done. Mismatches
 /// are findings.
 [[nodiscard]] bool advance(NcclKernel& kernel);
+/// After its end: what it read and wrote, for the memory checker, and the next of its communicator may begin.
+void complete(NcclKernel& kernel);
 /// "recv of 16 float32 from rank 2".
 [[nodiscard]] std::string text_of(const NcclOperation& operation);
 [[nodiscard]] std::size_t size_of(ncclDataType_t type);

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "tests/cuda_host/memory.h"
@@ -38,6 +39,10 @@ void copy_now(void* to, const void* from, std::size_t bytes) {
 
 }  // namespace
 
+void cuda_host::keep_error(cudaError_t error) {
+    keep(error);
+}
+
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -66,16 +71,22 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 const char* cudaGetErrorString(cudaError_t error) {
     const Lock lock(scheduler().mutex);
     if (error == cudaErrorLaunchFailure && !scheduler().finding.empty()) return scheduler().finding.c_str();
-    return error == cudaSuccess                   ? "no error"
-           : error == cudaErrorInsufficientDriver ? "no emulated driver"
-           : error == cudaErrorMemoryAllocation   ? "out of memory"
-                                                  : "an error of the emulated runtime";
+    return error == cudaSuccess                       ? "no error"
+           : error == cudaErrorInsufficientDriver     ? "no emulated driver"
+           : error == cudaErrorMemoryAllocation       ? "out of memory"
+           : error == cudaErrorNoKernelImageForDevice ? "the emulated device has no such kernel"
+                                                      : "an error of the emulated runtime";
 }
 cudaError_t cudaGetLastError() {
     const Lock lock(scheduler().mutex);
     return std::exchange(last_error, cudaSuccess);
 }
 
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+    const Lock lock(scheduler().mutex);
+    *free = *total = scheduler().settings.memory_bytes;
+    return cudaSuccess;
+}
 cudaError_t cudaMallocManaged(void** data, std::size_t bytes, unsigned) {
     const Lock lock(scheduler().mutex);
     *data = DeviceMemory::instance().allocate(bytes);
@@ -93,6 +104,23 @@ cudaError_t cudaFree(void* data) {
     if (!data || DeviceMemory::instance().release(data)) return cudaSuccess;
     scheduler().find("memory is freed that is no block");
     return keep(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
+    const Lock lock(scheduler().mutex);
+    *data = std::malloc(bytes);
+    std::memset(*data, 0xFF, bytes);
+    scheduler().pinned.emplace(*data, bytes);
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* data) {
+    const Lock lock(scheduler().mutex);
+    if (scheduler().pinned.erase(data) == 0) {
+        scheduler().find("host memory is freed that is no block");
+        return keep(cudaErrorInvalidValue);
+    }
+    std::free(data);
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -142,7 +170,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t) {
     return cudaSuccess;
 }
 
-// Pageable host memory is read when the copy is issued, and written before the call returns, as on hardware.
+// Pageable host memory is read when the copy is issued, and written before the call returns; pinned memory
+// when the copy runs: as on hardware.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
     const Lock lock(scheduler().mutex);
@@ -150,7 +179,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     if ((memory.owns(to) && !memory.contains(to, bytes)) ||
         (memory.owns(from) && !memory.contains(from, bytes)))
         return keep(scheduler().find("a copy leaves its block of memory"));
-    if (!memory.owns(from)) {
+    const bool from_pinned = scheduler().is_pinned(from, bytes), to_pinned = scheduler().is_pinned(to, bytes);
+    if (from_pinned || to_pinned) scheduler().staged_bytes += static_cast<std::int64_t>(bytes);
+    if (!memory.owns(from) && !from_pinned) {
         std::string snapshot(static_cast<const char*>(from), bytes);
         return keep(scheduler().enqueue(
             stream, {.work = [=, kept = std::move(snapshot)] { copy_now(to, kept.data(), bytes); },
@@ -158,7 +189,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     }
     const cudaError_t error =
         scheduler().enqueue(stream, {.work = [=] { copy_now(to, from, bytes); }, .what = "a copy"});
-    if (error != cudaSuccess || memory.owns(to)) return keep(error);
+    if (error != cudaSuccess || memory.owns(to) || to_pinned) return keep(error);
     return keep(scheduler().run_until_empty(stream));
 }
 cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {

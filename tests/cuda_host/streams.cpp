@@ -43,6 +43,12 @@ const KernelName& name_of(const void* function, const char* text) {
 
 }  // namespace
 
+Scheduler::Scheduler() {
+    random_.seed(settings.seed);
+    BlockExecutor::instance().set_seed(settings.seed);
+    Checker::activate(settings.check);
+}
+
 Scheduler& Scheduler::instance() {
     static Scheduler scheduler;
     return scheduler;
@@ -55,11 +61,19 @@ void Scheduler::reset(const Settings& wanted) {
     settings = wanted;
     Checker::activate(wanted.check);
     finding.clear();
-    kernels = gone = 0;
+    kernels = gone = staged_bytes = 0;
     waiting_.clear();
     reset_nccl();
     random_.seed(wanted.seed);
     BlockExecutor::instance().set_seed(wanted.seed);
+}
+
+bool Scheduler::is_pinned(const void* data, std::size_t bytes) const {
+    auto block = pinned.upper_bound(data);
+    if (block == pinned.begin()) return false;
+    --block;
+    const char* const begin = static_cast<const char*>(block->first);
+    return static_cast<const char*>(data) + bytes <= begin + block->second;
 }
 
 EmulatedStream* Scheduler::make_stream() {
@@ -222,6 +236,9 @@ cudaError_t Scheduler::query(cudaEvent_t event) {
 
 Settings settings_of_environment() {
     Settings settings;
+    settings.check = std::getenv("MOESAIC_EMULATED_CHECK") != nullptr;
+    if (const char* const seed = std::getenv("MOESAIC_EMULATED_SEED"))
+        settings.seed = std::strtoull(seed, nullptr, 10);
     if (const char* const devices = std::getenv("MOESAIC_EMULATED_GPUS"))
         settings.devices = std::atoi(devices);
     if (const char* const rank = std::getenv("MOESAIC_EMULATED_NCCL_FAILS"))
@@ -245,15 +262,22 @@ std::int64_t kernels_run() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
     return Scheduler::instance().kernels;
 }
+std::int64_t staged_bytes() {
+    const std::scoped_lock lock(Scheduler::instance().mutex);
+    return Scheduler::instance().staged_bytes;
+}
 std::int64_t live_allocations() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
-    return static_cast<std::int64_t>(DeviceMemory::instance().blocks());
+    return static_cast<std::int64_t>(DeviceMemory::instance().blocks() + Scheduler::instance().pinned.size());
 }
 
 void launch(const KernelCall& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream) {
     Scheduler& scheduler = Scheduler::instance();
     const std::scoped_lock lock(scheduler.mutex);
     const KernelName& name = name_of(kernel.function, kernel.text);
+    if (const std::string& refused = scheduler.settings.refused_kernel;
+        !refused.empty() && name.shown.find(refused) != std::string::npos)
+        return keep_error(cudaErrorNoKernelImageForDevice);
     std::function<void()> thread =
         scheduler.settings.translate ? scheduler.settings.translate(name.symbol, kernel.parameters) : nullptr;
     if (!thread) thread = kernel.thread;

@@ -51,6 +51,9 @@ struct EmulatedStream {
     }
 };
 
+/// The error that cudaGetLastError tells this thread next.
+void keep_error(cudaError_t error);
+
 /// All of one process: ranks that are threads share it under its lock.
 class Scheduler {
   public:
@@ -75,11 +78,15 @@ class Scheduler {
     Settings settings = settings_of_environment();
     std::string finding;
     std::int64_t kernels = 0;
-    std::int64_t gone = 0;  ///< ranks that have left
+    std::map<const void*, std::size_t> pinned{};  ///< blocks of page-locked host memory
+    [[nodiscard]] bool is_pinned(const void* data, std::size_t bytes) const;
+    std::int64_t staged_bytes = 0;  ///< copied from and to such memory
+    std::int64_t gone = 0;          ///< ranks that have left
     /// Something has happened that may let somebody go on.
     void note_progress();
 
   private:
+    Scheduler();
     /// Nothing can run until another thread does something: lets it, or finds that all threads wait.
     void let_others_work();
     struct Waiting {

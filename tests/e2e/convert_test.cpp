@@ -46,6 +46,10 @@ TEST(Convert, ARunGoesOutAndComesBack) {
     const std::vector<Json> records = read_records(back);
     EXPECT_EQ(records.back().at("step"), 24);
     EXPECT_LT(losses(records).at(1), 4.5) << "not from scratch";
+    const Json first = events(records, "eval").front();
+    EXPECT_EQ(first.at("step"), 0);
+    EXPECT_TRUE(first.at("bounds").contains("heldout")) << "these weights have met data";
+    EXPECT_FALSE(first.at("train_unseen_loss").is_null());
     expect_same_bytes(read_tensors(back + "/checkpoints/step-00000000"), imported);
 }
 

@@ -102,6 +102,26 @@ TEST(Device, TrainsInBf16OverNccl) {
     expect_same_training(train_on(scratch / "gpus", "cuda", threads(2), narrow, 2), cpu, 1e-2);
 }
 
+/// Three sequences a step for four ranks, one of which has none; one choice of eight experts, so that some go
+/// without.
+TEST(Device, UnevenInputTrainsAsOnTheCpu) {
+    if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
+    const ScratchFolder scratch;
+    const Words uneven{"train.batch_sequences=3", "model.moe.experts=8", "model.moe.top_k=1"};
+    Words nccl = uneven, narrow = uneven;
+    nccl.emplace_back("parallel.comm=nccl");
+    narrow.emplace_back("train.precision=bf16");
+    const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone, uneven);
+    for (const Json& load : first_routing(cpu))
+        EXPECT_EQ(std::count(load.begin(), load.end(), 0) > 0, true) << "an expert without rows: " << load;
+    expect_same_training(train_on(scratch / "nccl", "cuda", threads(4), nccl, 4), cpu, 1e-5);
+    if (can_run(mpirun(4)))
+        expect_same_training(train_on(scratch / "mpi", "cuda", mpirun(4), uneven), cpu, 1e-5);
+    const std::vector<Json> cpu_bf16 = train_on(scratch / "cpu_bf16", "cpu", kAlone, narrow);
+    narrow.emplace_back("parallel.comm=nccl");
+    expect_same_training(train_on(scratch / "nccl_bf16", "cuda", threads(4), narrow, 4), cpu_bf16, 1e-2);
+}
+
 TEST(Device, ExchangesByNodesGoOverNccl) {
     if (!has_emulator() || !kHasNccl) GTEST_SKIP() << "this build has no emulated NCCL";
     const ScratchFolder scratch;
@@ -168,6 +188,15 @@ TEST(Device, CudaWithoutOneIsTheUsersToMend) {
     const CommandResult result =
         moesaic(on_device(scratch / "out", "cuda", {}), kAlone, with_module(scratch / "no.so"));
     expect_failure(result, 2, {"run.device: cuda: ", "no.so cannot be opened", "use run.device: cpu"});
+}
+
+TEST(Device, CheckSaysWhatItKnowsOfGpus) {
+    const ScratchFolder scratch;
+    Words words = on_device(scratch / "out", "cuda", {});
+    words.emplace_back("--check");
+    const CommandResult result = moesaic(words);
+    EXPECT_EQ(result.code, 0) << result.text();
+    EXPECT_EQ(occurrences(result.out, "no GPU has been measured"), 1) << result.text();
 }
 
 TEST(Device, GpuCheckSaysThatThereIsNoDevice) {

@@ -47,6 +47,12 @@ TEST(Certificate, IsPrintedFromFreshDataAndTheSameOnEveryLayout) {
         EXPECT_THAT(log, HasSubstr("  certificate: error at most "));
         EXPECT_THAT(log, HasSubstr(" met for the first time)"));
         EXPECT_THAT(log, HasSubstr("On new data the model is wrong in "));
+        const Json untrained = events(records, "eval").front();
+        EXPECT_GT(untrained.at("heldout_loss"), 5);
+        EXPECT_TRUE(untrained.at("bounds").empty()) << "nobody wants one, and it would cost the others";
+        EXPECT_TRUE(untrained.at("train_unseen_loss").is_null());
+        EXPECT_EQ(events(records, "eval")[1].at("bounds").at("heldout").at("details").at("delta"), 0.05 / 2)
+            << "the first look";
     }
 }
 
@@ -62,7 +68,7 @@ TEST(Certificate, GoesOnAfterAResume) {
     }
     const Json last = events(straight, "eval").back(), again = events(resumed, "eval").back();
     EXPECT_EQ(last.at("bounds").at("heldout"), again.at("bounds").at("heldout")) << "looks are counted on";
-    EXPECT_EQ(last.at("bounds").at("heldout").at("details").at("delta"), 0.05 / 12) << "the third look";
+    EXPECT_EQ(last.at("bounds").at("heldout").at("details").at("delta"), 0.05 / 6) << "the second look";
 
     const auto other = train_tiny(scratch / "seed", kAlone, {"run.seed=7"},
                                   {"--resume", scratch / "out/tiny/checkpoints/step-00000010"});

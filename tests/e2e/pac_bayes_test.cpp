@@ -73,7 +73,7 @@ TEST(DigitsCertificate, IsBelowSixPercent) {
     const Json last = events(read_records(scratch / "out/digits"), "eval").back();
     EXPECT_LT(last.at("heldout_error"), 0.035);
     const Json certificate = last.at("bounds").at("heldout");
-    EXPECT_EQ(certificate.at("details").at("delta"), 0.05 / 6) << "the second look: both hold at once";
+    EXPECT_EQ(certificate.at("details").at("delta"), 0.05 / 2) << "the only look";
     EXPECT_LT(certificate.at("value"), 0.06);
 }
 
@@ -85,7 +85,7 @@ TEST(LookAhead, CertifiesWhereNothingIsHeldOut) {
     for (const char* name : {"heldout_lookahead", "heldout_lookahead_bits"}) {
         const Json bound = last.at("bounds").at(name);
         EXPECT_EQ(bound.at("details").at("units"), 16) << "train_unseen";
-        EXPECT_EQ(bound.at("details").at("delta"), 0.05 / 12) << "the third look";
+        EXPECT_EQ(bound.at("details").at("delta"), 0.05 / 6) << "the second look";
         EXPECT_GT(bound.at("value"), bound.at("terms").at("empirical"));
     }
     EXPECT_NEAR(last.at("bounds").at("heldout_lookahead").at("terms").at("empirical").get<double>(),

@@ -17,6 +17,9 @@ std::string first_finding() {
 std::int64_t kernels_run() {
     return std::numeric_limits<std::int64_t>::max();
 }
+std::int64_t staged_bytes() {
+    return 0;
+}
 std::int64_t live_allocations() {
     return 0;
 }

@@ -98,7 +98,8 @@ TEST(ChromeTrace, HasWorkCollectivesAndWhoIsWaitedFor) {
 }
 
 TEST(ChromeTrace, TimesCountFromTheFirstRanksBeginning) {
-    for (const auto& event : nlohmann::json::parse(chrome_trace(1, two_ranks()))["traceEvents"]) {
+    const auto trace = nlohmann::json::parse(chrome_trace(1, two_ranks()));
+    for (const auto& event : trace["traceEvents"]) {
         if (event["ph"] != "X") continue;
         EXPECT_GE(event["ts"].get<double>(), 0);
         EXPECT_LE(event["ts"].get<double>() + event["dur"].get<double>(), 10001);

@@ -8,6 +8,7 @@
 #include "launch/memory_estimate.h"
 #include "launch/trainer.h"
 #include "runtime/base/error.h"
+#include "runtime/machine/roofline.h"
 #include "tests/support/source_folder.h"
 #include "tests/unit/runtime/scratch_folder.h"
 
@@ -144,6 +145,30 @@ TEST(Planner, MistakesAreTheUsers) {
     RunSetup run = run_of("tiny.yaml");
     EXPECT_THROW((void)plan_layouts(run, cluster_of(1, 4), {{8}, "uniform", 1}), UserError);
     EXPECT_THROW((void)plan_layouts(run, cluster_of(1, 4), {{}, "no such pattern", 1}), UserError);
+}
+
+/// What the roofline on paper counts of a layer, `plan` counts too, and it promises no more than that allows.
+TEST(Planner, ReadsTheRoofline) {
+    RunSetup run = run_of("quad.yaml", {"train.precision=bf16"});
+    const ModelSpec& spec = run.spec;
+    const i64 tokens = run.config.train.batch_sequences * spec.seq_len;
+    const MoeShape shape{"quad", tokens, spec.width, spec.hidden, spec.experts, spec.top_k, 0, 1};
+    for (const GpuPeaks& gpu : gpu_peaks()) {
+        SCOPED_TRACE(gpu.name);
+        const ClusterConfig cluster = cluster_of(1, 1, std::string(gpu.profile));
+        EXPECT_DOUBLE_EQ(cluster.device.bf16_tflops, 1e-12 * gpu.bf16_flops);
+        EXPECT_DOUBLE_EQ(cluster.device.memory_gb_per_s, 1e-9 * gpu.memory_bytes);
+        EXPECT_DOUBLE_EQ(cluster.device.node.gb_per_s, 1e-9 * gpu.nvlink_bytes);
+        double flops = 0, seconds = 0;
+        for (const KernelCost& cost : moe_layer_costs(shape, gpu.gpus_per_node)) {
+            if (!cost.name.starts_with("experts")) continue;
+            flops += 3.0 * spec.expert_layers() * cost.flops;  // forward, and twice as much back
+            seconds += 3.0 * spec.expert_layers() * least_time(cost, gpu).seconds;
+        }
+        const auto rows = plan_layouts(run, cluster, {{1}, "uniform", 0});
+        EXPECT_NEAR(rows.front().work.expert_flops / flops, 1, 1e-12);
+        EXPECT_GT(rows.front().times.experts, seconds);
+    }
 }
 
 TEST(ClusterFile, NumbersReplaceTheProfiles) {

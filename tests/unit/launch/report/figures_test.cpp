@@ -74,6 +74,7 @@ TEST(RunFigures, GnuplotDrawsEveryOneInEveryFormat) {
             if (format != FigureFormat::page) continue;
             EXPECT_THAT(file, HasSubstr("var(--figure-"));
             EXPECT_THAT(file, Not(HasSubstr("rgb(1,"))) << figure.name << ": a colour that no theme replaces";
+            EXPECT_THAT(file, Not(testing::ContainsRegex("color=.white"))) << figure.name << ": nor this one";
             EXPECT_THAT(file, Not(HasSubstr("id=\"gnuplot_canvas")))
                 << "two figures of a page would share it";
         }
@@ -116,6 +117,19 @@ TEST(RunFigures, ThinningKeepsEverySpike) {
     EXPECT_THAT(kept.value, testing::Contains(-100));
     EXPECT_TRUE(std::is_sorted(kept.step.begin(), kept.step.end()));
     EXPECT_EQ(thinned(series, 10000).step, series.step);
+}
+
+TEST(LogAxis, HasNumbersWhateverItsLength) {
+    const auto script = [](std::vector<double> values) {
+        PlotScript plot;
+        return plot.log_axis('y', std::move(values)).text();
+    };
+    EXPECT_THAT(script({0.3, 0.45, 0, -1, INFINITY}), HasSubstr("set ytics (0.3, 0.45)"))
+        << "none of 1, 2, 5 lies within: its ends";
+    EXPECT_THAT(script({0.13, 1.7}), HasSubstr("set ytics (0.2, 0.5, 1)"));
+    EXPECT_THAT(script({1e-4, 1e4}), Not(HasSubstr("ytics"))) << "gnuplot's own: decades";
+    EXPECT_THAT(script({1e-4, 1e4}), HasSubstr("set yrange"));
+    EXPECT_THAT(script({0}), Not(HasSubstr("yrange"))) << "nothing to show";
 }
 
 TEST(RunFigures, KindsOfBoundsFollowTheTable) {

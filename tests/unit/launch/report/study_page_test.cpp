@@ -33,16 +33,43 @@ StudyTable example() {
 TEST(StudyFigures, DrawWhatTheTableHas) {
     std::vector<std::string> names;
     for (const StudyFigure& figure : study_figures(example())) names.push_back(figure.drawing.name);
-    EXPECT_THAT(names, testing::IsSupersetOf({"gap_against_moe_experts", "gap_against_M",
-                                              "gap_against_moe_top_k", "heldout_loss_against_moe_experts",
-                                              "bounds_against_gap", "best_k_against_moe_experts"}));
+    EXPECT_THAT(names, testing::IsSupersetOf({"gap_against_moe_experts", "gap_against_moe_top_k",
+                                              "heldout_loss_against_moe_experts", "bounds_against_gap",
+                                              "best_k_against_moe_experts"}));
     const StudyFigure first = study_figures(example()).front();
     EXPECT_THAT(first.drawing.script, HasSubstr("top_k=1 slope 1.00"))
         << "M goes along with T and makes no curve";
+    EXPECT_THAT(names, testing::Not(testing::Contains("gap_against_M"))) << "nor a figure like the first";
+    EXPECT_THAT(first.caption, HasSubstr("M change with it"));
+    EXPECT_THAT(first.drawing.script, HasSubstr("xtics (2, 4, 8)")) << "a number at each value";
     StudyTable constant = example();
     for (StudyRow& row : constant.rows) row["moe.experts"] = row["M"] = row["moe.top_k"] = "1";
     EXPECT_TRUE(study_figures(constant).empty());
     EXPECT_TRUE(study_figures(StudyTable()).empty());
+}
+
+TEST(StudyFigures, ShowBoundsOfTheGapBesideItAndNoLimitsOfTheLoss) {
+    StudyTable table = example();
+    std::erase_if(table.rows, [](const StudyRow& row) { return row.at("moe.top_k") == "2"; });
+    table.columns.insert(table.columns.end(), {"gap_error", "bound.heldout"});
+    for (StudyRow& row : table.rows) row["gap_error"] = row["bound.heldout"] = row.at("gap");
+    std::map<std::string, std::string> scripts;
+    for (const StudyFigure& figure : study_figures(table))
+        scripts[figure.drawing.name] = figure.drawing.script;
+    EXPECT_THAT(scripts["gap_error_against_moe_experts"], HasSubstr("bound.published"));
+    EXPECT_THAT(scripts["gap_against_moe_experts"], testing::Not(HasSubstr("bound.published")))
+        << "bounds speak of losses in [0, 1]";
+    for (const auto& [name, script] : scripts)
+        EXPECT_THAT(script, testing::Not(HasSubstr("heldout'"))) << name;
+}
+
+TEST(StudyFigures, TakeTheNumberOfExamplesForTheAxesThatMakeIt) {
+    StudyTable table = example();
+    table.columns.emplace_back("training_samples");
+    for (StudyRow& row : table.rows) row["training_samples"] = number_text(100 * std::stoi(row.at("M")));
+    const StudyFigure first = study_figures(table).front();
+    EXPECT_EQ(first.drawing.name, "gap_against_training_samples");
+    EXPECT_THAT(first.caption, HasSubstr("moe.experts, M change with it"));
 }
 
 TEST(StudyFigures, ShowTheMeasureThatClaimsUse) {

@@ -61,7 +61,7 @@ struct Case {
             for (i64 j = 0; j < n; ++j) {
                 T sum = accumulate ? c[static_cast<std::size_t>(i * n + j)] : T(0);
                 for (i64 k = 0; k < p; ++k)
-                    sum = std::fma(*want.a.from(i, k).data, *want.b.from(k, j).data, sum);
+                    sum = std::fma(*want.a.real.from(i, k).data, *want.b.real.from(k, j).data, sum);
                 out[static_cast<std::size_t>(i * n + j)] = sum;
             }
         }
@@ -157,8 +157,8 @@ TYPED_TEST(Gemm, SplittingTheInnerExtentChangesNoBit) {
         part.p = first;
         multiply(pool, part);
         part = split.product();
-        part.a = part.a.from(0, first);
-        part.b = part.b.from(first, 0);
+        part.a = part.a.real.from(0, first);
+        part.b = part.b.real.from(first, 0);
         part.p -= first;
         part.accumulate = true;
         multiply(pool, part);

@@ -39,7 +39,7 @@ TEST(Roofline, FlopsOfTheExpertsAreThoseOfTheActiveParameters) {
 }
 
 TEST(Roofline, TheLongestPartLimits) {
-    const GpuPeaks gpu{"", 100, 10, 10, 5, 1, 8, 0};
+    const GpuPeaks gpu{"", "", 100, 10, 10, 10, 5, 1, 8, 0};
     EXPECT_EQ(least_time({.name = "", .flops = 200, .tensor_cores = true, .memory_bytes = 10}, gpu).limit,
               Limit::compute);
     EXPECT_EQ(least_time({.name = "", .flops = 20, .memory_bytes = 30}, gpu).limit, Limit::memory);

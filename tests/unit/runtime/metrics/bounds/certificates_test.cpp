@@ -115,6 +115,43 @@ TEST(HeldoutBounds, BettingCoversAndIsNarrowForAverages) {
     EXPECT_NEAR(betting_upper(std::vector<double>(1000, 0.0), .05), 3.2e-3, 1e-4);
 }
 
+/// betting_upper by its definition: loss by loss, and bisection.
+double betting_upper_by_definition(const std::vector<double>& losses, double delta) {
+    const double nats = -std::log(delta), planned = static_cast<double>(losses.size());
+    double low = 0, high = 1;
+    for (int i = 0; i < 60; ++i) {
+        const double limit = 0.5 * (low + high);
+        double capital = 0, sum = 0.5, squares = 0.25, seen = 1;
+        for (const double loss : losses) {
+            const double stake = std::sqrt(2 * nats * seen / (planned * squares));
+            capital += std::log1p(std::min(stake, 0.95 / (1 - limit)) * (limit - loss));
+            sum += loss;
+            const double mean = sum / ++seen;
+            squares += (loss - mean) * (loss - mean);
+        }
+        (capital >= nats ? high : low) = limit;
+    }
+    return high;
+}
+
+TEST(HeldoutBounds, BettingIsItsDefinition) {
+    const Philox random(3, "betting");
+    u64 next = 0;
+    for (const std::size_t count : {1, 2, 3, 7, 8, 9, 63, 64, 65, 72, 137, 1000, 3000}) {
+        for (const double chance : {0.0, 0.02, 0.5, 0.98, 1.0, -1.0}) {  // -1: averages
+            for (const double delta : {0.05, 1e-6}) {
+                std::vector<double> losses(count);
+                for (double& loss : losses) {
+                    const double u = random.uniform(next++);
+                    loss = chance < 0 ? u : u < chance ? 1.0 : 0.0;
+                }
+                EXPECT_NEAR(betting_upper(losses, delta), betting_upper_by_definition(losses, delta), 2e-12)
+                    << count << " losses, chance " << chance << ", delta " << delta;
+            }
+        }
+    }
+}
+
 TEST(GapInterval, HoldsTheTrueGapAndIsNarrowForSmallVariance) {
     int outside = 0;
     for (u64 run = 0; run < 200; ++run) {
