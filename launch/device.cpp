@@ -8,15 +8,29 @@
 #include "comm/nccl_module.h"
 #include "comm/rank_agreement.h"
 #include "runtime/base/log.h"
+#include "runtime/cpu/onednn.h"
 #include "runtime/cuda_module.h"
 
 namespace moesaic {
 
 namespace {
 
-std::unique_ptr<Backend> make_host_backend(Communicator& world, StreamMode mode,
+/// Collective over `world` with cpu.gemm: onednn, but for dry runs.
+std::unique_ptr<Backend> make_host_backend(const Config& config, Communicator& world, StreamMode mode,
                                            const RuntimeOptions& options) {
-    return make_cpu_backend(options.threads, mode, options.shuffle_seed + static_cast<u64>(world.rank()));
+    const u64 seed = options.shuffle_seed + static_cast<u64>(world.rank());
+    if (config.cpu.gemm == "own") return make_cpu_backend(options.threads, mode, seed);
+    const OneDnnResult& onednn = onednn_library();
+    int without = onednn.library ? -1 : world.rank();
+    if (mode != StreamMode::accounting)
+        without = first_rank_without(world, onednn.library != nullptr, {"oneDNN at start-up"});
+    if (without >= 0) {
+        throw UserError(fmt::format("cpu.gemm: onednn: {}, or use cpu.gemm: own",
+                                    onednn.library
+                                        ? fmt::format("rank {} has no oneDNN; install it there", without)
+                                        : onednn.problem));
+    }
+    return make_cpu_backend_on(*onednn.library, options.threads, mode, seed);
 }
 
 /// Whether asking the module is worth its time: loading cuBLAS takes 0.1 s and 200 MB.
@@ -46,7 +60,7 @@ std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator&
                                              const RuntimeOptions& options) {
     const std::string& device = config.run.device;
     const bool on_host = mode == StreamMode::accounting || mode == StreamMode::deferred_shuffled;
-    if (device == "cpu" || on_host) return make_host_backend(world, mode, options);
+    if (device == "cpu" || on_host) return make_host_backend(config, world, mode, options);
     CudaBackendResult gpu = try_gpu(device, world.topology().local_rank);
     const int without = first_rank_without(world, gpu.backend != nullptr, {"devices at start-up"});
     if (without < 0) return std::move(gpu.backend);
@@ -55,7 +69,7 @@ std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator&
     if (device == "cuda") throw UserError(fmt::format("run.device: cuda: {}; use run.device: cpu", problem));
     static std::once_flag said;
     if (world.rank() == 0) say_once(said, fmt::format("run.device: auto: the CPU, since {}", problem));
-    return make_host_backend(world, mode, options);
+    return make_host_backend(config, world, mode, options);
 }
 
 std::unique_ptr<Communicator> make_device_world(const Config& config, const Backend& backend,

@@ -25,6 +25,7 @@ struct LayoutResult {
     int smallest = 1;  ///< ranks of the run that "one-rank run" means below
     double loss = 0, loss_aux = 0, loss_z = 0, grad_norm = 0;
     bool loss_bits = false;      ///< step 1's loss of every sequence is the one-rank run's to the last bit
+    double loss_difference = 0;  ///< relative, of step 1's loss
     bool routing_equal = false;  ///< every expert got as many tokens in every layer
     bool norm_same_on_ranks = false;  ///< the clip norm is one number on all ranks, to the last bit
     /// Expert gradients are the one-rank run's bits; only asked where experts have no replicas.
@@ -48,8 +49,9 @@ struct LayoutResult {
 /// is against the one-rank run of the same precision, whose partial sums are the same bits.
 struct LayoutTolerances {
     double exact = 0, layout = 0, loss = 0;
-    bool elastic = false;  ///< losses and weights have to be the same bits (train.determinism)
-    bool whole = false;    ///< `exact` holds for the gradient of all tensors as one vector, not for each
+    bool same_bits = true;  ///< with cpu.gemm: onednn sums of a row depend on how many rows there are
+    bool elastic = false;   ///< losses and weights have to be the same bits (train.determinism)
+    bool whole = false;     ///< `exact` holds for the gradient of all tensors as one vector, not for each
 };
 /// f32 and f64 by their rounding. bf16 keeps 8 bits: one rounding errs by up to 2^-9 = 0.2 %, which grows to
 /// less than a percent through a network and back; and some tokens' near ties fall the other way than in f64,

@@ -7,6 +7,7 @@
 #include "launch/bench/measurement.h"
 #include "launch/ranks.h"
 #include "runtime/base/build_info.h"
+#include "runtime/cpu/onednn.h"
 #include "runtime/metrics/json_line.h"
 
 namespace moesaic {
@@ -43,56 +44,93 @@ struct GemmReport {
     GemmSize size;
     int ranks = 1, threads = 1;
     std::string dtype;
-    std::vector<double> times_us;  ///< the slowest rank's
-    double flops = 0;              ///< of all ranks
-    double peak_gflops = 0;        ///< of all ranks
-    i64 wrong = 0;
+    std::vector<double> times_us;    ///< the slowest rank's
+    std::vector<double> against_us;  ///< the same of the other library, in the same iterations, or empty
+    double flops = 0;                ///< of all ranks
+    double peak_gflops = 0;          ///< of all ranks
+    i64 wrong = 0;                   ///< ours and the other's
 
     [[nodiscard]] double gflops() const { return 1e-3 * flops / quantile(times_us, 0.5); }
     [[nodiscard]] double peak_fraction() const { return gflops() / peak_gflops; }
+    [[nodiscard]] double against_gflops() const { return 1e-3 * flops / quantile(against_us, 0.5); }
+    /// How many times as fast as the other: the median over iterations, whose two samples met the same
+    /// neighbours.
+    [[nodiscard]] double ratio() const {
+        std::vector<double> ratios;
+        for (std::size_t i = 0; i < against_us.size(); ++i) ratios.push_back(against_us[i] / times_us[i]);
+        return quantile(ratios, 0.5);
+    }
 };
 
 // Threads and caches are as in a training step when products follow each other: a sample is as many as take
 // about this long.
 constexpr double kSampleSeconds = 2e-3;
 
-/// Products of a sample: the same number on every rank. Collective over `world`.
-i64 products_of_sample(GemmProblem& problem, Stream& stream, Communicator& world) {
-    constexpr double kMost = 1000;
-    problem.run();
-    stream.synchronize();
-    Stopwatch watch;
-    problem.run();
-    stream.synchronize();
-    double wanted = std::clamp(kSampleSeconds / watch.lap(), 1.0, kMost);
-    world.all_reduce(stream, view_of(&wanted, {1}), ReduceOp::max, {"products of a sample"});
-    stream.synchronize();
-    return static_cast<i64>(wanted);
-}
+/// One library's products of a size, in samples of kSampleSeconds.
+class GemmSampler {
+  public:
+    /// Collective over `world`: all ranks' samples are of as many products.
+    GemmSampler(std::unique_ptr<Backend> backend, const GemmSize& size, DType dtype, Communicator& world)
+        : backend_(std::move(backend)),
+          stream_(backend_->make_stream("compute")),
+          problem_(*backend_, *stream_, size, dtype) {
+        constexpr double kMost = 1000;
+        problem_.run();
+        stream_->synchronize();
+        Stopwatch watch;
+        problem_.run();
+        stream_->synchronize();
+        double wanted = std::clamp(kSampleSeconds / watch.lap(), 1.0, kMost);
+        world.all_reduce(*stream_, view_of(&wanted, {1}), ReduceOp::max, {"products of a sample"});
+        stream_->synchronize();
+        products_ = static_cast<i64>(wanted);
+    }
+
+    /// Seconds of one product, the slowest rank's. Collective over `world`.
+    [[nodiscard]] double sample(Communicator& world) {
+        world.barrier({"iteration"});
+        Stopwatch watch;
+        for (i64 product = 0; product < products_; ++product) problem_.run();
+        stream_->synchronize();
+        double slowest = watch.lap() / static_cast<double>(products_);
+        world.all_reduce(*stream_, view_of(&slowest, {1}), ReduceOp::max, {"slowest rank"});
+        stream_->synchronize();
+        return slowest;
+    }
+
+    [[nodiscard]] double flops() const { return problem_.flops(); }
+    /// Of all ranks; to be called once. Collective over `world`.
+    [[nodiscard]] i64 wrong(Communicator& world) {
+        i64 wrong = problem_.count_wrong();
+        world.all_reduce(*stream_, view_of(&wrong, {1}), ReduceOp::sum, {"wrong values"});
+        stream_->synchronize();
+        return wrong;
+    }
+
+  private:
+    std::unique_ptr<Backend> backend_;
+    std::unique_ptr<Stream> stream_;
+    GemmProblem problem_;
+    i64 products_ = 1;
+};
 
 /// Collective over `world`.
 GemmReport measure(const GemmOptions& options, const GemmSize& size, Communicator& world, int threads) {
-    const auto backend = make_cpu_backend(threads);
-    const auto stream = backend->make_stream("compute");
-    GemmProblem problem(*backend, *stream, size, bench_dtype(options));
+    GemmSampler ours(make_cpu_backend(threads), size, bench_dtype(options), world);
+    std::optional<GemmSampler> other;
+    if (!options.against.empty())
+        other.emplace(make_cpu_backend_on(*onednn_library().library, threads), size, DType::f32, world);
     PeakSamples peak(threads, bench_dtype(options));
-    const i64 products = products_of_sample(problem, *stream, world);
-    GemmReport report{size, world.size(), threads, options.dtype, {}, problem.flops() * world.size(), 0, 0};
+    GemmReport report{size, world.size(), threads, options.dtype, {}, {}, ours.flops() * world.size(), 0, 0};
     for (i64 i = 0; i < options.warmup + options.iterations; ++i) {
         if (i >= options.warmup) peak.take(world);
-        world.barrier({"iteration"});
-        Stopwatch watch;
-        for (i64 product = 0; product < products; ++product) problem.run();
-        stream->synchronize();
-        double slowest = watch.lap() / static_cast<double>(products);
-        world.all_reduce(*stream, view_of(&slowest, {1}), ReduceOp::max, {"slowest rank"});
-        stream->synchronize();
-        if (i >= options.warmup) report.times_us.push_back(1e6 * slowest);
+        const double mine = ours.sample(world), others = other ? other->sample(world) : 0;
+        if (i < options.warmup) continue;
+        report.times_us.push_back(1e6 * mine);
+        if (other) report.against_us.push_back(1e6 * others);
     }
     report.peak_gflops = peak.sum_over(world);
-    report.wrong = problem.count_wrong();
-    world.all_reduce(*stream, view_of(&report.wrong, {1}), ReduceOp::sum, {"wrong values"});
-    stream->synchronize();
+    report.wrong = ours.wrong(world) + (other ? other->wrong(world) : 0);
     return report;
 }
 
@@ -104,6 +142,11 @@ void print_json(const GemmReport& report) {
     line.field("dtype", report.dtype).field("time_us", summary_of(report.times_us));
     line.field("gflops", report.gflops()).field("peak_gflops", report.peak_gflops);
     line.field("peak_fraction", report.peak_fraction()).field("wrong", report.wrong);
+    if (!report.against_us.empty()) {
+        line.field("against", onednn_library().library->name)
+            .field("against_us", summary_of(report.against_us));
+        line.field("against_gflops", report.against_gflops()).field("ratio", report.ratio());
+    }
     std::printf("%s\n", line.text().c_str());
 }
 
@@ -118,22 +161,32 @@ void print_head(const GemmOptions& options, int ranks, int threads) {
         "# groups: products with b of their own and uneven rows, m (TN: k) is their mean; packed: b "
         "beforehand\n"
         "# peak: fused multiply-adds measured in this run; times: per product, products back to back for "
-        "%g ms\n#\n",
+        "%g ms\n",
         1e3 * kSampleSeconds);
-    std::printf("#%6s %6s %7s %7s %7s %6s %10s %10s %10s %10s %9s %9s %6s %6s\n", "layout", "groups", "m",
-                "n", "k", "packed", "min", "p50", "p95", "p99", "rate", "peak", "share", "wrong");
-    std::printf("#%6s %6s %7s %7s %7s %6s %10s %10s %10s %10s %9s %9s %6s %6s\n", "", "", "", "", "", "",
-                "(us)", "(us)", "(us)", "(us)", "(GF/s)", "(GF/s)", "(%)", "");
+    const bool against = !options.against.empty();
+    if (against) {
+        std::printf(
+            "# other: dnnl_sgemm of %s in turn, which packs in the call; x: the median of its time over "
+            "ours\n",
+            onednn_library().library->name.c_str());
+    }
+    std::printf("#%6s %6s %7s %7s %7s %6s %10s %10s %10s %10s %9s %9s %6s %6s%s\n", "layout", "groups", "m",
+                "n", "k", "packed", "min", "p50", "p95", "p99", "rate", "peak", "share", "wrong",
+                against ? "     other      x" : "");
+    std::printf("#%6s %6s %7s %7s %7s %6s %10s %10s %10s %10s %9s %9s %6s %6s%s\n", "", "", "", "", "", "",
+                "(us)", "(us)", "(us)", "(us)", "(GF/s)", "(GF/s)", "(%)", "", against ? "    (GF/s)" : "");
 }
 
 void print_line(const GemmReport& report) {
     const GemmSize& size = report.size;
     const TimeSummary time = summary_of(report.times_us);
-    std::printf(" %6s %6ld %7ld %7ld %7ld %6s %10.1f %10.1f %10.1f %10.1f %9.1f %9.1f %6.1f %6ld\n",
+    std::printf(" %6s %6ld %7ld %7ld %7ld %6s %10.1f %10.1f %10.1f %10.1f %9.1f %9.1f %6.1f %6ld",
                 size.layout.c_str(), static_cast<long>(size.groups), static_cast<long>(size.m),
                 static_cast<long>(size.n), static_cast<long>(size.k), size.packed ? "yes" : "no", time.min,
                 time.p50, time.p95, time.p99, report.gflops(), report.peak_gflops,
                 100 * report.peak_fraction(), static_cast<long>(report.wrong));
+    if (!report.against_us.empty()) std::printf(" %9.1f %6.2f", report.against_gflops(), report.ratio());
+    std::printf("\n");
     std::fflush(stdout);
 }
 
@@ -142,11 +195,12 @@ int run_rank(const GemmOptions& options, Communicator& world) {
     const int threads = bench_threads(options, world.topology().ranks_per_node);
     const bool speaks = world.rank() == 0;
     if (speaks && !options.json) print_head(options, world.size(), threads);
-    double least = 1e9;
+    double least = 1e9, least_ratio = 1e9;
     i64 wrong = 0;
     for (const GemmSize& size : gemm_sizes(options)) {
         const GemmReport report = measure(options, size, world, threads);
         least = std::min(least, report.peak_fraction());
+        least_ratio = std::min(least_ratio, report.ratio());
         wrong += report.wrong;
         if (!speaks) continue;
         if (options.json) {
@@ -160,9 +214,13 @@ int run_rank(const GemmOptions& options, Communicator& world) {
         std::fprintf(stderr, "bench gemm: %.3f of the peak, less than --min-peak-fraction %g\n", least,
                      *options.min_peak_fraction);
     }
+    const bool ahead = !options.min_ratio || least_ratio >= *options.min_ratio;
+    if (speaks && !ahead)
+        std::fprintf(stderr, "bench gemm: %.3f times as fast as oneDNN, less than --min-ratio %g\n",
+                     least_ratio, *options.min_ratio);
     if (speaks && wrong > 0)
         std::fprintf(stderr, "bench gemm: %ld values are wrong\n", static_cast<long>(wrong));
-    return fast && wrong == 0 ? 0 : 3;
+    return fast && ahead && wrong == 0 ? 0 : 3;
 }
 
 }  // namespace
@@ -176,7 +234,15 @@ void check_gemm_options(const GemmOptions& options) {
         mistakes.require(std::find(kLayouts.begin(), kLayouts.end(), layout) != kLayouts.end(),
                          fmt::format("--layout: '{}' is unknown; NN, NT or TN", layout));
     }
+    mistakes.require(options.against.empty() || options.against == "onednn",
+                     fmt::format("--against: '{}' is unknown; onednn", options.against));
+    mistakes.require(options.against.empty() || parse_dtype(options.dtype) == DType::f32,
+                     fmt::format("--against: oneDNN's product is fp32, not {}", options.dtype));
+    mistakes.require(!options.min_ratio || !options.against.empty(),
+                     "--min-ratio: against what? --against onednn");
     mistakes.throw_if_any();
+    if (options.against == "onednn" && !onednn_library().library)
+        mistakes.add("--against onednn: " + onednn_library().problem);
     mistakes.require(!gemm_sizes(options).empty(),
                      "--packed: with --layout TN no operand is kept packed; no or both");
     mistakes.throw_if_any();

@@ -14,7 +14,8 @@ struct GemmOptions : BenchOptions {
     std::vector<i64> m, n, k, groups;
     std::vector<std::string> layouts;  ///< NN, NT, TN; empty: all
     std::string packed = "both";       ///< yes, no or both, where b is a weight
-    std::optional<double> min_peak_fraction;
+    std::string against;               ///< "onednn": its fp32 product beside ours, in turn; empty: nothing
+    std::optional<double> min_peak_fraction, min_ratio;
 };
 
 /// One line: c [m,n] = op(a) · op(b) over k. TN sums over rows (a stored [k,m]), NT has b stored [n,k]. With
@@ -31,7 +32,7 @@ void check_gemm_options(const GemmOptions& options);
 /// Rows of each group, `mean * groups` in all: as 1, 1/2, 1/3 ..., the last of three or more groups empty.
 [[nodiscard]] std::vector<i64> uneven_rows(i64 groups, i64 mean);
 
-/// Returns the exit code.
+/// Returns the exit code; 3 where a gate or a value does not hold.
 int bench_gemm(const GemmOptions& options);
 
 }  // namespace moesaic

@@ -124,7 +124,7 @@ i64 GemmProblem::count_wrong() const {
         const auto compare = [&](i64 row, i64 column) {
             const double want = times * value(group, first, inner, row, column);
             const double have = get(c_, (first_row + row) * size_.n + column);
-            if (!(std::abs(have - want) <= tolerance * (1 + std::abs(want)))) ++wrong;
+            if (!(std::abs(have - want) <= tolerance * (times + std::abs(want)))) ++wrong;
         };
         std::vector<bool> compared(at(rows), every);
         const auto line = [](i64 number, i64 lines) { return number * (lines - 1) / (kCheckedLines - 1); };

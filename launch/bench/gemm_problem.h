@@ -17,8 +17,9 @@ class GemmProblem {
     /// Enqueues the product.
     void run();
     /// Values of the last result that are off by more than rounding: 2e-5 (fp32), 1e-2 (bf16) or 1e-12 (fp64)
-    /// of 1 + |value|. All are compared where that takes at most 2^26 multiplications, else all columns of 16
-    /// rows and all rows of 16 columns. To be called once: sums are added to.
+    /// of 1 + |value|; of runs + |value| in sums that every run adds to. All are compared where that takes at
+    /// most 2^26 multiplications, else all columns of 16 rows and all rows of 16 columns. To be called once:
+    /// sums are added to.
     [[nodiscard]] i64 count_wrong() const;
     [[nodiscard]] double flops() const;
     [[nodiscard]] TensorView result() { return c_; }

@@ -93,6 +93,11 @@ void add_gemm(CLI::App& bench, Selected& selected) {
         ->type_name("NAME");
     gemm->add_option("--packed", options->packed, "Weights packed beforehand: yes, no or both")
         ->type_name("NAME");
+    gemm->add_option("--against", options->against, "Another library's product beside ours, in turn: onednn")
+        ->type_name("NAME");
+    gemm->add_option("--min-ratio", options->min_ratio,
+                     "Exit with 3 where a size is slower than so many times the other library")
+        ->check(CLI::Range(0.0, 100.0));
     gemm->add_option("--min-peak-fraction", options->min_peak_fraction,
                      "Exit with 3 where a size is below this share of the measured peak")
         ->check(CLI::Range(0.0, 10.0));

@@ -77,8 +77,10 @@ int verify_command(const VerifyOptions& options) {
             print_json(results, ok);
         } else {
             print_table(results);
-            std::printf("%s: %zu layouts, %s\n", options.config.c_str(), results.size(),
-                        ok ? "all numbers independent of the layout" : "NOT independent of the layout");
+            const bool to_the_bit = run.config.cpu.gemm == "own";
+            std::printf("%s: %zu layouts, %s%s\n", options.config.c_str(), results.size(),
+                        ok ? "all numbers independent of the layout" : "NOT independent of the layout",
+                        to_the_bit ? "" : ", compared to rounding: bits need cpu.gemm: own");
         }
         return ok ? 0 : 3;
     });

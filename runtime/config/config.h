@@ -345,10 +345,13 @@ struct MetricsConfig {
 
 struct CpuConfig {
     std::optional<i64> threads;
+    std::string gemm = "own";
     bool operator==(const CpuConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.value("threads", threads, "auto", {1, 4096}, "Threads of a rank; auto: the cores it may use");
+        v.choice("gemm", gemm, {"own", "onednn"},
+                 "Who computes fp32 products; with onednn results depend on the layout by rounding");
     }
 };
 

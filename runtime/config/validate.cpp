@@ -285,6 +285,7 @@ void check_determinism(LoadedConfig& loaded) {
              "gradients are summed in steps of 1e-13, too coarse for fp64", "fp32 or bf16");
     complain(config.run.device == "cuda", "run.device", "cuBLAS chooses its kernels by the number of rows",
              "cpu");
+    complain(config.cpu.gemm == "onednn", "cpu.gemm", "oneDNN orders a sum by the number of rows", "own");
     complain(config.model.kind == "momlp", "model.kind", "a momlp's experts add to their sums unrounded",
              "another kind");
     complain(config.model.moe.activation == "prelu", "model.moe.activation",

@@ -2,6 +2,7 @@
 
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/elementwise.h"
+#include "runtime/cpu/onednn.h"
 #include "runtime/cpu/operand_checker.h"
 #include "runtime/cpu/optimizer.h"
 
@@ -15,6 +16,12 @@ using cpu::Range;
 std::unique_ptr<Backend> make_cpu_backend(int threads, StreamMode mode, u64 shuffle_seed) {
     MOESAIC_ASSERT(threads >= 1, "{} threads", threads);
     return std::make_unique<CpuBackend>(threads, mode, shuffle_seed);
+}
+
+std::unique_ptr<Backend> make_cpu_backend_on(const OneDnn& library, int threads, StreamMode mode,
+                                             u64 shuffle_seed) {
+    MOESAIC_ASSERT(threads >= 1, "{} threads", threads);
+    return std::make_unique<CpuBackend>(threads, mode, shuffle_seed, Device::cpu, &library);
 }
 
 std::unique_ptr<Backend> make_operand_checker(Device device) {
@@ -31,8 +38,8 @@ PoolMode pool_mode(StreamMode mode) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads, StreamMode mode, u64 shuffle_seed, Device device)
-    : pool_(device, pool_mode(mode)), threads_(threads), scheduler_(mode, shuffle_seed) {}
+CpuBackend::CpuBackend(int threads, StreamMode mode, u64 shuffle_seed, Device device, const OneDnn* library)
+    : pool_(device, pool_mode(mode)), threads_(threads), scheduler_(mode, shuffle_seed), library_(library) {}
 
 void CpuBackend::copy(Stream& stream, ConstTensorView from, TensorView to) {
     expect(from, to.dtype, "copy from");

@@ -9,11 +9,14 @@
 
 namespace moesaic {
 
+struct OneDnn;
+
 /// Checks the operands of every operation when it is enqueued, and shares its rows among the threads when it
-/// runs. Made by make_cpu_backend; one per rank.
+/// runs. Made by make_cpu_backend; one per rank. Where there is a `library`, it computes the products of f32.
 class CpuBackend final : public Backend {
   public:
-    CpuBackend(int threads, StreamMode mode, u64 shuffle_seed, Device device = Device::cpu);
+    CpuBackend(int threads, StreamMode mode, u64 shuffle_seed, Device device = Device::cpu,
+               const OneDnn* library = nullptr);
 
     std::string_view name() const override { return "cpu"; }
     MemoryPool& pool() override { return pool_; }
@@ -90,6 +93,7 @@ class CpuBackend final : public Backend {
     void block_sum_squares(Stream& stream, ConstTensorView values, i64 block, TensorView sums) override;
 
   private:
+    [[nodiscard]] bool by_library(DType dtype) const { return library_ && dtype == DType::f32; }
     /// Shares `count` items of about `elements_each` elements: calls `kernel(Range)` for parts that are worth
     /// a thread each. Parts begin at multiples of `unit`.
     template <class Kernel>
@@ -109,6 +113,7 @@ class CpuBackend final : public Backend {
     MemoryPool pool_;
     ThreadPool threads_;
     HostStreamScheduler scheduler_;
+    const OneDnn* library_;
 };
 
 }  // namespace moesaic

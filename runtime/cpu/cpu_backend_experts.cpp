@@ -143,7 +143,7 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
                     GroupedProduct<Real> groups = grouped_product<Real>(operation, rows_per_group, width);
                     groups.c = result;
                     groups.work = work;
-                    multiply_groups(threads_, groups);
+                    multiply_groups(threads_, groups, library_);
                 });
             });
         });
@@ -159,21 +159,23 @@ void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeigh
     expect(c, groups, height * width, DType::f64, "grouped_gemm_weight_grad c");
     const i64 parts = groups > 0 ? static_cast<i64>(rows_per_part.size()) / groups : 0;
     check_groups(rows_per_part, groups * parts, rows);
-    run_with_numbers(
-        stream, rows_per_part, [this, operation, groups, height, width, real](std::span<const i64> numbers) {
-            with_real(real, [&](auto element) {
-                using Real = decltype(element);
-                accumulate_weight_grads<Real>(threads_, {.rows_per_part = numbers,
-                                                         .groups = groups,
-                                                         .m = height,
-                                                         .n = width,
-                                                         .a = elements_of<Real>(operation.a),
-                                                         .b = elements_of<Real>(operation.b),
-                                                         .c = operation.c.as<double>(),
-                                                         .a_rows = data_or_null<i32>(operation.a_rows),
-                                                         .b_rows = data_or_null<i32>(operation.b_rows)});
-            });
-        });
+    run_with_numbers(stream, rows_per_part,
+                     [this, operation, groups, height, width, real](std::span<const i64> numbers) {
+                         with_real(real, [&](auto element) {
+                             using Real = decltype(element);
+                             accumulate_weight_grads<Real>(threads_,
+                                                           {.rows_per_part = numbers,
+                                                            .groups = groups,
+                                                            .m = height,
+                                                            .n = width,
+                                                            .a = elements_of<Real>(operation.a),
+                                                            .b = elements_of<Real>(operation.b),
+                                                            .c = operation.c.as<double>(),
+                                                            .a_rows = data_or_null<i32>(operation.a_rows),
+                                                            .b_rows = data_or_null<i32>(operation.b_rows)},
+                                                           library_);
+                         });
+                     });
 }
 
 void CpuBackend::activation(Stream& stream, const Activation& operation) {
@@ -212,6 +214,8 @@ void CpuBackend::grouped_gemm_activation(Stream& stream, const GroupedGemm& prod
                                          const Activation& after) {
     if (product.accumulate) return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
     const i64 rows = product.c.rows(), halves = activation_halves(after.kind);
+    if (by_library(product.c.dtype))
+        return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
     MOESAIC_ASSERT(!after.x.data && after.rows_per_group.empty(), "the product gives x and the groups");
     Activation whole = after;
     whole.x = product.c;
@@ -240,7 +244,7 @@ void CpuBackend::grouped_gemm_activation_backward(Stream& stream, const GroupedG
     const i64 rows = after.dx.rows(), width = after.dx.cols() / activation_halves(after.kind);
     MOESAIC_ASSERT(!product.c.data && !product.accumulate && !after.dy.data && after.rows_per_group.empty(),
                    "the product gives dy and the groups");
-    if (after.kind == ActivationKind::prelu)
+    if (after.kind == ActivationKind::prelu || by_library(dtype))
         return cpu::grouped_gemm_activation_backward_in_turn(*this, stream, product, after);
     cpu::product_type({after.dx, product.a}, "grouped_gemm");
     const DType real = check_product(product, rows, width, 1);

@@ -63,22 +63,25 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
             using Real = decltype(element);
             const Gemm& o = operation;
             cpu::with_result<Real>(o.c, [&](Real* result, const BlockWork<Real>* work) {
-                multiply<Real>(threads_, {.m = o.c.rows(),
-                                          .n = o.c.cols(),
-                                          .p = inner,
-                                          .a = operand(cpu::elements_of<Real>(o.a), o.a.cols(), o.trans_a),
-                                          .b = operand(cpu::elements_of<Real>(o.b), o.b.cols(), o.trans_b),
-                                          .c = result,
-                                          .c_row_stride = o.c.cols(),
-                                          .accumulate = o.accumulate,
-                                          .packed_b = cpu::elements_of<Real>(o.packed_b),
-                                          .work = work});
+                multiply<Real>(threads_,
+                               {.m = o.c.rows(),
+                                .n = o.c.cols(),
+                                .p = inner,
+                                .a = operand(cpu::elements_of<Real>(o.a), o.a.cols(), o.trans_a),
+                                .b = operand(cpu::elements_of<Real>(o.b), o.b.cols(), o.trans_b),
+                                .c = result,
+                                .c_row_stride = o.c.cols(),
+                                .accumulate = o.accumulate,
+                                .packed_b = cpu::elements_of<Real>(o.packed_b),
+                                .work = work},
+                               library_);
             });
         });
     });
 }
 
 PackedElements CpuBackend::packed_elements(Shape weight, DType dtype, i64 halves) const {
+    if (by_library(dtype)) return {};
     const auto [groups, n, p] = matrices_of(weight);
     return {cpu::elements_of_copies(dtype, groups, p, n, halves),
             cpu::elements_of_copies(dtype, groups, n, p)};
@@ -112,6 +115,7 @@ void CpuBackend::pack(Stream& stream, const PackWeight& operation) {
     if (operation.plain.data) expect(operation.plain, elements.plain, 1, stored, "pack plain");
     const auto [groups, n, p] = matrices_of(operation.weight.shape);
     MOESAIC_ASSERT(halves > 0 && n % halves == 0, "{} rows in {} halves", n, halves);
+    if (by_library(stored)) return;
     run_on_host(stream, [this, operation, halves, groups = groups, n = n, p = p] {
         with_stored(operation.weight.dtype, [&](auto element) {
             using Stored = decltype(element);

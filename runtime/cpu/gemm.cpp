@@ -7,6 +7,7 @@
 #include "runtime/base/error.h"
 #include "runtime/cpu/gemm_operands.h"
 #include "runtime/cpu/gemm_tasks.h"
+#include "runtime/cpu/onednn.h"
 #include "runtime/cpu/scratch.h"
 
 namespace moesaic {
@@ -299,7 +300,11 @@ void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* 
 }
 
 template <class T>
-void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) {
+void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, const OneDnn* library) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (library && std::ranges::all_of(products, is_for_library))
+            return multiply_all_by(*library, pool, products);
+    }
     const GemmKernels<T>& kernels = gemm_kernels<T>();
     i64 most_slices = 0;
     for (const MatrixProduct<T>& product : products) {
@@ -338,18 +343,18 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products) 
 }
 
 template <class T>
-void multiply(ThreadPool& pool, const MatrixProduct<T>& product) {
-    multiply_all<T>(pool, {&product, 1});
+void multiply(ThreadPool& pool, const MatrixProduct<T>& product, const OneDnn* library) {
+    multiply_all<T>(pool, {&product, 1}, library);
 }
 
 template i64 packed_elements<float>(i64, i64);
 template void pack_matrix(ThreadPool&, const StridedOperand<float>&, i64, i64, float*);
-template void multiply_all(ThreadPool&, std::span<const MatrixProduct<float>>);
-template void multiply(ThreadPool&, const MatrixProduct<float>&);
+template void multiply_all(ThreadPool&, std::span<const MatrixProduct<float>>, const OneDnn*);
+template void multiply(ThreadPool&, const MatrixProduct<float>&, const OneDnn*);
 template void pack_matrix(ThreadPool&, const StridedOperand<BFloat16>&, i64, i64, BFloat16*);
 template i64 packed_elements<double>(i64, i64);
 template void pack_matrix(ThreadPool&, const StridedOperand<double>&, i64, i64, double*);
-template void multiply_all(ThreadPool&, std::span<const MatrixProduct<double>>);
-template void multiply(ThreadPool&, const MatrixProduct<double>&);
+template void multiply_all(ThreadPool&, std::span<const MatrixProduct<double>>, const OneDnn*);
+template void multiply(ThreadPool&, const MatrixProduct<double>&, const OneDnn*);
 
 }  // namespace moesaic

@@ -9,6 +9,8 @@
 
 namespace moesaic {
 
+struct OneDnn;
+
 /// Rows and columns of a product's result, in the cache.
 template <class T>
 struct ResultBlock {
@@ -106,11 +108,13 @@ template <class T>
 }
 
 template <class T>
-void multiply(ThreadPool& pool, const MatrixProduct<T>& product);
+void multiply(ThreadPool& pool, const MatrixProduct<T>& product, const OneDnn* library = nullptr);
 
 /// Several products whose results do not overlap, sharing one pool of tasks. Equal bit for bit to calling
-/// multiply() for each.
+/// multiply() for each. Where there is a library, it computes those of floats alone instead
+/// (multiply_all_by).
 template <class T>
-void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products);
+void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products,
+                  const OneDnn* library = nullptr);
 
 }  // namespace moesaic

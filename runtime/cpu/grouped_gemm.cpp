@@ -35,7 +35,7 @@ ProductOperand<T> transposed(const ProductOperand<T>& rows) {
 }  // namespace
 
 template <class T>
-void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product) {
+void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product, const OneDnn* library) {
     const std::size_t groups = product.rows_per_group.size();
     auto* const products = scratch<MatrixProduct<T>>(ScratchSlot::products, static_cast<i64>(groups));
     const i64 half = product.n / product.halves;
@@ -62,11 +62,11 @@ void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product) {
         products[group] = one;
         first_row += one.m;
     }
-    multiply_all<T>(pool, {products, groups});
+    multiply_all<T>(pool, {products, groups}, library);
 }
 
 template <class T>
-void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& product) {
+void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& product, const OneDnn* library) {
     auto* const products = scratch<MatrixProduct<T>>(ScratchSlot::products, product.groups);
     const std::size_t parts =
         product.groups > 0 ? product.rows_per_part.size() / static_cast<std::size_t>(product.groups) : 0;
@@ -83,12 +83,12 @@ void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& produ
         products[group] = one;
         first_row += one.p;
     }
-    multiply_all<T>(pool, {products, static_cast<std::size_t>(product.groups)});
+    multiply_all<T>(pool, {products, static_cast<std::size_t>(product.groups)}, library);
 }
 
-template void multiply_groups(ThreadPool&, const GroupedProduct<float>&);
-template void multiply_groups(ThreadPool&, const GroupedProduct<double>&);
-template void accumulate_weight_grads(ThreadPool&, const GroupedWeightGrad<float>&);
-template void accumulate_weight_grads(ThreadPool&, const GroupedWeightGrad<double>&);
+template void multiply_groups(ThreadPool&, const GroupedProduct<float>&, const OneDnn*);
+template void multiply_groups(ThreadPool&, const GroupedProduct<double>&, const OneDnn*);
+template void accumulate_weight_grads(ThreadPool&, const GroupedWeightGrad<float>&, const OneDnn*);
+template void accumulate_weight_grads(ThreadPool&, const GroupedWeightGrad<double>&, const OneDnn*);
 
 }  // namespace moesaic

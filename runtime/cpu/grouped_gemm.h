@@ -24,7 +24,7 @@ struct GroupedProduct {
 };
 
 template <class T>
-void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product);
+void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product, const OneDnn* library = nullptr);
 
 /// For each group g and each of its parts in ascending order: c[g] [m,n] += aᵀ·b of the part's rows, which is
 /// summed from zero in T, rows in ascending order; a [R,m], b [R,n].
@@ -39,6 +39,7 @@ struct GroupedWeightGrad {
 };
 
 template <class T>
-void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& product);
+void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& product,
+                             const OneDnn* library = nullptr);
 
 }  // namespace moesaic

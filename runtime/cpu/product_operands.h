@@ -33,7 +33,7 @@ inline DType product_type(std::initializer_list<ConstTensorView> operands, std::
 /// Where an operand stands, for a product computed in Real.
 template <class Real>
 [[nodiscard]] Elements<Real> elements_of(ConstTensorView view) {
-    if (!view.data) return {};
+    if (view.elements() == 0) return {};
     if (view.dtype == DType::bf16) return view.as<BFloat16>();
     return view.as<Real>();
 }
@@ -93,13 +93,14 @@ void with_result(TensorView result, const Multiply& multiply) {
 
 /// A copy has its operand's type.
 inline void check_packed(ConstTensorView packed, DType dtype, i64 groups, i64 p, i64 n, i64 halves = 1) {
-    if (packed.data) expect(packed, elements_of_copies(dtype, groups, p, n, halves), 1, dtype, "packed b");
+    if (packed.elements() > 0)
+        expect(packed, elements_of_copies(dtype, groups, p, n, halves), 1, dtype, "packed b");
 }
 
 /// The elements of an operand that may be left out.
 template <class Element>
 [[nodiscard]] const Element* data_or_null(ConstTensorView view) {
-    return view.data ? view.as<Element>() : nullptr;
+    return view.elements() > 0 ? view.as<Element>() : nullptr;
 }
 
 /// Runs `work(numbers)`, with a copy of the numbers when it has to wait: their memory may be gone then.

@@ -108,11 +108,11 @@ TEST(BadInput, WhatElasticRunsCannotHave) {
     const ScratchFolder scratch;
     expect_mistake(
         tiny(scratch / "out",
-             {"train.determinism=elastic", "train.precision=fp64", "run.device=cuda",
+             {"train.determinism=elastic", "train.precision=fp64", "run.device=cuda", "cpu.gemm=onednn",
               "model.moe.activation=prelu", "parallel.exchange=dedup", "parallel.dedup_reduce=node",
               "parallel.placement.kind=load_aware", "parallel.placement.copies=1"}),
         {"train.precision: train.determinism: elastic: gradients are summed in steps of 1e-13, ",
-         "run.device: train.determinism: elastic: cuBLAS ",
+         "run.device: train.determinism: elastic: cuBLAS ", "cpu.gemm: train.determinism: elastic: oneDNN ",
          "model.moe.activation: train.determinism: elastic: ",
          "parallel.dedup_reduce: train.determinism: elastic: ",
          "parallel.placement.copies: train.determinism: elastic: "});

@@ -97,6 +97,16 @@ TEST(BenchGemm, TellsAllMistakesAtOnce) {
         EXPECT_THAT(error.what(), testing::HasSubstr("--packed: 'maybe' is unknown; yes, no or both"));
         EXPECT_THAT(error.what(), testing::HasSubstr("--layout: 'TT' is unknown; NN, NT or TN"));
     }
+    GemmOptions against;
+    against.dtype = "bf16";
+    against.against = "mkl";
+    try {
+        check_gemm_options(against);
+        FAIL() << "no error";
+    } catch (const UserError& error) {
+        EXPECT_THAT(error.what(), testing::HasSubstr("--against: 'mkl' is unknown; onednn"));
+        EXPECT_THAT(error.what(), testing::HasSubstr("--against: oneDNN's product is fp32, not bf16"));
+    }
     GemmOptions nothing_to_pack;
     nothing_to_pack.packed = "yes";
     nothing_to_pack.layouts = {"TN"};

@@ -156,6 +156,7 @@ TEST(Config, PrintsWhatItReads) {
     odd.generalization.heldout_sequences = 10;
     odd.metrics.sinks = {};
     odd.cpu.threads = 4;
+    odd.cpu.gemm = "onednn";
     const LoadedConfig again = parse(to_yaml(odd));
     EXPECT_EQ(again.diagnostics.text(), "");
     EXPECT_TRUE(again.config == odd) << to_yaml(odd) << "----\n" << to_yaml(again.config);
