@@ -80,24 +80,41 @@ void pack_pairs_of_columns(const StridedOperand<BFloat16>& b, i64 k, i64 p, i64 
                 k < p && j < columns ? b.row(k)[j * b.column_stride] : BFloat16{};
 }
 
+/// b has consecutive columns: pairs of rows are taken from one end to the other.
+void pack_pairs_of_rows(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs, i64 width) {
+    const Lanes<float> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    for (i64 k = 0; k + 2 <= p; k += 2, pairs += 2 * width) {
+        const BFloat16* const first = b.row(k);
+        const BFloat16* const second = b.row(k + 1);
+        for (const i64 ahead : {k + kRowsAhead, k + kRowsAhead + 1}) {
+            const BFloat16* const later = b.row(std::min(ahead, p - 1));
+            __builtin_prefetch(later, 0, 3);
+            __builtin_prefetch(later + columns - 1, 0, 3);
+        }
+        for (i64 column = 0; column < columns; column += lanes)
+            hn::StoreU(pairs_of(load_columns<float>(first + column, columns - column),
+                                load_columns<float>(second + column, columns - column)),
+                       d, reinterpret_cast<float*>(pairs + 2 * column));
+    }
+}
+
 void pack_pairs(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs) {
     const Lanes<float> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     const i64 width = (columns + lanes - 1) / lanes * lanes;
+    if (b.column_stride == 1) pack_pairs_of_rows(b, p, columns, pairs, width);
     for (i64 column = 0; column < width; column += lanes) {
         BFloat16* const to = pairs + 2 * column;
-        const auto put = [&](i64 row, Vector<float> values) HWY_ATTR {
-            hn::StoreU(values, d, reinterpret_cast<float*>(to + 2 * row * width));
-        };
         const StridedOperand<BFloat16> from = b.from(0, column);
         const i64 rest = columns - column;
         i64 k = 0;
         if (b.column_stride == 1) {
-            for (; k + 2 <= p; k += 2)
-                put(k / 2, pairs_of(load_columns<float>(from.row(k), rest),
-                                    load_columns<float>(from.row(k + 1), rest)));
+            k = p / 2 * 2;
         } else if (lanes <= rest) {
-            k = transpose_pairs(from, p, put);
+            k = transpose_pairs(from, p, [&](i64 row, Vector<float> values) HWY_ATTR {
+                hn::StoreU(values, d, reinterpret_cast<float*>(to + 2 * row * width));
+            });
         }
         pack_pairs_of_columns(from, k, p, rest, to, width);
     }
