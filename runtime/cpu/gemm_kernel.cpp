@@ -27,10 +27,9 @@ template <class T>
 HWY_INLINE void store_columns(Vector<T> value, T* to, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
-    if (columns >= lanes)
-        hn::StoreU(value, d, to);
-    else if (columns > 0)
-        hn::BlendedStore(value, hn::FirstN(d, static_cast<std::size_t>(columns)), d, to);
+    if (columns >= lanes) return hn::StoreU(value, d, to);
+    if constexpr (!kMasksMemory) return cpu::HWY_NAMESPACE::store(d, value, to, columns);
+    if (columns > 0) hn::BlendedStore(value, hn::FirstN(d, static_cast<std::size_t>(columns)), d, to);
 }
 
 /// Adds a vector of results to their f64 sums.

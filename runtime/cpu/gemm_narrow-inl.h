@@ -40,21 +40,14 @@ HWY_INLINE i64 transpose_pairs(const StridedOperand<BFloat16>& b, i64 p, const P
 }
 
 void pack_narrow_panel(const StridedOperand<BFloat16>& b, i64 p, i64 columns, float* panel) {
-    if (b.column_stride == 1) return copy_rows(b, p, columns, panel);
     const Lanes<float> d;
-    const i64 lanes = static_cast<i64>(hn::Lanes(d));
-    const i64 width = (columns + lanes - 1) / lanes * lanes;
-    for (i64 column = 0; column < width; column += lanes) {
-        float* const to = panel + column;
-        const StridedOperand<BFloat16> from = b.from(0, column);
-        i64 k = 0;
-        if (column + lanes <= columns)
-            k = transpose_pairs(from, p, [&](i64 row, Vector<float> pairs) HWY_ATTR {
-                hn::StoreU(first_of_pairs(pairs), d, to + 2 * row * width);
-                hn::StoreU(second_of_pairs(pairs), d, to + (2 * row + 1) * width);
-            });
-        pack_columns(from, k, p, columns - column, to, width);
-    }
+    pack_panel_by(b, p, columns, panel,
+                  [&](const StridedOperand<BFloat16>& from, float* to, i64 width) HWY_ATTR {
+                      return transpose_pairs(from, p, [&](i64 row, Vector<float> pairs) HWY_ATTR {
+                          hn::StoreU(first_of_pairs(pairs), d, to + 2 * row * width);
+                          hn::StoreU(second_of_pairs(pairs), d, to + (2 * row + 1) * width);
+                      });
+                  });
 }
 
 void copy_narrow_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {

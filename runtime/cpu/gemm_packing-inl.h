@@ -29,14 +29,17 @@ using Lanes = hn::ScalableTag<T>;
 template <class T>
 using Vector = hn::Vec<Lanes<T>>;
 
+/// Where vectors have 16 bytes, Highway's masked loads read, and its blended stores write back, whole
+/// vectors: beyond the end of memory, and over what another thread has written there.
+constexpr bool kMasksMemory = HWY_MAX_BYTES >= 32;
+
 /// A vector from memory where `columns` elements are left; the lanes beyond them are zero.
 template <class T>
 HWY_INLINE Vector<T> load_columns(const T* from, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     if (columns >= lanes) return hn::LoadU(d, from);
-    // Before AVX2 a masked load reads whole vectors, beyond the end of memory too.
-    if constexpr (HWY_MEM_OPS_MIGHT_FAULT) return cpu::HWY_NAMESPACE::load(d, from, columns);
+    if constexpr (!kMasksMemory) return cpu::HWY_NAMESPACE::load(d, from, columns);
     return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(std::max<i64>(columns, 0))), d, from);
 }
 
@@ -126,24 +129,32 @@ void pack_columns(const StridedOperand<Stored>& b, i64 k, i64 p, i64 columns, T*
             panel[k * width + j] = j < columns ? element_of<T>(b.row(k)[j * b.column_stride]) : T(0);
 }
 
-template <class T>
-void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
+/// transpose(b, to, width) writes the first rows of `lanes` columns as pack_columns does; returns how many.
+template <class T, class Stored, class Transpose>
+HWY_INLINE void pack_panel_by(const StridedOperand<Stored>& b, i64 p, i64 columns, T* panel,
+                              const Transpose& transpose) {
     if (b.column_stride == 1) return copy_rows(b, p, columns, panel);
-    const Lanes<T> d;
-    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
     const i64 width = (columns + lanes - 1) / lanes * lanes;
     for (i64 column = 0; column < width; column += lanes) {
-        T* const to = panel + column;
-        const StridedOperand<T> from = b.from(0, column);
-        i64 k = 0;
-        if constexpr (kHasWholeBlocks<T>) {
-            if (b.row_stride == 1 && !b.row_index && column + lanes <= columns)
-                k = transpose_columns(from.data, b.column_stride, p, [&](i64 row, Vector<T> values) HWY_ATTR {
-                    hn::StoreU(values, d, to + row * width);
-                });
-        }
-        pack_columns(from, k, p, columns - column, to, width);
+        const StridedOperand<Stored> from = b.from(0, column);
+        const i64 done = column + lanes <= columns ? transpose(from, panel + column, width) : 0;
+        pack_columns(from, done, p, columns - column, panel + column, width);
     }
+}
+
+template <class T>
+void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
+    pack_panel_by(b, p, columns, panel, [p](const StridedOperand<T>& from, T* to, i64 width) HWY_ATTR -> i64 {
+        if constexpr (kHasWholeBlocks<T>) {
+            if (from.row_stride == 1 && !from.row_index)
+                return transpose_columns(from.data, from.column_stride, p,
+                                         [&](i64 row, Vector<T> values)
+                                             HWY_ATTR { hn::StoreU(values, Lanes<T>(), to + row * width); });
+        }
+        (void)from, (void)to, (void)width;
+        return 0;
+    });
 }
 
 /// kRowTile elements that follow each other.

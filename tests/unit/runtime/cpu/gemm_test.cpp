@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <tuple>
@@ -69,6 +72,32 @@ struct Case {
     }
 };
 
+/// A copy of some values that ends where a page begins that nobody may touch.
+template <class T>
+class AtTheEndOfMemory {
+  public:
+    explicit AtTheEndOfMemory(const std::vector<T>& values) : count_(values.size()) {
+        const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), bytes = count_ * sizeof(T);
+        room_ = (bytes + page - 1) / page * page;
+        void* const mapped =
+            mmap(nullptr, room_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        EXPECT_NE(mapped, MAP_FAILED);
+        start_ = static_cast<std::byte*>(mapped);
+        EXPECT_EQ(mprotect(start_ + room_, page, PROT_NONE), 0);
+        mapped_ = room_ + page;
+        std::ranges::copy(values, data());
+    }
+    ~AtTheEndOfMemory() { munmap(start_, mapped_); }
+    AtTheEndOfMemory(const AtTheEndOfMemory&) = delete;
+    AtTheEndOfMemory& operator=(const AtTheEndOfMemory&) = delete;
+    [[nodiscard]] T* data() const { return reinterpret_cast<T*>(start_ + room_ - count_ * sizeof(T)); }
+    [[nodiscard]] std::vector<T> values() const { return {data(), data() + count_}; }
+
+  private:
+    std::size_t count_, room_ = 0, mapped_ = 0;  // elements; bytes
+    std::byte* start_ = nullptr;
+};
+
 /// Restricts the instruction sets while it lives.
 class OnlyTarget {
   public:
@@ -121,6 +150,27 @@ TYPED_TEST(Gemm, WithoutVectorsTheResultIsCloseAndRowsAreStillIndependent) {
     last.a.assign(many.a.end() - 400, many.a.end());
     last.b = many.b;
     EXPECT_TRUE(same_bits(last.result(1), std::vector<TypeParam>(all.end() - 23, all.end())));
+}
+
+/// A page that may not be touched follows each operand and the result: on vectors of 16 bytes masked loads
+/// and blended stores would.
+TYPED_TEST(Gemm, TouchesNothingBehindItsOperands) {
+    const i64 supported = hwy::SupportedTargets();
+    for (const i64 target : {i64{HWY_AVX3}, i64{HWY_AVX2}, i64{0}}) {
+        if ((supported & target) != target) continue;
+        const OnlyTarget only(target | HWY_SCALAR | HWY_EMU128);
+        for (int flags = 0; flags < 8; ++flags) {
+            Case<TypeParam> one{5, 7, 9, (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0};
+            const AtTheEndOfMemory<TypeParam> a(one.a), b(one.b), c(one.c);
+            MatrixProduct<TypeParam> product = one.product();
+            product.a.real.data = a.data();
+            product.b.real.data = b.data();
+            product.c = c.data();
+            ThreadPool pool(1);
+            multiply(pool, product);
+            EXPECT_TRUE(same_bits(c.values(), one.result(1))) << "flags " << flags;
+        }
+    }
 }
 
 TYPED_TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
