@@ -33,7 +33,13 @@ StagedRows::StagedRows(StagingPool& pool, Stream& stream, TensorView rows, Use u
     source_ = device_memory(rows.device);
     capacity_ = rows.bytes();
     copy_ = pool_.take(*source_, capacity_);
-    if (use_ != Use::write) source_->copy(stream_, rows_.data, copy_, rows_.bytes());
+    if (use_ == Use::write) return;
+    try {
+        source_->copy(stream_, rows_.data, copy_, rows_.bytes());
+    } catch (...) {  // there will be no destructor
+        pool_.give_back(copy_, capacity_);
+        throw;
+    }
 }
 
 StagedRows::~StagedRows() {

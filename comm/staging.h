@@ -30,7 +30,7 @@ class StagingPool {
 /// a copy.
 class StagedRows {
   public:
-    enum class Use { read, write, both };
+    enum class Use { read, write };
 
     /// Enqueues the copy of what is to be read.
     StagedRows(StagingPool& pool, Stream& stream, TensorView rows, Use use);

@@ -199,8 +199,8 @@ void print_layout(const RunSetup& run, const CheckedLayout& layout) {
 void print_device(const std::string& device) {
     if (device != "cuda") return;
     std::printf(
-        "device    cuda: not looked for; memory below is a dry run's of the CPU, to which CUDA and cuBLAS "
-        "add theirs; no GPU has been measured\n");
+        "device    cuda: not looked for; memory below is a dry run's of the CPU, to which CUDA, cuBLAS "
+        "and page-locked copies add theirs; no GPU has been measured\n");
 }
 
 }  // namespace

@@ -21,9 +21,7 @@ std::unique_ptr<Backend> make_host_backend(const Config& config, Communicator& w
     const u64 seed = options.shuffle_seed + static_cast<u64>(world.rank());
     if (config.cpu.gemm == "own") return make_cpu_backend(options.threads, mode, seed);
     const OneDnnResult& onednn = onednn_library();
-    int without = onednn.library ? -1 : world.rank();
-    if (mode != StreamMode::accounting)
-        without = first_rank_without(world, onednn.library != nullptr, {"oneDNN at start-up"});
+    const int without = first_rank_without(world, onednn.library != nullptr, {"oneDNN at start-up"});
     if (without >= 0) {
         throw UserError(fmt::format("cpu.gemm: onednn: {}, or use cpu.gemm: own",
                                     onednn.library

@@ -7,7 +7,7 @@
 namespace moesaic {
 
 /// Whether the host may read and write such memory once the streams that use it were waited for. CUDA's is
-/// managed, so that plans and checkpoints need no copies of their own.
+/// managed, so that batches and checkpoints need no copies of their own.
 [[nodiscard]] constexpr bool host_may_access(Device device) {
     return device == Device::cpu || device == Device::cuda;
 }

@@ -185,12 +185,6 @@ void ParameterStore::pack(Stream& stream) {
     if (copies_) copies_->pack(stream);
 }
 
-i64 ParameterStore::packed_bytes() const {
-    i64 elements = 0;
-    for (const Packed& one : packed_) elements += one.transposed.elements() + one.plain.elements();
-    return elements * size_of(dtype_);
-}
-
 void ParameterStore::zero_gradients(Stream& stream) {
     for (Arena& one : arenas_) {
         backend_.zero(stream, one.grad);

@@ -91,8 +91,6 @@ class ParameterStore {
     static constexpr double kLargestExact = 256;
     /// Makes the packed copies anew from the values.
     void pack(Stream& stream);
-    /// Bytes of packed copies held.
-    [[nodiscard]] i64 packed_bytes() const;
     /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
     void allocate(Stream& stream, u64 seed);
     /// Initial values of elements first... of a parameter, in `to` (real; host memory): what `values` hold

@@ -85,7 +85,7 @@ RunBounds read_bounds_of(const std::string& path) {
     }
     if (newest.is_null() || !newest.contains("bounds") || newest.at("bounds").empty())
         throw UserError(fmt::format(
-            "{}: no evaluation recorded a bound yet; they come with each evaluation (train.eval_every)",
+            "{}: no evaluation recorded a bound yet; they come with each evaluation of trained weights (train.eval_every)",
             path));
     run.step = newest.at("step").get<i64>();
     const auto add = [&run](const Json& record) {

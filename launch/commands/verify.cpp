@@ -16,21 +16,22 @@ const char* mark(bool good) {
 }
 
 void print_table(const std::vector<LayoutResult>& results) {
-    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %-8s %s\n", "ranks", "expert",
-                "loss", "bits", "routing", "one norm", "norm", "balance", "gradient", "gradient", "later",
-                "experts'", "weights'", "verdict");
+    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %-8s %s\n", "ranks",
+                "expert", "loss", "bits", "routing", "one norm", "norm", "balance", "gradient", "gradient",
+                "later", "experts'", "weights'", "verdict");
     const int smallest = results.empty() ? 1 : results.front().smallest;
     const std::string one_rank = fmt::format("vs {} rank{}", smallest, smallest == 1 ? "" : "s");
-    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %-8s\n", "", "par.", "step 1",
-                "equal", "equal", "on ranks", "vs f64", one_rank.c_str(), "vs f64", one_rank.c_str(),
-                "losses", "bits", "bits");
+    std::printf("%5s %6s  %-12s %-8s %-8s %-9s %-10s %-10s %-10s %-10s %-10s %-8s %-8s\n", "", "par.",
+                "step 1", "equal", "equal", "on ranks", "vs f64", one_rank.c_str(), "vs f64",
+                one_rank.c_str(), "losses", "bits", "bits");
     for (const LayoutResult& one : results) {
         const bool unreplicated = one.world == one.expert_parallel * one.smallest;
         std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-10.1e %-8s %-8s %s\n",
                     one.world, one.expert_parallel, one.loss, mark(one.loss_bits), mark(one.routing_equal),
                     mark(one.norm_same_on_ranks), one.norm_difference, one.balance_difference,
                     one.gradient_difference, one.layout_difference, one.later_loss_difference,
-                    unreplicated ? mark(one.expert_bits) : "-", mark(one.weight_bits), one.ok ? "ok" : one.why.c_str());
+                    unreplicated ? mark(one.expert_bits) : "-", mark(one.weight_bits),
+                    one.ok ? "ok" : one.why.c_str());
     }
 }
 
@@ -42,6 +43,7 @@ void print_json(const std::vector<LayoutResult>& results, bool ok) {
         line.field("expert_tensor", one.smallest);
         line.field("loss", one.loss).field("loss_aux", one.loss_aux).field("loss_z", one.loss_z);
         line.field("grad_norm", one.grad_norm).field("loss_bits_equal", one.loss_bits);
+        line.field("loss_difference", one.loss_difference);
         line.field("routing_equal", one.routing_equal).field("norm_equal_on_ranks", one.norm_same_on_ranks);
         line.field("expert_bits_equal", one.expert_bits).field("norm_difference", one.norm_difference);
         line.field("balance_difference", one.balance_difference);
@@ -77,7 +79,7 @@ int verify_command(const VerifyOptions& options) {
             print_json(results, ok);
         } else {
             print_table(results);
-            const bool to_the_bit = run.config.cpu.gemm == "own";
+            const bool to_the_bit = run.config.cpu.gemm == "own" || run.config.train.precision != "fp32";
             std::printf("%s: %zu layouts, %s%s\n", options.config.c_str(), results.size(),
                         ok ? "all numbers independent of the layout" : "NOT independent of the layout",
                         to_the_bit ? "" : ", compared to rounding: bits need cpu.gemm: own");

@@ -113,10 +113,6 @@ class ClusterReader {
     YamlFile& file_;
 };
 
-}  // namespace
-
-namespace {
-
 DeviceProfile profile_of(const GpuPeaks& gpu) {
     constexpr double kNodeLatency = 5, kNetworkLatency = 12;  // of a message, us: assumed
     return {.name = std::string(gpu.profile),

@@ -212,10 +212,9 @@ void CpuBackend::activation_backward(Stream& stream, const ActivationGrad& opera
 
 void CpuBackend::grouped_gemm_activation(Stream& stream, const GroupedGemm& product,
                                          const Activation& after) {
-    if (product.accumulate) return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
-    const i64 rows = product.c.rows(), halves = activation_halves(after.kind);
-    if (by_library(product.c.dtype))
+    if (product.accumulate || by_library(product.c.dtype))
         return cpu::grouped_gemm_activation_in_turn(*this, stream, product, after);
+    const i64 rows = product.c.rows(), halves = activation_halves(after.kind);
     MOESAIC_ASSERT(!after.x.data && after.rows_per_group.empty(), "the product gives x and the groups");
     Activation whole = after;
     whole.x = product.c;

@@ -22,7 +22,10 @@ namespace moesaic::cuda {
         case cudaErrorMisalignedAddress:
         case cudaErrorIllegalInstruction:
         case cudaErrorLaunchFailure:
-            return fmt::format("{}; a kernel that ran before did it: CUDA_LAUNCH_BLOCKING=1 names it", text);
+            return std::getenv("CUDA_LAUNCH_BLOCKING")
+                       ? std::string(text)
+                       : fmt::format("{}; a kernel that ran before did it: CUDA_LAUNCH_BLOCKING=1 names it",
+                                     text);
         case cudaErrorNoKernelImageForDevice:
             return fmt::format("{}; configure with -DMOESAIC_CUDA_ARCHITECTURES for this device", text);
         default:

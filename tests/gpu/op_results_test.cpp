@@ -68,6 +68,8 @@ void compare(const std::string& title, DType type, const std::vector<double>& ha
             ++compared.same_bits;
             continue;
         }
+        ASSERT_TRUE(std::isfinite(want[i]))
+            << title << ", element " << i << ": " << have[i] << " here, " << want[i] << " there";
         const double apart = std::abs(have[i] - want[i]);
         ASSERT_LE(apart, allowed(type, want[i], largest))
             << title << ", element " << i << ": " << have[i] << " here, " << want[i] << " there";

@@ -64,7 +64,7 @@ template <class Function>
 double least_root(const Function& function) {
     constexpr double kWidth = 1e-12;
     double low = 0, high = 1, at_low = function(low), at_high = function(high);
-    if (at_high < 0) return 1;
+    if (!(at_high >= 0)) return 1;  // nor is there one for losses that are no numbers
     if (at_low >= 0) return 0;
     for (int last = 0, i = 0; high - low > kWidth && i < 100; ++i) {
         const double estimate =
