@@ -1,6 +1,7 @@
 // Bounds from losses: held-out data, compression, PAC-Bayes; oracles, order among them, coverage on known
 // chances.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "runtime/base/philox.h"
@@ -111,7 +112,7 @@ TEST(HeldoutBounds, BettingCoversAndIsNarrowForAverages) {
         EXPECT_LT(width, bernstein) << one.mean;
     }
     EXPECT_EQ(betting_upper(std::vector{1.0}, .05), 1);
-    EXPECT_EQ(betting_upper(std::vector{0.5, NAN}, .05), 1);
+    EXPECT_EQ(betting_upper(std::vector<double>{0.5, NAN}, .05), 1);
     EXPECT_EQ(betting_upper(std::vector<double>(50, 1.0), .05), 1);
     EXPECT_NEAR(betting_upper(std::vector<double>(1000, 0.0), .05), 3.2e-3, 1e-4);
 }
