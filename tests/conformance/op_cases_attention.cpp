@@ -113,6 +113,7 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
          .buffers = {q, k, v_rows, output("out", wide), real(output("log_sum_exp", sums)), first_key},
          .run = [=](Backend& b, Stream& s, Views v) { b.attention(s, attention_of(size, v, v[3], v[4])); },
          .reference = [=](Values& v) { attention_reference(v, size); },
+         .products = Products::round_inside,
          .row_unit = 0});
     Values forward = {
         q.values,        k.values, v_rows.values, output("out", wide).values, output("sums", sums).values,
@@ -142,6 +143,7 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
                          },
                      .reference = [=](Values& v) { attention_grad_reference(v, size); },
                      .tolerance_f32 = 2e-5,
+                     .products = Products::round_inside,
                      .row_unit = 0,
                      .objective =
                          [=](Backend& b, Stream& s, Views v) {

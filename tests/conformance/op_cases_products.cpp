@@ -42,6 +42,7 @@ void append_gemm(std::vector<OpCase>& cases, const ProductSizes& size, bool tran
                          },
                      .tolerance_f32 = 2e-5,
                      .mixes = true,
+                     .products = Products::sums,
                      .row_unit = trans_a ? 0 : 1});
 }
 
@@ -91,6 +92,7 @@ void append_grouped(std::vector<OpCase>& cases, const std::vector<i64>& counts, 
              },
          .tolerance_f32 = 2e-5,
          .mixes = true,
+         .products = Products::sums,
          .row_unit = 0});
 }
 
@@ -124,6 +126,7 @@ void append_grouped_weight_grad(std::vector<OpCase>& cases, i64 groups, const st
                          },
                      .tolerance_f32 = 2e-5,
                      .mixes = true,
+                     .products = Products::sums,
                      .row_unit = 0,
                      .same_bits =
                          [=](Backend& b, Stream& s, Views v) {
@@ -190,6 +193,7 @@ void append_packed(std::vector<OpCase>& cases, i64 groups, i64 rows_each, i64 n,
                          },
                      .tolerance_f32 = 1e-4,
                      .mixes = true,
+                     .products = Products::sums,
                      .row_unit = 0,
                      .same_bits = [=](Backend& b, Stream& s, Views v) { run(b, s, v, false); },
                      .synchronizes = true});
