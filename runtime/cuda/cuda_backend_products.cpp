@@ -1,11 +1,9 @@
 // Products by cuBLAS. Its matrices have their columns first: c = a b of rows is cᵀ = bᵀ aᵀ there.
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_backend.h"
-#include "runtime/cuda/kernels/attention.h"
 #include "runtime/cuda/launching.h"
 
 namespace moesaic {
@@ -254,49 +252,5 @@ PackedElements CudaBackend::packed_elements(Shape, DType, i64) const {
     return {};
 }
 void CudaBackend::pack(Stream&, const PackWeight&) {}
-
-namespace {
-
-template <class Operation>
-kernels::HeadShape head_shape(const Operation& op) {
-    MOESAIC_ASSERT(op.head_dim <= 32 * kernels::kMostHeadColumns, "head_dim {}", op.head_dim);
-    return {op.q.rows(),
-            op.heads,
-            op.kv_heads,
-            op.head_dim,
-            op.seq_len,
-            op.causal,
-            in_or_null<i32>(op.first_key),
-            1 / std::sqrt(static_cast<double>(op.head_dim))};
-}
-
-}  // namespace
-
-void CudaBackend::attention(Stream& stream, const Attention& op) {
-    const Launcher on = checked(stream, &Backend::attention, op);
-    const kernels::HeadShape shape = head_shape(op);
-    with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(shape.heads * shape.rows,
-                    kernels::AttentionRow<T>{shape, in<T>(op.q), in<T>(op.k), in<T>(op.v), out<T>(op.out),
-                                             out<Real<T>>(op.log_sum_exp)});
-    });
-}
-
-void CudaBackend::attention_backward(Stream& stream, const AttentionGrad& op) {
-    const Launcher on = checked(stream, &Backend::attention_backward, op);
-    const kernels::HeadShape shape = head_shape(op);
-    Tensor delta = allocate({shape.heads, shape.rows}, accumulation_type(op.q.dtype));
-    with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
-        const T *const q = in<T>(op.q), *const k = in<T>(op.k), *const v = in<T>(op.v),
-                       *const d = in<T>(op.d_out);
-        const Real<T>* const sums = in<Real<T>>(op.log_sum_exp);
-        Real<T>* const deltas = out<Real<T>>(delta);
-        on.each_row(shape.heads * shape.rows, kernels::AttentionDeltaRow<T>{shape, in<T>(op.out), d, deltas});
-        on.each_row(shape.heads * shape.rows,
-                    kernels::QueryGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dq)});
-        on.each_row(shape.kv_heads * shape.rows,
-                    kernels::KeyGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dk), out<T>(op.dv)});
-    });
-}
 
 }  // namespace moesaic
