@@ -54,8 +54,9 @@ def arguments():
     parser.add_argument("--results", type=pathlib.Path, required=True, help="file of JSON lines")
     parser.add_argument("--table", action="store_true", help="print the table of the results; time nothing")
     parser.add_argument("--verify", action="store_true", help="compare the formulations' results; time nothing")
-    parser.add_argument("--what", default="layer", help="a list of " + ", ".join([*LAYERS, *MODELS]))
-    parser.add_argument("--dtype", default="fp32", help="fp32, bf16 or both, as a list")
+    parser.add_argument("--what", default="layer",
+                        help=f"a list of {', '.join([*LAYERS, *MODELS])}; with :fp32 or :bf16 behind a name, in that type")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the others")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both")
     parser.add_argument("--peer-device", choices=("cpu", "cuda"), help="PyTorch's, where ours is emulated")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -65,7 +66,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, help="by default 1, on a GPU 20; of models a quarter")
     parser.add_argument("--warmup", type=int, help="by default 1, on a GPU 3")
-    parser.add_argument("--seconds", type=float, help="begin nothing after so many")
+    parser.add_argument("--seconds", type=float, help="begin nothing after so many, and end ours a little later")
     parser.add_argument("--sequences", type=int, help="of a model's batch, instead of its own number")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/release/moesaic")
     parser.add_argument("--venv", type=pathlib.Path, default=ROOT / "build/peers-venv")
@@ -74,12 +75,12 @@ def arguments():
     options.formulations = options.formulations or FORMULATIONS_OF[options.device]
     options.iterations = options.iterations or {"cpu": 1, "cuda": 20}[options.device]
     options.warmup = {"cpu": 1, "cuda": 3}[options.device] if options.warmup is None else options.warmup
-    for what in options.what.split(","):
-        if what not in LAYERS and what not in MODELS:
-            parser.error(f"--what: there is no '{what}'; {', '.join([*LAYERS, *MODELS])}")
-    for dtype in options.dtype.split(","):
-        if dtype not in ("fp32", "bf16"):
-            parser.error(f"--dtype: '{dtype}' is neither fp32 nor bf16")
+    options.cases = []
+    for word in options.what.split(","):
+        what, _, dtype = word.partition(":")
+        if what not in LAYERS and what not in MODELS or dtype not in ("", "fp32", "bf16"):
+            parser.error(f"--what: there is no '{word}'; {', '.join([*LAYERS, *MODELS])}, with :fp32 or :bf16 behind")
+        options.cases.append((what, dtype or options.dtype))
     return options
 
 
@@ -109,8 +110,8 @@ class Case:
             self.tokens = self.sequences * self.shape["length"]
         self.steps = {}  # of PyTorch, by formulation
 
-    def run_ours(self):
-        """Seconds of a forward and backward (model: of a training step), its model FLOPs, and the peak beside it."""
+    def run_ours(self, limit):
+        """In at most `limit` seconds. Seconds of a forward and backward (model: of a training step), its model FLOPs, and the peak beside it."""
         options = self.options
         if self.what in LAYERS:
             command = ["layer", f"--tokens={self.tokens}", "--device", options.device,
@@ -122,7 +123,10 @@ class Case:
             command = ["step", self.config, *(word for setting in settings for word in ("--set", setting))]
         command = [options.binary, "bench", *command, "--json", "--threads", str(options.threads), "--dtype", self.dtype,
                    "--warmup", str(options.warmup), "--iterations", str(self.iterations)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return dict(refusal=f"no end after {limit:.0f} s")
         if done.returncode != 0:
             print(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr}", file=sys.stderr)
             return dict(refusal=(done.stderr.strip().splitlines() or ["no word"])[-1][:160])
@@ -208,7 +212,7 @@ def time_all(options):
     begin = time.monotonic()
     torch.set_num_threads(options.threads)
     device = "CPU" if options.peer_device == "cpu" else torch.cuda.get_device_name()
-    cases = [Case(options, what, dtype) for what in options.what.split(",") for dtype in options.dtype.split(",")]
+    cases = [Case(options, what, dtype) for what, dtype in options.cases]
     good = True
     with open(options.results, "a", buffering=1) as results:
 
@@ -217,8 +221,8 @@ def time_all(options):
                         torch=torch.__version__, device=device)
             results.write(json.dumps({**call, "contender": contender, **what}) + "\n")
 
-        def late():
-            return options.seconds is not None and time.monotonic() - begin > options.seconds
+        def left():
+            return None if options.seconds is None else options.seconds - (time.monotonic() - begin)
 
         for case in cases:
             for name in options.formulations.split(","):
@@ -228,9 +232,9 @@ def time_all(options):
                     write(case, name, refusal=str(refusal).strip().splitlines()[0][:160])
         for _ in range(options.rounds):
             for case in cases:
-                if late():
+                if options.seconds is not None and left() <= 0:
                     return good
-                ours = case.run_ours()
+                ours = case.run_ours(None if options.seconds is None else left() + 10)
                 write(case, OURS, **ours)
                 good = good and "seconds" in ours
                 for name in case.steps:
