@@ -6,8 +6,10 @@ namespace moesaic::kernels {
 template <int kDim_>
 struct FmaUnits {
     static constexpr int kDim = kDim_, kTile = 32, kChunk = 32, kStride = kDim + 4;
+    static constexpr int kBuffers = kDim < 128 ? 2 : 1;  ///< in 48 KiB
     static constexpr int kLaneRows = 4, kLanesPerRow = 16, kLaneColumns = kChunk / 16;
-    static constexpr int kTileWords = kTile * kStride / 4, kScratchWords = kTileWarps * kChunk * 2;
+    static constexpr int kTileElements = kTile * kStride, kTileWords = kTileElements / 4;
+    static constexpr int kScratchWords = kTileWarps * kChunk * 2;
     static constexpr float kPerUnit = 1;
     using Scores = float[kLaneRows][kLaneColumns];
     using Sums = float[kLaneRows][kDim / 16];

@@ -9,20 +9,17 @@ namespace moesaic::kernels {
 template <class Stored, int kDim>
 __device__ void QueryGradTile<Stored, kDim>::operator()() const {
     using Units = typename UnitsOf<Stored, kDim>::QueryGrad;
-    GPU_SHARED(uint4, key_room, Units::kTileWords);
-    GPU_SHARED(uint4, value_room, Units::kTileWords);
+    GPU_SHARED(uint4, key_room, Units::kBuffers * Units::kTileWords);
+    GPU_SHARED(uint4, value_room, Units::kBuffers * Units::kTileWords);
     GPU_SHARED(float4, scratch, Units::kScratchWords);
-    auto* const key_tile = reinterpret_cast<Stored*>(key_room);
-    auto* const value_tile = reinterpret_cast<Stored*>(value_room);
-    const Units units(scratch);
     GPU_SHARED(RowBlock, place, 1);
-    const RowBlock& block = shared_row_block<Stored>(place, shape, shape.heads, 1, true);
-    const int key_head = block.head / shape.group;
+    auto* const key_tiles_room = reinterpret_cast<Stored*>(key_room);
+    auto* const value_tiles_room = reinterpret_cast<Stored*>(value_room);
+    const Units units(scratch);
+    const RowBlock& block = shared_row_block<kRows>(place, shape, shape.heads, 1, true);
     const i64 first_row = place_of(shape, shape.query_stride, block.sequence + block.begin, block.head);
     const typename Units::Rows queries(units, q + first_row, shape.query_stride, block.count, shape.head_dim),
         d_outs(units, d_out + first_row, shape.query_stride, block.count, shape.head_dim);
-    KeyRange keys[Units::kLaneRows];
-    set_key_ranges(keys, units, shape, block);
     float sums[Units::kLaneRows], deltas[Units::kLaneRows];
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
@@ -31,43 +28,47 @@ __device__ void QueryGradTile<Stored, kDim>::operator()() const {
         sums[i] = log_sum_exp[row] * Units::kPerUnit;
         deltas[i] = delta[row];
     }
-    const int end = shape.causal ? block.begin + block.count : shape.seq_len;
-    int begin = first_of(shape, block.sequence, block.begin, block.count, Warp{units.lane});
-    begin = begin / Units::kTile * Units::kTile;
-    const float factor = shape.scale * Units::kPerUnit;
+    const KeyTiles tiles = key_tiles<Units>(shape, block, units.lane);
     typename Units::Sums grad;
     clear(grad);
-    for (int first = begin; first < end; first += Units::kTile) {
-        if (first > begin) __syncthreads();
-        const i64 from = place_of(shape, shape.key_stride, block.sequence + first, key_head);
-        copy_tile<Units>(key_tile, k + from, shape.key_stride, shape.seq_len - first, shape.head_dim);
-        copy_tile<Units>(value_tile, v + from, shape.key_stride, shape.seq_len - first, shape.head_dim);
-        await_tiles();
+    const auto copy = [&](int turn, int buffer) {
+        const int first = tiles.begin + turn * Units::kTile, rows = shape.seq_len - first;
+        const i64 from = place_of(shape, shape.key_stride, block.sequence + first, block.head / shape.group);
+        copy_tile<Units>(key_tiles_room + buffer * Units::kTileElements, k + from, shape.key_stride, rows,
+                         shape.head_dim);
+        copy_tile<Units>(value_tiles_room + buffer * Units::kTileElements, v + from, shape.key_stride, rows,
+                         shape.head_dim);
+    };
+    const auto compute = [&](int turn, int buffer) {
         GPU_KEEP_LOOP
         for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
+            const int row = buffer * Units::kTile + chunk;
             typename Units::Scores scores, d_scores;
             clear(scores);
             clear(d_scores);
-            units.add_scores(scores, queries, key_tile + chunk * Units::kStride);
-            units.add_scores(d_scores, d_outs, value_tile + chunk * Units::kStride);
-            mask(scores, units, first + chunk, keys);
+            units.add_scores(scores, queries, key_tiles_room + row * Units::kStride);
+            units.add_scores(d_scores, d_outs, value_tiles_room + row * Units::kStride);
+            mask(scores, units, shape, block, tiles.begin + turn * Units::kTile + chunk);
             GPU_UNROLL
             for (int i = 0; i < Units::kLaneRows; ++i) {
                 GPU_UNROLL
                 for (int j = 0; j < Units::kLaneColumns; ++j)
                     scores[i][j] =
-                        score_grad<Units>(scores[i][j], d_scores[i][j], factor, sums[i], deltas[i]);
+                        Units::power(std::fma(scores[i][j], shape.scale * Units::kPerUnit, -sums[i])) *
+                        (d_scores[i][j] - deltas[i]);
             }
-            units.add_products(grad, scores, key_tile + chunk * Units::kStride);
+            units.add_products(grad, scores, key_tiles_room + row * Units::kStride);
         }
-    }
+    };
+    go_through_tiles<Units>(
+        tiles.count, [](int) { return false; }, copy, compute);
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
         scale_row(grad, i, shape.scale);
-        if (units.row(i) < block.count)
-            units.store(dq + place_of(shape, shape.query_stride, block.sequence + block.begin + units.row(i),
-                                      block.head),
-                        grad, i, shape.head_dim);
+        if (units.row(i) >= block.count) continue;
+        units.store(
+            dq + place_of(shape, shape.query_stride, block.sequence + block.begin + units.row(i), block.head),
+            grad, i, shape.head_dim);
     }
 }
 
@@ -121,58 +122,69 @@ __device__ inline void differentiate(typename Units::Scores& scores, typename Un
 template <class Stored, int kDim>
 __device__ void KeyGradTile<Stored, kDim>::operator()() const {
     using Units = typename UnitsOf<Stored, kDim>::KeyGrad;
-    GPU_SHARED(uint4, query_room, Units::kTileWords);
-    GPU_SHARED(uint4, d_out_room, Units::kTileWords);
+    GPU_SHARED(uint4, query_room, Units::kBuffers * Units::kTileWords);
+    GPU_SHARED(uint4, d_out_room, Units::kBuffers * Units::kTileWords);
     GPU_SHARED(float4, scratch, Units::kScratchWords);
-    GPU_SHARED(QueryFacts, facts, Units::kTile);
-    GPU_SHARED(int, first_keys, Units::kTile);
-    auto* const query_tile = reinterpret_cast<Stored*>(query_room);
-    auto* const d_out_tile = reinterpret_cast<Stored*>(d_out_room);
-    const Units units(scratch);
+    GPU_SHARED(QueryFacts, facts, Units::kBuffers * Units::kTile);
+    GPU_SHARED(int, first_keys, Units::kBuffers* Units::kTile);
     GPU_SHARED(RowBlock, place, 1);
+    auto* const query_tiles = reinterpret_cast<Stored*>(query_room);
+    auto* const d_out_tiles = reinterpret_cast<Stored*>(d_out_room);
+    const Units units(scratch);
     const RowBlock& block =
-        shared_row_block<Stored>(place, shape, shape.kv_heads, kDim / kColumns, !shape.causal);
+        shared_row_block<kRows>(place, shape, shape.kv_heads, kDim / kColumns, !shape.causal);
     const i64 first_row = place_of(shape, shape.key_stride, block.sequence + block.begin, block.head);
     const typename Units::Rows keys(units, k + first_row, shape.key_stride, block.count, shape.head_dim),
         values(units, v + first_row, shape.key_stride, block.count, shape.head_dim);
-    const float factor = shape.scale * Units::kPerUnit;
-    const int first_column = block.part * kColumns;
     typename Units::Sums key_grad, value_grad;
     clear(key_grad);
     clear(value_grad);
-    for (int head = block.head * shape.group; head < (block.head + 1) * shape.group; ++head) {
-        int first = shape.causal ? block.begin / Units::kTile * Units::kTile : 0;
-        for (; first < shape.seq_len; first += Units::kTile) {
-            const int count = smaller(Units::kTile, shape.seq_len - first);
-            if (first_of(shape, block.sequence, first, count, Warp{units.lane}) >= block.begin + block.count)
-                continue;
-            const i64 from = place_of(shape, shape.query_stride, block.sequence + first, head);
-            __syncthreads();
-            copy_tile<Units>(query_tile, q + from, shape.query_stride, count, shape.head_dim);
-            copy_tile<Units>(d_out_tile, d_out + from, shape.query_stride, count, shape.head_dim);
-            set_facts<Units>(facts, first_keys, shape, head, block.sequence, first, log_sum_exp, delta);
-            await_tiles();
-            GPU_KEEP_LOOP
-            for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
-                const Stored* const query_chunk = query_tile + chunk * Units::kStride;
-                const Stored* const d_out_chunk = d_out_tile + chunk * Units::kStride;
-                typename Units::Scores scores, d_scores;
-                clear(scores);
-                clear(d_scores);
-                units.add_scores(scores, keys, query_chunk);
-                units.add_scores(d_scores, values, d_out_chunk);
-                if (shape.causal && (shape.first_key || first + chunk < block.begin + block.count))
-                    mask_keys(scores, units, block.begin, first + chunk, first_keys + chunk);
-                differentiate(scores, d_scores, units, facts + chunk, factor);
-                units.add_products(value_grad, scores, d_out_chunk + first_column);
-                units.add_products(key_grad, d_scores, query_chunk + first_column);
-            }
+    // A turn is a tile of a head's queries: those of a head together, in ascending order.
+    const auto begin = [&] { return shape.causal ? block.begin / Units::kTile * Units::kTile : 0; };
+    const auto in_head = [&] { return (shape.seq_len - begin() + Units::kTile - 1) / Units::kTile; };
+    const auto first_of_turn = [&](int turn) { return begin() + turn % in_head() * Units::kTile; };
+    const auto skip = [&](int turn) {
+        const int first = first_of_turn(turn), count = smaller(Units::kTile, shape.seq_len - first);
+        return shape.first_key &&
+               first_of(shape, block.sequence, first, count, Warp{units.lane}) >= block.begin + block.count;
+    };
+    const auto copy = [&](int turn, int buffer) {
+        const int first = first_of_turn(turn), head = block.head * shape.group + turn / in_head();
+        const int rows = shape.seq_len - first;
+        const i64 from = place_of(shape, shape.query_stride, block.sequence + first, head);
+        copy_tile<Units>(query_tiles + buffer * Units::kTileElements, q + from, shape.query_stride, rows,
+                         shape.head_dim);
+        copy_tile<Units>(d_out_tiles + buffer * Units::kTileElements, d_out + from, shape.query_stride, rows,
+                         shape.head_dim);
+        set_facts<Units>(facts + buffer * Units::kTile, first_keys + buffer * Units::kTile, shape, head,
+                         block.sequence, first, log_sum_exp, delta);
+    };
+    const auto compute = [&](int turn, int buffer) {
+        GPU_KEEP_LOOP
+        for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
+            const int row = buffer * Units::kTile + chunk;
+            const Stored *const query_chunk = query_tiles + row * Units::kStride, *const d_out_chunk =
+                                                                                      d_out_tiles +
+                                                                                      row * Units::kStride;
+            typename Units::Scores scores, d_scores;
+            clear(scores);
+            clear(d_scores);
+            units.add_scores(scores, keys, query_chunk);
+            units.add_scores(d_scores, values, d_out_chunk);
+            const int query = first_of_turn(turn) + chunk;
+            if (shape.causal && (shape.first_key || query < block.begin + block.count))
+                mask_keys(scores, units, block.begin, query, first_keys + row);
+            differentiate(scores, d_scores, units, facts + row, shape.scale * Units::kPerUnit);
+            units.add_products(value_grad, scores, d_out_chunk + block.part * kColumns);
+            units.add_products(key_grad, d_scores, query_chunk + block.part * kColumns);
         }
-    }
+    };
+    go_through_tiles<Units>(shape.group * in_head(), skip, copy, compute);
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
         scale_row(key_grad, i, shape.scale);
         if (units.row(i) >= block.count) continue;
+        const int first_column = block.part * kColumns;
         const i64 row =
             place_of(shape, shape.key_stride, block.sequence + block.begin + units.row(i), block.head) +
             first_column;
