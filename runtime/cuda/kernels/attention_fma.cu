@@ -5,6 +5,7 @@ namespace moesaic::kernels {
 
 template <int kDim_>
 struct FmaUnits {
+    using Stored = float;
     static constexpr int kDim = kDim_, kTile = 32, kChunk = 32, kStride = kDim + 4;
     static constexpr int kBuffers = kDim < 128 ? 2 : 1;  ///< in 48 KiB
     static constexpr int kLaneRows = 4, kLanesPerRow = 16, kLaneColumns = kChunk / 16;

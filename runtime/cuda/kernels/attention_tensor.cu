@@ -8,6 +8,7 @@ namespace moesaic::kernels {
 /// rows stay in registers.
 template <int kDim_, int kTile_, int kChunk_, bool kResident, int kParts = 1, int kColumns = kDim_>
 struct TensorUnits {
+    using Stored = Bf16;
     static constexpr int kDim = kDim_, kTile = kTile_, kChunk = kChunk_, kBuffers = 2, kStride = kDim + 8;
     static constexpr int kLaneRows = 2 * kParts, kLanesPerRow = 4, kLaneColumns = kChunk / 4;
     static constexpr int kTileElements = kTile * kStride, kTileWords = kTileElements / 8, kScratchWords = 1;

@@ -16,13 +16,13 @@ template <class Stored, int kDim>
 struct UnitsOf;
 
 /// A block's rows, in one sequence: [begin, begin + count) of it.
-struct RowBlock {
+struct TileBlock {
     int head, sequence;  ///< the sequence's first row in the operands
     int begin, count, part;
 };
 /// Of causal attention the blocks with the most work come first: the last queries, the first keys.
 template <int kBlockRows>
-__device__ inline RowBlock row_block(const TileShape& shape, int heads, unsigned parts, bool last_first) {
+__device__ inline TileBlock tile_block(const TileShape& shape, int heads, unsigned parts, bool last_first) {
     constexpr unsigned kRows = kBlockRows;
     const auto length = static_cast<unsigned>(shape.seq_len), width = static_cast<unsigned>(heads);
     const unsigned sequences = static_cast<unsigned>(shape.rows) / length,
@@ -37,18 +37,18 @@ __device__ inline RowBlock row_block(const TileShape& shape, int heads, unsigned
 
 /// The same from shared memory, where it takes no registers from tile to tile.
 template <int kBlockRows>
-__device__ inline const RowBlock& shared_row_block(RowBlock* room, const TileShape& shape, int heads,
-                                                   unsigned parts, bool last_first) {
-    if (threadIdx.x == 0) *room = row_block<kBlockRows>(shape, heads, parts, last_first);
+__device__ inline const TileBlock& shared_tile_block(TileBlock* room, const TileShape& shape, int heads,
+                                                     unsigned parts, bool last_first) {
+    if (threadIdx.x == 0) *room = tile_block<kBlockRows>(shape, heads, parts, last_first);
     __syncthreads();
     return *room;
 }
 
 /// The keys of row t of a sequence, [first, last) of its rows.
-struct KeyRange {
+struct KeysOfRow {
     int first, last;
 };
-__device__ inline KeyRange key_range(const TileShape& shape, int sequence, int t) {
+__device__ inline KeysOfRow key_range(const TileShape& shape, int sequence, int t) {
     if (!shape.causal) return {0, shape.seq_len};
     return {shape.first_key ? larger(shape.first_key[sequence + t] - sequence, 0) : 0, t + 1};
 }
@@ -118,6 +118,21 @@ __device__ inline void copy_tile(Stored* tile, const Stored* from, int stride, i
         from += i64{kRowsAtOnce} * stride;
     }
 }
+/// Tiles of both operands of the other side in shared memory.
+template <class Units>
+struct TilePair {
+    using Stored = typename Units::Stored;
+    static constexpr int kWords = 2 * Units::kBuffers * Units::kTileWords;
+    Stored *first, *second;
+
+    __device__ explicit TilePair(uint4* room)
+        : first(reinterpret_cast<Stored*>(room)), second(first + Units::kBuffers * Units::kTileElements) {}
+    __device__ void copy(int buffer, const Stored* one, const Stored* other, int stride, int rows,
+                         int head_dim) const {
+        copy_tile<Units>(first + buffer * Units::kTileElements, one, stride, rows, head_dim);
+        copy_tile<Units>(second + buffer * Units::kTileElements, other, stride, rows, head_dim);
+    }
+};
 /// The block's copies have arrived, and all have done what they did before.
 __device__ inline void await_tiles() {
     gpu::wait_for_copies();
@@ -196,13 +211,13 @@ struct OnlineSoftmax {
 /// Scores of keys from `key` on that rows do not read.
 template <class Units>
 __device__ inline void mask(typename Units::Scores& scores, const Units& units, const TileShape& shape,
-                            const RowBlock& block, int key) {
+                            const TileBlock& block, int key) {
     const int shared_end = shape.causal ? block.begin + 1 : shape.seq_len;
     if (!shape.first_key && key + Units::kChunk <= shared_end) return;
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
         const int row = smaller(units.row(i), block.count - 1);
-        const KeyRange keys = key_range(shape, block.sequence, block.begin + row);
+        const KeysOfRow keys = key_range(shape, block.sequence, block.begin + row);
         GPU_UNROLL
         for (int j = 0; j < Units::kLaneColumns; ++j) {
             const int column = key + units.column(j);
@@ -211,67 +226,67 @@ __device__ inline void mask(typename Units::Scores& scores, const Units& units, 
     }
 }
 
-/// The tiles of keys that a block of queries reads.
-struct KeyTiles {
-    int begin, count;
-};
+/// The tiles of keys that a block of queries reads, and their values.
 template <class Units>
-__device__ inline KeyTiles key_tiles(const TileShape& shape, const RowBlock& block, int lane) {
-    const int end = shape.causal ? block.begin + block.count : shape.seq_len;
-    const int begin =
-        first_of(shape, block.sequence, block.begin, block.count, Warp{lane}) / Units::kTile * Units::kTile;
-    return {begin, (end - begin + Units::kTile - 1) / Units::kTile};
-}
+struct KeyTiles {
+    const TileShape& shape;
+    const TileBlock& block;
+    TilePair<Units> pair;
+    int begin, count;
+
+    __device__ KeyTiles(const TileShape& whole, const TileBlock& rows, uint4* room, int lane)
+        : shape(whole), block(rows), pair(room) {
+        const int end = shape.causal ? block.begin + block.count : shape.seq_len;
+        begin = first_of(shape, block.sequence, block.begin, block.count, Warp{lane}) / Units::kTile *
+                Units::kTile;
+        count = (end - begin + Units::kTile - 1) / Units::kTile;
+    }
+    __device__ void copy(int turn, int buffer, const typename Units::Stored* k,
+                         const typename Units::Stored* v) const {
+        const int first = begin + turn * Units::kTile;
+        const i64 from = place_of(shape, shape.key_stride, block.sequence + first, block.head / shape.group);
+        pair.copy(buffer, k + from, v + from, shape.key_stride, shape.seq_len - first, shape.head_dim);
+    }
+};
 
 template <class Stored, int kDim>
 __device__ void AttentionTile<Stored, kDim>::operator()() const {
     using Units = typename UnitsOf<Stored, kDim>::Forward;
-    GPU_SHARED(uint4, key_room, Units::kBuffers * Units::kTileWords);
-    GPU_SHARED(uint4, value_room, Units::kBuffers * Units::kTileWords);
+    GPU_SHARED(uint4, room, TilePair<Units>::kWords);
     GPU_SHARED(float4, scratch, Units::kScratchWords);
-    GPU_SHARED(RowBlock, place, 1);
-    auto* const key_tiles_room = reinterpret_cast<Stored*>(key_room);
-    auto* const value_tiles_room = reinterpret_cast<Stored*>(value_room);
+    GPU_SHARED(TileBlock, place, 1);
     const Units units(scratch);
-    const RowBlock& block = shared_row_block<kRows>(place, shape, shape.heads, 1, true);
+    const TileBlock& block = shared_tile_block<kRows>(place, shape, shape.heads, 1, true);
     const i64 first_row = place_of(shape, shape.query_stride, block.sequence + block.begin, block.head);
     const typename Units::Rows queries(units, q + first_row, shape.query_stride, block.count, shape.head_dim);
-    const KeyTiles tiles = key_tiles<Units>(shape, block, units.lane);
+    const KeyTiles<Units> tiles(shape, block, room, units.lane);
     OnlineSoftmax<Units> softmax;
     typename Units::Sums mix;
     clear(mix);
-    const auto copy = [&](int turn, int buffer) {
-        const int first = tiles.begin + turn * Units::kTile, rows = shape.seq_len - first;
-        const i64 from = place_of(shape, shape.key_stride, block.sequence + first, block.head / shape.group);
-        copy_tile<Units>(key_tiles_room + buffer * Units::kTileElements, k + from, shape.key_stride, rows,
-                         shape.head_dim);
-        copy_tile<Units>(value_tiles_room + buffer * Units::kTileElements, v + from, shape.key_stride, rows,
-                         shape.head_dim);
-    };
     const auto compute = [&](int turn, int buffer) {
         GPU_KEEP_LOOP
         for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
             const int row = buffer * Units::kTile + chunk;
             typename Units::Scores scores;
             clear(scores);
-            units.add_scores(scores, queries, key_tiles_room + row * Units::kStride);
+            units.add_scores(scores, queries, tiles.pair.first + row * Units::kStride);
             mask(scores, units, shape, block, tiles.begin + turn * Units::kTile + chunk);
             softmax.take(scores, mix, shape.scale * Units::kPerUnit);
-            units.add_products(mix, scores, value_tiles_room + row * Units::kStride);
+            units.add_products(mix, scores, tiles.pair.second + row * Units::kStride);
         }
     };
     go_through_tiles<Units>(
-        tiles.count, [](int) { return false; }, copy, compute);
+        tiles.count, [](int) { return false; }, [&](int turn, int buffer) { tiles.copy(turn, buffer, k, v); },
+        compute);
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
         const float sum = sum_of_row<Units::kLanesPerRow>(softmax.sum[i]);
         scale_row(mix, i, 1.0F / sum);
-        const int row = units.row(i);
+        const int row = units.row(i), t = block.sequence + block.begin + row;
         if (row >= block.count) continue;
-        units.store(out + place_of(shape, shape.query_stride, block.sequence + block.begin + row, block.head),
-                    mix, i, shape.head_dim);
+        units.store(out + place_of(shape, shape.query_stride, t, block.head), mix, i, shape.head_dim);
         if (units.lane % Units::kLanesPerRow == 0)
-            log_sum_exp[i64{block.head} * shape.rows + block.sequence + block.begin + row] =
+            log_sum_exp[i64{block.head} * shape.rows + t] =
                 softmax.origin[i] / Units::kPerUnit + std::log(sum);
     }
 }
