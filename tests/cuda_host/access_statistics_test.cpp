@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "runtime/cuda/kernels/activation.h"
-#include "runtime/cuda/kernels/attention.h"
+#include "runtime/cuda/kernels/attention_tiles.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/kernels/layers.h"
 #include "runtime/cuda/kernels/loss.h"
@@ -128,6 +128,16 @@ void run_layers(Operands& o) {
     rows(o, kRows, EmbeddingGradRow<float>{o.indices(8), o.numbers(), o.numbers(), kRows, kWidth});
 }
 
+template <class Stored, class Numbers>
+void run_attention_tiles(Operands& o, const TileShape& shape, Numbers numbers) {
+    each_tile(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                        o.numbers()});
+    each_tile(o.stream, QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                        o.numbers(), o.numbers(), numbers()});
+    each_tile(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                      o.numbers(), o.numbers(), numbers(), numbers()});
+}
+
 void run_attention(Operands& o) {
     const HeadShape shape{kRows, kHeads, kHeads, kHeadDim, kRows, true, nullptr, 0.125};
     const i64 count = kHeads * kRows;
@@ -140,6 +150,9 @@ void run_attention(Operands& o) {
     rows(o, count,
          KeyGradRow<float>{shape, o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
                            o.numbers(), o.numbers(), o.numbers()});
+    run_attention_tiles<float>(o, tile_shape(shape), [&] { return o.numbers(); });
+    run_attention_tiles<Bf16>(o, tile_shape(shape),
+                              [&] { return reinterpret_cast<Bf16*>(o.numbers<std::uint16_t>(0)); });
 }
 
 void run_losses(Operands& o) {

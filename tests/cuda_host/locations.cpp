@@ -70,6 +70,7 @@ Location location_of(Place place) {
 
 bool is_helper(const std::string& path) {
     return path.starts_with("/usr/") || path.find("/kernels/device.h") != std::string::npos ||
+           path.find("/cuda/gpu.h") != std::string::npos ||
            path.find("/cuda_host/device.h") != std::string::npos;
 }
 
