@@ -49,15 +49,14 @@ __device__ void TopKRow<T, per_lane>::operator()(i64 row, const Warp& warp) cons
         choose(choices, warp, rank, put);
     } else {
         // Each is the best that comes after the one before.
-        Rank last = 0;
+        Rank last = ~Rank{0};  // more than any
         i32 last_column = -1;
         for (i64 k = 0; k < choices; ++k) {
             Rank best = 0;
             i32 column = kNoColumn;
             for (i32 i = warp.lane; i < columns; i += 32) {
                 const Rank one = rank_at(i);
-                if (last_column >= 0 && (one > last || (one == last && i <= last_column))) continue;
-                if (one <= best) continue;
+                if (one > last || (one == last && i <= last_column) || one <= best) continue;
                 best = one;
                 column = i;
             }

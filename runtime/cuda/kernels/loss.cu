@@ -30,7 +30,7 @@ struct Team {
 /// One pass: the sum is of powers of e by the largest logit so far, which is a row's in the end.
 template <class T, int warps>
 __device__ inline void cross_entropy(const CrossEntropyRow<T>& of, i64 row, const Team<warps>& team) {
-    constexpr int kAtOnce = 8;
+    constexpr int kAtOnce = 32 / static_cast<int>(sizeof(T));
     const T* const from = of.logits + row * of.columns;
     const i64 right = of.target[row];
     T most = minus_infinity<T>(), other = most;  // the latter but the target's
