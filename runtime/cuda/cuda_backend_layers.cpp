@@ -94,30 +94,29 @@ void CudaBackend::gather_rows(Stream& stream, const GatherRows& op) {
     });
 }
 
-void CudaBackend::row_softmax(Stream& stream, const RowSoftmax& op) {
-    const Launcher on = checked(stream, &Backend::row_softmax, op);
-    with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.logits.rows(), kernels::SoftmaxRow<T>{in<T>(op.logits), out<T>(op.probability),
-                                                             out<T>(op.log_sum_exp), op.logits.cols()});
-    });
-}
-
 void CudaBackend::cross_entropy(Stream& stream, const CrossEntropy& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy, op);
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.logits.rows(),
-                    kernels::CrossEntropyRow<T>{in<T>(op.logits), in<i32>(op.target), out<double>(op.loss),
-                                                out<double>(op.log_sum_exp), out_or_null<i32>(op.wrong),
-                                                out_or_null<double>(op.margin), op.logits.cols()});
+        const i64 rows = op.logits.rows(), columns = op.logits.cols();
+        const kernels::CrossEntropyRow<T> row{in<T>(op.logits),
+                                              in<i32>(op.target),
+                                              out<double>(op.loss),
+                                              out<double>(op.log_sum_exp),
+                                              out_or_null<i32>(op.wrong),
+                                              out_or_null<double>(op.margin),
+                                              columns};
+        columns > kernels::kColumnsOfWarp ? on.each_block(rows, row) : on.each_row(rows, row);
     });
 }
 
 void CudaBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy_backward, op);
+    const i64 rows = op.logits.rows(), columns = op.logits.cols();
+    const i64 parts = (columns + kernels::kGradColumns - 1) / kernels::kGradColumns;
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.logits.elements(), kernels::CrossEntropyGradElement<T>{
-                                          in<T>(op.logits), in<i32>(op.target), in<double>(op.log_sum_exp),
-                                          out<T>(op.d_logits), op.scale, op.logits.cols()});
+        on.each_block(rows * parts, kernels::CrossEntropyGradPart<T>{
+                                        in<T>(op.logits), in<i32>(op.target), in<double>(op.log_sum_exp),
+                                        out<T>(op.d_logits), op.scale, columns, parts});
     });
 }
 

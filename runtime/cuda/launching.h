@@ -33,6 +33,11 @@ struct Launcher {
         kernels::each_tile(stream, f);
         check_launch(cudaGetLastError(), typeid(Functor));
     }
+    template <class Functor>
+    void each_block(i64 blocks, const Functor& f) const {
+        kernels::each_block(stream, blocks, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
 };
 
 /// Stands for a type.

@@ -71,11 +71,8 @@ void append_margin(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, double 
                      by_row(output("margin", {rows}, Storage::f64))},
          .run =
              [](Backend& b, Stream& s, Views v) {
-                 b.cross_entropy(s, {.logits = v[0],
-                                     .target = v[1],
-                                     .loss = v[2],
-                                     .log_sum_exp = v[3],
-                                     .margin = v[4]});
+                 b.cross_entropy(
+                     s, {.logits = v[0], .target = v[1], .loss = v[2], .log_sum_exp = v[3], .margin = v[4]});
              },
          .reference =
              [=](Values& v) {
@@ -183,7 +180,8 @@ void append_loss_cases(std::vector<OpCase>& cases) {
     struct Sizes {
         i64 rows, columns;
     };
-    for (const Sizes& sizes : {Sizes{0, 8}, {1, 1}, {7, 8}, {5, 33}, {600, 64}, {10, 5003}}) {
+    for (const Sizes& sizes :
+         {Sizes{0, 8}, {1, 1}, {7, 8}, {5, 33}, {600, 64}, {6, 256}, {6, 300}, {2, 1024}, {10, 5003}}) {
         append_softmax(cases, sizes.rows, sizes.columns);
         append_cross_entropy(cases, sizes.rows, sizes.columns, 1);
         append_cross_entropy(cases, sizes.rows, sizes.columns, 40);

@@ -138,6 +138,14 @@ inline unsigned __float_as_uint(float value) {
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+inline long long __double_as_longlong(double value) {
+    long long bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline int __popc(unsigned bits) {
+    return __builtin_popcount(bits);
+}
 inline unsigned __umulhi(unsigned a, unsigned b) {
     return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }

@@ -4,64 +4,95 @@
 
 namespace moesaic::kernels {
 
-template <class T>
-__device__ inline T row_maximum(const T* row, i64 columns, const Warp& warp) {
-    T most = minus_infinity<T>();
-    for (i64 i = warp.lane; i < columns; i += Warp::kSize) most = larger(most, row[i]);
-    return warp.largest(most);
-}
+/// The threads of one row: a warp or a block.
+template <int warps>
+struct Team {
+    int thread;
+    static constexpr int kThreads = 32 * warps;
 
-template <class T>
-__device__ void SoftmaxRow<T>::operator()(i64 row, const Warp& warp) const {
-    const T* const from = logits + row * columns;
-    T* const to = probability + row * columns;
-    const T maximum = row_maximum(from, columns, warp);
-    T sum = 0;
-    for (i64 i = warp.lane; i < columns; i += Warp::kSize) {
-        const T power = std::exp(from[i] - maximum);
-        to[i] = power;
-        sum += power;
+    /// Of all threads' values, in all of them: `combine` in a tree of fixed shape.
+    template <class V, class Combine>
+    __device__ V all(V value, const Combine& combine) const {
+        for (int distance = 16; distance > 0; distance /= 2)
+            value = combine(value, __shfl_xor_sync(Warp::kAll, value, distance));
+        if constexpr (warps > 1) {
+            GPU_SHARED(V, of_warp, warps);
+            __syncthreads();
+            if (thread % 32 == 0) of_warp[thread / 32] = value;
+            __syncthreads();
+            value = of_warp[0];
+            for (int i = 1; i < warps; ++i) value = combine(value, of_warp[i]);
+        }
+        return value;
     }
-    sum = warp.sum(sum);
-    for (i64 i = warp.lane; i < columns; i += Warp::kSize) to[i] /= sum;
-    if (warp.lane == 0) log_sum_exp[row] = maximum + std::log(sum);
+};
+
+/// One pass: the sum is of powers of e by the largest logit so far, which is a row's in the end.
+template <class T, int warps>
+__device__ inline void cross_entropy(const CrossEntropyRow<T>& of, i64 row, const Team<warps>& team) {
+    constexpr int kAtOnce = 32 / static_cast<int>(sizeof(T));
+    const T* const from = of.logits + row * of.columns;
+    const i64 right = of.target[row];
+    T most = minus_infinity<T>(), other = most;  // the latter but the target's
+    double sum = 0;
+    for (i64 first = team.thread; first < of.columns; first += kAtOnce * team.kThreads) {
+        T x[kAtOnce], now = most;
+        for (int i = 0; i < kAtOnce; ++i) {
+            const i64 column = first + i * team.kThreads;
+            x[i] = column < of.columns ? from[column] : minus_infinity<T>();
+            now = larger(now, x[i]);
+            if (column != right) other = larger(other, x[i]);
+        }
+        if (now > most) sum *= std::exp(static_cast<double>(most) - static_cast<double>(now));
+        most = now;
+        const T shift = most == minus_infinity<T>() ? T{0} : most;
+        for (int i = 0; i < kAtOnce; ++i) sum += static_cast<double>(std::exp(x[i] - shift));
+    }
+    const auto larger_of = [](T a, T b) { return larger(a, b); };
+    const T maximum = team.all(most, larger_of);
+    if (most < maximum) sum *= std::exp(static_cast<double>(most) - static_cast<double>(maximum));
+    sum = team.all(sum, [](double a, double b) { return a + b; });
+    other = team.all(other, larger_of);
+    if (team.thread != 0) return;
+    const double total = static_cast<double>(maximum) + std::log(sum);
+    of.log_sum_exp[row] = total;
+    of.loss[row] = right < 0 ? 0.0 : total - static_cast<double>(from[right]);
+    if (of.wrong) of.wrong[row] = right < 0 || from[right] >= maximum ? 0 : 1;
+    if (of.margin)
+        of.margin[row] = right < 0 ? HUGE_VAL : static_cast<double>(from[right]) - static_cast<double>(other);
 }
 
 template <class T>
 __device__ void CrossEntropyRow<T>::operator()(i64 row, const Warp& warp) const {
-    const T* const from = logits + row * columns;
-    const i64 right = target[row];
-    const T maximum = row_maximum(from, columns, warp);
-    double sum = 0;
-    T other = minus_infinity<T>();  // the largest but the target's
-    for (i64 i = warp.lane; i < columns; i += Warp::kSize) {
-        sum += static_cast<double>(std::exp(from[i] - maximum));
-        if (i != right) other = larger(other, from[i]);
-    }
-    sum = warp.sum(sum);
-    other = warp.largest(other);
-    if (warp.lane != 0) return;
-    const double total = static_cast<double>(maximum) + std::log(sum);
-    log_sum_exp[row] = total;
-    loss[row] = right < 0 ? 0.0 : total - static_cast<double>(from[right]);
-    if (wrong) wrong[row] = right < 0 || from[right] >= maximum ? 0 : 1;
-    if (margin)
-        margin[row] = right < 0 ? HUGE_VAL : static_cast<double>(from[right]) - static_cast<double>(other);
+    cross_entropy(*this, row, Team<1>{warp.lane});
+}
+template <class T>
+__device__ void CrossEntropyRow<T>::operator()(i64 row, const Block& block) const {
+    cross_entropy(*this, row, Team<kBlockWarps>{block.thread});
 }
 
 template <class T>
-__device__ void CrossEntropyGradElement<T>::operator()(i64 i) const {
-    const i64 row = i / columns;
-    if (target[row] < 0) {
-        d_logits[i] = 0;
-        return;
-    }
+__device__ void CrossEntropyGradPart<T>::operator()(i64 number, const Block& block) const {
+    constexpr int kAtOnce = static_cast<int>(kGradColumns) / kBlockThreads;
+    const i64 row = number / parts, first = number % parts * kGradColumns + block.thread;
+    const T* const from = logits + row * columns;
+    T* const to = d_logits + row * columns;
+    const i64 right = target[row];
     // Two parts, so that f32 logits are shifted by the f64 sum's full precision.
     const T coarse = static_cast<T>(log_sum_exp[row]);
     const T remainder = static_cast<T>(log_sum_exp[row] - static_cast<double>(coarse));
-    const T probability = std::exp(logits[i] - coarse - remainder);
-    const T factor = static_cast<T>(scale), value = probability * factor;
-    d_logits[i] = target[row] == i % columns ? value - factor : value;
+    const T factor = static_cast<T>(scale);
+    T x[kAtOnce];
+    for (int i = 0; i < kAtOnce; ++i) {
+        const i64 column = first + i * kBlockThreads;
+        x[i] = column < columns ? from[column] : T{0};
+    }
+    for (int i = 0; i < kAtOnce; ++i) {
+        const i64 column = first + i * kBlockThreads;
+        if (column >= columns) return;
+        const T value = std::exp(x[i] - coarse - remainder) * factor;
+        to[column] = right < 0 ? T{0} : right == column ? value - factor : value;
+    }
 }
 
 template <class T>
@@ -79,9 +110,9 @@ __device__ void SquaredErrorGradElement<T>::operator()(i64 i) const {
     d_output[i] = static_cast<T>(factor * (static_cast<double>(output[i]) - target[i]));
 }
 
-MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, SoftmaxRow);
 MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, CrossEntropyRow);
-MOESAIC_FOR_REALS(MOESAIC_EACH, CrossEntropyGradElement);
+MOESAIC_FOR_REALS(MOESAIC_EACH_BLOCK, CrossEntropyRow);
+MOESAIC_FOR_REALS(MOESAIC_EACH_BLOCK, CrossEntropyGradPart);
 MOESAIC_FOR_REALS(MOESAIC_EACH, SquaredErrorRow);
 MOESAIC_FOR_REALS(MOESAIC_EACH, SquaredErrorGradElement);
 

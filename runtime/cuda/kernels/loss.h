@@ -1,4 +1,4 @@
-// Functors of the softmax and of the losses; runtime/loss_operations.h says what they compute.
+// Functors of the losses; runtime/loss_operations.h says what they compute.
 #pragma once
 
 #include "runtime/cuda/kernels/elements.h"
@@ -6,14 +6,7 @@
 
 namespace moesaic::kernels {
 
-template <class T>
-struct SoftmaxRow {
-    const T* logits;
-    T *probability, *log_sum_exp;
-    i64 columns;
-    __device__ void operator()(i64 row, const Warp& warp) const;
-};
-
+inline constexpr i64 kColumnsOfWarp = 1024;  ///< a row of more is for a block
 /// Exponentials are computed in T and summed in f64. `wrong` and `margin` may be null.
 template <class T>
 struct CrossEntropyRow {
@@ -24,16 +17,18 @@ struct CrossEntropyRow {
     double* margin;
     i64 columns;
     __device__ void operator()(i64 row, const Warp& warp) const;
+    __device__ void operator()(i64 row, const Block& block) const;
 };
+inline constexpr i64 kGradColumns = 1024;
 template <class T>
-struct CrossEntropyGradElement {
+struct CrossEntropyGradPart {  ///< number = row * parts + part of kGradColumns columns
     const T* logits;
     const i32* target;
     const double* log_sum_exp;
     T* d_logits;
     double scale;
-    i64 columns;
-    __device__ void operator()(i64 i) const;
+    i64 columns, parts;
+    __device__ void operator()(i64 number, const Block& block) const;
 };
 
 template <class T>
