@@ -13,6 +13,8 @@
 /// Enqueues `kernel`, in parentheses where it has template arguments.
 #define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+/// Before a loop whose arrays have to be registers.
+#define GPU_UNROLL _Pragma("unroll")
 
 #else
 

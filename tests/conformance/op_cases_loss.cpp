@@ -71,11 +71,8 @@ void append_margin(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, double 
                      by_row(output("margin", {rows}, Storage::f64))},
          .run =
              [](Backend& b, Stream& s, Views v) {
-                 b.cross_entropy(s, {.logits = v[0],
-                                     .target = v[1],
-                                     .loss = v[2],
-                                     .log_sum_exp = v[3],
-                                     .margin = v[4]});
+                 b.cross_entropy(
+                     s, {.logits = v[0], .target = v[1], .loss = v[2], .log_sum_exp = v[3], .margin = v[4]});
              },
          .reference =
              [=](Values& v) {
