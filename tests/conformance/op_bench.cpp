@@ -87,13 +87,15 @@ void set(TensorView view, i64 i, double value) {
     });
 }
 
-Bench::Bench(const OpCase& op_case, const std::vector<DType>& types, std::unique_ptr<Backend> back_end)
+Bench::Bench(const OpCase& op_case, const std::vector<DType>& types, std::unique_ptr<Backend> back_end,
+             i64 first)
     : backend(std::move(back_end)), stream(backend->make_stream("compute")) {
     for (std::size_t buffer = 0; buffer < types.size(); ++buffer) {
-        tensors.push_back(backend->allocate(op_case.buffers[buffer].shape, types[buffer]));
-        fill(tensors.back(), op_case.buffers[buffer].values);
+        const Shape shape = op_case.buffers[buffer].shape;
+        tensors.push_back(backend->allocate({first + shape.elements()}, types[buffer]));
+        views.push_back(tensors.back().view().flat(first, shape.elements()).reshaped(shape));
+        fill(views.back(), op_case.buffers[buffer].values);
     }
-    for (Tensor& tensor : tensors) views.push_back(tensor.view());
 }
 
 void Bench::fill(TensorView view, const std::vector<double>& values) {

@@ -97,6 +97,7 @@ inline int thread_number() {
 #define GPU_SHARED(T, name, N)        \
     static const char name##_key = 0; \
     T* const name = static_cast<T*>(::cuda_host::shared_array(&name##_key, sizeof(T) * (N), #name))
+#define GPU_UNROLL
 #define GPU_DYN_SHARED(T, name) T* const name = static_cast<T*>(::cuda_host::dynamic_shared())
 #define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     ::cuda_host::launch(::cuda_host::call_of(#kernel, kernel, __VA_ARGS__), grid, block, shared_bytes, stream)

@@ -17,8 +17,8 @@ namespace {
 
 struct GpuBench : Bench {
     GpuBench(const OpCase& op_case, DType stored) : GpuBench(op_case, types_of(op_case, stored)) {}
-    GpuBench(const OpCase& op_case, const std::vector<DType>& types)
-        : Bench(op_case, types, std::make_unique<CudaBackend>(0)) {}
+    GpuBench(const OpCase& op_case, const std::vector<DType>& types, i64 first = 0)
+        : Bench(op_case, types, std::make_unique<CudaBackend>(0), first) {}
 };
 
 /// With a seed of the emulator: in which order threads and streams advance.
@@ -119,6 +119,28 @@ TEST_P(GpuOpCases, WriteOnlyTheirOutputsAndOnlyWhenTheyRun) {
         for (std::size_t buffer = 0; buffer < before.size(); ++buffer) {
             if (op_case.buffers[buffer].written) continue;
             EXPECT_EQ(after[buffer], before[buffer]) << op_case.name << ": " << op_case.buffers[buffer].name;
+        }
+    }
+}
+
+/// Slices may begin at any element: what takes several at a time has to see that it cannot.
+TEST_P(GpuOpCases, AreTheSameWhereverOperandsBegin) {
+    const auto has_products = [](const OpCase& op_case) {  // by cuBLAS, or with other kernels
+        return op_case.name.find("gemm") != std::string::npos ||
+               op_case.name.find("attention") != std::string::npos;
+    };
+    constexpr i64 kMostElements = 20000;  // larger ones repeat the same kernels
+    for (const OpCase& op_case : all_cases()) {
+        if (elements_of(op_case) > kMostElements) continue;
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            GpuBench sliced(op_case, types_of(op_case, dtype), 1), whole(op_case, dtype);
+            const Values before = sliced.values();
+            sliced.run(op_case);
+            if (dtype == DType::f32) expect_plain_loops(op_case, before, sliced.values(), dtype);
+            if (HasFatalFailure()) return;
+            if (has_products(op_case)) continue;
+            whole.run(op_case);
+            expect_same_bits(op_case, sliced, whole, "beginning elsewhere");
         }
     }
 }
