@@ -62,6 +62,17 @@ __device__ inline void clear_16_bytes(void* shared) {
 __device__ inline void wait_for_copies() {
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
+/// Stores to device memory that the compiler would take apart.
+__device__ inline void store_whole(float4* to, const float4& value) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(value.x),
+                 "f"(value.y), "f"(value.z), "f"(value.w)
+                 : "memory");
+}
+__device__ inline void store_whole(float2* to, const float2& value) {
+    asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "f"(value.x),
+                 "f"(value.y)
+                 : "memory");
+}
 /// Two numbers as bf16, to nearest, ties to even; the first in the lower half.
 __device__ inline unsigned bf16_pair(float first, float second) {
     unsigned pair;

@@ -159,12 +159,13 @@ void run_layers(Operands& o) {
 
 template <class Stored, class Numbers>
 void run_attention_tiles(Operands& o, const TileShape& shape, Numbers numbers) {
-    each_tile(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
-                                                        o.numbers()});
-    each_tile(o.stream, QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
-                                                        o.numbers(), o.numbers(), numbers()});
-    each_tile(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
-                                                      o.numbers(), o.numbers(), numbers(), numbers()});
+    each_head_block(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(),
+                                                              numbers(), o.numbers()});
+    each_head_block(o.stream,
+                    QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                    numbers(), o.numbers(), numbers(), o.numbers()});
+    each_head_block(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                            o.numbers(), o.numbers(), numbers(), numbers()});
 }
 
 void run_attention(Operands& o) {

@@ -92,7 +92,6 @@ inline int thread_number() {
 }  // namespace cuda_host
 
 #define __launch_bounds__(...)
-#define GPU_UNROLL
 #define GPU_KEEP_LOOP
 #define GPU_SHARED(T, name, N)        \
     static const char name##_key = 0; \
@@ -186,6 +185,10 @@ inline void wait_for_copies() {
     for (const ::cuda_host::PendingCopy& copy : ::cuda_host::pending_copies())
         store_16_bytes(copy.to, load_16_bytes(copy.from));
     ::cuda_host::pending_copies().clear();
+}
+template <class Vector>
+void store_whole(Vector* to, const Vector& value) {
+    *to = value;
 }
 inline unsigned bf16_pair(float first, float second) {
     return ::cuda_host::bf16_pair(first, second);

@@ -10,7 +10,8 @@ template <int kDim_, int kTile_, int kChunk_, bool kResident, int kParts = 1, in
 struct TensorUnits {
     using Stored = Bf16;
     static constexpr int kDim = kDim_, kTile = kTile_, kChunk = kChunk_, kBuffers = 2, kStride = kDim + 8;
-    static constexpr int kLaneRows = 2 * kParts, kLanesPerRow = 4, kLaneColumns = kChunk / 4;
+    static constexpr int kRows = 16 * kParts, kLaneRows = 2 * kParts, kLanesPerRow = 4,
+                         kLaneColumns = kChunk / 4;
     static constexpr int kTileElements = kTile * kStride, kTileWords = kTileElements / 8, kScratchWords = 1;
     static constexpr float kPerUnit = 1.44269504F;  ///< scores are counted in ln 2
     using Scores = float[kLaneRows][kLaneColumns];
@@ -60,6 +61,21 @@ struct TensorUnits {
         }
     };
 
+    /// What a lane has of the products of rows of a with rows of b.
+    __device__ static void dot(const Rows& a, const Rows& b, int, float (&products)[kLaneRows]) {
+        GPU_UNROLL
+        for (float& product : products) product = 0;
+        for (int step = 0; step < a.steps; ++step) {
+            GPU_UNROLL
+            for (int i = 0; i < 2 * kLaneRows; ++i) {
+                const int row = i % kLaneRows, at = step * 8 + i / kLaneRows * 4;
+                const unsigned x = a.from[row][at], y = b.from[row][at];
+                products[row] = std::fma(__uint_as_float(x << 16), __uint_as_float(y << 16), products[row]);
+                products[row] = std::fma(__uint_as_float(x & 0xffff0000U), __uint_as_float(y & 0xffff0000U),
+                                         products[row]);
+            }
+        }
+    }
     /// 16 columns from `column` on, of all rows.
     template <int kWidth>
     __device__ static void multiply(float (&sums)[kLaneRows][kWidth], int column,

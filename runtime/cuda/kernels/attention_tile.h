@@ -170,8 +170,8 @@ __device__ inline void go_through_tiles(int count, const Skip& skip, const Copy&
 /// Softmax of rows whose scores come in parts (Milakov and Gimelshein 2018).
 template <class Units>
 struct OnlineSoftmax {
-    float origin[Units::kLaneRows],
-        sum[Units::kLaneRows];  ///< the largest score in Units' unit; of the lane's powers
+    float origin[Units::kLaneRows];  ///< the largest score, in Units' unit
+    float sum[Units::kLaneRows];     ///< of the lane's powers
 
     __device__ OnlineSoftmax() {
         GPU_UNROLL
@@ -208,11 +208,17 @@ struct OnlineSoftmax {
     }
 };
 
+/// Whether none of a warp's queries reads keys from `key` on: they are all later.
+template <class Units>
+__device__ inline bool are_later(const Units& units, const TileShape& shape, const TileBlock& block,
+                                 int key) {
+    return shape.causal && key >= block.begin + units.first + Units::kRows;
+}
 /// Scores of keys from `key` on that rows do not read.
 template <class Units>
 __device__ inline void mask(typename Units::Scores& scores, const Units& units, const TileShape& shape,
                             const TileBlock& block, int key) {
-    const int shared_end = shape.causal ? block.begin + 1 : shape.seq_len;
+    const int shared_end = shape.causal ? block.begin + units.first + 1 : shape.seq_len;
     if (!shape.first_key && key + Units::kChunk <= shared_end) return;
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
@@ -266,11 +272,12 @@ __device__ void AttentionTile<Stored, kDim>::operator()() const {
     const auto compute = [&](int turn, int buffer) {
         GPU_KEEP_LOOP
         for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
-            const int row = buffer * Units::kTile + chunk;
+            const int row = buffer * Units::kTile + chunk, key = tiles.begin + turn * Units::kTile + chunk;
+            if (are_later(units, shape, block, key)) break;
             typename Units::Scores scores;
             clear(scores);
             units.add_scores(scores, queries, tiles.pair.first + row * Units::kStride);
-            mask(scores, units, shape, block, tiles.begin + turn * Units::kTile + chunk);
+            mask(scores, units, shape, block, key);
             softmax.take(scores, mix, shape.scale * Units::kPerUnit);
             units.add_products(mix, scores, tiles.pair.second + row * Units::kStride);
         }
@@ -292,22 +299,22 @@ __device__ void AttentionTile<Stored, kDim>::operator()() const {
 }
 
 template <class Functor>
-__global__ void __launch_bounds__(kTileThreads, Functor::kBlocks) tile_kernel(Functor f) {
+__global__ void __launch_bounds__(kTileThreads, Functor::kBlocks) head_block_kernel(Functor f) {
     f();
 }
 
 template <class Functor>
-void each_tile(cudaStream_t stream, const Functor& f) {
+void each_head_block(cudaStream_t stream, const Functor& f) {
     const i64 blocks = f.blocks();
     if (blocks == 0) return;
     const Functor functor = f;
-    GPU_LAUNCH((tile_kernel<Functor>), static_cast<unsigned>(blocks), kTileThreads, 0, stream, functor);
+    GPU_LAUNCH((head_block_kernel<Functor>), static_cast<unsigned>(blocks), kTileThreads, 0, stream, functor);
 }
 
 }  // namespace moesaic::kernels
 
 /// For every kDim that a .cu file instantiates.
-#define MOESAIC_TILES(Stored, kDim)                                                              \
-    template void moesaic::kernels::each_tile(cudaStream_t, const AttentionTile<Stored, kDim>&); \
-    template void moesaic::kernels::each_tile(cudaStream_t, const QueryGradTile<Stored, kDim>&); \
-    template void moesaic::kernels::each_tile(cudaStream_t, const KeyGradTile<Stored, kDim>&)
+#define MOESAIC_TILES(Stored, kDim)                                                                    \
+    template void moesaic::kernels::each_head_block(cudaStream_t, const AttentionTile<Stored, kDim>&); \
+    template void moesaic::kernels::each_head_block(cudaStream_t, const QueryGradTile<Stored, kDim>&); \
+    template void moesaic::kernels::each_head_block(cudaStream_t, const KeyGradTile<Stored, kDim>&)

@@ -6,19 +6,23 @@
 
 namespace moesaic::kernels {
 
-/// Of a lane's query rows: log_sum_exp in Units' unit, and delta.
+/// Of a lane's query rows: log_sum_exp in Units' unit, and delta = <d_out, out>.
 template <class Units>
 struct RowFacts {
     float log_sum_exp[Units::kLaneRows], delta[Units::kLaneRows];
 
-    __device__ RowFacts(const Units& units, const TileShape& shape, const TileBlock& block, const float* sums,
-                        const float* deltas) {
+    /// Writes deltas.
+    __device__ RowFacts(const Units& units, const TileShape& shape, const TileBlock& block,
+                        const typename Units::Rows& d_outs, const typename Units::Rows& outs,
+                        const float* sums, float* deltas) {
+        Units::dot(d_outs, outs, units.lane, delta);
         GPU_UNROLL
         for (int i = 0; i < Units::kLaneRows; ++i) {
+            delta[i] = sum_of_row<Units::kLanesPerRow>(delta[i]);
             const i64 row = i64{block.head} * shape.rows + block.sequence + block.begin +
                             smaller(units.row(i), block.count - 1);
             log_sum_exp[i] = sums[row] * Units::kPerUnit;
-            delta[i] = deltas[row];
+            if (units.lane % Units::kLanesPerRow == 0 && units.row(i) < block.count) deltas[row] = delta[i];
         }
     }
     /// Scores to their gradients, but for shape.scale.
@@ -45,7 +49,10 @@ __device__ void QueryGradTile<Stored, kDim>::operator()() const {
     const i64 first_row = place_of(shape, shape.query_stride, block.sequence + block.begin, block.head);
     const typename Units::Rows queries(units, q + first_row, shape.query_stride, block.count, shape.head_dim),
         d_outs(units, d_out + first_row, shape.query_stride, block.count, shape.head_dim);
-    const RowFacts<Units> facts(units, shape, block, log_sum_exp, delta);
+    const RowFacts<Units> facts(
+        units, shape, block, d_outs,
+        typename Units::Rows(units, out + first_row, shape.query_stride, block.count, shape.head_dim),
+        log_sum_exp, delta);
     const KeyTiles<Units> tiles(shape, block, room, units.lane);
     typename Units::Sums grad;
     clear(grad);
@@ -53,12 +60,14 @@ __device__ void QueryGradTile<Stored, kDim>::operator()() const {
         GPU_KEEP_LOOP
         for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
             const int row = (buffer * Units::kTile + chunk) * Units::kStride;
+            const int key = tiles.begin + turn * Units::kTile + chunk;
+            if (are_later(units, shape, block, key)) break;
             typename Units::Scores scores, d_probabilities;
             clear(scores);
             clear(d_probabilities);
             units.add_scores(scores, queries, tiles.pair.first + row);
             units.add_scores(d_probabilities, d_outs, tiles.pair.second + row);
-            mask(scores, units, shape, block, tiles.begin + turn * Units::kTile + chunk);
+            mask(scores, units, shape, block, key);
             facts.differentiate(scores, d_probabilities, shape.scale * Units::kPerUnit);
             units.add_products(grad, scores, tiles.pair.first + row);
         }
@@ -175,6 +184,7 @@ __device__ void KeyGradTile<Stored, kDim>::operator()() const {
         GPU_KEEP_LOOP
         for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
             const int row = buffer * Units::kTile + chunk, query = tiles.first(turn) + chunk;
+            if (shape.causal && query + Units::kChunk <= block.begin + units.first) continue;  // all earlier
             const Stored *const query_chunk = tiles.pair.first + row * Units::kStride, *const d_out_chunk =
                                                                                            tiles.pair.second +
                                                                                            row *
@@ -184,7 +194,7 @@ __device__ void KeyGradTile<Stored, kDim>::operator()() const {
             clear(d_scores);
             units.add_scores(scores, keys, query_chunk);
             units.add_scores(d_scores, values, d_out_chunk);
-            if (shape.causal && (shape.first_key || query < block.begin + block.count))
+            if (shape.causal && (shape.first_key || query < block.begin + units.first + Units::kRows))
                 mask_keys(scores, units, block.begin, query, first_keys + row);
             differentiate(scores, d_scores, units, facts + row, shape.scale * Units::kPerUnit);
             units.add_products(value_grad, scores, d_out_chunk + block.part * kColumns);

@@ -19,8 +19,6 @@ template <class Stored>
 inline constexpr i64 kMostHeadDim = 128;
 template <>
 inline constexpr i64 kMostHeadDim<Bf16> = 256;
-template <>
-inline constexpr i64 kMostHeadDim<double> = 0;
 
 /// Rows of a block: of a warp on tensor cores 16, or twice that where registers allow, which halves how often
 /// tiles are read; on FMA units 8.
@@ -65,15 +63,16 @@ struct AttentionTile {
     __device__ void operator()() const;
 };
 
-/// dq of a block of query rows.
+/// dq and delta [heads, rows] = <d_out, out> of a block of query rows.
 template <class Stored, int kDim>
 struct QueryGradTile {
     static constexpr int kRows = kBlockRows<Stored, false>;
     static constexpr int kBlocks = sizeof(Stored) == 2 && kDim > 64 ? 2 : 3;
     TileShape shape;
-    const Stored *q, *k, *v, *d_out;
-    const float *log_sum_exp, *delta;
+    const Stored *q, *k, *v, *out, *d_out;
+    const float* log_sum_exp;
     Stored* dq;
+    float* delta;
 
     [[nodiscard]] i64 blocks() const;
     __device__ void operator()() const;
