@@ -23,7 +23,7 @@ inline constexpr i64 kMostHeadDim<Bf16> = 256;
 /// Rows of a block: of a warp on tensor cores 16, or twice that where registers allow, which halves how often
 /// tiles are read; on FMA units 8.
 template <class Stored, bool twice>
-inline constexpr int kBlockRows = kTileWarps*(sizeof(Stored) == 2 ? (twice ? 32 : 16) : 8);
+inline constexpr int kBlockRows = (sizeof(Stored) == 2 ? (twice ? 32 : 16) : 8) * kTileWarps;
 
 /// A HeadShape as kernels read it. Numbers of rows and heads are 32 bits wide and what follows from them is
 /// there, to save registers; what counts elements is 64 bits wide.
