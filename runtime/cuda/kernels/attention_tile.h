@@ -76,7 +76,7 @@ template <int kLanes>
 __device__ inline float largest_of_row(float value) {
     GPU_UNROLL
     for (int distance = kLanes / 2; distance > 0; distance /= 2)
-        value = larger(value, __shfl_xor_sync(Warp::kAll, value, distance));
+        value = std::fmax(value, __shfl_xor_sync(Warp::kAll, value, distance));
     return value;
 }
 
@@ -180,7 +180,8 @@ struct OnlineSoftmax {
             sum[i] = 0;
         }
     }
-    /// Scores to powers; `mix`, the sums of values so far, to the new origin.
+    /// A NaN is no maximum, but a power. Scores to powers; `mix`, the sums of values so far, to the new
+    /// origin.
     __device__ void take(typename Units::Scores& scores, typename Units::Sums& mix, float factor) {
         float rest[Units::kLaneRows];
         bool moves = false;
@@ -188,8 +189,8 @@ struct OnlineSoftmax {
         for (int i = 0; i < Units::kLaneRows; ++i) {
             float best = scores[i][0];
             GPU_UNROLL
-            for (int j = 1; j < Units::kLaneColumns; ++j) best = larger(best, scores[i][j]);
-            best = larger(origin[i], largest_of_row<Units::kLanesPerRow>(best) * factor);
+            for (int j = 1; j < Units::kLaneColumns; ++j) best = std::fmax(best, scores[i][j]);
+            best = std::fmax(origin[i], largest_of_row<Units::kLanesPerRow>(best) * factor);
             const float zero = best == minus_infinity<float>() ? 0.0F : best;  // no key yet
             rest[i] = Units::power(origin[i] - zero);
             moves = moves || rest[i] != 1.0F;
@@ -202,7 +203,7 @@ struct OnlineSoftmax {
             }
             sum[i] = std::fma(sum[i], rest[i], powers);
         }
-        if (!moves) return;  // most parts change nothing
+        if (!__any_sync(Warp::kAll, moves)) return;  // most parts change nothing
         GPU_UNROLL
         for (int i = 0; i < Units::kLaneRows; ++i) scale_row(mix, i, rest[i]);
     }

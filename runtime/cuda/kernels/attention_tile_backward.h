@@ -181,9 +181,10 @@ __device__ void KeyGradTile<Stored, kDim>::operator()() const {
     clear(key_grad);
     clear(value_grad);
     const auto compute = [&](int turn, int buffer) {
+        const int first = tiles.first(turn);
         GPU_KEEP_LOOP
         for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
-            const int row = buffer * Units::kTile + chunk, query = tiles.first(turn) + chunk;
+            const int row = buffer * Units::kTile + chunk, query = first + chunk;
             if (shape.causal && query + Units::kChunk <= block.begin + units.first) continue;  // all earlier
             const Stored *const query_chunk = tiles.pair.first + row * Units::kStride, *const d_out_chunk =
                                                                                            tiles.pair.second +
