@@ -16,6 +16,13 @@ using namespace cuda;
 
 namespace {
 
+/// Whether whole quads may be taken of operands that are as long as each other; what is left of the last is
+/// not whole.
+template <class... Elements>
+bool begin_whole(const Elements*... operands) {
+    return are_whole_quads(0, operands...);
+}
+
 void select_device(int device) {
     check(cudaSetDevice(device), "choosing a device");
     cudaDeviceProp properties{};
@@ -78,15 +85,19 @@ void CudaBackend::fill(Stream& stream, double value, TensorView y) {
 void CudaBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
     const Launcher on = checked(stream, &Backend::add, x, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(y.elements(), kernels::AddElement<T>{in<T>(x), out<T>(y)});
+        with_quads<T>(begin_whole(in<T>(x), in<T>(y)), [&](auto whole) {
+            on.each_quad(y.elements(), kernels::AddQuads<T, whole>{in<T>(x), out<T>(y)});
+        });
     });
 }
 
 void CudaBackend::fold(Stream& stream, TensorView part, TensorView sum, const FoldRounding& rounding) {
     const Launcher on = checked(stream, &Backend::fold, part, sum, rounding);
     with_real(part.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(part.elements(),
-                kernels::FoldElement<T>{out<T>(part), out<double>(sum), rounding.step, rounding.limit});
+        with_quads<T>(begin_whole(in<T>(part), in<double>(sum)), [&](auto whole) {
+            on.each_quad(part.elements(), kernels::FoldQuads<T, whole>{out<T>(part), out<double>(sum),
+                                                                       rounding.step, rounding.limit});
+        });
     });
 }
 
@@ -95,8 +106,13 @@ void CudaBackend::convert(Stream& stream, ConstTensorView from, TensorView to) {
     with_stored(from.dtype, [&]<class From>(TypeTag<From>) {
         with_stored(to.dtype, [&]<class To>(TypeTag<To>) {
             constexpr bool widens = std::is_same_v<To, double> && !std::is_same_v<From, double>;
-            if constexpr (!widens)  // which the checks refuse
-                on.each(to.elements(), kernels::ConvertElement<From, To>{in<From>(from), out<To>(to)});
+            if constexpr (!widens) {  // which the checks refuse
+                using Narrower = std::conditional_t<std::is_same_v<To, double>, double, float>;
+                with_quads<Narrower>(begin_whole(in<From>(from), in<To>(to)), [&](auto whole) {
+                    on.each_quad(to.elements(),
+                                 kernels::ConvertQuads<From, To, whole>{in<From>(from), out<To>(to)});
+                });
+            }
         });
     });
 }
@@ -104,30 +120,40 @@ void CudaBackend::convert(Stream& stream, ConstTensorView from, TensorView to) {
 void CudaBackend::scale(Stream& stream, double factor, TensorView y) {
     const Launcher on = checked(stream, &Backend::scale, factor, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(y.elements(), kernels::ScaleElement<T>{static_cast<Real<T>>(factor), out<T>(y)});
+        with_quads<T>(begin_whole(in<T>(y)), [&](auto whole) {
+            on.each_quad(y.elements(),
+                         kernels::ScaleQuads<T, whole>{static_cast<Real<T>>(factor), out<T>(y)});
+        });
     });
 }
 
 void CudaBackend::clamp(Stream& stream, double limit, TensorView y) {
     const Launcher on = checked(stream, &Backend::clamp, limit, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(y.elements(), kernels::ClampElement<T>{static_cast<Real<T>>(limit), out<T>(y)});
+        with_quads<T>(begin_whole(in<T>(y)), [&](auto whole) {
+            on.each_quad(y.elements(), kernels::ClampQuads<T, whole>{static_cast<Real<T>>(limit), out<T>(y)});
+        });
     });
 }
 
 void CudaBackend::clamp_grad(Stream& stream, double limit, ConstTensorView y, TensorView dy) {
     const Launcher on = checked(stream, &Backend::clamp_grad, limit, y, dy);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(y.elements(),
-                kernels::ClampGradElement<T>{static_cast<Real<T>>(limit), in<T>(y), out<T>(dy)});
+        with_quads<T>(begin_whole(in<T>(y), in<T>(dy)), [&](auto whole) {
+            on.each_quad(y.elements(), kernels::ClampGradQuads<T, whole>{static_cast<Real<T>>(limit),
+                                                                         in<T>(y), out<T>(dy)});
+        });
     });
 }
 
 void CudaBackend::multiply_elements(Stream& stream, const MultiplyElements& op) {
     const Launcher on = checked(stream, &Backend::multiply_elements, op);
     with_stored(op.y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.y.elements(), kernels::MultiplyElement<T>{in<T>(op.x), in<Real<T>>(op.factor),
-                                                             out<T>(op.y), op.accumulate});
+        const Real<T>* const factor = in<Real<T>>(op.factor);
+        with_quads<T>(begin_whole(in<T>(op.x), factor, in<T>(op.y)), [&](auto whole) {
+            on.each_quad(op.y.elements(),
+                         kernels::MultiplyQuads<T, whole>{in<T>(op.x), factor, out<T>(op.y), op.accumulate});
+        });
     });
 }
 
@@ -144,29 +170,36 @@ void CudaBackend::adamw(Stream& stream, const AdamW& op) {
     const Launcher on = checked(stream, &Backend::adamw, op);
     const auto step = static_cast<double>(op.step);
     with_real(op.parameter.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.parameter.elements(),
-                kernels::AdamWElement<T>{
-                    .parameter = out<T>(op.parameter),
-                    .first_moment = out<T>(op.first_moment),
-                    .second_moment = out<T>(op.second_moment),
-                    .gradient = in<T>(op.gradient),
-                    .gradient_scale = static_cast<T>(op.grad_scale),
-                    .decay = static_cast<T>(1 - op.lr * op.weight_decay),
-                    .beta1 = static_cast<T>(op.beta1),
-                    .one_minus_beta1 = static_cast<T>(1 - op.beta1),
-                    .beta2 = static_cast<T>(op.beta2),
-                    .one_minus_beta2 = static_cast<T>(1 - op.beta2),
-                    .eps = static_cast<T>(op.eps),
-                    .step_size = static_cast<T>(op.lr / (1 - std::pow(op.beta1, step))),
-                    .root_correction = static_cast<T>(std::sqrt(1 - std::pow(op.beta2, step)))});
+        const bool are_whole = begin_whole(in<T>(op.parameter), in<T>(op.first_moment),
+                                           in<T>(op.second_moment), in<T>(op.gradient));
+        with_quads<T>(are_whole, [&](auto whole) {
+            on.each_quad(op.parameter.elements(),
+                         kernels::AdamWQuads<T, whole>{
+                             .parameter = out<T>(op.parameter),
+                             .first_moment = out<T>(op.first_moment),
+                             .second_moment = out<T>(op.second_moment),
+                             .gradient = in<T>(op.gradient),
+                             .gradient_scale = static_cast<T>(op.grad_scale),
+                             .decay = static_cast<T>(1 - op.lr * op.weight_decay),
+                             .beta1 = static_cast<T>(op.beta1),
+                             .one_minus_beta1 = static_cast<T>(1 - op.beta1),
+                             .beta2 = static_cast<T>(op.beta2),
+                             .one_minus_beta2 = static_cast<T>(1 - op.beta2),
+                             .eps = static_cast<T>(op.eps),
+                             .step_size = static_cast<T>(op.lr / (1 - std::pow(op.beta1, step))),
+                             .root_correction = static_cast<T>(std::sqrt(1 - std::pow(op.beta2, step)))});
+        });
     });
 }
 
 void CudaBackend::block_sum_squares(Stream& stream, ConstTensorView values, i64 block, TensorView sums) {
     const Launcher on = checked(stream, &Backend::block_sum_squares, values, block, sums);
     with_real(values.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(sums.elements(),
-                    kernels::SquaresRow<T>{in<T>(values), values.elements(), block, out<double>(sums)});
+        with_quads<T>(are_whole_quads(block, in<T>(values)), [&](auto whole) {
+            on.each_row_of(
+                sums.elements(), block,
+                kernels::SquaresRow<T, whole>{in<T>(values), values.elements(), block, out<double>(sums)});
+        });
     });
 }
 

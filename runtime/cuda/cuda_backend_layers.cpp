@@ -3,7 +3,7 @@
 #include "runtime/cuda/kernels/activation.h"
 #include "runtime/cuda/kernels/layers.h"
 #include "runtime/cuda/kernels/loss.h"
-#include "runtime/cuda/kernels/routing.h"
+#include "runtime/cuda/kernels/rows.h"
 #include "runtime/cuda/launching.h"
 
 namespace moesaic {
@@ -13,10 +13,14 @@ using kernels::Function;
 
 void CudaBackend::rms_norm(Stream& stream, const RmsNorm& op) {
     const Launcher on = checked(stream, &Backend::rms_norm, op);
+    const i64 n = op.weight.elements();
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.inverse_rms.elements(),
-                    kernels::NormRow<T>{in<T>(op.x), in<T>(op.weight), out<T>(op.y),
-                                        out<Real<T>>(op.inverse_rms), op.weight.elements(), op.eps});
+        with_quads<T>(are_whole_quads(n, in<T>(op.x), in<T>(op.weight), in<T>(op.y)), [&](auto whole) {
+            on.each_row_of(
+                op.inverse_rms.elements(), n,
+                kernels::NormRow<T, whole>{in<T>(op.x), in<T>(op.weight), out<T>(op.y),
+                                           out<Real<T>>(op.inverse_rms), static_cast<i32>(n), op.eps});
+        });
     });
 }
 
@@ -24,73 +28,96 @@ void CudaBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& op) {
     const Launcher on = checked(stream, &Backend::rms_norm_backward, op);
     const i64 n = op.weight.elements(), rows = op.inverse_rms.elements();
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
+        using kernels::NormWeightGradColumns;
         const Real<T>* const inverse = in<Real<T>>(op.inverse_rms);
-        // The weight first: dx may be the memory of dy.
-        on.each(n, kernels::NormWeightGradElement<T>{in<T>(op.x), in<T>(op.dy), inverse,
-                                                     out<Real<T>>(op.d_weight), rows, n});
-        on.each_row(rows, kernels::NormGradRow<T>{in<T>(op.x), in<T>(op.weight), in<T>(op.dy), inverse,
-                                                  out<T>(op.dx), n, op.accumulate_dx});
+        const T *const x = in<T>(op.x), *const dy = in<T>(op.dy);
+        with_quads<T>(are_whole_quads(n, x, in<T>(op.weight), dy, in<T>(op.dx)), [&](auto whole) {
+            // The weight first: dx may be the memory of dy.
+            using Columns = NormWeightGradColumns<T, whole>;
+            on.each_team((n + Columns::kColumns - 1) / Columns::kColumns,
+                         Columns{x, dy, inverse, out<Real<T>>(op.d_weight), rows, static_cast<i32>(n)});
+            on.each_row_of(rows, n,
+                           kernels::NormGradRow<T, whole>{x, in<T>(op.weight), dy, inverse, out<T>(op.dx),
+                                                          static_cast<i32>(n), op.accumulate_dx});
+        });
     });
 }
 
 void CudaBackend::rope(Stream& stream, const Rope& op) {
     const Launcher on = checked(stream, &Backend::rope, op);
+    const i64 half = op.head_dim / 2;
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.x.elements() / 2,
-                kernels::RopeElement<T>{out<T>(op.x), in<Real<T>>(op.cosine), in<Real<T>>(op.sine),
-                                        op.row_stride, op.heads, op.head_dim, op.seq_len, op.inverse});
+        const Real<T>*const cosine = in<Real<T>>(op.cosine), *const sine = in<Real<T>>(op.sine);
+        const bool are_whole =
+            are_whole_quads(half, in<T>(op.x), cosine, sine) && op.row_stride % kernels::kQuad == 0;
+        with_quads<T>(are_whole, [&](auto whole) {
+            on.each_tile(op.x.rows(), op.heads * quads_of(half),
+                         kernels::RopeTile<T, whole>{
+                             out<T>(op.x), cosine, sine, op.row_stride, static_cast<i32>(op.head_dim),
+                             static_cast<i32>(quads_of(half)), static_cast<i32>(op.seq_len), op.inverse});
+        });
     });
 }
 
 namespace {
 
-/// Moves elements of any type by their size.
+/// Calls `launch` with the largest piece, of 16 bytes at most, that rows of `row_bytes` at these addresses
+/// are whole ones of.
 template <class Launch>
-void with_size_of(DType dtype, Launch&& launch) {
-    switch (size_of(dtype)) {
-        case 2:
-            return launch(TypeTag<std::uint16_t>{});
-        case 4:
-            return launch(TypeTag<u32>{});
-        default:
-            return launch(TypeTag<u64>{});
-    }
+void with_pieces(i64 row_bytes, const void* from, const void* to, Launch&& launch) {
+    const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(from) |
+                                reinterpret_cast<std::uintptr_t>(to) | static_cast<std::uintptr_t>(row_bytes);
+    if (bits % 16 == 0) return launch(TypeTag<uint4>{});
+    if (bits % 8 == 0) return launch(TypeTag<uint2>{});
+    if (bits % 4 == 0) return launch(TypeTag<u32>{});
+    launch(TypeTag<std::uint16_t>{});
+}
+
+/// place may be null.
+void gather(const Launcher& on, ConstTensorView from, const i32* index, i64 rows, const i32* place,
+            TensorView to) {
+    const i64 row_bytes = from.cols() * size_of(from.dtype);
+    with_pieces(row_bytes, from.data, to.data, [&]<class Piece>(TypeTag<Piece>) {
+        const i64 width = row_bytes / static_cast<i64>(sizeof(Piece));
+        on.each_tile(rows, width,
+                     kernels::GatherTile<Piece>{static_cast<const Piece*>(from.data), index, place,
+                                                static_cast<Piece*>(to.data), width});
+    });
 }
 
 }  // namespace
 
 void CudaBackend::embedding(Stream& stream, const Embedding& op) {
     const Launcher on = checked(stream, &Backend::embedding, op);
-    with_size_of(op.y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.y.elements(),
-                kernels::GatherElement<T>{static_cast<const T*>(op.table.data), in<i32>(op.index), nullptr,
-                                          static_cast<T*>(op.y.data), op.y.cols()});
-    });
+    gather(on, op.table, in<i32>(op.index), op.y.rows(), nullptr, op.y);
 }
 
 void CudaBackend::embedding_backward(Stream& stream, const EmbeddingGrad& op) {
     const Launcher on = checked(stream, &Backend::embedding_backward, op);
+    const i64 rows = op.dy.rows(), width = op.d_table.cols();
+    Tensor room = allocate({2, rows}, DType::int32);
+    i32 *const order = room.as<i32>(), *const sorted = order + rows;
+    on.each_team((rows + kernels::kTeamThreads - 1) / kernels::kTeamThreads,
+                 kernels::IndexOrder{in<i32>(op.index), rows, order, sorted});
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.dy.rows(),
-                    kernels::EmbeddingGradRow<T>{in<i32>(op.index), in<T>(op.dy), out<Real<T>>(op.d_table),
-                                                 op.dy.rows(), op.d_table.cols()});
+        with_quads<T>(are_whole_quads(width, in<T>(op.dy), in<Real<T>>(op.d_table)), [&](auto whole) {
+            on.each_row_of(rows, width,
+                           kernels::EmbeddingGradRow<T, whole>{order, sorted, in<T>(op.dy),
+                                                               out<Real<T>>(op.d_table), rows, width});
+        });
     });
 }
 
 void CudaBackend::gather_rows(Stream& stream, const GatherRows& op) {
     const Launcher on = checked(stream, &Backend::gather_rows, op);
-    const i64 width = op.in.cols(), elements = op.index.elements() * width;
-    if (op.accumulate) {
-        with_stored(op.in.dtype, [&]<class T>(TypeTag<T>) {
-            on.each(elements,
-                    kernels::GatherAddElement<T>{in<T>(op.in), in<i32>(op.index), out<T>(op.out), width});
+    const i64 width = op.in.cols(), rows = op.index.elements();
+    if (!op.accumulate) return gather(on, op.in, in<i32>(op.index), rows, in_or_null<i32>(op.place), op.out);
+    with_stored(op.in.dtype, [&]<class T>(TypeTag<T>) {
+        with_quads<T>(are_whole_quads(width, in<T>(op.in), in<T>(op.out)), [&](auto whole) {
+            on.each_tile(
+                rows, quads_of(width),
+                kernels::GatherAddTile<T, whole>{in<T>(op.in), in<i32>(op.index), out<T>(op.out), width});
         });
-        return;
-    }
-    const i32* const place = op.place.shape.rank() > 0 ? in<i32>(op.place) : nullptr;
-    with_size_of(op.in.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(elements, kernels::GatherElement<T>{static_cast<const T*>(op.in.data), in<i32>(op.index),
-                                                    place, static_cast<T*>(op.out.data), width});
     });
 }
 
@@ -171,15 +198,17 @@ const i64* CudaBackend::first_rows(Stream& stream, std::span<const i64> rows_per
 
 void CudaBackend::activation(Stream& stream, const Activation& op) {
     const Launcher on = checked(stream, &Backend::activation, op);
+    const i64 width = op.y.cols();
     Tensor room;
     const i64* const first = first_rows(stream, op.rows_per_group, room);
-    with_function(op.kind, [&]<Function kind>(FunctionTag<kind>) {
-        with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-            on.each(op.y.elements(), kernels::ActivationElement<kind, T>{
-                                         in<T>(op.x),
-                                         out<T>(op.y),
-                                         op.y.cols(),
-                                         {in_or_null<T>(op.slope), first, std::ssize(op.rows_per_group)}});
+    with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
+        const kernels::Slopes<T> slopes{in_or_null<T>(op.slope), first, std::ssize(op.rows_per_group)};
+        with_quads<T>(are_whole_quads(width, in<T>(op.x), in<T>(op.y)), [&](auto whole) {
+            with_function(op.kind, [&]<Function kind>(FunctionTag<kind>) {
+                on.each_tile(
+                    op.y.rows(), quads_of(width),
+                    kernels::ActivationTile<kind, T, whole>{in<T>(op.x), out<T>(op.y), width, slopes});
+            });
         });
     });
 }
@@ -190,16 +219,16 @@ void CudaBackend::activation_backward(Stream& stream, const ActivationGrad& op) 
     Tensor room;
     const i64* const first = first_rows(stream, op.rows_per_group, room);
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        with_function(op.kind, [&]<Function kind>(FunctionTag<kind>) {
-            if constexpr (kind == Function::prelu)
-                on.each_row(groups, kernels::SlopeGradRow<T>{in<T>(op.x), in<T>(op.dy), first, width,
-                                                             out<double>(op.d_slope)});
-            on.each(op.dy.elements(),
-                    kernels::ActivationGradElement<kind, T>{in<T>(op.x),
-                                                            in<T>(op.dy),
-                                                            out<T>(op.dx),
-                                                            width,
-                                                            {in_or_null<T>(op.slope), first, groups}});
+        const T *const x = in<T>(op.x), *const dy = in<T>(op.dy);
+        if (op.kind == ActivationKind::prelu)
+            on.each_row(groups, kernels::SlopeGradRow<T>{x, dy, first, width, out<double>(op.d_slope)});
+        const kernels::Slopes<T> slopes{in_or_null<T>(op.slope), first, groups};
+        with_quads<T>(are_whole_quads(width, x, dy, in<T>(op.dx)), [&](auto whole) {
+            with_function(op.kind, [&]<Function kind>(FunctionTag<kind>) {
+                on.each_tile(
+                    op.dy.rows(), quads_of(width),
+                    kernels::ActivationGradTile<kind, T, whole>{x, dy, out<T>(op.dx), width, slopes});
+            });
         });
     });
 }

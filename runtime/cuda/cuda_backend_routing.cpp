@@ -9,6 +9,7 @@
 #include "runtime/cuda/kernels/router.h"
 #include "runtime/cuda/kernels/router_sums.h"
 #include "runtime/cuda/kernels/routing.h"
+#include "runtime/cuda/kernels/rows.h"
 #include "runtime/cuda/launching.h"
 
 namespace moesaic {
@@ -111,37 +112,53 @@ void CudaBackend::sort_by_key(const Launcher& on, ConstTensorView key, i64 group
 
 void CudaBackend::combine_rows(Stream& stream, const CombineRows& op) {
     const Launcher on = checked(stream, &Backend::combine_rows, op);
+    const i64 width = op.y.cols();
     with_stored(op.y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.y.elements(),
-                kernels::CombineElement<T>{in<T>(op.rows), in<i32>(op.slot), in_or_null<Real<T>>(op.weight),
-                                           out<T>(op.y), op.slot.cols(), op.y.cols(), op.accumulate});
+        with_quads<T>(are_whole_quads(width, in<T>(op.rows), in<T>(op.y)), [&](auto whole) {
+            on.each_tile(op.y.rows(), quads_of(width),
+                         kernels::CombineTile<T, whole>{
+                             in<T>(op.rows), in<i32>(op.slot), in_or_null<Real<T>>(op.weight), out<T>(op.y),
+                             static_cast<i32>(op.slot.cols()), width, op.accumulate});
+        });
     });
 }
 
 void CudaBackend::combine_rows_backward(Stream& stream, const CombineRowsGrad& op) {
     const Launcher on = checked(stream, &Backend::combine_rows_backward, op);
+    const i64 width = op.dy.cols();
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.slot.elements(), kernels::CombineGradRow<T>{
-                                            in_or_null<T>(op.rows), in<T>(op.dy), in<i32>(op.slot),
-                                            in_or_null<Real<T>>(op.weight), out<T>(op.d_rows),
-                                            out_or_null<Real<T>>(op.d_weight), op.slot.cols(), op.dy.cols()});
+        const T* const rows = in_or_null<T>(op.rows);
+        with_quads<T>(are_whole_quads(width, rows, in<T>(op.dy), in<T>(op.d_rows)), [&](auto whole) {
+            on.each_row_of(op.slot.elements(), width,
+                           kernels::CombineGradRow<T, whole>{
+                               rows, in<T>(op.dy), in<i32>(op.slot), in_or_null<Real<T>>(op.weight),
+                               out<T>(op.d_rows), out_or_null<Real<T>>(op.d_weight), op.slot.cols(), width});
+        });
     });
 }
 
 void CudaBackend::sigmoid_gate(Stream& stream, const SigmoidGate& op) {
     const Launcher on = checked(stream, &Backend::sigmoid_gate, op);
+    const i64 width = op.y.cols();
     with_stored(op.y.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.y.elements(),
-                kernels::GateElement<T>{in<Real<T>>(op.logit), in<T>(op.rows), out<T>(op.y), op.y.cols()});
+        with_quads<T>(are_whole_quads(width, in<T>(op.rows), in<T>(op.y)), [&](auto whole) {
+            on.each_row_of(
+                op.y.rows(), width,
+                kernels::GateRow<T, whole>{in<Real<T>>(op.logit), in<T>(op.rows), out<T>(op.y), width});
+        });
     });
 }
 
 void CudaBackend::sigmoid_gate_backward(Stream& stream, const SigmoidGateGrad& op) {
     const Launcher on = checked(stream, &Backend::sigmoid_gate_backward, op);
+    const i64 width = op.dy.cols();
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.dy.rows(),
-                    kernels::GateGradRow<T>{in<Real<T>>(op.logit), in<T>(op.rows), in<T>(op.dy),
-                                            out<T>(op.d_rows), out<Real<T>>(op.d_logit), op.dy.cols()});
+        const T *const rows = in<T>(op.rows), *const dy = in<T>(op.dy);
+        with_quads<T>(are_whole_quads(width, rows, dy, in<T>(op.d_rows)), [&](auto whole) {
+            on.each_row_of(op.dy.rows(), width,
+                           kernels::GateGradRow<T, whole>{in<Real<T>>(op.logit), rows, dy, out<T>(op.d_rows),
+                                                          out<Real<T>>(op.d_logit), width});
+        });
     });
 }
 

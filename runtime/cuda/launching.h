@@ -6,6 +6,7 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels/elements.h"
 #include "runtime/cuda/kernels/launch.h"
+#include "runtime/cuda/kernels/tiles.h"
 #include "runtime/tensor.h"
 
 namespace moesaic::cuda {
@@ -19,6 +20,27 @@ struct Launcher {
     cudaStream_t stream;
 
     template <class Functor>
+    void each_quad(i64 count, const Functor& f) const {
+        kernels::each_quad(stream, count, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    /// Columns of Functor's: quads, or pieces of whatever size.
+    template <class Functor>
+    void each_tile(i64 rows, i64 columns, const Functor& f) const {
+        kernels::each_tile(stream, rows, columns, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    template <class Functor>
+    void each_team(i64 count, const Functor& f) const {
+        kernels::each_team(stream, count, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    template <class Functor>
+    void each_row_of(i64 rows, i64 width, const Functor& f) const {
+        kernels::each_row_of(stream, rows, width, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    template <class Functor>
     void each(i64 count, const Functor& f) const {
         kernels::each(stream, count, f);
         check_launch(cudaGetLastError(), typeid(Functor));
@@ -26,6 +48,11 @@ struct Launcher {
     template <class Functor>
     void each_row(i64 rows, const Functor& f) const {
         kernels::each_row(stream, rows, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    template <class Functor>
+    void each_tile(const Functor& f) const {
+        kernels::each_tile(stream, f);
         check_launch(cudaGetLastError(), typeid(Functor));
     }
     template <class Functor>
@@ -50,6 +77,13 @@ void with_real(DType dtype, Launch&& launch) {
 template <class Launch>
 void with_stored(DType dtype, Launch&& launch) {
     dtype == DType::bf16 ? launch(TypeTag<Bf16>{}) : with_real(dtype, launch);
+}
+
+using kernels::are_whole_quads;
+using kernels::with_quads;
+/// Quads of a row of `columns` elements, the last of which may be in part.
+[[nodiscard]] constexpr i64 quads_of(i64 columns) {
+    return (columns + kernels::kQuad - 1) / kernels::kQuad;
 }
 
 template <class T>

@@ -20,7 +20,9 @@ void set(TensorView view, i64 i, double value);
 
 /// The operands as they are before the call.
 struct Bench {
-    Bench(const OpCase& op_case, const std::vector<DType>& types, std::unique_ptr<Backend> back_end);
+    /// Each operand is a slice of its memory that begins at element `first`.
+    Bench(const OpCase& op_case, const std::vector<DType>& types, std::unique_ptr<Backend> back_end,
+          i64 first = 0);
     static void fill(TensorView view, const std::vector<double>& values);
     [[nodiscard]] Values values() const;
     void run(const OpCase& op_case);

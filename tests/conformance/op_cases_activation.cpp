@@ -281,6 +281,7 @@ void append_activation_cases(std::vector<OpCase>& cases) {
             append_activation(cases, {entry.kind, {1, 0, 3}, 19}, scale);
             append_activation(cases, {entry.kind, {30, 60}, 256}, scale);
         }
+        append_activation(cases, {entry.kind, {1, 2}, 1100}, 1);
         for (const bool packed : {false, true}) {
             append_fused(cases, {entry.kind, {0, 0}, 5, 7}, packed);
             append_fused(cases, {entry.kind, {3, 0, 1}, 19, 9}, packed);

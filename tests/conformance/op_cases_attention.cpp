@@ -172,6 +172,15 @@ void append_attention_cases(std::vector<OpCase>& cases) {
     append_attention(cases, {2, 5, 2, 1, 6, {}, false});
     append_attention(cases, {2, 36, 4, 2, 8, {}, false});
     append_attention(cases, {1, 150, 2, 2, 16, {}, false});
+    // Widths of a GPU's tiles of 32, 64, 128 and 256 columns, whole and not; sequences that end within a
+    // tile.
+    append_attention(cases, {2, 1, 2, 2, 32});
+    append_attention(cases, {1, 100, 2, 1, 64});
+    append_attention(cases, {1, 67, 1, 1, 128, {3, 29, 35}});
+    append_attention(cases, {1, 66, 2, 1, 128, {}, false});
+    append_attention(cases, {1, 41, 1, 1, 80});
+    append_attention(cases, {1, 35, 1, 1, 144, {34, 1}});
+    append_attention(cases, {1, 40, 2, 2, 256});
 }
 
 }  // namespace moesaic::conformance

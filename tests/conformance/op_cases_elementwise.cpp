@@ -220,6 +220,8 @@ void append_elementwise_cases(std::vector<OpCase>& cases) {
     append_block_sums(cases, 5, 16);
     append_block_sums(cases, 4096, 1024);
     append_block_sums(cases, 70001, 1000);
+    append_block_sums(cases, 10001, 4096);
+    append_block_sums(cases, 5003, 1217);
 }
 
 }  // namespace moesaic::conformance

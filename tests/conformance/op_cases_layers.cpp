@@ -194,8 +194,16 @@ void append_layer_cases(std::vector<OpCase>& cases) {
     struct NormSizes {
         i64 rows, groups, extent;
     };
-    for (const NormSizes& sizes :
-         {NormSizes{0, 1, 16}, {1, 1, 1}, {5, 1, 19}, {4, 3, 8}, {3, 2, 64}, {270, 1, 130}}) {
+    for (const NormSizes& sizes : {NormSizes{0, 1, 16},
+                                   {1, 1, 1},
+                                   {5, 1, 19},
+                                   {4, 3, 8},
+                                   {3, 2, 64},
+                                   {270, 1, 130},
+                                   {2, 1, 1100},
+                                   {3, 1, 1203},
+                                   {1, 1, 8404},
+                                   {2, 1, 8501}}) {
         append_norm(cases, sizes.rows, sizes.groups, sizes.extent);
         for (const char* kind : {"overwrite", "accumulate", "in place"}) {
             append_norm_grad(cases, sizes.rows, sizes.groups, sizes.extent, kind);
@@ -206,10 +214,13 @@ void append_layer_cases(std::vector<OpCase>& cases) {
         append_rope(cases, {12, 3, 10, 4, 37}, inverse);
         append_rope(cases, {10, 1, 64, 5, 64}, inverse);
         append_rope(cases, {170, 4, 64, 17, 300}, inverse);
+        append_rope(cases, {6, 2, 16, 3, 35}, inverse);
     }
     append_embedding(cases, 0, 5, 8);
     append_embedding(cases, 9, 4, 7);
     append_embedding(cases, 700, 50, 70);
+    append_embedding(cases, 300, 2, 64);
+    append_embedding(cases, 12, 5, 1100);
 }
 
 }  // namespace moesaic::conformance

@@ -220,6 +220,7 @@ void append_product_cases(std::vector<OpCase>& cases) {
     append_grouped_weight_grad(cases, 3, {3, 0, 1}, 19, 9);
     append_grouped_weight_grad(cases, 4, {40, 0, 7, 90}, 64, 48);
     append_grouped_weight_grad(cases, 2, {1, 0, 5, 0, 700, 2}, 21, 100);
+    append_grouped_weight_grad(cases, 7, {3, 1, 0, 2, 1, 1, 2}, 600, 800);  // more than fit in a back end's room at once
     for (const bool trans_b : {false, true}) {
         append_packed(cases, 1, 0, 5, 7, trans_b);
         append_packed(cases, 1, 1, 1, 1, trans_b);

@@ -297,6 +297,7 @@ void append_routing_cases(std::vector<OpCase>& cases) {
         append_gather(cases, 3, 0, 8, accumulate);
         append_gather(cases, 5, 9, 7, accumulate);
         append_gather(cases, 100, 300, 130, accumulate);
+        append_gather(cases, 7, 21, 612, accumulate);
         append_gather_to_places(cases, 0, 3, 8, accumulate);
         append_gather_to_places(cases, 9, 5, 7, accumulate);
         append_gather_to_places(cases, 300, 100, 160, accumulate);
@@ -305,6 +306,7 @@ void append_routing_cases(std::vector<OpCase>& cases) {
             append_combine(cases, 4, 1, 7, weighted, accumulate);
             append_combine(cases, 8, 3, 19, weighted, accumulate);
             append_combine(cases, 101, 8, 64, weighted, accumulate);
+            append_combine(cases, 3, 5, 1100, weighted, accumulate);
         }
     }
     append_confidence(cases, 0, 4, 2, 8);
@@ -317,10 +319,15 @@ void append_routing_cases(std::vector<OpCase>& cases) {
     append_sigmoid_gate(cases, 3, 1);
     append_sigmoid_gate(cases, 9, 37);
     append_sigmoid_gate(cases, 301, 130);
+    append_sigmoid_gate(cases, 3, 1100);
+    append_sigmoid_gate(cases, 2, 1203);
     append_combine_grad(cases, 0, 2, 8);
     append_combine_grad(cases, 4, 1, 7);
     append_combine_grad(cases, 8, 3, 19);
     append_combine_grad(cases, 101, 8, 70);
+    append_combine_grad(cases, 20, 2, 128);
+    append_combine_grad(cases, 3, 2, 1100);
+    append_combine_grad(cases, 2, 2, 1203);
 }
 
 }  // namespace moesaic::conformance

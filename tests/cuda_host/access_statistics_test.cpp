@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -15,6 +16,7 @@
 
 #include "runtime/cuda/kernels/activation.h"
 #include "runtime/cuda/kernels/attention.h"
+#include "runtime/cuda/kernels/attention_tiles.h"
 #include "runtime/cuda/kernels/capacity.h"
 #include "runtime/cuda/kernels/choices.h"
 #include "runtime/cuda/kernels/elementwise.h"
@@ -25,6 +27,7 @@
 #include "runtime/cuda/kernels/router_scores.h"
 #include "runtime/cuda/kernels/router_sums.h"
 #include "runtime/cuda/kernels/routing.h"
+#include "runtime/cuda/kernels/rows.h"
 #include "tests/cuda_host/access_statistics.h"
 #include "tests/cuda_host/ptx_program.h"
 
@@ -59,23 +62,27 @@ class Operands {
         return data;
     }
     /// 0, step, 2 step, ...
-    i64* steps(i64 step) {
-        i64* const data = room<i64>();
-        for (i64 i = 0; i < kMost; ++i) data[i] = i * step;
+    template <class T>
+    T* steps_of(T step) {
+        T* const data = room<T>();
+        for (i64 i = 0; i < kMost; ++i) data[i] = static_cast<T>(i) * step;
         return data;
+    }
+    i64* steps(i64 step) { return steps_of<i64>(step); }
+    /// Zeros.
+    template <class T>
+    T* room() {
+        void* block = nullptr;
+        cudaMallocManaged(&block, kMost * sizeof(T), cudaMemAttachGlobal);
+        std::memset(block, 0, kMost * sizeof(T));
+        blocks_.push_back(block);
+        return static_cast<T*>(block);
     }
 
     cudaStream_t stream = nullptr;
 
   private:
     static constexpr i64 kMost = kRows * kWidth * kChoices;
-    template <class T>
-    T* room() {
-        void* block = nullptr;
-        cudaMallocManaged(&block, kMost * sizeof(T), cudaMemAttachGlobal);
-        blocks_.push_back(block);
-        return static_cast<T*>(block);
-    }
     std::vector<void*> blocks_;
 };
 
@@ -95,28 +102,30 @@ void blocks(Operands& o, i64 count, const Functor& functor) {
 
 void run_elementwise(Operands& o) {
     constexpr i64 n = kRows * kWidth;
-    elements(o, n, FillElement<float>{1, o.numbers()});
-    elements(o, n, AddElement<float>{o.numbers(), o.numbers()});
-    elements(o, n, FoldElement<float>{o.numbers(), o.numbers<double>(), 0, 0});
-    elements(o, n, ConvertElement<double, float>{o.numbers<double>(), o.numbers()});
-    elements(o, n, ScaleElement<float>{2, o.numbers()});
-    elements(o, n, ClampElement<float>{0.5F, o.numbers()});
-    elements(o, n, ClampGradElement<float>{0.5F, o.numbers(), o.numbers()});
-    elements(o, n, MultiplyElement<float>{o.numbers(), o.numbers(), o.numbers(), true});
-    elements(o, n,
-             AdamWElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), 1, 1, 0.9F, 0.1F, 0.9F,
-                                 0.1F, 1e-8F, 1e-3F, 1});
-    elements(o, n, RandomElement<float>{1, 2, 3, true, 0, 1, o.numbers()});
-    elements(o, n, RandomElement<float>{1, 2, 3, false, 0, 1, o.numbers()});
-    rows(o, 4, SquaresRow<float>{o.numbers(), n, n / 4, o.numbers<double>()});
+    each(o.stream, n, FillElement<float>{1, o.numbers()});
+    each_quad(o.stream, n, AddQuads<float, true>{o.numbers(), o.numbers()});
+    each_quad(o.stream, n, FoldQuads<float, true>{o.numbers(), o.numbers<double>(), 0, 0});
+    each_quad(o.stream, n, ConvertQuads<double, float, true>{o.numbers<double>(), o.numbers()});
+    each_quad(o.stream, n, ScaleQuads<float, true>{2, o.numbers()});
+    each_quad(o.stream, n, ClampQuads<float, true>{0.5F, o.numbers()});
+    each_quad(o.stream, n, ClampGradQuads<float, true>{0.5F, o.numbers(), o.numbers()});
+    each_quad(o.stream, n, MultiplyQuads<float, true>{o.numbers(), o.numbers(), o.numbers(), true});
+    each_quad(o.stream, n,
+              AdamWQuads<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), 1, 1, 0.9F, 0.1F,
+                                      0.9F, 0.1F, 1e-8F, 1e-3F, 1});
+    each(o.stream, n, RandomElement<float>{1, 2, 3, true, 0, 1, o.numbers()});
+    each(o.stream, n, RandomElement<float>{1, 2, 3, false, 0, 1, o.numbers()});
+    each_row_of(o.stream, 4, n / 4, SquaresRow<float, true>{o.numbers(), n, n / 4, o.numbers<double>()});
 }
 
 template <Function kind>
 void run_activation(Operands& o) {
     const Slopes<float> slopes{o.numbers(), o.steps(kRows / 4), 4};
-    elements(o, kRows * kWidth, ActivationElement<kind, float>{o.numbers(), o.numbers(), kWidth, slopes});
-    elements(o, kRows * kWidth,
-             ActivationGradElement<kind, float>{o.numbers(), o.numbers(), o.numbers(), kWidth, slopes});
+    constexpr i64 quads = kWidth / kQuad;
+    each_tile(o.stream, kRows, quads,
+              ActivationTile<kind, float, true>{o.numbers(), o.numbers(), kWidth, slopes});
+    each_tile(o.stream, kRows, quads,
+              ActivationGradTile<kind, float, true>{o.numbers(), o.numbers(), o.numbers(), kWidth, slopes});
 }
 
 void run_layers(Operands& o) {
@@ -126,15 +135,36 @@ void run_layers(Operands& o) {
     run_activation<Function::prelu>(o);
     rows(o, 4,
          SlopeGradRow<float>{o.numbers(), o.numbers(), o.steps(kRows / 4), kWidth, o.numbers<double>()});
-    rows(o, kRows, NormRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth, 1e-5});
-    rows(o, kRows,
-         NormGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth, true});
-    elements(o, kWidth,
-             NormWeightGradElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, kWidth});
-    elements(o, kRows * kHeads * kHeadDim / 2,
-             RopeElement<float>{o.numbers(), o.numbers(), o.numbers(), kHeads * kHeadDim, kHeads, kHeadDim,
-                                kRows, false});
-    rows(o, kRows, EmbeddingGradRow<float>{o.indices(8), o.numbers(), o.numbers(), kRows, kWidth});
+    constexpr i32 width = kWidth, wide = 2048;  // a row for a warp, and for a team
+    for (const i32 n : {width, wide}) {
+        const i64 count = kRows * kWidth / n;
+        each_row_of(o.stream, count, n,
+                    NormRow<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), n, 1e-5});
+        each_row_of(o.stream, count, n,
+                    NormGradRow<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
+                                             n, true});
+        each_row_of(o.stream, count, n,
+                    EmbeddingGradRow<float, true>{o.steps_of<i32>(1), o.steps_of<i32>(0), o.numbers(),
+                                                  o.numbers(), count, n});
+    }
+    each_team(
+        o.stream, kWidth / 32,
+        NormWeightGradColumns<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, width});
+    constexpr i32 dim = kHeadDim, quads = dim / 2 / static_cast<i32>(kQuad);
+    each_tile(
+        o.stream, kRows, kHeads * quads,
+        RopeTile<float, true>{o.numbers(), o.numbers(), o.numbers(), kHeads * dim, dim, quads, kRows, false});
+    each_team(o.stream, 1, IndexOrder{o.indices(8), kRows, o.indices(1), o.indices(1)});
+}
+
+template <class Stored, class Numbers>
+void run_attention_tiles(Operands& o, const TileShape& shape, Numbers numbers) {
+    each_tile(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                        o.numbers()});
+    each_tile(o.stream, QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                        o.numbers(), o.numbers(), numbers()});
+    each_tile(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                      o.numbers(), o.numbers(), numbers(), numbers()});
 }
 
 void run_attention(Operands& o) {
@@ -149,6 +179,9 @@ void run_attention(Operands& o) {
     rows(o, count,
          KeyGradRow<float>{shape, o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
                            o.numbers(), o.numbers(), o.numbers()});
+    run_attention_tiles<float>(o, tile_shape(shape), [&] { return o.numbers(); });
+    run_attention_tiles<Bf16>(o, tile_shape(shape),
+                              [&] { return reinterpret_cast<Bf16*>(o.numbers<std::uint16_t>(0)); });
 }
 
 void run_losses(Operands& o) {
@@ -245,7 +278,7 @@ void run_scores(Operands& o) {
 }
 
 void run_routing(Operands& o) {
-    constexpr i64 choices = kRows * kChoices, wide = kRows * kWidth;
+    constexpr i64 choices = kRows * kChoices;
     for (const i64 top_groups : {4, 8}) {
         rows(o, kRows,
              TopKRow<float, 2>{o.numbers(), o.numbers(), o.indices(1), o.numbers(), kExperts, kChoices, 8,
@@ -260,27 +293,32 @@ void run_routing(Operands& o) {
     const KeyChunks keys{o.indices(kExperts), kBlockThreads, kBlockThreads, 1, kExperts, 1, o.indices(1)};
     blocks(o, 1, KeyCountChunk{keys});
     blocks(o, 1, KeyPlaceChunk{keys, o.indices(1), o.steps(0), o.indices(1)});
-    elements(
-        o, wide,
-        GatherElement<u32>{o.numbers<u32>(0), o.indices(kRows), o.indices(kRows), o.numbers<u32>(0), kWidth});
-    elements(o, wide, GatherAddElement<float>{o.numbers(), o.indices(kRows), o.numbers(), kWidth});
-    elements(o, wide,
-             CombineElement<float>{o.numbers(), o.indices(choices), o.numbers(), o.numbers(), kChoices,
-                                   kWidth, true});
-    rows(o, choices,
-         CombineGradRow<float>{o.numbers(), o.numbers(), o.indices(choices), o.numbers(), o.numbers(),
-                               o.numbers(), kChoices, kWidth});
-    elements(o, wide, GateElement<float>{o.numbers(), o.numbers(), o.numbers(), kWidth});
-    rows(o, kRows,
-         GateGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth});
+}
+
+void run_rows(Operands& o) {
+    constexpr i64 choices = kRows * kChoices, quads = kWidth / kQuad;
+    each_tile(o.stream, kRows, quads,
+              GatherTile<uint4>{o.room<uint4>(), o.indices(kRows), o.indices(kRows), o.room<uint4>(), quads});
+    each_tile(o.stream, kRows, quads,
+              GatherAddTile<float, true>{o.numbers(), o.indices(kRows), o.numbers(), kWidth});
+    each_tile(o.stream, kRows, quads,
+              CombineTile<float, true>{o.numbers(), o.indices(choices), o.numbers(), o.numbers(), kChoices,
+                                       kWidth, true});
+    each_row_of(o.stream, choices, kWidth,
+                CombineGradRow<float, true>{o.numbers(), o.numbers(), o.indices(choices), o.numbers(),
+                                            o.numbers(), o.numbers(), kChoices, kWidth});
+    each_row_of(o.stream, kRows, kWidth, GateRow<float, true>{o.numbers(), o.numbers(), o.numbers(), kWidth});
+    each_row_of(
+        o.stream, kRows, kWidth,
+        GateGradRow<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(), kWidth});
 }
 
 /// What the PTX of sm_90 counts, by line.
 std::map<std::string, AccessStatistics::Count> counted() {
     AccessStatistics statistics;
     reset({.translate = PtxProgram::of(90).translation(&statistics)});
-    for (const auto run :
-         {run_elementwise, run_layers, run_attention, run_losses, run_router, run_scores, run_routing}) {
+    for (const auto run : {run_elementwise, run_layers, run_attention, run_losses, run_router, run_scores,
+                           run_routing, run_rows}) {
         Operands operands;
         run(operands);
         EXPECT_EQ(cudaStreamSynchronize(operands.stream), cudaSuccess) << first_finding();

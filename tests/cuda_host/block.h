@@ -37,6 +37,8 @@ class BlockExecutor {
     // What device.h offers to the thread that runs.
     void barrier(Place place);
     std::uint64_t meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
+    const WarpWords& gather(const std::uint32_t (&mine)[WarpWords::kMost], Place place);
+    std::vector<PendingCopy>& copies() { return threads_[current_].copies; }
     void* array(const void* key, std::size_t bytes, const char* name);
     void* dynamic_array();
 
@@ -57,6 +59,7 @@ class BlockExecutor {
         WarpOperation operation = WarpOperation::sync;
         std::uint64_t value = 0;  // what it brings to a meeting of its warp, then what it takes from there
         int source = 0;
+        std::vector<PendingCopy> copies;
     };
     /// Of the lanes of `mask`, some of which wait already.
     struct Meeting {
@@ -68,6 +71,7 @@ class BlockExecutor {
     struct WarpState {
         unsigned existing = 0, done = 0;  // lanes
         std::vector<Meeting> meetings;    // with disjoint masks
+        WarpWords words{};
     };
     struct Array {
         const void* key;
@@ -83,6 +87,7 @@ class BlockExecutor {
     void release_barrier();
     Meeting& join(WarpState& warp, const Meeting& mine);
     void finish(std::size_t first, const Meeting& meeting);
+    void share_words(std::size_t first, const Meeting& meeting);
     void end_thread();
     std::string where(std::size_t thread) const;
     void clear_shared();

@@ -69,8 +69,11 @@ Location location_of(Place place) {
 }
 
 bool is_helper(const std::string& path) {
-    return path.starts_with("/usr/") || path.find("/kernels/device.h") != std::string::npos ||
-           path.find("/cuda_host/device.h") != std::string::npos;
+    if (path.starts_with("/usr/")) return true;
+    for (const char* shared :
+         {"/kernels/device.h", "/kernels/quads.h", "/kernels/tile_kernels.h", "/cuda/gpu.h", "/cuda_host/device.h"})
+        if (path.find(shared) != std::string::npos) return true;
+    return false;
 }
 
 std::string text_of(Location location) {

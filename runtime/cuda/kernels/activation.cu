@@ -1,6 +1,6 @@
 #include "runtime/cuda/kernels/activation.h"
 
-#include "runtime/cuda/kernels/device.h"
+#include "runtime/cuda/kernels/tile_kernels.h"
 
 namespace moesaic::kernels {
 
@@ -20,42 +20,76 @@ __device__ inline Real<Stored> slope_of(const Slopes<Stored>& slopes, i64 row) {
     return read(slopes.slope[low]);
 }
 
-template <Function kind, class Stored>
-__device__ void ActivationElement<kind, Stored>::operator()(i64 i) const {
-    using T = Real<Stored>;
-    const i64 row = i / width, column = i % width;
-    if constexpr (kind == Function::swiglu) {
-        const Stored* const from = x + row * 2 * width + column;
-        const T gate = read(from[0]);
-        write(y[i], gate * sigmoid(gate) * read(from[width]));
-    } else {
-        const T value = read(x[i]);
-        if constexpr (kind == Function::gelu) write(y[i], value * normal_distribution(value));
-        if constexpr (kind == Function::relu) write(y[i], value > 0 ? value : T{0});
-        if constexpr (kind == Function::prelu) write(y[i], value > 0 ? value : slope_of(slopes, row) * value);
+/// `slope` is prelu's, `up` the other half's of swiglu.
+template <Function kind, class T>
+__device__ inline T activated(T value, T up, T slope) {
+    if constexpr (kind == Function::swiglu) return value * sigmoid(value) * up;
+    if constexpr (kind == Function::gelu) return value * normal_distribution(value);
+    if constexpr (kind == Function::relu) return value > 0 ? value : T{0};
+    return value > 0 ? value : slope * value;
+}
+
+template <Function kind, class Stored, bool are_whole>
+__device__ void ActivationTile<kind, Stored, are_whole>::operator()(const Tile& tile) const {
+    constexpr bool is_gated = kind == Function::swiglu;
+    const i64 column = tile.column * kQuad, room = width - column;
+    Quad<Stored> values[kRows] = {}, ups[kRows] = {};
+    GPU_UNROLL for (int i = 0; i < kRows; ++i) {
+        const i64 row = tile.row + i * tile.step;
+        if (row >= tile.rows) continue;
+        const Stored* const from = x + row * (is_gated ? 2 * width : width) + column;
+        values[i] = load_quad<are_whole>(from, room);
+        if constexpr (is_gated) ups[i] = load_quad<are_whole>(from + width, room);
+    }
+    GPU_UNROLL for (int i = 0; i < kRows; ++i) {
+        const i64 row = tile.row + i * tile.step;
+        if (row >= tile.rows) continue;
+        Real<Stored> slope = 0;
+        if constexpr (kind == Function::prelu) slope = slope_of(slopes, row);
+        set_each(values[i], [&](int k) {
+            return activated<kind>(values[i][k], is_gated ? ups[i][k] : Real<Stored>{0}, slope);
+        });
+        store_quad<are_whole>(y + row * width + column, room, values[i]);
     }
 }
 
-template <Function kind, class Stored>
-__device__ void ActivationGradElement<kind, Stored>::operator()(i64 i) const {
+/// The derivative of the kinds that are not gated, times d.
+template <Function kind, class T>
+__device__ inline T activation_gradient(T value, T d, T slope) {
+    if constexpr (kind == Function::gelu) {
+        const T share = normal_distribution(value);  // first: it takes the more registers
+        const T density = std::exp(value * value * T{-0.5}) * static_cast<T>(0.398942280401432678);
+        return d * std::fma(value, density, share);
+    }
+    if constexpr (kind == Function::relu) return value > 0 ? d : T{0};
+    return value > 0 ? d : slope * d;
+}
+
+template <Function kind, class Stored, bool are_whole>
+__device__ void ActivationGradTile<kind, Stored, are_whole>::operator()(const Tile& tile) const {
     using T = Real<Stored>;
-    const i64 row = i / width, column = i % width;
-    const T d = read(dy[i]);
+    const i64 column = tile.column * kQuad, room = width - column;
+    const Quad<Stored> d = load_quad<are_whole>(dy + tile.row * width + column, room);
     if constexpr (kind == Function::swiglu) {
-        const i64 at = row * 2 * width + column;
-        const T gate = read(x[at]), up = read(x[at + width]), share = sigmoid(gate);
-        const T slope = std::fma(gate, sigmoid(-gate), T{1});  // 1 - share would cancel
-        write(dx[at], d * up * share * slope);
-        write(dx[at + width], d * gate * share);
-    } else {
-        const T value = read(x[i]);
-        if constexpr (kind == Function::gelu) {
-            const T share = normal_distribution(value);  // first: it takes the more registers
-            const T density = std::exp(value * value * T{-0.5}) * static_cast<T>(0.398942280401432678);
-            write(dx[i], d * std::fma(value, density, share));
+        const i64 at = tile.row * 2 * width + column;
+        const Quad<Stored> gates = load_quad<are_whole>(x + at, room);
+        const Quad<Stored> ups = load_quad<are_whole>(x + at + width, room);
+        Quad<Stored> d_gates = d, d_ups = d;
+        for (int i = 0; i < kQuad; ++i) {
+            const T gate = gates[i], share = sigmoid(gate);
+            const T slope = std::fma(gate, sigmoid(-gate), T{1});  // 1 - share would cancel
+            d_gates.set(i, d[i] * ups[i] * share * slope);
+            d_ups.set(i, d[i] * gate * share);
         }
-        if constexpr (kind == Function::relu) write(dx[i], value > 0 ? d : T{0});
-        if constexpr (kind == Function::prelu) write(dx[i], value > 0 ? d : slope_of(slopes, row) * d);
+        store_quad<are_whole>(dx + at, room, d_gates);
+        store_quad<are_whole>(dx + at + width, room, d_ups);
+    } else {
+        const i64 at = tile.row * width + column;
+        T slope = 0;
+        if constexpr (kind == Function::prelu) slope = slope_of(slopes, tile.row);
+        Quad<Stored> values = load_quad<are_whole>(x + at, room);
+        set_each(values, [&](int i) { return activation_gradient<kind>(values[i], d[i], slope); });
+        store_quad<are_whole>(dx + at, room, values);
     }
 }
 
@@ -73,17 +107,19 @@ __device__ void SlopeGradRow<Stored>::operator()(i64 group, const Warp& warp) co
     if (warp.lane == 0) d_slope[group] = sum;
 }
 
-#define MOESAIC_FOR_KINDS(Functor, Stored)           \
-    MOESAIC_EACH(Functor<Function::swiglu, Stored>); \
-    MOESAIC_EACH(Functor<Function::gelu, Stored>);   \
-    MOESAIC_EACH(Functor<Function::relu, Stored>);   \
-    MOESAIC_EACH(Functor<Function::prelu, Stored>)
-MOESAIC_FOR_KINDS(ActivationElement, float);
-MOESAIC_FOR_KINDS(ActivationElement, double);
-MOESAIC_FOR_KINDS(ActivationElement, Bf16);
-MOESAIC_FOR_KINDS(ActivationGradElement, float);
-MOESAIC_FOR_KINDS(ActivationGradElement, double);
-MOESAIC_FOR_KINDS(ActivationGradElement, Bf16);
+#define MOESAIC_FOR_KINDS(Functor, ...)                        \
+    MOESAIC_EACH_TILE(Functor<Function::swiglu, __VA_ARGS__>); \
+    MOESAIC_EACH_TILE(Functor<Function::gelu, __VA_ARGS__>);   \
+    MOESAIC_EACH_TILE(Functor<Function::relu, __VA_ARGS__>);   \
+    MOESAIC_EACH_TILE(Functor<Function::prelu, __VA_ARGS__>)
+#define MOESAIC_FOR_KINDS_AND_QUADS(Functor)   \
+    MOESAIC_FOR_KINDS(Functor, float, true);   \
+    MOESAIC_FOR_KINDS(Functor, float, false);  \
+    MOESAIC_FOR_KINDS(Functor, double, false); \
+    MOESAIC_FOR_KINDS(Functor, Bf16, true);    \
+    MOESAIC_FOR_KINDS(Functor, Bf16, false)
+MOESAIC_FOR_KINDS_AND_QUADS(ActivationTile);
+MOESAIC_FOR_KINDS_AND_QUADS(ActivationGradTile);
 MOESAIC_FOR_STORED(MOESAIC_EACH_ROW, SlopeGradRow);
 
 }  // namespace moesaic::kernels

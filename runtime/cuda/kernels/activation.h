@@ -3,6 +3,7 @@
 
 #include "runtime/cuda/kernels/elements.h"
 #include "runtime/cuda/kernels/launch.h"
+#include "runtime/cuda/kernels/tiles.h"
 
 namespace moesaic::kernels {
 
@@ -17,21 +18,25 @@ struct Slopes {
     i64 groups;
 };
 
-template <Function kind, class Stored>
-struct ActivationElement {
+template <Function kind, class Stored, bool are_whole>
+struct ActivationTile {
+    static constexpr int kRows = 2;
+    static constexpr bool kPanelsFirst = false;
     const Stored* x;
     Stored* y;
     i64 width;
     Slopes<Stored> slopes;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(const Tile& tile) const;
 };
-template <Function kind, class Stored>
-struct ActivationGradElement {
+template <Function kind, class Stored, bool are_whole>
+struct ActivationGradTile {
+    static constexpr int kRows = 1;
+    static constexpr bool kPanelsFirst = false;
     const Stored *x, *dy;
     Stored* dx;
     i64 width;
     Slopes<Stored> slopes;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(const Tile& tile) const;
 };
 /// d_slope of a group, its rows in ascending order.
 template <class Stored>

@@ -1,6 +1,6 @@
 #include "runtime/cuda/kernels/elementwise.h"
 
-#include "runtime/cuda/kernels/device.h"
+#include "runtime/cuda/kernels/tile_kernels.h"
 
 namespace moesaic::kernels {
 
@@ -9,9 +9,12 @@ __device__ void FillElement<T>::operator()(i64 i) const {
     y[i] = value;
 }
 
-template <class Stored>
-__device__ void AddElement<Stored>::operator()(i64 i) const {
-    write(y[i], read(y[i]) + read(x[i]));
+template <class Stored, bool are_whole>
+__device__ void AddQuads<Stored, are_whole>::operator()(i64 first, i64 room) const {
+    Quad<Stored> sum = load_quad<are_whole>(y + first, room);
+    const Quad<Stored> addend = load_quad<are_whole>(x + first, room);
+    set_each(sum, [&](int i) { return sum[i] + addend[i]; });
+    store_quad<are_whole>(y + first, room, sum);
 }
 
 /// Adding 1.5 * 2^52 steps leaves no room for anything finer than a step.
@@ -21,71 +24,98 @@ __device__ inline double rounded(double part, double step, double limit) {
     return part >= -limit && part <= limit ? (part + shift) - shift : nan("");
 }
 
-template <class T>
-__device__ void FoldElement<T>::operator()(i64 i) const {
-    sum[i] += rounded(static_cast<double>(part[i]), step, limit);
-    part[i] = 0;
+template <class T, bool are_whole>
+__device__ void FoldQuads<T, are_whole>::operator()(i64 first, i64 room) const {
+    const Quad<T> addend = load_quad<are_whole>(part + first, room);
+    Quad<double> total = load_quad<are_whole>(sum + first, room);
+    set_each(total, [&](int i) { return total[i] + rounded(static_cast<double>(addend[i]), step, limit); });
+    store_quad<are_whole>(sum + first, room, total);
+    store_quad<are_whole>(part + first, room, zero_quad<T>());
 }
 
 /// f64 to bf16 rounded once: through f32 a value beside a tie could become the tie and round a second time.
-__device__ inline void write_narrow(Bf16& to, double value) {
+/// Returns the f32 that rounds to the same bf16.
+__device__ inline float narrowed(double value, const Bf16*) {
     const float nearest = static_cast<float>(value);
     const u32 bits = __float_as_uint(nearest);
     const double lost = value - static_cast<double>(nearest);
-    if ((bits & 0xffffu) != 0x8000u || !(lost > 0 || lost < 0)) return write(to, nearest);
+    if ((bits & 0xffffu) != 0x8000u || !(lost > 0 || lost < 0)) return nearest;
     const bool outward = (lost > 0) == (value > 0);
-    write(to, __uint_as_float(outward ? bits + 1 : bits - 1));
+    return __uint_as_float(outward ? bits + 1 : bits - 1);
 }
-__device__ inline void write_narrow(Bf16& to, float value) {
-    write(to, value);
+__device__ inline float narrowed(float value, const Bf16*) {
+    return value;
 }
-__device__ inline void write_narrow(float& to, double value) {
-    to = static_cast<float>(value);
-}
-__device__ inline void write_narrow(float& to, float value) {
-    to = value;
-}
-__device__ inline void write_narrow(double& to, double value) {
-    to = value;
-}
-
 template <class From, class To>
-__device__ void ConvertElement<From, To>::operator()(i64 i) const {
-    write_narrow(to[i], read(from[i]));
+__device__ inline To narrowed(From value, const To*) {
+    return static_cast<To>(value);
 }
 
-template <class Stored>
-__device__ void ScaleElement<Stored>::operator()(i64 i) const {
-    write(y[i], read(y[i]) * factor);
+template <class From, class To, bool are_whole>
+__device__ void ConvertQuads<From, To, are_whole>::operator()(i64 first, i64 room) const {
+    const Quad<From> wide = load_quad<are_whole>(from + first, room);
+    Quad<To> narrow = zero_quad<To>();
+    set_each(narrow, [&](int i) { return narrowed(wide[i], to); });
+    store_quad<are_whole>(to + first, room, narrow);
 }
 
-template <class Stored>
-__device__ void ClampElement<Stored>::operator()(i64 i) const {
-    const Real<Stored> value = read(y[i]);  // NaN passes
-    write(y[i], value > limit ? limit : value < -limit ? -limit : value);
+template <class Stored, bool are_whole>
+__device__ void ScaleQuads<Stored, are_whole>::operator()(i64 first, i64 room) const {
+    Quad<Stored> scaled = load_quad<are_whole>(y + first, room);
+    set_each(scaled, [&](int i) { return scaled[i] * factor; });
+    store_quad<are_whole>(y + first, room, scaled);
 }
 
-template <class Stored>
-__device__ void ClampGradElement<Stored>::operator()(i64 i) const {
-    const Real<Stored> value = read(y[i]);
-    if ((value < 0 ? -value : value) >= limit) write(dy[i], Real<Stored>{0});
+template <class Stored, bool are_whole>
+__device__ void ClampQuads<Stored, are_whole>::operator()(i64 first, i64 room) const {
+    Quad<Stored> clamped = load_quad<are_whole>(y + first, room);
+    set_each(clamped, [&](int i) {
+        const Real<Stored> value = clamped[i];  // NaN passes
+        return value > limit ? limit : value < -limit ? -limit : value;
+    });
+    store_quad<are_whole>(y + first, room, clamped);
 }
 
-template <class Stored>
-__device__ void MultiplyElement<Stored>::operator()(i64 i) const {
-    const Real<Stored> product = read(x[i]) * factor[i];
-    write(y[i], accumulate ? read(y[i]) + product : product);
+template <class Stored, bool are_whole>
+__device__ void ClampGradQuads<Stored, are_whole>::operator()(i64 first, i64 room) const {
+    const Quad<Stored> values = load_quad<are_whole>(y + first, room);
+    Quad<Stored> gradient = load_quad<are_whole>(dy + first, room);
+    set_each(gradient, [&](int i) {
+        return (values[i] < 0 ? -values[i] : values[i]) >= limit ? Real<Stored>{0} : gradient[i];
+    });
+    store_quad<are_whole>(dy + first, room, gradient);
 }
 
-template <class T>
-__device__ void AdamWElement<T>::operator()(i64 i) const {
-    const T g = gradient[i] * gradient_scale;
-    const T m = std::fma(beta1, first_moment[i], one_minus_beta1 * g);
-    const T v = std::fma(beta2, second_moment[i], one_minus_beta2 * (g * g));
-    const T denominator = std::sqrt(v) / root_correction + eps;
-    first_moment[i] = m;
-    second_moment[i] = v;
-    parameter[i] = std::fma(-step_size, m / denominator, parameter[i] * decay);
+template <class Stored, bool are_whole>
+__device__ void MultiplyQuads<Stored, are_whole>::operator()(i64 first, i64 room) const {
+    const Quad<Stored> values = load_quad<are_whole>(x + first, room);
+    const Quad<Real<Stored>> factors = load_quad<are_whole>(factor + first, room);
+    Quad<Stored> sum = accumulate ? load_quad<are_whole>(y + first, room) : zero_quad<Stored>();
+    set_each(sum, [&](int i) {
+        const Real<Stored> product = values[i] * factors[i];
+        return accumulate ? sum[i] + product : product;
+    });
+    store_quad<are_whole>(y + first, room, sum);
+}
+
+template <class T, bool are_whole>
+__device__ void AdamWQuads<T, are_whole>::operator()(i64 first, i64 room) const {
+    const Quad<T> gradients = load_quad<are_whole>(gradient + first, room);
+    Quad<T> firsts = load_quad<are_whole>(first_moment + first, room);
+    Quad<T> seconds = load_quad<are_whole>(second_moment + first, room);
+    Quad<T> parameters = load_quad<are_whole>(parameter + first, room);
+    for (int i = 0; i < kQuad; ++i) {
+        const T g = gradients[i] * gradient_scale;
+        const T m = std::fma(beta1, firsts[i], one_minus_beta1 * g);
+        const T v = std::fma(beta2, seconds[i], one_minus_beta2 * (g * g));
+        const T denominator = std::sqrt(v) / root_correction + eps;
+        firsts.set(i, m);
+        seconds.set(i, v);
+        parameters.set(i, std::fma(-step_size, m / denominator, parameters[i] * decay));
+    }
+    store_quad<are_whole>(first_moment + first, room, firsts);
+    store_quad<are_whole>(second_moment + first, room, seconds);
+    store_quad<are_whole>(parameter + first, room, parameters);
 }
 
 /// Philox4x32-10 (Salmon et al. 2011) on the counter (index, 0).
@@ -120,34 +150,51 @@ __device__ void RandomElement<T>::operator()(i64 i) const {
     }
 }
 
-template <class T>
-__device__ void SquaresRow<T>::operator()(i64 row, const Warp& warp) const {
-    const i64 end = smaller(count, (row + 1) * block);
-    double sum = 0;
-    for (i64 i = row * block + warp.lane; i < end; i += Warp::kSize) {
-        const auto value = static_cast<double>(values[i]);
-        sum = std::fma(value, value, sum);
+template <class T, bool are_whole>
+template <class Threads>
+__device__ void SquaresRow<T, are_whole>::operator()(i64 row, const Threads& threads) const {
+    constexpr int kBatch = 4;  // quads on their way at once
+    const i64 end = smaller(count, (row + 1) * block), step = Threads::kSize * kQuad;
+    double sums_of_places[kQuad] = {};
+    for (i64 begin = row * block + threads.lane * kQuad; begin < end; begin += kBatch * step) {
+        Quad<T> batch[kBatch] = {};
+        GPU_UNROLL for (int turn = 0; turn < kBatch; ++turn) {
+            const i64 first = begin + turn * step;
+            batch[turn] = first < end ? load_quad<are_whole>(values + first, end - first) : zero_quad<T>();
+        }
+        GPU_UNROLL for (int turn = 0; turn < kBatch; ++turn) {
+            for (int i = 0; i < kQuad; ++i) {
+                const auto value = static_cast<double>(batch[turn][i]);
+                sums_of_places[i] = std::fma(value, value, sums_of_places[i]);
+            }
+        }
     }
-    sum = warp.sum(sum);
-    if (warp.lane == 0) sums[row] = sum;
+    const double sum =
+        threads.sum((sums_of_places[0] + sums_of_places[1]) + (sums_of_places[2] + sums_of_places[3]));
+    if (threads.lane == 0) sums[row] = sum;
 }
 
+/// Of ConvertQuads.
+#define MOESAIC_CONVERT(...)                            \
+    MOESAIC_EACH_QUAD(ConvertQuads<__VA_ARGS__, true>); \
+    MOESAIC_EACH_QUAD(ConvertQuads<__VA_ARGS__, false>)
+
 MOESAIC_FOR_REALS(MOESAIC_EACH, FillElement);
-MOESAIC_FOR_STORED(MOESAIC_EACH, AddElement);
-MOESAIC_FOR_REALS(MOESAIC_EACH, FoldElement);
-MOESAIC_EACH(ConvertElement<double, double>);
-MOESAIC_EACH(ConvertElement<double, float>);
-MOESAIC_EACH(ConvertElement<double, Bf16>);
-MOESAIC_EACH(ConvertElement<float, float>);
-MOESAIC_EACH(ConvertElement<float, Bf16>);
-MOESAIC_EACH(ConvertElement<Bf16, float>);
-MOESAIC_EACH(ConvertElement<Bf16, Bf16>);
-MOESAIC_FOR_STORED(MOESAIC_EACH, ScaleElement);
-MOESAIC_FOR_STORED(MOESAIC_EACH, ClampElement);
-MOESAIC_FOR_STORED(MOESAIC_EACH, ClampGradElement);
-MOESAIC_FOR_STORED(MOESAIC_EACH, MultiplyElement);
-MOESAIC_FOR_REALS(MOESAIC_EACH, AdamWElement);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_QUAD, AddQuads);
+MOESAIC_FOR_REAL_QUADS(MOESAIC_EACH_QUAD, FoldQuads);
+MOESAIC_EACH_QUAD(ConvertQuads<double, double, false>);
+MOESAIC_CONVERT(double, float);
+MOESAIC_CONVERT(double, Bf16);
+MOESAIC_CONVERT(float, float);
+MOESAIC_CONVERT(float, Bf16);
+MOESAIC_CONVERT(Bf16, float);
+MOESAIC_CONVERT(Bf16, Bf16);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_QUAD, ScaleQuads);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_QUAD, ClampQuads);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_QUAD, ClampGradQuads);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_QUAD, MultiplyQuads);
+MOESAIC_FOR_REAL_QUADS(MOESAIC_EACH_QUAD, AdamWQuads);
 MOESAIC_FOR_REALS(MOESAIC_EACH, RandomElement);
-MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, SquaresRow);
+MOESAIC_FOR_REAL_QUADS(MOESAIC_EACH_ROW_OF, SquaresRow);
 
 }  // namespace moesaic::kernels

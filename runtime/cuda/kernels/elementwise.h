@@ -1,8 +1,10 @@
 // Functors of the element-wise operations and of the optimizer; runtime/backend.h says what they compute.
+// Those of quads take four elements, whole ones where are_whole_quads() of their operands holds.
 #pragma once
 
 #include "runtime/cuda/kernels/elements.h"
 #include "runtime/cuda/kernels/launch.h"
+#include "runtime/cuda/kernels/tiles.h"
 
 namespace moesaic::kernels {
 
@@ -12,60 +14,60 @@ struct FillElement {
     T* y;
     __device__ void operator()(i64 i) const;
 };
-template <class Stored>
-struct AddElement {
+template <class Stored, bool are_whole>
+struct AddQuads {
     const Stored* x;
     Stored* y;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
-template <class T>
-struct FoldElement {
+template <class T, bool are_whole>
+struct FoldQuads {
     T* part;
     double* sum;
     double step, limit;  // FoldRounding
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
-template <class From, class To>
-struct ConvertElement {
+template <class From, class To, bool are_whole>
+struct ConvertQuads {
     const From* from;
     To* to;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
-template <class Stored>
-struct ScaleElement {
+template <class Stored, bool are_whole>
+struct ScaleQuads {
     Real<Stored> factor;
     Stored* y;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
-template <class Stored>
-struct ClampElement {
+template <class Stored, bool are_whole>
+struct ClampQuads {
     Real<Stored> limit;
     Stored* y;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
-template <class Stored>
-struct ClampGradElement {
+template <class Stored, bool are_whole>
+struct ClampGradQuads {
     Real<Stored> limit;
     const Stored* y;
     Stored* dy;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
-template <class Stored>
-struct MultiplyElement {
+template <class Stored, bool are_whole>
+struct MultiplyQuads {
     const Stored* x;
     const Real<Stored>* factor;
     Stored* y;
     bool accumulate;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
 
 /// The factors of AdamW that are the same for all elements; computed in f64.
-template <class T>
-struct AdamWElement {
+template <class T, bool are_whole>
+struct AdamWQuads {
     T *parameter, *first_moment, *second_moment;
     const T* gradient;
     T gradient_scale, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 first, i64 room) const;
 };
 
 /// Number first + i of the stream that the key names: runtime/base/philox.h.
@@ -80,12 +82,13 @@ struct RandomElement {
 };
 
 /// Of block_sum_squares.
-template <class T>
+template <class T, bool are_whole>
 struct SquaresRow {
     const T* values;
     i64 count, block;
     double* sums;
-    __device__ void operator()(i64 row, const Warp& warp) const;
+    template <class Threads>
+    __device__ void operator()(i64 row, const Threads& threads) const;
 };
 
 }  // namespace moesaic::kernels

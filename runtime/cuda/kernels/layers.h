@@ -2,57 +2,72 @@
 #pragma once
 
 #include "runtime/cuda/kernels/elements.h"
-#include "runtime/cuda/kernels/launch.h"
+#include "runtime/cuda/kernels/tiles.h"
 
 namespace moesaic::kernels {
 
-/// A row of several groups of n columns counts as that many rows.
-template <class Stored>
+/// A row of several groups of n columns counts as that many rows. `are_whole`: are_whole_quads of a row.
+template <class Stored, bool are_whole>
 struct NormRow {
     const Stored *x, *weight;
     Stored* y;
     Real<Stored>* inverse_rms;
-    i64 n;
+    i32 n;
     double eps;
-    __device__ void operator()(i64 row, const Warp& warp) const;
+    template <class Threads>
+    __device__ void operator()(i64 row, const Threads& threads) const;
 };
-template <class Stored>
+template <class Stored, bool are_whole>
 struct NormGradRow {
     const Stored *x, *weight, *dy;
     const Real<Stored>* inverse_rms;
     Stored* dx;
-    i64 n;
+    i32 n;
     bool accumulate;
-    __device__ void operator()(i64 row, const Warp& warp) const;
+    template <class Threads>
+    __device__ void operator()(i64 row, const Threads& threads) const;
 };
-/// Every column adds its rows in ascending order.
-template <class Stored>
-struct NormWeightGradElement {
+/// Every column adds its rows in ascending order, by a thread of its own; the team brings the rows.
+template <class Stored, bool are_whole>
+struct NormWeightGradColumns {
+    static constexpr i32 kColumns = 32;
     const Stored *x, *dy;
     const Real<Stored>* inverse_rms;
     Real<Stored>* d_weight;
-    i64 rows, n;
-    __device__ void operator()(i64 column) const;
+    i64 rows;
+    i32 n;
+    __device__ void operator()(i64 panel, const Team& team) const;
 };
 
-/// Element i is pair i % (head_dim/2) of head i / (head_dim/2) % heads of the row.
-template <class Stored>
-struct RopeElement {
+/// A column is four pairs of a head: `quads_per_head` of them.
+template <class Stored, bool are_whole>
+struct RopeTile {
+    static constexpr int kRows = 1;
+    static constexpr bool kPanelsFirst = false;
     Stored* x;
     const Real<Stored>*cosine, *sine;
-    i64 row_stride, heads, head_dim, seq_len;
+    i64 row_stride;
+    i32 head_dim, quads_per_head, seq_len;
     bool inverse;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(const Tile& tile) const;
 };
 
-/// The first row with an index adds all rows with that index, in ascending order.
-template <class Stored>
-struct EmbeddingGradRow {
+// A stable sort of rows by what indexes them, by counting what comes before each; then the first row of each
+// index adds all of them.
+struct IndexOrder {
     const i32* index;
+    i64 rows;
+    i32 *order, *sorted;  ///< rows in order, and their indices
+    __device__ void operator()(i64 number, const Team& team) const;
+};
+template <class Stored, bool are_whole>
+struct EmbeddingGradRow {
+    const i32 *order, *sorted;
     const Stored* dy;
     Real<Stored>* d_table;
     i64 rows, width;
-    __device__ void operator()(i64 row, const Warp& warp) const;
+    template <class Threads>
+    __device__ void operator()(i64 place, const Threads& threads) const;
 };
 
 }  // namespace moesaic::kernels
