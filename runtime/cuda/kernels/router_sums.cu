@@ -4,7 +4,7 @@
 namespace moesaic::kernels {
 
 __device__ void RouterSumTotal::operator()(i64 number, const Block& block) const {
-    const i64 object = number / tiles / kRouterSums, which = number / tiles % kRouterSums;
+    const i64 which = number / tiles / objects, object = number / tiles % objects;
     const i64 columns = which == kExpertSums ? 1 : experts;
     const double* const from = which == kExpertSums ? z_part : part + which * objects * chunks * experts;
     const i64 expert = number % tiles * kColumnsOfBlock + block.thread % kColumnsOfBlock;

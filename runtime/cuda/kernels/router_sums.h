@@ -26,7 +26,7 @@ struct RouterSumChunk {
     __device__ void operator()(i64 number, const Block& block) const;
 };
 
-/// number = (object * kRouterSums + sum) * tiles + tile of kColumnsOfBlock experts.
+/// number = (sum * objects + object) * tiles + tile of kColumnsOfBlock experts.
 struct RouterSumTotal {
     const double *part, *z_part;
     i64 objects, chunks, experts, tiles;
