@@ -86,6 +86,8 @@ struct LayerOptions : BenchOptions {
     LayerOptions() { routing.traffic = "random"; }  // the mild imbalance of an untrained router
     RoutingOptions routing;
     i64 width = 0, hidden = 0;
+    std::string device = "cpu";  ///< as run.device
+    bool check = true;           ///< the last iteration's values; large weights take the host long
     std::optional<double> min_peak_fraction;
     PlantedFaults faults;
 };

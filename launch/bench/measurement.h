@@ -2,10 +2,12 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.h"
+#include "runtime/backend.h"
 
 namespace moesaic {
 
@@ -54,10 +56,14 @@ struct RankTimes {
 [[nodiscard]] RankTimes gather_times(Communicator& world, std::vector<double> mine);
 
 /// Samples of the peak of `threads` threads, taken in the run whose share of it is reported. Neighbours on a
-/// machine slow some samples and some iterations alike; the peak that counts is the median of the samples.
+/// machine slow some samples and some iterations alike; the peak that counts is the median of the samples. Of
+/// a GPU, whose arithmetic alone cannot be reached from here, it is the rate of its library's square product.
 class PeakSamples {
   public:
     PeakSamples(int threads, DType dtype) : threads_(threads), dtype_(dtype) {}
+    /// The GPU's where `backend` is one. Its product has about `flops` operations, but no more than it takes
+    /// to fill a GPU; `backend` and `stream` stay.
+    PeakSamples(Backend& backend, Stream& stream, int threads, DType dtype, double flops);
     /// Collective over `world`: all ranks measure at once. A few milliseconds.
     void take(Communicator& world);
     /// GFLOP/s of this rank's threads.
@@ -66,8 +72,15 @@ class PeakSamples {
     [[nodiscard]] double sum_over(Communicator& world) const;
 
   private:
+    struct SquareProduct {
+        Backend* backend;
+        Stream* stream;
+        Tensor a, b, c;
+        [[nodiscard]] double gflops();
+    };
     int threads_;
     DType dtype_;
+    std::optional<SquareProduct> product_;  // on a GPU
     std::vector<double> samples_;
 };
 

@@ -27,7 +27,7 @@ constexpr std::array<const char*, kStepPhases> kStepPhaseNames{
 struct StepReport {
     std::string config;
     int ranks = 1, expert_parallel = 1, threads = 1;
-    std::string dtype, exchange;
+    std::string device, dtype, exchange;
     i64 tokens = 0;    ///< of the global batch
     RankTimes phases;  ///< [ranks, iterations * kStepPhases]
     double flops = 0;  ///< of a step
@@ -134,10 +134,11 @@ void print_table(const StepOptions& options, const StepReport& report) {
     const TimeSummary time = summary_of(report.sums(false).slowest());
     std::printf("# moesaic version %s (%s)\n# bench step: %s\n", kVersion, kCommit, report.config.c_str());
     std::printf(
-        "# ranks: %d (expert parallel %d) threads: %d type: %s exchange: %s warmup iters: %ld iters: "
+        "# device: %s ranks: %d (expert parallel %d) threads: %d type: %s exchange: %s warmup iters: %ld "
+        "iters: "
         "%ld\n#\n",
-        report.ranks, report.expert_parallel, report.threads, report.dtype.c_str(), report.exchange.c_str(),
-        static_cast<long>(options.warmup), static_cast<long>(options.iterations));
+        report.device.c_str(), report.ranks, report.expert_parallel, report.threads, report.dtype.c_str(),
+        report.exchange.c_str(), static_cast<long>(options.warmup), static_cast<long>(options.iterations));
     std::printf("#%9s %10s %10s %10s %10s %10s %9s %9s %7s %9s %12s %9s %6s\n", "tokens", "min", "p50", "p95",
                 "p99", "tokens/s", "rate", "peak", "share", "exchange", "exchanged", "loss", "wrong");
     std::printf("#%9s %10s %10s %10s %10s %10s %9s %9s %7s %9s %12s %9s %6s\n", "", "(us)", "(us)", "(us)",
@@ -163,6 +164,7 @@ void print_json(const StepReport& report) {
     JsonLine json;
     json.field("bench", "step").field("config", report.config).field("ranks", report.ranks);
     json.field("expert_parallel", report.expert_parallel).field("threads", report.threads);
+    json.field("device", report.device);
     json.field("dtype", report.dtype).field("exchange", report.exchange).field("tokens", report.tokens);
     json.field("time_us", summary_of(report.sums(false).slowest()));
     json.field("tokens_per_s", report.tokens_per_s()).field("gflops", report.gflops());
@@ -202,7 +204,11 @@ StepReport measure(const StepOptions& options, const RunSetup& run, Communicator
     StepBench bench(run, world, report.threads);
     report.expert_parallel = bench.runtime().mesh->expert_parallel();
     report.exchange = bench.runtime().exchange_choice.settings.name;
-    PeakSamples peak(report.threads, bench.runtime().store.dtype());
+    report.device = bench.runtime().backend->name();
+    report.tokens = run.config.train.batch_sequences * run.config.task.data.seq_len;
+    report.flops = model_flops_per_token(run.spec) * static_cast<double>(report.tokens);
+    PeakSamples peak(*bench.runtime().backend, *bench.runtime().compute, report.threads,
+                     bench.runtime().store.dtype(), report.flops / world.size());
     std::vector<double> phases;
     i64 step = 0;
     for (i64 i = 0; i < options.warmup; ++i) bench.iterate(++step, nullptr);
@@ -211,8 +217,6 @@ StepReport measure(const StepOptions& options, const RunSetup& run, Communicator
         bench.iterate(++step, &phases);
     }
     report.phases = gather_times(world, std::move(phases));
-    report.tokens = run.config.train.batch_sequences * run.config.task.data.seq_len;
-    report.flops = model_flops_per_token(run.spec) * static_cast<double>(report.tokens);
     report.peak_gflops = peak.sum_over(world);
     report.loss = bench.loss();
     report.wrong = bench.not_finite();

@@ -63,6 +63,13 @@ void add_layer(CLI::App& bench, Selected& selected) {
     layer->add_option("--tokens", options->routing.tokens, "Tokens of one rank")->check(size);
     layer->add_option("--width", options->width, "Width of the model")->check(size);
     layer->add_option("--hidden", options->hidden, "Hidden width of an expert")->check(size);
+    layer->add_option("--device", options->device, "cpu, cuda or auto")
+        ->type_name("NAME")
+        ->capture_default_str();
+    layer
+        ->add_option("-c,--check", options->check,
+                     "Whether the last iteration is verified; 0: not, since large weights take the host long")
+        ->capture_default_str();
     layer
         ->add_option("--min-peak-fraction", options->min_peak_fraction,
                      "Exit with 3 below this share of the measured peak")

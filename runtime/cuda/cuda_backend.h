@@ -108,9 +108,10 @@ class CudaBackend final : public Backend {
     ConstTensorView gathered(Stream& stream, ConstTensorView operand, ConstTensorView index, Tensor& room);
     /// A product of operands that cuBLAS takes together.
     void multiply(Stream& stream, const Gemm& operation);
+    /// Products of the same types that read nothing of each other: large ones alone, small ones in one call.
+    void multiply_all(Stream& stream, std::span<const Gemm> products);
+    void multiply_together(Stream& stream, std::span<const Gemm> products);
     void multiply_groups(Stream& stream, const GroupedGemm& operation);
-    /// A product a group, as where cuBLAS could not take them together.
-    void multiply_each_group(Stream& stream, const GroupedGemm& operation);
     /// Host numbers in device memory, valid on `stream` until `room` goes.
     void upload(Stream& stream, const void* data, i64 bytes, Tensor& room);
     /// Where the rows of each group begin, [groups + 1].

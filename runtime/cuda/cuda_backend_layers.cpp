@@ -131,20 +131,28 @@ void CudaBackend::row_softmax(Stream& stream, const RowSoftmax& op) {
 
 void CudaBackend::cross_entropy(Stream& stream, const CrossEntropy& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy, op);
+    const i64 columns = op.logits.cols();
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.logits.rows(),
-                    kernels::CrossEntropyRow<T>{in<T>(op.logits), in<i32>(op.target), out<double>(op.loss),
-                                                out<double>(op.log_sum_exp), out_or_null<i32>(op.wrong),
-                                                out_or_null<double>(op.margin), op.logits.cols()});
+        with_quads<T>(are_whole_quads(columns, in<T>(op.logits)), [&](auto whole) {
+            on.each_row_of(
+                op.logits.rows(), columns,
+                kernels::CrossEntropyRow<T, whole>{in<T>(op.logits), in<i32>(op.target), out<double>(op.loss),
+                                                   out<double>(op.log_sum_exp), out_or_null<i32>(op.wrong),
+                                                   out_or_null<double>(op.margin), columns});
+        });
     });
 }
 
 void CudaBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy_backward, op);
+    const i64 columns = op.logits.cols();
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.logits.elements(), kernels::CrossEntropyGradElement<T>{
-                                          in<T>(op.logits), in<i32>(op.target), in<double>(op.log_sum_exp),
-                                          out<T>(op.d_logits), op.scale, op.logits.cols()});
+        with_quads<T>(are_whole_quads(columns, in<T>(op.logits), in<T>(op.d_logits)), [&](auto whole) {
+            on.each_tile(op.logits.rows(), quads_of(columns),
+                         kernels::CrossEntropyGradTile<T, whole>{in<T>(op.logits), in<i32>(op.target),
+                                                                 in<double>(op.log_sum_exp),
+                                                                 out<T>(op.d_logits), op.scale, columns});
+        });
     });
 }
 

@@ -1,11 +1,7 @@
 // Products by cuBLAS. Its matrices have their columns first: c = a b of rows is cᵀ = bᵀ aᵀ there.
-#include <algorithm>
-#include <cmath>
-#include <numeric>
-
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/cublas_arguments.h"
 #include "runtime/cuda/cuda_backend.h"
-#include "runtime/cuda/kernels/attention.h"
 #include "runtime/cuda/launching.h"
 
 namespace moesaic {
@@ -13,15 +9,6 @@ namespace moesaic {
 using namespace cuda;
 
 namespace {
-
-int narrow(i64 extent) {
-    MOESAIC_ASSERT(extent <= INT32_MAX, "an extent of {}", extent);
-    return static_cast<int>(extent);
-}
-
-cudaDataType type_of(DType dtype) {
-    return dtype == DType::f64 ? CUDA_R_64F : dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
-}
 
 /// 1 or 0 in the type that cuBLAS computes in.
 struct Factors {
@@ -33,18 +20,6 @@ struct Factors {
     }
 };
 constexpr Factors kFactors;
-
-cublasComputeType_t compute_type(DType dtype) {
-    return dtype == DType::f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F;
-}
-
-cublasOperation_t transposed(bool is) {
-    return is ? CUBLAS_OP_T : CUBLAS_OP_N;
-}
-
-i64 sum_of(std::span<const i64> numbers) {
-    return std::accumulate(numbers.begin(), numbers.end(), i64{0});
-}
 
 /// Views whose bf16 cuBLAS takes as they are.
 bool goes_together(ConstTensorView a, ConstTensorView b, ConstTensorView c) {
@@ -70,7 +45,7 @@ ConstTensorView CudaBackend::gathered(Stream& stream, ConstTensorView operand, C
 }
 
 void CudaBackend::multiply(Stream& stream, const Gemm& op) {
-    const i64 m = op.c.rows(), n = op.c.cols(), p = op.trans_a ? op.a.rows() : op.a.cols();
+    const auto [m, n, p] = extents_of(op);
     if (m * n == 0) return;
     if (p == 0) {
         if (!op.accumulate) zero(stream, op.c);
@@ -100,203 +75,10 @@ void CudaBackend::gemm(Stream& stream, const Gemm& operation) {
     convert(stream, c_room, operation.c);
 }
 
-namespace {
-
-/// The operands of the groups that have rows: b's, then a's, then c's.
-std::vector<const void*> operands_of(const GroupedGemm& op, std::size_t count) {
-    std::vector<const void*> pointers(3 * count);
-    i64 first = 0;
-    std::size_t place = 0;
-    for (std::size_t group = 0; group < op.rows_per_group.size(); ++group) {
-        const i64 here = op.rows_per_group[group];
-        if (here == 0) continue;
-        pointers[place] = op.b.slice_rows(static_cast<i64>(group), 1).data;
-        pointers[count + place] = op.a.slice_rows(first, here).data;
-        pointers[2 * count + place] = op.c.slice_rows(first, here).data;
-        ++place;
-        first += here;
-    }
-    return pointers;
-}
-
-/// cuBLAS cannot look at pointers that the device reads, and may read what they point to in vectors.
-bool are_aligned(const std::vector<const void*>& pointers) {
-    constexpr std::uintptr_t kVector = 16;
-    return std::ranges::all_of(
-        pointers, [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % kVector == 0; });
-}
-
-}  // namespace
-
-void CudaBackend::multiply_each_group(Stream& stream, const GroupedGemm& op) {
-    const i64 n = op.c.cols(), p = op.a.cols();
-    const Shape matrix = op.trans_b ? Shape{n, p} : Shape{p, n};
-    i64 first = 0;
-    for (std::size_t group = 0; group < op.rows_per_group.size(); ++group) {
-        const i64 here = op.rows_per_group[group];
-        multiply(stream, {.a = op.a.slice_rows(first, here),
-                          .b = op.b.slice_rows(static_cast<i64>(group), 1).reshaped(matrix),
-                          .c = op.c.slice_rows(first, here),
-                          .trans_b = op.trans_b,
-                          .accumulate = op.accumulate});
-        first += here;
-    }
-}
-
-/// One call for all groups. Their sizes are the host's; where their operands stand the device reads.
-void CudaBackend::multiply_groups(Stream& stream, const GroupedGemm& op) {
-    const i64 n = op.c.cols(), p = op.a.cols();
-    std::vector<int> rows;
-    for (const i64 here : op.rows_per_group)
-        if (here > 0) rows.push_back(narrow(here));
-    const std::size_t count = rows.size();
-    if (count == 0 || n == 0) return;
-    if (p == 0) {
-        if (!op.accumulate) zero(stream, op.c.slice_rows(0, sum_of(op.rows_per_group)));
-        return;
-    }
-    const std::vector<const void*> pointers = operands_of(op, count);
-    if (!are_aligned(pointers)) return multiply_each_group(stream, op);
-    const std::vector<int> columns(count, narrow(n)), inner(count, narrow(p)), ones(count, 1),
-        b_stride(count, narrow(op.trans_b ? p : n));
-    Tensor room;
-    upload(stream, pointers.data(), static_cast<i64>(pointers.size() * sizeof(void*)), room);
-    const auto** const on_device = reinterpret_cast<const void**>(room.as<i64>());
-    const std::vector<cublasOperation_t> trans_b(count, transposed(op.trans_b)), plain(count, CUBLAS_OP_N);
-    const std::vector<double> wide_one(count, 1), wide_beta(count, op.accumulate ? 1 : 0);
-    const std::vector<float> one(count, 1), beta(count, op.accumulate ? 1.0f : 0.0f);
-    const bool wide = op.c.dtype == DType::f64;
-    const cudaDataType type = type_of(op.c.dtype);
-    check(cublasGemmGroupedBatchedEx(mine(stream).products(), trans_b.data(), plain.data(), columns.data(),
-                                     rows.data(), inner.data(),
-                                     wide ? static_cast<const void*>(wide_one.data()) : one.data(), on_device,
-                                     type, b_stride.data(), on_device + count, type, inner.data(),
-                                     wide ? static_cast<const void*>(wide_beta.data()) : beta.data(),
-                                     const_cast<void* const*>(on_device + 2 * count), type, columns.data(),
-                                     static_cast<int>(count), ones.data(), compute_type(op.c.dtype)),
-          "GemmGroupedBatchedEx");
-}
-
-void CudaBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
-    GroupedGemm op = operation;
-    op.packed_b = {};
-    checked(stream, &Backend::grouped_gemm, op);
-    Tensor rows, a_room, b_room, c_room;
-    op.a = gathered(stream, op.a, op.a_rows, rows);
-    op.a_rows = {};
-    if (op.a.dtype == op.b.dtype && op.b.dtype == op.c.dtype) return multiply_groups(stream, op);
-    op.a = widened(stream, op.a, a_room);
-    op.b = widened(stream, op.b, b_room);
-    if (op.c.dtype != DType::bf16) return multiply_groups(stream, op);
-    const TensorView c = operation.c.slice_rows(0, sum_of(op.rows_per_group));  // others stay
-    c_room = allocate(c.shape, DType::f32);
-    if (op.accumulate) convert(stream, c, c_room);
-    op.c = c_room;
-    multiply_groups(stream, op);
-    convert(stream, c_room, c);
-}
-
-/// Part by part, so that what the sums hold never depends on how the parts are shared out.
-void CudaBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& op) {
-    checked(stream, &Backend::grouped_gemm_weight_grad, op);
-    const i64 height = op.a.cols(), width = op.b.cols(), groups = op.c.rows();
-    if (groups * height * width == 0) return;
-    Tensor a_rows, b_rows, a_room, b_room;
-    ConstTensorView a = gathered(stream, op.a, op.a_rows, a_rows),
-                    b = gathered(stream, op.b, op.b_rows, b_rows);
-    if (a.dtype != b.dtype) {
-        a = widened(stream, a, a_room);
-        b = widened(stream, b, b_room);
-    }
-    Tensor product = allocate({height, width}, accumulation_type(a.dtype));
-    const i64 parts = std::ssize(op.rows_per_part) / groups;
-    i64 first = 0;
-    for (i64 part = 0; part < groups * parts; ++part) {
-        const i64 rows = op.rows_per_part[static_cast<std::size_t>(part)];
-        if (rows == 0) continue;
-        multiply(
-            stream,
-            {.a = a.slice_rows(first, rows), .b = b.slice_rows(first, rows), .c = product, .trans_a = true});
-        fold(stream, product, op.c.slice_rows(part / parts, 1).reshaped({height, width}), {});
-        first += rows;
-    }
-}
-
-void CudaBackend::grouped_gemm_activation(Stream& stream, const GroupedGemm& product,
-                                          const Activation& after) {
-    const i64 rows = sum_of(product.rows_per_group);
-    grouped_gemm(stream, product);
-    Activation op = after;
-    op.x = product.c.slice_rows(0, rows);
-    op.y = after.y.slice_rows(0, rows);
-    if (after.kind == ActivationKind::prelu) op.rows_per_group = product.rows_per_group;
-    activation(stream, op);
-}
-
-void CudaBackend::grouped_gemm_activation_backward(Stream& stream, const GroupedGemm& product,
-                                                   const ActivationGrad& after) {
-    const i64 rows = sum_of(product.rows_per_group), width = after.dx.cols() / activation_halves(after.kind);
-    Tensor dy =
-        allocate({product.a_rows.data ? product.a_rows.rows() : product.a.rows(), width}, after.dx.dtype);
-    GroupedGemm whole = product;
-    whole.c = dy;
-    grouped_gemm(stream, whole);
-    ActivationGrad op = after;
-    op.x = after.x.slice_rows(0, rows);
-    op.dy = dy.slice_rows(0, rows);
-    op.dx = after.dx.slice_rows(0, rows);
-    if (after.kind == ActivationKind::prelu) op.rows_per_group = product.rows_per_group;
-    activation_backward(stream, op);
-}
-
 // cuBLAS packs for itself.
 PackedElements CudaBackend::packed_elements(Shape, DType, i64) const {
     return {};
 }
 void CudaBackend::pack(Stream&, const PackWeight&) {}
-
-namespace {
-
-template <class Operation>
-kernels::HeadShape head_shape(const Operation& op) {
-    MOESAIC_ASSERT(op.head_dim <= 32 * kernels::kMostHeadColumns, "head_dim {}", op.head_dim);
-    return {op.q.rows(),
-            op.heads,
-            op.kv_heads,
-            op.head_dim,
-            op.seq_len,
-            op.causal,
-            in_or_null<i32>(op.first_key),
-            1 / std::sqrt(static_cast<double>(op.head_dim))};
-}
-
-}  // namespace
-
-void CudaBackend::attention(Stream& stream, const Attention& op) {
-    const Launcher on = checked(stream, &Backend::attention, op);
-    const kernels::HeadShape shape = head_shape(op);
-    with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(shape.heads * shape.rows,
-                    kernels::AttentionRow<T>{shape, in<T>(op.q), in<T>(op.k), in<T>(op.v), out<T>(op.out),
-                                             out<Real<T>>(op.log_sum_exp)});
-    });
-}
-
-void CudaBackend::attention_backward(Stream& stream, const AttentionGrad& op) {
-    const Launcher on = checked(stream, &Backend::attention_backward, op);
-    const kernels::HeadShape shape = head_shape(op);
-    Tensor delta = allocate({shape.heads, shape.rows}, accumulation_type(op.q.dtype));
-    with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
-        const T *const q = in<T>(op.q), *const k = in<T>(op.k), *const v = in<T>(op.v),
-                       *const d = in<T>(op.d_out);
-        const Real<T>* const sums = in<Real<T>>(op.log_sum_exp);
-        Real<T>* const deltas = out<Real<T>>(delta);
-        on.each_row(shape.heads * shape.rows, kernels::AttentionDeltaRow<T>{shape, in<T>(op.out), d, deltas});
-        on.each_row(shape.heads * shape.rows,
-                    kernels::QueryGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dq)});
-        on.each_row(shape.kv_heads * shape.rows,
-                    kernels::KeyGradRow<T>{shape, q, k, v, d, sums, deltas, out<T>(op.dk), out<T>(op.dv)});
-    });
-}
 
 }  // namespace moesaic

@@ -15,6 +15,67 @@
     kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 /// Before a loop whose arrays have to be registers.
 #define GPU_UNROLL _Pragma("unroll")
+/// Before one that would take too many.
+#define GPU_KEEP_LOOP _Pragma("unroll 1")
+
+/// Instructions without a C++ spelling (PTX ISA 9.0; the numbers are its sections).
+namespace gpu {
+
+__device__ inline unsigned shared_address(const void* shared) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+/// Tensor cores, 9.7.15.5: sums [16,8] += a [16,16] b [16,8] of bf16. Lane l has of sums the elements (l/4,
+/// 2(l%4)), the next column, and the same two eight rows below; of a the pairs that begin at (l/4, 2(l%4)),
+/// eight rows below, eight columns on, and both; of b the pairs of rows that begin at (2(l%4), l/4), and
+/// eight rows below.
+__device__ inline void multiply_matrices(float& s0, float& s1, float& s2, float& s3, const unsigned (&a)[4],
+                                         unsigned b0, unsigned b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(s0), "+f"(s1), "+f"(s2), "+f"(s3)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+/// 9.7.15.5.15: four matrices [8,8] of 16 bits from shared memory; lane l names row l % 8 of matrix l / 8,
+/// and gets of each the pair that begins at (l/4, 2(l%4)), or of the transposed matrix.
+__device__ inline void load_matrices(unsigned (&pairs)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+__device__ inline void load_transposed(unsigned (&pairs)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+/// 9.7.9.25.3: 16 bytes of device memory to shared memory, both at multiples of 16; there after
+/// wait_for_copies.
+__device__ inline void copy_16_bytes(void* shared, const void* global) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global)
+                 : "memory");
+}
+__device__ inline void clear_16_bytes(void* shared) {
+    *static_cast<uint4*>(shared) = make_uint4(0, 0, 0, 0);
+}
+/// For the thread's own; a barrier makes them the block's.
+__device__ inline void wait_for_copies() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+/// Two numbers as bf16, to nearest, ties to even; the first in the lower half.
+__device__ inline unsigned bf16_pair(float first, float second) {
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
+/// 2^x but for 2^-22 of it; subnormal results are 0.
+__device__ inline float power_of_2(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
+}  // namespace gpu
 
 #else
 

@@ -50,6 +50,11 @@ struct Launcher {
         kernels::each_row(stream, rows, f);
         check_launch(cudaGetLastError(), typeid(Functor));
     }
+    template <class Functor>
+    void each_tile(const Functor& f) const {
+        kernels::each_tile(stream, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
 };
 
 /// Stands for a type.

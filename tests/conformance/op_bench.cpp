@@ -135,6 +135,36 @@ void expect_same_bits(const OpCase& op_case, const Bench& have, const Bench& wan
     }
 }
 
+double allowed_apart(const OpCase& op_case, DType stored, DType type, double want, double largest) {
+    if (type == DType::int32 || type == DType::int64) return 0;
+    const bool rounds_inside = op_case.products == Products::round_inside || op_case.in_turn;
+    // Terms of about 1 may cancel.
+    return (type == DType::bf16 ? 2.0 / 256 * std::abs(want) : 0) + (rounds_inside ? 1e-6 : 0) +
+           (stored == DType::bf16 && rounds_inside ? 1.0 / 256 : 1e-5) * std::max(std::abs(want), largest);
+}
+
+double largest_of(const std::vector<double>& values) {
+    double largest = 0;
+    for (const double one : values)
+        if (std::isfinite(one)) largest = std::max(largest, std::abs(one));
+    return largest;
+}
+
+void expect_same_products(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
+                          const char* what) {
+    const Values here = have.values(), there = want.values();
+    for (std::size_t buffer = 0; buffer < here.size(); ++buffer) {
+        const double largest = largest_of(there[buffer]);
+        for (std::size_t i = 0; i < here[buffer].size(); ++i) {
+            const double one = there[buffer][i];
+            ASSERT_LE(std::abs(here[buffer][i] - one),
+                      allowed_apart(op_case, stored, want.views[buffer].dtype, one, largest))
+                << op_case.name << ": " << what << ": " << op_case.buffers[buffer].name << "[" << i << "] is "
+                << here[buffer][i] << ", not " << one;
+        }
+    }
+}
+
 void expect_plain_loops(const OpCase& op_case, const Values& before, const Values& have, DType dtype) {
     Values want = before;
     op_case.reference(want);

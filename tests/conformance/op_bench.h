@@ -38,6 +38,16 @@ struct Bench {
 
 /// Fails the running test where a buffer differs in a bit.
 void expect_same_bits(const OpCase& op_case, const Bench& have, const Bench& want, const char* what);
+/// How far two results of a case that ran with `stored` may be apart where products may differ
+/// (OpCase::products): whole numbers not at all; others by 1e-5 of the number and of the buffer's largest,
+/// bf16 by two more units in the last place, and what was rounded on the way by 1/256 of the largest.
+[[nodiscard]] double allowed_apart(const OpCase& op_case, DType stored, DType type, double want,
+                                   double largest);
+/// Of the finite ones.
+[[nodiscard]] double largest_of(const std::vector<double>& values);
+/// Fails the running test where a buffer is further away than allowed_apart.
+void expect_same_products(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
+                          const char* what);
 /// Fails the running test at the first element that is further from the plain loops than the case's tolerance
 /// for `dtype`.
 void expect_plain_loops(const OpCase& op_case, const Values& before, const Values& have, DType dtype);

@@ -34,6 +34,13 @@ struct GradientPair {
     bool added = false;
 };
 
+/// Whether an operation is made of matrix products, whose sums may be in another order than the plain loops'.
+enum class Products {
+    none,
+    sums,         ///< of bf16 operands: exact products, added in f32 in any order (a library's)
+    round_inside  ///< what one product gives may be rounded to bf16 for the next (attention's weights)
+};
+
 struct OpCase {
     std::string name;
     std::vector<Buffer> buffers;
@@ -42,7 +49,8 @@ struct OpCase {
     std::function<void(Values&)> reference;
     double tolerance_f32 = 1e-5, tolerance_f64 = 1e-13;
     bool mixes = false;  ///< takes operands in f32 beside others in bf16, in any mixture
-    i64 row_unit = 1;    ///< rows may be split from the others at multiples of this; 0: not at all
+    Products products = Products::none;
+    i64 row_unit = 1;  ///< rows may be split from the others at multiples of this; 0: not at all
     /// For a backward: <dy, output> of the forward, run on the back end in f64 with these operands.
     std::function<double(Backend&, Stream&, Views)> objective = nullptr;
     std::vector<GradientPair> gradients = {};

@@ -113,6 +113,7 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
          .buffers = {q, k, v_rows, output("out", wide), real(output("log_sum_exp", sums)), first_key},
          .run = [=](Backend& b, Stream& s, Views v) { b.attention(s, attention_of(size, v, v[3], v[4])); },
          .reference = [=](Values& v) { attention_reference(v, size); },
+         .products = Products::round_inside,
          .row_unit = 0});
     Values forward = {
         q.values,        k.values, v_rows.values, output("out", wide).values, output("sums", sums).values,
@@ -142,6 +143,7 @@ void append_attention(std::vector<OpCase>& cases, const AttentionSizes& size) {
                          },
                      .reference = [=](Values& v) { attention_grad_reference(v, size); },
                      .tolerance_f32 = 2e-5,
+                     .products = Products::round_inside,
                      .row_unit = 0,
                      .objective =
                          [=](Backend& b, Stream& s, Views v) {
@@ -170,6 +172,15 @@ void append_attention_cases(std::vector<OpCase>& cases) {
     append_attention(cases, {2, 5, 2, 1, 6, {}, false});
     append_attention(cases, {2, 36, 4, 2, 8, {}, false});
     append_attention(cases, {1, 150, 2, 2, 16, {}, false});
+    // Widths of a GPU's tiles of 32, 64, 128 and 256 columns, whole and not; sequences that end within a
+    // tile.
+    append_attention(cases, {2, 1, 2, 2, 32});
+    append_attention(cases, {1, 100, 2, 1, 64});
+    append_attention(cases, {1, 67, 1, 1, 128, {3, 29, 35}});
+    append_attention(cases, {1, 66, 2, 1, 128, {}, false});
+    append_attention(cases, {1, 41, 1, 1, 80});
+    append_attention(cases, {1, 35, 1, 1, 144, {34, 1}});
+    append_attention(cases, {1, 40, 2, 2, 256});
 }
 
 }  // namespace moesaic::conformance

@@ -42,6 +42,7 @@ void append_gemm(std::vector<OpCase>& cases, const ProductSizes& size, bool tran
                          },
                      .tolerance_f32 = 2e-5,
                      .mixes = true,
+                     .products = Products::sums,
                      .row_unit = trans_a ? 0 : 1});
 }
 
@@ -91,6 +92,7 @@ void append_grouped(std::vector<OpCase>& cases, const std::vector<i64>& counts, 
              },
          .tolerance_f32 = 2e-5,
          .mixes = true,
+         .products = Products::sums,
          .row_unit = 0});
 }
 
@@ -124,6 +126,7 @@ void append_grouped_weight_grad(std::vector<OpCase>& cases, i64 groups, const st
                          },
                      .tolerance_f32 = 2e-5,
                      .mixes = true,
+                     .products = Products::sums,
                      .row_unit = 0,
                      .same_bits =
                          [=](Backend& b, Stream& s, Views v) {
@@ -190,6 +193,7 @@ void append_packed(std::vector<OpCase>& cases, i64 groups, i64 rows_each, i64 n,
                          },
                      .tolerance_f32 = 1e-4,
                      .mixes = true,
+                     .products = Products::sums,
                      .row_unit = 0,
                      .same_bits = [=](Backend& b, Stream& s, Views v) { run(b, s, v, false); },
                      .synchronizes = true});
@@ -216,6 +220,7 @@ void append_product_cases(std::vector<OpCase>& cases) {
     append_grouped_weight_grad(cases, 3, {3, 0, 1}, 19, 9);
     append_grouped_weight_grad(cases, 4, {40, 0, 7, 90}, 64, 48);
     append_grouped_weight_grad(cases, 2, {1, 0, 5, 0, 700, 2}, 21, 100);
+    append_grouped_weight_grad(cases, 7, {3, 1, 0, 2, 1, 1, 2}, 600, 800);  // more than fit in a back end's room at once
     for (const bool trans_b : {false, true}) {
         append_packed(cases, 1, 0, 5, 7, trans_b);
         append_packed(cases, 1, 1, 1, 1, trans_b);

@@ -53,6 +53,7 @@ void append_indexed(std::vector<OpCase>& cases, const std::vector<i64>& counts, 
              },
          .tolerance_f32 = 2e-5,
          .mixes = true,
+         .products = Products::sums,
          .row_unit = 0,
          .same_bits =
              [=](Backend& b, Stream& s, Views v) {
@@ -99,6 +100,7 @@ void append_indexed_grad(std::vector<OpCase>& cases, const std::vector<i64>& cou
              },
          .tolerance_f32 = 2e-5,
          .mixes = true,
+         .products = Products::sums,
          .row_unit = 0,
          .same_bits =
              [=](Backend& b, Stream& s, Views v) {

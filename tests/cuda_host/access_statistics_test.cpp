@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "runtime/cuda/kernels/activation.h"
-#include "runtime/cuda/kernels/attention.h"
+#include "runtime/cuda/kernels/attention_tiles.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/kernels/layers.h"
 #include "runtime/cuda/kernels/loss.h"
@@ -147,6 +147,16 @@ void run_layers(Operands& o) {
     each_team(o.stream, 1, IndexOrder{o.indices(8), kRows, o.indices(1), o.indices(1)});
 }
 
+template <class Stored, class Numbers>
+void run_attention_tiles(Operands& o, const TileShape& shape, Numbers numbers) {
+    each_tile(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                        o.numbers()});
+    each_tile(o.stream, QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                        o.numbers(), o.numbers(), numbers()});
+    each_tile(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                      o.numbers(), o.numbers(), numbers(), numbers()});
+}
+
 void run_attention(Operands& o) {
     const HeadShape shape{kRows, kHeads, kHeads, kHeadDim, kRows, true, nullptr, 0.125};
     const i64 count = kHeads * kRows;
@@ -159,16 +169,21 @@ void run_attention(Operands& o) {
     rows(o, count,
          KeyGradRow<float>{shape, o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
                            o.numbers(), o.numbers(), o.numbers()});
+    run_attention_tiles<float>(o, tile_shape(shape), [&] { return o.numbers(); });
+    run_attention_tiles<Bf16>(o, tile_shape(shape),
+                              [&] { return reinterpret_cast<Bf16*>(o.numbers<std::uint16_t>(0)); });
 }
 
 void run_losses(Operands& o) {
     rows(o, kRows, SoftmaxRow<float>{o.numbers(), o.numbers(), o.numbers(), kWidth});
-    rows(o, kRows,
-         CrossEntropyRow<float>{o.numbers(), o.indices(kWidth), o.numbers<double>(), o.numbers<double>(),
-                                o.indices(2), o.numbers<double>(), kWidth});
-    elements(o, kRows * kWidth,
-             CrossEntropyGradElement<float>{o.numbers(), o.indices(kWidth), o.numbers<double>(), o.numbers(),
-                                            1, kWidth});
+    for (const i64 columns : {kWidth, i64{2048}})
+        each_row_of(
+            o.stream, kRows * kWidth / columns, columns,
+            CrossEntropyRow<float, true>{o.numbers(), o.indices(kWidth), o.numbers<double>(),
+                                         o.numbers<double>(), o.indices(2), o.numbers<double>(), columns});
+    each_tile(o.stream, kRows, kWidth / kQuad,
+              CrossEntropyGradTile<float, true>{o.numbers(), o.indices(kWidth), o.numbers<double>(),
+                                                o.numbers(), 1, kWidth});
     elements(o, kRows, SquaredErrorRow<float>{o.numbers(), o.numbers<double>(), o.numbers<double>(), 8});
     elements(o, kRows * 8, SquaredErrorGradElement<float>{o.numbers(), o.numbers<double>(), o.numbers(), 1});
 }

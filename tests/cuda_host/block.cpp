@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <numeric>
 
 #include "tests/cuda_host/checker.h"
@@ -23,6 +24,7 @@ constexpr std::size_t kSharedRoom = 1 << 20, kGuard = 64, kMostStatic = 48 * 102
 const char* name_of(WarpOperation operation) {
     return operation == WarpOperation::shuffle  ? "shuffle"
            : operation == WarpOperation::ballot ? "ballot"
+           : operation == WarpOperation::gather ? "matrix operation"
                                                 : "sync";
 }
 
@@ -224,10 +226,28 @@ BlockExecutor::Meeting& BlockExecutor::join(WarpState& warp, const Meeting& mine
     return warp.meetings.back();
 }
 
+/// What the lanes brought, on the stacks where they wait, to where it stays until all have read it.
+void BlockExecutor::share_words(std::size_t first, const Meeting& meeting) {
+    if (meeting.arrived != ~0u)
+        fail(fmt::format("a matrix operation by part of a warp ({:08x}), at {}:{}", meeting.arrived,
+                         meeting.place.file, meeting.place.line));
+    WarpWords& words = warps_[first / 32].words;
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+        Thread& thread = threads_[first + lane];
+        std::memcpy(words.of[lane], reinterpret_cast<const void*>(thread.value), sizeof words.of[lane]);
+        thread.state = State::ready;
+    }
+}
+const WarpWords& BlockExecutor::gather(const std::uint32_t (&mine)[WarpWords::kMost], Place place) {
+    meet(WarpOperation::gather, ~0u, reinterpret_cast<std::uint64_t>(&mine), 0, place);
+    return warps_[current_ / 32].words;
+}
+
 /// All have come: everybody gets what it came for. `first` is the warp's first thread.
 void BlockExecutor::finish(std::size_t first, const Meeting& meeting) {
     if (Checker* const checker = Checker::active(); checker && meeting.operation == WarpOperation::sync)
         checker->warp_sync(first, meeting.arrived);
+    if (meeting.operation == WarpOperation::gather) return share_words(first, meeting);
     std::uint64_t brought[32];
     std::uint64_t ballot = 0;
     for (std::size_t lane = 0; lane < 32; ++lane) {
@@ -320,6 +340,9 @@ void* BlockExecutor::array(const void* key, std::size_t bytes, const char* name)
 
 void block_barrier(Place place) {
     BlockExecutor::instance().barrier(place);
+}
+const WarpWords& gather_words(const std::uint32_t (&mine)[WarpWords::kMost], Place place) {
+    return BlockExecutor::instance().gather(mine, place);
 }
 std::uint64_t meet_warp(WarpOperation operation, unsigned mask, std::uint64_t value, int source,
                         Place place) {

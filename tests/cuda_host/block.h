@@ -37,6 +37,7 @@ class BlockExecutor {
     // What device.h offers to the thread that runs.
     void barrier(Place place);
     std::uint64_t meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
+    const WarpWords& gather(const std::uint32_t (&mine)[WarpWords::kMost], Place place);
     void* array(const void* key, std::size_t bytes, const char* name);
     void* dynamic_array();
 
@@ -68,6 +69,7 @@ class BlockExecutor {
     struct WarpState {
         unsigned existing = 0, done = 0;  // lanes
         std::vector<Meeting> meetings;    // with disjoint masks
+        WarpWords words{};
     };
     struct Array {
         const void* key;
@@ -83,6 +85,7 @@ class BlockExecutor {
     void release_barrier();
     Meeting& join(WarpState& warp, const Meeting& mine);
     void finish(std::size_t first, const Meeting& meeting);
+    void share_words(std::size_t first, const Meeting& meeting);
     void end_thread();
     std::string where(std::size_t thread) const;
     void clear_shared();

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -21,12 +22,26 @@ struct Place {
     int line;
 };
 
-enum class WarpOperation : std::uint8_t { shuffle, ballot, sync };
+enum class WarpOperation : std::uint8_t { shuffle, ballot, sync, gather };
 
 void block_barrier(Place place);
 /// Waits for the lanes of `mask`; returns what lane `source` brought, or for a ballot the lanes that brought
 /// something else than 0.
 std::uint64_t meet_warp(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
+/// What all lanes of a whole warp bring.
+struct WarpWords {
+    static constexpr int kMost = 6;
+    std::uint32_t of[32][kMost];
+};
+/// Valid until the warp's next operation.
+const WarpWords& gather_words(const std::uint32_t (&mine)[WarpWords::kMost], Place place);
+/// As gpu.h says of multiply_matrices and load_matrices; a lane brings its row of 16 bytes. Products are
+/// exact, their sum is in f32 in ascending order, where hardware has one that is not told.
+void multiply_matrices(float (&sums)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
+                       Place place);
+void share_matrices(std::uint32_t (&pairs)[4], const std::uint32_t (&row)[4], bool transposed, Place place);
+/// To nearest, ties to even.
+std::uint32_t bf16_pair(float first, float second);
 /// A block's array: the same memory for every thread that names the same place in the source.
 void* shared_array(const void* key, std::size_t bytes, const char* name);
 void* dynamic_shared();
@@ -70,6 +85,8 @@ inline int thread_number() {
 }  // namespace cuda_host
 
 #define __launch_bounds__(...)
+#define GPU_UNROLL
+#define GPU_KEEP_LOOP
 #define GPU_SHARED(T, name, N)        \
     static const char name##_key = 0; \
     T* const name = static_cast<T*>(::cuda_host::shared_array(&name##_key, sizeof(T) * (N), #name))
@@ -118,6 +135,49 @@ inline unsigned __float_as_uint(float value) {
 inline unsigned __umulhi(unsigned a, unsigned b) {
     return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
+namespace gpu {
+
+inline void multiply_matrices(float& s0, float& s1, float& s2, float& s3, const unsigned (&a)[4], unsigned b0,
+                              unsigned b1, CUDA_HOST_PLACE) {
+    float sums[4] = {s0, s1, s2, s3};
+    ::cuda_host::multiply_matrices(sums, a, b0, b1, {file, line});
+    s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+}
+struct alignas(16) Bytes {
+    std::uint32_t words[4];
+};
+/// Read and written whole, which the memory checker sees.
+inline Bytes load_16_bytes(const void* from) {
+    Bytes bytes;
+    std::memcpy(&bytes, __builtin_assume_aligned(from, 16), sizeof bytes);
+    return bytes;
+}
+inline void store_16_bytes(void* to, const Bytes& bytes) {
+    std::memcpy(__builtin_assume_aligned(to, 16), &bytes, sizeof bytes);
+}
+inline void load_matrices(unsigned (&pairs)[4], const void* row, CUDA_HOST_PLACE) {
+    ::cuda_host::share_matrices(pairs, load_16_bytes(row).words, false, {file, line});
+}
+inline void load_transposed(unsigned (&pairs)[4], const void* row, CUDA_HOST_PLACE) {
+    ::cuda_host::share_matrices(pairs, load_16_bytes(row).words, true, {file, line});
+}
+/// At once, so that a wait that is missing does not show.
+inline void copy_16_bytes(void* shared, const void* global) {
+    store_16_bytes(shared, load_16_bytes(global));
+}
+inline void clear_16_bytes(void* shared) {
+    store_16_bytes(shared, {});
+}
+inline void wait_for_copies() {}
+inline unsigned bf16_pair(float first, float second) {
+    return ::cuda_host::bf16_pair(first, second);
+}
+inline float power_of_2(float x) {
+    return std::exp2(x);
+}
+
+}  // namespace gpu
+
 /// For the memory checker, which would see an atomic operation as a read and a write.
 namespace cuda_host {
 void note_atomic(const void* data, std::size_t bytes, Place place);

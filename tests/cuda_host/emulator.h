@@ -1,6 +1,8 @@
 // The emulated GPUs as tests control them: which interleavings, and what was found.
 #pragma once
 
+#include <driver_types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -48,6 +50,15 @@ void leave();
 [[nodiscard]] std::int64_t kernels_run();
 /// Bytes of copies from and to page-locked host memory since the last reset.
 [[nodiscard]] std::int64_t staged_bytes();
+/// What is enqueued on `stream` meanwhile waits. Nothing of the emulator's runs before it is waited for, and
+/// no Hold is awaited while it is there: on a GPU one holds the stream, for two seconds at most.
+class Hold {
+  public:
+    explicit Hold(cudaStream_t stream);
+    ~Hold();
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+};
 /// Allocations that are not freed.
 [[nodiscard]] std::int64_t live_allocations();
 

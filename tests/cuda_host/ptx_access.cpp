@@ -120,6 +120,24 @@ void add_type(Table& table, const std::string& type) {
     table["st.param." + type] = store_parameter<T>;
 }
 
+/// 16 bytes of device memory to shared memory, at once.
+void copy_16_bytes(PtxThread& t, const PtxInstruction& i) {
+    char* const to = address_of<PtxSpace::shared>(t, i, t.get<std::uint64_t>(i.from[0]));
+    const auto* const from = reinterpret_cast<const char*>(t.get<std::uint64_t>(i.from[1]));
+    note<PtxSpace::global>(t, i, from, 16, Access::read);
+    note<PtxSpace::shared>(t, i, to, 16, Access::write);
+    std::memcpy(to, from, 16);
+}
+template <bool transposed>
+void load_matrices(PtxThread& t, const PtxInstruction& i) {
+    const char* const data = address_of<PtxSpace::shared>(t, i, t.get<std::uint64_t>(i.from[0]));
+    note<PtxSpace::shared>(t, i, data, 16, Access::read);
+    std::uint32_t row[4], pairs[4];
+    std::memcpy(row, data, sizeof row);
+    share_matrices(pairs, row, transposed, i.place);
+    for (int k = 0; k < 4; ++k) t.set(i.to[k], pairs[k]);
+}
+
 template <class T>
 void add_atomics(Table& table, const std::string& type) {
     for (const char* name : {"atom", "red"}) {
@@ -143,6 +161,10 @@ Table access_table() {
     add_atomics<std::uint64_t>(table, "u64");
     add_atomics<float>(table, "f32");
     add_atomics<double>(table, "f64");
+    table["cp.async.cg.shared.global"] = copy_16_bytes;
+    table["cp.async.wait_all"] = [](PtxThread&, const PtxInstruction&) {};
+    table["ldmatrix.sync.aligned.m8n8.x4.shared.b16"] = load_matrices<false>;
+    table["ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"] = load_matrices<true>;
     return table;
 }
 

@@ -200,6 +200,9 @@ void add_others(Table& table) {
     table["clz.b32"] = unary<u32, u32>([](u32 a) { return static_cast<u32>(std::countl_zero(a)); });
     table["clz.b64"] = unary<u32, u64>([](u64 a) { return static_cast<u32>(std::countl_zero(a)); });
     table["popc.b32"] = unary<u32, u32>([](u32 a) { return static_cast<u32>(std::popcount(a)); });
+    table["cvt.rn.bf16x2.f32"] = [](PtxThread& t, const PtxInstruction& i) {
+        t.set(i.to[0], bf16_pair(t.get<float>(i.from[1]), t.get<float>(i.from[0])));
+    };
     // Approximate on hardware; flushing of subnormal numbers is left out with it.
     table["ex2.approx.ftz.f32"] = unary<float, float>([](float a) { return std::exp2(a); });
     table["mov.b64 unpack"] = [](PtxThread& t, const PtxInstruction& i) {

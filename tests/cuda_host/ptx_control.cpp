@@ -65,8 +65,21 @@ void call(PtxThread& t, const PtxInstruction& i) {
     run_ptx(t.functions, callee, parameters.data(), t.frame + i.to[0], t.statistics);
 }
 
+/// to and from[6] on: the sums; from: a, then b.
+void multiply(PtxThread& t, const PtxInstruction& i) {
+    float sums[4];
+    std::uint32_t a[4];
+    for (int k = 0; k < 4; ++k) {
+        a[k] = t.get<std::uint32_t>(i.from[k]);
+        sums[k] = t.get<float>(i.from[6 + k]);
+    }
+    multiply_matrices(sums, a, t.get<std::uint32_t>(i.from[4]), t.get<std::uint32_t>(i.from[5]), i.place);
+    for (int k = 0; k < 4; ++k) t.set(i.to[k], sums[k]);
+}
+
 Table control_table() {
     Table table;
+    table["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"] = multiply;
     table["bra"] = table["bra.uni"] = branch;
     table["ret"] = table["exit"] = end;
     table["call.uni"] = table["call"] = call;

@@ -280,13 +280,19 @@ class Parser {
 
     void set_operands(PtxInstruction& instruction, const std::string& opcode,
                       std::vector<std::string> operands) {
-        static const char* const without_result[] = {"st.", "bar", "ret", "exit", "red."};
+        static const char* const without_result[] = {"st.", "bar", "ret", "exit", "red.", "cp.async"};
         const bool has_result = std::none_of(std::begin(without_result), std::end(without_result),
                                              [&](const char* name) { return opcode.starts_with(name); });
         std::size_t to = 0, from = 0;
         instruction.to[0] = instruction.to[1] = kSinkSlot;
         for (std::size_t k = 0; k < operands.size(); ++k) {
             std::vector<std::string> parts{operands[k]};
+            if (operands[k][0] == '[' && from > 0) {  // a second address
+                if (operands[k].find('+') != std::string::npos)
+                    fail("two addresses with an offset: " + opcode);
+                instruction.from[from++] = slot_of(inside(operands[k]));
+                continue;
+            }
             if (operands[k][0] == '[') {
                 set_address(instruction, operands[k]);
                 from = 1;

@@ -24,7 +24,7 @@ struct PtxInstruction {
     Execute execute = nullptr;
     int guard = -1;  ///< the slot of the predicate
     bool guard_negated = false;
-    std::uint16_t to[4] = {}, from[5] = {};
+    std::uint16_t to[4] = {}, from[10] = {};
     std::int64_t number = 0;  ///< an address's offset, a branch's target, a call's function
     std::uint32_t identity = 0;
     Place place{"", 0};  ///< innermost line

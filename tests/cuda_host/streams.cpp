@@ -266,6 +266,9 @@ std::int64_t staged_bytes() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
     return Scheduler::instance().staged_bytes;
 }
+// Streams run when something waits for them: what is enqueued waits anyway.
+Hold::Hold(cudaStream_t) {}
+Hold::~Hold() = default;
 std::int64_t live_allocations() {
     const std::scoped_lock lock(Scheduler::instance().mutex);
     return static_cast<std::int64_t>(DeviceMemory::instance().blocks() + Scheduler::instance().pinned.size());

@@ -1,256 +1,233 @@
 // How fast kernels and products are, beside what the same device does at best in the same run: memory against
-// a copy on the device, products against one large square product in bf16. Shapes are those of a
-// DeepSeek-V3-like layer.
+// a copy on the device, products against one large square product. What each has to do is the roofline's
+// (runtime/machine/roofline.h): a row there is a row here.
 //
-//   device_speed [TOKENS [REPEATS]]        4096, 20; the emulator, which tells no time, wants few
+//   device_speed [--json FILE] [--only TEXT] [TOKENS [REPEATS]]
+//
+// TOKENS (4096) of the DeepSeek-V3-like layer, all else in proportion; REPEATS (20) of each; TEXT: rows whose
+// name holds it. The emulator, which tells no time, wants few of all. Operands that fit the device's cache
+// are found there, and shares are then above what memory allows.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
+#include <fstream>
 #include <numeric>
+#include <string>
 #include <vector>
 
-#include "runtime/cuda/check.h"
-#include "runtime/cuda/cuda_backend.h"
+#include "runtime/metrics/json_line.h"
+#include "tests/gpu/speed/speed_bench.h"
 
-namespace moesaic {
+namespace moesaic::speed {
 namespace {
 
-using cuda::check;
-
-/// Median, least and most of several.
-struct Seconds {
-    double median, least, most;
+struct Options {
+    i64 tokens = 4096;
+    int repeats = 20;
+    std::string json, only;
 };
 
-class Bench {
+class SpeedTable {
   public:
-    explicit Bench(int repeats) : repeats_(repeats), backend_(0), stream_(backend_.make_stream("compute")) {
-        for (cudaEvent_t* event : {&start_, &end_})
-            check(cudaEventCreateWithFlags(event, cudaEventDefault), "making an event");
-    }
-    ~Bench() {
-        cudaEventDestroy(start_);
-        cudaEventDestroy(end_);
-    }
-    Bench(const Bench&) = delete;
-    Bench& operator=(const Bench&) = delete;
-
-    CudaBackend& backend() { return backend_; }
-    Stream& stream() { return *stream_; }
-
-    /// Normal numbers: a product of zeros would draw less power, and so be faster.
-    Tensor random(Shape shape, DType dtype) {
-        Tensor values = backend_.allocate(shape, dtype == DType::bf16 ? DType::f32 : dtype);
-        backend_.random_fill(*stream_, {.values = values});
-        if (dtype != DType::bf16) return values;
-        Tensor narrow = backend_.allocate(shape, dtype);
-        backend_.convert(*stream_, values, narrow);
-        stream_->synchronize();
-        return narrow;
-    }
-    /// 0, step, 2 step, ... modulo `limit`, written by the host.
-    Tensor indices(Shape shape, i64 step, i64 limit) {
-        Tensor values = backend_.allocate(shape, DType::int32);
-        for (i64 i = 0; i < shape.elements(); ++i) values.as<i32>()[i] = static_cast<i32>(i * step % limit);
-        return values;
+    explicit SpeedTable(const Options& options) : bench_(options.repeats), only_(options.only) {
+        if (options.json.empty()) return;
+        json_.open(options.json);
+        if (!json_) throw Error(fmt::format("{} cannot be written", options.json));
     }
 
-    Seconds time(const std::function<void()>& work) {
-        constexpr int kWarmUp = 3;
-        const auto handle = dynamic_cast<GpuStream&>(*stream_).handle();
-        std::vector<double> seconds;
-        for (int i = 0; i < kWarmUp + repeats_; ++i) {
-            check(cudaEventRecord(start_, handle), "recording an event");
-            work();
-            check(cudaEventRecord(end_, handle), "recording an event");
-            stream_->synchronize();
-            float milliseconds = 0;
-            check(cudaEventElapsedTime(&milliseconds, start_, end_), "timing");
-            if (i >= kWarmUp) seconds.push_back(1e-3 * std::max(1e-6, static_cast<double>(milliseconds)));
+    SpeedBench& bench() { return bench_; }
+    [[nodiscard]] bool wants(std::string_view kernel) const {
+        return kernel.find(only_) != std::string_view::npos;
+    }
+    /// What the rows after this are shares of.
+    void set_peaks(const GpuPeaks& peaks) { peaks_ = peaks; }
+
+    /// Operations or bytes a second, whichever limits.
+    double row(std::string_view shape, const KernelCost& cost, const Seconds& seconds) {
+        const KernelTime least = least_time(cost, peaks_);
+        const bool computes = least.limit == Limit::compute;
+        const double rate = (computes ? cost.flops : cost.memory_bytes) / seconds.median;
+        const double share = least.seconds / seconds.median;
+        fmt::print("{:<20} {:<36} {:10.1f} us [{:.1f}, {:.1f}] {:9.3f} {:<7} {:6.1f} %\n", shape, cost.name,
+                   1e6 * seconds.median, 1e6 * seconds.least, 1e6 * seconds.most, 1e-12 * rate,
+                   computes ? "TFLOP/s" : "TB/s", 100 * share);
+        if (json_.is_open()) write(shape, cost, seconds, least.limit, share);
+        return rate;
+    }
+
+    /// Every kernel of the roofline, measured; an exchange wants another GPU.
+    void rows(const MoeShape& shape, std::span<const KernelCost> costs,
+              std::span<const MeasuredKernel> kernels) {
+        for (const KernelCost& cost : costs) {
+            if (is_exchange(cost)) continue;
+            const auto kernel = std::ranges::find(kernels, cost.name, &MeasuredKernel::name);
+            if (kernel == kernels.end()) throw Error(fmt::format("nothing measures '{}'", cost.name));
+            if (wants(cost.name)) row(shape.name, cost, kernel->measure(bench_, shape));
         }
-        std::ranges::sort(seconds);
-        return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
     }
 
   private:
-    int repeats_;
-    CudaBackend backend_;
-    std::unique_ptr<Stream> stream_;
-    cudaEvent_t start_ = nullptr, end_ = nullptr;
+    void write(std::string_view shape, const KernelCost& cost, const Seconds& seconds, Limit limit,
+               double share) {
+        JsonLine line;
+        line.field("device", bench_.device_name()).field("shape", shape).field("kernel", cost.name);
+        line.field("us", 1e6 * seconds.median).field("least_us", 1e6 * seconds.least);
+        line.field("most_us", 1e6 * seconds.most).field("flops", cost.flops);
+        line.field("memory_bytes", cost.memory_bytes).field("limit", name_of(limit)).field("share", share);
+        json_ << line.text() << std::endl;
+    }
+
+    SpeedBench bench_;
+    std::string only_;
+    std::ofstream json_;
+    GpuPeaks peaks_ = gpu_peaks()[0];
 };
 
-/// `amount` bytes or operations; `peak` of them a second, or 0.
-double print(const char* name, const Seconds& seconds, double amount, const char* unit, double peak) {
-    const double rate = amount / seconds.median;
-    std::printf("%-44s %10.1f us [%.1f, %.1f]  %8.3f %s%s\n", name, 1e6 * seconds.median, 1e6 * seconds.least,
-                1e6 * seconds.most, 1e-12 * rate, unit,
-                peak > 0 ? fmt::format("  {:5.1f} %", 100 * rate / peak).c_str() : "");
-    return rate;
+double copy_rate(SpeedTable& table, i64 elements) {
+    SpeedBench& bench = table.bench();
+    Tensor from = bench.random({elements}, DType::f32), to = bench.empty({elements}, DType::f32);
+    const KernelCost cost{.name = "copy on the device, read and written",
+                          .memory_bytes = 8.0 * static_cast<double>(elements)};
+    return table.row("", cost, bench.time([&] { bench.backend().copy(bench.stream(), from, to); }));
 }
 
-constexpr double kBf16 = 2, kReal = 4;
-constexpr const char *kBytes = "TB/s", *kFlops = "TFLOP/s";
-
-double copies(Bench& bench, i64 elements) {
-    Tensor from = bench.random({elements}, DType::f32), to = bench.backend().allocate({elements}, DType::f32);
-    const Seconds seconds = bench.time([&] { bench.backend().copy(bench.stream(), from, to); });
-    return print("copy on the device (read and written)", seconds, 2 * kReal * static_cast<double>(elements),
-                 kBytes, 0);
-}
-
-double square_product(Bench& bench, i64 n, DType dtype, const char* name, double peak) {
-    Tensor a = bench.random({n, n}, dtype), b = bench.random({n, n}, dtype);
-    Tensor c = bench.backend().allocate({n, n}, dtype);
+double square_product_rate(SpeedTable& table, i64 n, DType dtype, const char* name) {
+    SpeedBench& bench = table.bench();
+    Tensor a = bench.random({n, n}, dtype), b = bench.random({n, n}, dtype), c = bench.empty({n, n}, dtype);
+    const KernelCost cost = product_cost(name, n, n, n, 1);
     const Seconds seconds =
         bench.time([&] { bench.backend().gemm(bench.stream(), {.a = a, .b = b, .c = c, .trans_b = true}); });
-    return print(name, seconds,
-                 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n), kFlops,
-                 peak);
+    table.row("", cost, seconds);
+    return cost.flops / seconds.median;
 }
 
-/// Four experts with 1/10, 2/10, 3/10 and 4/10 of the rows.
-void grouped_product(Bench& bench, i64 rows, i64 width, i64 hidden, double peak) {
-    std::vector<i64> counts{rows / 10, 2 * rows / 10, 3 * rows / 10, 0};
-    counts[3] = rows - std::accumulate(counts.begin(), counts.end(), i64{0});
-    Tensor a = bench.random({rows, width}, DType::bf16);
-    Tensor b = bench.random({4, 2 * hidden, width}, DType::bf16);
-    Tensor c = bench.backend().allocate({rows, 2 * hidden}, DType::bf16);
-    const Seconds seconds = bench.time([&] {
-        bench.backend().grouped_gemm(bench.stream(),
-                                     {.a = a, .b = b, .c = c, .rows_per_group = counts, .trans_b = true});
+/// The first three rows are shares of the first GPU's data sheet, the others of these.
+GpuPeaks measured_peaks(SpeedTable& table, i64 extent) {
+    GpuPeaks peaks{.profile = "measured",
+                   .name = "measured",
+                   .bf16_flops = 0,
+                   .fp32_flops = 0,
+                   .fp64_flops = 0,
+                   .memory_bytes = 0,
+                   .nvlink_bytes = 1,  // which no row here uses
+                   .network_bytes = 1,
+                   .gpus_per_node = 1,
+                   .memory_capacity = 0};
+    peaks.memory_bytes = copy_rate(table, 4 * extent * extent);
+    peaks.bf16_flops = square_product_rate(table, extent, DType::bf16, "square product, bf16");
+    peaks.fp32_flops = square_product_rate(table, extent / 2, DType::f32, "square product, fp32");
+    return peaks;
+}
+
+/// Groups with 1, 2, 3, ... parts of the rows where `falling` is not set, else with 1, 1/2, 1/3, ... and the
+/// last eighth of the groups empty.
+std::vector<i64> uneven_groups(i64 rows, i64 groups, bool falling) {
+    const i64 used = falling ? groups - groups / 8 : groups;
+    std::vector<double> weight(static_cast<std::size_t>(used));
+    for (i64 g = 0; g < used; ++g)
+        weight[static_cast<std::size_t>(g)] =
+            falling ? 1 / static_cast<double>(g + 1) : static_cast<double>(g + 1);
+    const double sum = std::accumulate(weight.begin(), weight.end(), 0.0);
+    std::vector<i64> counts(static_cast<std::size_t>(groups), 0);
+    std::ranges::transform(weight, counts.begin(), [&](double part) {
+        return static_cast<i64>(static_cast<double>(rows) * part / sum);
     });
-    print("experts: gate, up; four uneven groups", seconds,
-          4.0 * static_cast<double>(rows) * static_cast<double>(width) * static_cast<double>(hidden), kFlops,
-          peak);
+    counts.front() += rows - std::accumulate(counts.begin(), counts.end(), i64{0});
+    return counts;
 }
 
-void router_kernels(Bench& bench, i64 tokens, i64 experts, i64 choices, double peak) {
-    CudaBackend& backend = bench.backend();
-    Stream& stream = bench.stream();
-    const auto scores = static_cast<double>(tokens * experts), chosen = static_cast<double>(tokens * choices);
-    Tensor logits = bench.random({tokens, experts}, DType::f32);
-    Tensor probability = backend.allocate({tokens, experts}, DType::f32);
-    Tensor log_sum = backend.allocate({tokens}, DType::f32);
-    print("softmax", bench.time([&] {
-        backend.row_softmax(stream, {.logits = logits, .probability = probability, .log_sum_exp = log_sum});
-    }),
-          2 * scores * kReal, kBytes, peak);
-    Tensor index = backend.allocate({tokens, choices}, DType::int32);
-    Tensor value = backend.allocate({tokens, choices}, DType::f32);
-    print("top k",
-          bench.time([&] { backend.top_k(stream, {.scores = probability, .index = index, .value = value}); }),
-          (scores + 2 * chosen) * kReal, kBytes, peak);
-    Tensor order = backend.allocate({tokens * choices}, DType::int32);
-    Tensor counts = backend.allocate({experts}, DType::int64);
-    print("sort by expert", bench.time([&] {
-        backend.group_by_key(
-            stream, {.key = index.view().reshaped({tokens * choices}), .order = order, .counts = counts});
-    }),
-          3 * chosen * kReal, kBytes, peak);
+void grouped_rows(SpeedTable& table, i64 rows, i64 extent) {
+    const std::vector<Grouping> groupings{
+        {"4 uneven groups", uneven_groups(rows, 4, false), extent, extent},
+        {"64 groups", even_groups(rows, 64), extent, extent},
+        {"256 groups", even_groups(rows, 256), extent, extent},
+        {"64 skewed, 8 empty", uneven_groups(rows, 64, true), extent, extent},
+    };
+    for (const Grouping& grouping : groupings) {
+        const auto used = std::ssize(grouping.rows) - std::ranges::count(grouping.rows, 0);
+        const KernelCost product = product_cost("grouped product", rows, extent, extent, used);
+        const KernelCost input =
+            input_gradient_cost("grouped product, input gradient", rows, extent, extent, used);
+        const KernelCost weight =
+            weight_gradient_cost("grouped product, weight gradient", rows, extent, extent, used, 8);
+        if (table.wants(product.name))
+            table.row(grouping.name, product, grouped_product(table.bench(), grouping));
+        if (table.wants(input.name))
+            table.row(grouping.name, input, grouped_input_gradient(table.bench(), grouping));
+        if (table.wants(weight.name))
+            table.row(grouping.name, weight, grouped_weight_gradient(table.bench(), grouping));
+    }
 }
 
-void row_kernels(Bench& bench, i64 tokens, i64 width, i64 hidden, i64 choices, double peak) {
-    CudaBackend& backend = bench.backend();
-    Stream& stream = bench.stream();
-    const i64 rows = tokens * choices;
-    const auto elements = static_cast<double>(tokens * width), moved = static_cast<double>(rows * width);
-    Tensor x = bench.random({tokens, width}, DType::bf16);
-    Tensor weight = bench.random({width}, DType::bf16);
-    Tensor y = backend.allocate({tokens, width}, DType::bf16);
-    Tensor inverse = backend.allocate({tokens}, DType::f32);
-    print("RMSNorm", bench.time([&] {
-        backend.rms_norm(stream, {.x = x, .weight = weight, .y = y, .inverse_rms = inverse});
-    }),
-          2 * elements * kBf16, kBytes, peak);
-    Tensor source = bench.indices({rows}, 7, tokens), slot = bench.indices({tokens, choices}, 1, rows);
-    Tensor sent = backend.allocate({rows, width}, DType::bf16);
-    print("rows to send order",
-          bench.time([&] { backend.gather_rows(stream, {.in = x, .index = source, .out = sent}); }),
-          (elements + moved) * kBf16, kBytes, peak);
-    Tensor weights = bench.random({tokens, choices}, DType::f32);
-    print("weighted sum", bench.time([&] {
-        backend.combine_rows(stream, {.rows = sent, .slot = slot, .weight = weights, .y = y});
-    }),
-          (elements + moved) * kBf16, kBytes, peak);
-    Tensor both = bench.random({rows, 2 * hidden}, DType::bf16);
-    Tensor after = backend.allocate({rows, hidden}, DType::bf16);
-    print("SwiGLU", bench.time([&] { backend.activation(stream, {.x = both, .y = after}); }),
-          3.0 * static_cast<double>(rows * hidden) * kBf16, kBytes, peak);
+/// Everything in proportion, in whole vectors.
+MoeShape scaled(MoeShape shape, i64 tokens) {
+    const auto part = [&](i64 whole, i64 least) {
+        return std::max<i64>(least, whole * tokens / 4096 / least * least);
+    };
+    const i64 local = shape.local_experts();
+    shape.tokens = part(shape.tokens, 8);
+    shape.width = part(shape.width, 32);
+    shape.hidden = part(shape.hidden, 32);
+    shape.experts = std::max(part(shape.experts, 8), local);
+    shape.expert_parallel = shape.experts / local;
+    const i64 queries_per_key = shape.heads / shape.kv_heads;
+    shape.heads = part(shape.heads, queries_per_key);
+    shape.kv_heads = shape.heads / queries_per_key;
+    shape.seq_len = std::min(shape.tokens, part(shape.seq_len, 8));
+    shape.vocabulary = part(shape.vocabulary, 32);
+    return shape;
 }
 
-void update(Bench& bench, i64 elements, double peak) {
-    Tensor parameter = bench.random({elements}, DType::f32), first = bench.random({elements}, DType::f32);
-    Tensor second = bench.backend().allocate({elements}, DType::f32);
-    Tensor gradient = bench.random({elements}, DType::f32);
-    bench.backend().fill(bench.stream(), 1, second);
-    const Seconds seconds = bench.time([&] {
-        bench.backend().adamw(bench.stream(), {.parameter = parameter,
-                                               .first_moment = first,
-                                               .second_moment = second,
-                                               .gradient = gradient,
-                                               .lr = 1e-3});
-    });
-    print("AdamW", seconds, 7 * kReal * static_cast<double>(elements), kBytes, peak);
+void run(const Options& options) {
+    SpeedTable table(options);
+    const auto part = [&](i64 whole) { return std::max<i64>(32, whole * options.tokens / 4096 / 32 * 32); };
+    fmt::print("# {}: median of {} [least, most] after a warm-up; shares of the copy and of the products\n",
+               table.bench().device_name(), options.repeats);
+    table.set_peaks(measured_peaks(table, part(8192)));
+    for (const MoeShape& published : roofline_shapes()) {
+        const MoeShape shape = scaled(published, options.tokens);
+        table.rows(shape, moe_layer_costs(shape, 1), forward_kernels());
+        table.rows(shape, moe_layer_backward_costs(shape, 1), backward_kernels());
+        table.rows(shape, model_costs(shape), model_kernels());
+    }
+    grouped_rows(table, 8 * options.tokens, part(2048));
 }
 
-/// Causal, heads of 128 columns; the products of the half that is computed.
-void attention(Bench& bench, i64 tokens, i64 heads, double peak) {
-    constexpr i64 kHeadDim = 128;
-    const i64 width = heads * kHeadDim;
-    Tensor q = bench.random({tokens, width}, DType::bf16), k = bench.random({tokens, width}, DType::bf16),
-           v = bench.random({tokens, width}, DType::bf16);
-    Tensor out = bench.backend().allocate({tokens, width}, DType::bf16);
-    Tensor sums = bench.backend().allocate({heads, tokens}, DType::f32);
-    const Seconds seconds = bench.time([&] {
-        bench.backend().attention(bench.stream(), {.q = q,
-                                                   .k = k,
-                                                   .v = v,
-                                                   .out = out,
-                                                   .log_sum_exp = sums,
-                                                   .heads = heads,
-                                                   .kv_heads = heads,
-                                                   .head_dim = kHeadDim,
-                                                   .seq_len = tokens});
-    });
-    print("attention, causal, forward", seconds,
-          2.0 * static_cast<double>(tokens) * static_cast<double>(tokens) * static_cast<double>(width),
-          kFlops, peak);
-}
-
-void run(i64 tokens, int repeats) {
-    // Of a DeepSeek-V3-like layer at 4096 tokens; smaller ones in proportion, in whole vectors.
-    const auto part = [&](i64 whole) { return std::max<i64>(32, whole * tokens / 4096 / 32 * 32); };
-    const i64 width = part(7168), hidden = part(2048), experts = part(256), choices = 8;
-    Bench bench(repeats);
-    std::printf("# median of %d [least, most], after 3; shares of the copy and of the square bf16 product\n",
-                repeats);
-    const double memory = copies(bench, part(8192) * part(8192) * 4);
-    const double flops = square_product(bench, part(8192), DType::bf16, "product, bf16, square", 0);
-    square_product(bench, part(4096), DType::f32, "product, fp32, square", flops);
-    grouped_product(bench, tokens * choices, width, hidden, flops);
-    row_kernels(bench, tokens, width, hidden, choices, memory);
-    router_kernels(bench, tokens, experts, choices, memory);
-    update(bench, part(4096) * part(4096), memory);
-    attention(bench, tokens, part(4096) / 128 > 0 ? part(4096) / 128 : 1, flops);
+/// Exits with 2 after a word on what is wrong.
+Options parse(int count, char** words) {
+    Options options;
+    std::vector<std::string> numbers;
+    const std::vector<std::string> given(words + 1, words + count);
+    bool good = true;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+        const bool named = given[i] == "--json" || given[i] == "--only";
+        if (!named)
+            numbers.push_back(given[i]);
+        else if (i + 1 < given.size())
+            (given[i] == "--json" ? options.json : options.only) = given[i + 1];
+        else
+            good = false;
+        if (named) ++i;
+    }
+    if (!numbers.empty()) options.tokens = std::atol(numbers[0].c_str());
+    if (numbers.size() > 1) options.repeats = std::atoi(numbers[1].c_str());
+    if (!good || numbers.size() > 2 || options.tokens < 1 || options.repeats < 1 || options.repeats > 10000) {
+        fmt::print(stderr, "usage: {} [--json FILE] [--only TEXT] [TOKENS [REPEATS]]\n", words[0]);
+        std::exit(2);
+    }
+    return options;
 }
 
 }  // namespace
-}  // namespace moesaic
+}  // namespace moesaic::speed
 
 int main(int count, char** words) {
-    const long tokens = count > 1 ? std::atol(words[1]) : 4096,
-               repeats = count > 2 ? std::atol(words[2]) : 20;
-    if (count > 3 || tokens < 1 || repeats < 1 || repeats > 10000) {
-        std::fprintf(stderr, "usage: %s [TOKENS [REPEATS]]\n", words[0]);
-        return 2;
-    }
     try {
-        moesaic::run(tokens, static_cast<int>(repeats));
+        moesaic::speed::run(moesaic::speed::parse(count, words));
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        fmt::print(stderr, "{}\n", error.what());
         return 1;
     }
     return 0;

@@ -34,6 +34,15 @@ class GpuOpCases : public ::testing::TestWithParam<u64> {
     }
 };
 
+/// Bit for bit; products, whose sums a library may order by their shape, as far as allowed_apart.
+void expect_same(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
+                 const char* what) {
+    if (op_case.products == Products::none)
+        expect_same_bits(op_case, have, want, what);
+    else
+        expect_same_products(op_case, stored, have, want, what);
+}
+
 i64 elements_of(const OpCase& op_case) {
     i64 elements = 0;
     for (const Buffer& buffer : op_case.buffers) elements += buffer.shape.elements();
@@ -57,22 +66,49 @@ TEST_P(GpuOpCases, AgreeWithPlainLoops) {
     EXPECT_GT(cuda_host::kernels_run(), 500);
 }
 
+/// The definition of every operation on bf16, bit for bit but in products: widen, the f32 operation, round
+/// what is written.
+void expect_f32_rounded_once(const OpCase& op_case) {
+    for (const std::vector<DType>& types : bf16_types(op_case)) {
+        GpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
+        for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
+        narrow.run(op_case);
+        wide.run(op_case);
+        GpuBench want(op_case, types);
+        for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
+        expect_same(op_case, DType::bf16, narrow, want, "bf16");
+    }
+}
+
 /// In other orders, and in the ways of running kernels that the program has.
-class GpuOpCasesInModes : public ::testing::TestWithParam<cuda_host::Mode> {};
+class GpuOpCasesInModes : public ::testing::TestWithParam<cuda_host::Mode> {
+  protected:
+    void SetUp() override { cuda_host::reset(GetParam().settings); }
+    void TearDown() override {
+        EXPECT_EQ(cuda_host::first_finding(), "");
+        EXPECT_EQ(cuda_host::live_allocations(), 0);
+        cuda_host::reset({});
+    }
+};
 TEST_P(GpuOpCasesInModes, AgreeWithPlainLoops) {
-    cuda_host::reset(GetParam().settings);
     expect_plain_loops_of_all(DType::f32, GetParam().most_elements);
-    EXPECT_EQ(cuda_host::first_finding(), "");
-    EXPECT_EQ(cuda_host::live_allocations(), 0);
-    cuda_host::reset({});
+}
+/// Their bf16 has kernels of its own, on tensor cores.
+TEST_P(GpuOpCasesInModes, ThoseThatRoundInsideAgreeInBf16) {
+    for (const OpCase& op_case : all_cases())
+        if (op_case.products == Products::round_inside && elements_of(op_case) <= GetParam().most_elements)
+            expect_f32_rounded_once(op_case);
 }
 
 TEST_P(GpuOpCases, WriteOnlyTheirOutputsAndOnlyWhenTheyRun) {
     for (const OpCase& op_case : all_cases()) {
         GpuBench bench(op_case, DType::f32);
         const Values before = bench.values();
-        op_case.run(*bench.backend, *bench.stream, bench.views);
-        if (!op_case.synchronizes) {
+        if (op_case.synchronizes) {
+            bench.run(op_case);
+        } else {
+            const cuda_host::Hold hold(dynamic_cast<GpuStream&>(*bench.stream).handle());
+            op_case.run(*bench.backend, *bench.stream, bench.views);
             EXPECT_EQ(bench.values(), before) << op_case.name << " does not wait";
         }
         bench.stream->synchronize();
@@ -86,10 +122,6 @@ TEST_P(GpuOpCases, WriteOnlyTheirOutputsAndOnlyWhenTheyRun) {
 
 /// Slices may begin at any element: what takes several at a time has to see that it cannot.
 TEST_P(GpuOpCases, AreTheSameWhereverOperandsBegin) {
-    const auto has_products = [](const OpCase& op_case) {  // by cuBLAS, or with other kernels
-        return op_case.name.find("gemm") != std::string::npos ||
-               op_case.name.find("attention") != std::string::npos;
-    };
     constexpr i64 kMostElements = 20000;  // larger ones repeat the same kernels
     for (const OpCase& op_case : all_cases()) {
         if (elements_of(op_case) > kMostElements) continue;
@@ -99,9 +131,8 @@ TEST_P(GpuOpCases, AreTheSameWhereverOperandsBegin) {
             sliced.run(op_case);
             if (dtype == DType::f32) expect_plain_loops(op_case, before, sliced.values(), dtype);
             if (HasFatalFailure()) return;
-            if (has_products(op_case)) continue;
             whole.run(op_case);
-            expect_same_bits(op_case, sliced, whole, "beginning elsewhere");
+            expect_same(op_case, dtype, sliced, whole, "beginning elsewhere");
         }
     }
 }
@@ -115,7 +146,7 @@ TEST_P(GpuOpCases, KeepTheirBitsWhenRowsAreSplit) {
         GpuBench whole(op_case, DType::f32), split(op_case, DType::f32);
         whole.run(op_case);
         split.run_split(op_case, first, rows);
-        expect_same_bits(op_case, split, whole, "splitting the rows");
+        expect_same(op_case, DType::f32, split, whole, "splitting the rows");
     }
 }
 
@@ -127,25 +158,14 @@ TEST_P(GpuOpCases, HaveTheBitsOfSimplerOperations) {
         GpuBench fused(op_case, DType::bf16), simple(op_case, DType::bf16);
         fused.run(op_case);
         op_case.same_bits(*simple.backend, *simple.stream, simple.views);
-        expect_same_bits(op_case, fused, simple, "doing it at once");
+        expect_same(op_case, DType::bf16, fused, simple, "doing it at once");
     }
     EXPECT_GT(compared, 10);
 }
 
-/// The definition of every operation on bf16, bit for bit: widen, the f32 operation, round what is written.
 TEST_P(GpuOpCases, InBf16AreTheF32OperationRoundedOnce) {
-    for (const OpCase& op_case : all_cases()) {
-        if (op_case.in_turn) continue;  // HaveTheBitsOfSimplerOperations
-        for (const std::vector<DType>& types : bf16_types(op_case)) {
-            GpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
-            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
-            narrow.run(op_case);
-            wide.run(op_case);
-            GpuBench want(op_case, types);
-            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
-            expect_same_bits(op_case, narrow, want, "bf16");
-        }
-    }
+    for (const OpCase& op_case : all_cases())
+        if (!op_case.in_turn) expect_f32_rounded_once(op_case);  // else HaveTheBitsOfSimplerOperations
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, GpuOpCases, ::testing::Values(2), ::testing::PrintToStringParamName());

@@ -16,7 +16,17 @@
 namespace moesaic::conformance {
 namespace {
 
-/// Calls `use(title, type, values)` for every buffer that a case has written, in the order of the table.
+/// What a case has written into one of its buffers.
+struct Result {
+    const OpCase& op_case;
+    DType stored, type;
+    const std::string& buffer;
+    [[nodiscard]] std::string title() const {
+        return fmt::format("{} {}: {}", op_case.name, name_of(stored), buffer);
+    }
+};
+
+/// Calls `use(result, values)` for every buffer that a case has written, in the order of the table.
 template <class Use>
 void for_each_result(const Use& use) {
     for (const DType stored : {DType::f32, DType::f64, DType::bf16}) {
@@ -27,8 +37,7 @@ void for_each_result(const Use& use) {
             const Values values = bench.values();
             for (std::size_t i = 0; i < values.size(); ++i)
                 if (op_case.buffers[i].written)
-                    use(fmt::format("{} {}: {}", op_case.name, name_of(stored), op_case.buffers[i].name),
-                        types[i], values[i]);
+                    use(Result{op_case, stored, types[i], op_case.buffers[i].name}, values[i]);
             if (::testing::Test::HasFatalFailure()) return;
         }
     }
@@ -36,19 +45,12 @@ void for_each_result(const Use& use) {
 
 void write_results(const char* path) {
     std::ofstream file(path, std::ios::binary);
-    for_each_result([&](const std::string&, DType, const std::vector<double>& values) {
+    for_each_result([&](const Result&, const std::vector<double>& values) {
         const std::size_t count = values.size();
         file.write(reinterpret_cast<const char*>(&count), sizeof count);
         file.write(reinterpret_cast<const char*>(values.data()), std::streamsize(count * sizeof(double)));
     });
     ASSERT_TRUE(file.flush()) << path;
-}
-
-/// How far two results may be apart: not at all in whole numbers, in bf16 by two units in the last place,
-/// else by 1e-5, of the number and of the buffer's largest.
-double allowed(DType type, double want, double largest) {
-    if (type == DType::int32 || type == DType::int64) return 0;
-    return (type == DType::bf16 ? 2.0 / 256 * std::abs(want) : 0) + 1e-5 * std::max(std::abs(want), largest);
 }
 
 struct Compared {
@@ -57,11 +59,9 @@ struct Compared {
     std::string where;
 };
 
-void compare(const std::string& title, DType type, const std::vector<double>& have,
-             const std::vector<double>& want, Compared& compared) {
-    double largest = 0;
-    for (const double one : want)
-        if (std::isfinite(one)) largest = std::max(largest, std::abs(one));
+void compare(const Result& result, const std::vector<double>& have, const std::vector<double>& want,
+             Compared& compared) {
+    const double largest = largest_of(want);
     for (std::size_t i = 0; i < have.size(); ++i) {
         ++compared.numbers;
         if (have[i] == want[i] || (std::isnan(have[i]) && std::isnan(want[i]))) {
@@ -69,13 +69,13 @@ void compare(const std::string& title, DType type, const std::vector<double>& ha
             continue;
         }
         ASSERT_TRUE(std::isfinite(want[i]))
-            << title << ", element " << i << ": " << have[i] << " here, " << want[i] << " there";
+            << result.title() << ", element " << i << ": " << have[i] << " here, " << want[i] << " there";
         const double apart = std::abs(have[i] - want[i]);
-        ASSERT_LE(apart, allowed(type, want[i], largest))
-            << title << ", element " << i << ": " << have[i] << " here, " << want[i] << " there";
+        ASSERT_LE(apart, allowed_apart(result.op_case, result.stored, result.type, want[i], largest))
+            << result.title() << ", element " << i << ": " << have[i] << " here, " << want[i] << " there";
         if (apart <= compared.furthest * largest) continue;
         compared.furthest = apart / largest;
-        compared.where = title;
+        compared.where = result.title();
     }
 }
 
@@ -83,14 +83,14 @@ void compare_results(const char* path) {
     std::ifstream file(path, std::ios::binary);
     ASSERT_TRUE(file) << path;
     Compared compared;
-    for_each_result([&](const std::string& title, DType type, const std::vector<double>& have) {
+    for_each_result([&](const Result& result, const std::vector<double>& have) {
         std::size_t count = 0;
         file.read(reinterpret_cast<char*>(&count), sizeof count);
-        ASSERT_EQ(count, have.size()) << title << ": " << path << " is another program's";
+        ASSERT_EQ(count, have.size()) << result.title() << ": " << path << " is another program's";
         std::vector<double> want(count);
         file.read(reinterpret_cast<char*>(want.data()), std::streamsize(count * sizeof(double)));
-        ASSERT_TRUE(file) << title << ": " << path << " ends here";
-        compare(title, type, have, want, compared);
+        ASSERT_TRUE(file) << result.title() << ": " << path << " ends here";
+        compare(result, have, want, compared);
     });
     std::printf("%lld numbers, %lld of the same bits, the furthest %.2g of a result's largest apart%s\n",
                 static_cast<long long>(compared.numbers), static_cast<long long>(compared.same_bits),

@@ -1,4 +1,4 @@
-"""The layer and the language model of Moesaic's CPU benchmarks in plain PyTorch, in several formulations."""
+"""The layer and the language model of Moesaic's benchmarks in plain PyTorch, in several formulations."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ def by_expert(x, expert, count):
 
 def combine(rows, order, weight, tokens):
     weighted = rows * weight.flatten()[order].unsqueeze(1).to(rows.dtype)
-    return torch.zeros(tokens, rows.shape[1], dtype=rows.dtype).index_add(0, order // weight.shape[1], weighted)
+    return torch.zeros(tokens, rows.shape[1], dtype=rows.dtype, device=rows.device).index_add(0, order // weight.shape[1], weighted)
 
 
 def swiglu(gate_up):
@@ -50,10 +50,10 @@ def padded_bmm(x, expert, weight, gate_up, down):
     """Every expert padded to the fullest one's rows, two batched products."""
     rows, order, counts = by_expert(x, expert, gate_up.shape[0])
     first = counts.cumsum(0) - counts
-    place = torch.arange(rows.shape[0]) - first.repeat_interleave(counts)
+    place = torch.arange(rows.shape[0], device=x.device) - first.repeat_interleave(counts)
     most = int(counts.max())
     slot = expert.flatten()[order] * most + place
-    padded = torch.zeros(gate_up.shape[0] * most, x.shape[1], dtype=x.dtype).index_copy(0, slot, rows)
+    padded = torch.zeros(gate_up.shape[0] * most, x.shape[1], dtype=x.dtype, device=x.device).index_copy(0, slot, rows)
     hidden = swiglu(torch.bmm(padded.view(gate_up.shape[0], most, -1), gate_up.transpose(1, 2)))
     out = torch.bmm(hidden, down.transpose(1, 2)).flatten(0, 1)[slot]
     return combine(out, order, weight, x.shape[0])
@@ -67,9 +67,67 @@ def grouped_mm(x, expert, weight, gate_up, down):
     return combine(torch._grouped_mm(hidden, down.transpose(1, 2), offs=ends), order, weight, x.shape[0])
 
 
-# "widened loop" is for bf16: a model takes all its products in fp32 then.
+class ToExperts(torch.autograd.Function):
+    """Rows in expert order; back, a gather and a sum over a token's choices instead of atomic additions."""
+
+    @staticmethod
+    def forward(ctx, x, order, inverse, choices):
+        ctx.save_for_backward(inverse)
+        ctx.choices = choices
+        return x.index_select(0, order // choices)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (inverse,) = ctx.saved_tensors
+        return dy.index_select(0, inverse).view(-1, ctx.choices, dy.shape[1]).sum(1), None, None, None
+
+
+class ToTokens(torch.autograd.Function):
+    """Rows in the order of tokens and their choices; back, a gather."""
+
+    @staticmethod
+    def forward(ctx, rows, order, inverse):
+        ctx.save_for_backward(order)
+        return rows.index_select(0, inverse)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (order,) = ctx.saved_tensors
+        return dy.index_select(0, order), None, None
+
+
+def permuted(experts):
+    """Tokens sorted by expert, gathers both ways, and a product of weights with rows; nothing waits for the host."""
+
+    def layer(x, expert, weight, gate_up, down):
+        choices = expert.shape[1]
+        key, order = expert.flatten().sort(stable=True)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(order.shape[0], device=x.device)
+        ends = torch.searchsorted(key, torch.arange(gate_up.shape[0], device=x.device), right=True, out_int32=True)
+        rows = experts(ToExperts.apply(x, order, inverse, choices), ends, gate_up, down)
+        rows = ToTokens.apply(rows, order, inverse).view(-1, choices, x.shape[1])
+        return torch.bmm(weight.unsqueeze(1).to(rows.dtype), rows).squeeze(1)
+
+    return layer
+
+
+def grouped_experts(rows, ends, gate_up, down):
+    product = getattr(F, "grouped_mm", None) or torch._grouped_mm
+    hidden = swiglu(product(rows, gate_up.transpose(1, 2), offs=ends))
+    return product(hidden, down.transpose(1, 2), offs=ends)
+
+
+def looped_experts(rows, ends, gate_up, down):
+    counts = torch.diff(ends, prepend=ends.new_zeros(1)).tolist()
+    parts = [F.linear(swiglu(F.linear(part, gate_up[e])), down[e]) for e, part in enumerate(rows.split(counts))]
+    return torch.cat(parts)
+
+
+# "widened loop" is for bf16: a model takes all its products in fp32 then. "permuted" ones are for GPUs.
 FORMULATIONS = {"masked loop": masked_loop, "sorted loop": sorted_loop, "padded bmm": padded_bmm, "grouped_mm": grouped_mm,
-                "widened loop": widened_loop}
+                "widened loop": widened_loop, "permuted grouped_mm": permuted(grouped_experts),
+                "permuted loop": permuted(looped_experts)}
 
 
 class Layer(torch.nn.Module):

@@ -17,4 +17,8 @@ struct Warp;
 template <class Functor>
 void each_row(cudaStream_t stream, i64 rows, const Functor& f);
 
+/// Calls f() by f.blocks() blocks of threads that share a tile of rows (attention_tiles.h).
+template <class Functor>
+void each_tile(cudaStream_t stream, const Functor& f);
+
 }  // namespace moesaic::kernels

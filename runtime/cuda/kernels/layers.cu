@@ -105,14 +105,14 @@ __device__ void NormWeightGradColumns<Stored, are_whole>::operator()(i64 panel, 
     const bool sums = team.lane < kColumns && summed < n;
     Real<Stored> sum = sums ? d_weight[summed] : Real<Stored>{0};
     Quad<Stored> next_x[kLoads] = {}, next_dy[kLoads] = {};
-    const auto load = [&](i64 begin) {
-        GPU_UNROLL for (int i = 0; i < kLoads; ++i) {
-            const i64 row = begin + i * kRowsAtOnce + row_of_thread;
-            if (row >= rows || column >= n) continue;
-            next_x[i] = load_quad<are_whole>(x + row * n + column, n - column);
-            next_dy[i] = load_quad<are_whole>(dy + row * n + column, n - column);
+    const auto load = [&](i64 begin) {  // the last row again behind it: no branches
+        GPU_UNROLL for (int i = 0; i < kLoads && column < n; ++i) {
+            const i64 at = smaller(begin + i * kRowsAtOnce + row_of_thread, rows - 1) * n + column;
+            next_x[i] = load_quad<are_whole>(x + at, n - column);
+            next_dy[i] = load_quad<are_whole>(dy + at, n - column);
         }
     };
+    if (rows == 0) return;
     load(0);
     for (i64 begin = 0; begin < rows; begin += kTileRows) {
         GPU_UNROLL for (int i = 0; i < kLoads; ++i) {
@@ -142,12 +142,10 @@ __device__ void RopeTile<Stored, are_whole>::operator()(const Tile& tile) const 
                   sines = load_quad<are_whole>(sine + angle, room);
     Stored* const lower = x + tile.row * row_stride + head * head_dim + pair;
     const Quad<Stored> a = load_quad<are_whole>(lower, room), b = load_quad<are_whole>(lower + half, room);
-    Quad<Stored> rotated_a = a, rotated_b = b;
-    for (int i = 0; i < kQuad; ++i) {
-        const T c = cosines[i], s = inverse ? -sines[i] : sines[i];
-        rotated_a.set(i, std::fma(a[i], c, -(b[i] * s)));
-        rotated_b.set(i, std::fma(b[i], c, a[i] * s));
-    }
+    const auto sine_of = [&](int i) { return inverse ? -sines[i] : sines[i]; };
+    Quad<Stored> rotated_a, rotated_b;
+    set_each(rotated_a, [&](int i) { return std::fma(a[i], cosines[i], -(b[i] * sine_of(i))); });
+    set_each(rotated_b, [&](int i) { return std::fma(b[i], cosines[i], a[i] * sine_of(i)); });
     store_quad<are_whole>(lower, room, rotated_a);
     store_quad<are_whole>(lower + half, room, rotated_b);
 }
@@ -186,16 +184,25 @@ __device__ void EmbeddingGradRow<Stored, are_whole>::operator()(i64 place, const
     Real<Stored>* const to = d_table + token * width;
     for (i32 turn = 0, column = 0; (column = column_of(threads, turn)) < columns; ++turn) {
         Quad<Real<Stored>> sum = load_quad<are_whole>(to + column, columns - column);
-        for (i64 next = place; next < rows && sorted[next] == token; next += kBatch) {
-            Quad<Stored> batch[kBatch] = {};
-            bool is_there[kBatch];
+        i32 ahead[kBatch];
+        const auto look_ahead = [&](i64 next) {
             GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
-                is_there[i] = next + i < rows && sorted[next + i] == token;
-                if (is_there[i])
-                    batch[i] = load_quad<are_whole>(dy + order[next + i] * width + column, columns - column);
+                ahead[i] = next + i < rows && sorted[next + i] == token ? order[next + i] : -1;
             }
-            GPU_UNROLL for (int i = 0; i < kBatch; ++i) if (is_there[i])
-                set_each(sum, [&](int k) { return sum[k] + batch[i][k]; });
+        };
+        look_ahead(place);
+        for (i64 next = place; ahead[0] >= 0;) {
+            Quad<Stored> batch[kBatch] = {};
+            i32 added[kBatch];
+            GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+                added[i] = ahead[i];
+                if (added[i] >= 0)
+                    batch[i] = load_quad<are_whole>(dy + added[i] * width + column, columns - column);
+            }
+            look_ahead(next += kBatch);
+            GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+                if (added[i] >= 0) set_each(sum, [&](int k) { return sum[k] + batch[i][k]; });
+            }
         }
         store_quad<are_whole>(to + column, columns - column, sum);
     }

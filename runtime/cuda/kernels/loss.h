@@ -3,6 +3,7 @@
 
 #include "runtime/cuda/kernels/elements.h"
 #include "runtime/cuda/kernels/launch.h"
+#include "runtime/cuda/kernels/tiles.h"
 
 namespace moesaic::kernels {
 
@@ -15,7 +16,7 @@ struct SoftmaxRow {
 };
 
 /// Exponentials are computed in T and summed in f64. `wrong` and `margin` may be null.
-template <class T>
+template <class T, bool are_whole>
 struct CrossEntropyRow {
     const T* logits;
     const i32* target;
@@ -23,17 +24,20 @@ struct CrossEntropyRow {
     i32* wrong;
     double* margin;
     i64 columns;
-    __device__ void operator()(i64 row, const Warp& warp) const;
+    template <class Threads>
+    __device__ void operator()(i64 row, const Threads& threads) const;
 };
-template <class T>
-struct CrossEntropyGradElement {
+template <class T, bool are_whole>
+struct CrossEntropyGradTile {
+    static constexpr int kRows = 1;
+    static constexpr bool kPanelsFirst = false;
     const T* logits;
     const i32* target;
     const double* log_sum_exp;
     T* d_logits;
     double scale;
     i64 columns;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(const Tile& tile) const;
 };
 
 template <class T>

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tests/support/golden_table.h"
 
 namespace moesaic {
@@ -35,6 +37,51 @@ TEST(Roofline, FlopsOfTheExpertsAreThoseOfTheActiveParameters) {
         const i64 active = (shape.top_k + shape.shared_experts) * 3 * shape.width * shape.hidden +
                            shape.width * shape.experts;
         EXPECT_DOUBLE_EQ(flops, 2.0 * static_cast<double>(active * shape.tokens)) << shape.name;
+    }
+}
+
+TEST(Roofline, CountsOfTheBackwardByHand) {
+    const auto costs = moe_layer_backward_costs({"small", 10, 4, 6, 8, 2, 0, 4}, 2);
+    const KernelCost& input = named(costs, "experts: gate, up, input gradient");
+    EXPECT_EQ(input.flops, 2.0 * 20 * 12 * 4);
+    EXPECT_EQ(input.memory_bytes, (20 * 12 + 2 * 4 * 12 + 20 * 4) * 2.0)
+        << "gradients of results, two experts' weights, gradients of rows";
+    EXPECT_EQ(named(costs, "experts: gate, up, weight gradient").memory_bytes,
+              (20 * 12 + 20 * 4) * 2.0 + 2 * 4 * 12 * 16.0)
+        << "both operands; two experts' sums in f64, read and written";
+    EXPECT_EQ(named(costs, "weighted sum, backward").memory_bytes, (10 + 2 * 20) * 4 * 2.0 + 20 * 12);
+    EXPECT_EQ(named(costs, "dispatch, backward").network_bytes, 20 * 4 * 2 * 0.5);
+}
+
+TEST(Roofline, BackwardHasTwiceTheProductsOfTheForward) {
+    for (const MoeShape& shape : roofline_shapes()) {
+        double forward = 0, backward = 0;
+        for (const KernelCost& cost : moe_layer_costs(shape, 8))
+            forward += cost.tensor_cores ? cost.flops : 0;
+        for (const KernelCost& cost : moe_layer_backward_costs(shape, 8)) {
+            if (cost.name.ends_with("input gradient") || cost.name.ends_with("weight gradient"))
+                backward += cost.flops;
+        }
+        EXPECT_DOUBLE_EQ(backward, 2 * forward) << shape.name;
+    }
+}
+
+TEST(Roofline, CausalAttentionByHand) {
+    // 8 tokens in sequences of 4, 2 query heads and 1 key head of 3 columns.
+    const auto costs = model_costs({"small", 8, 4, 6, 8, 2, 0, 4, 2, 1, 3, 4, 10});
+    EXPECT_EQ(named(costs, "attention").flops, 2 * 2.0 * 8 * 2 * 6) << "two products with 2 keys on average";
+    EXPECT_EQ(named(costs, "attention").memory_bytes, 8 * (2 * 6 + 2 * 3) * 2.0 + 8 * 2 * 4);
+    EXPECT_EQ(named(costs, "attention, backward").flops, 5 * 2.0 * 8 * 2 * 6);
+    EXPECT_EQ(named(costs, "cross-entropy, backward").memory_bytes, 2 * 8 * 10 * 4.0 + 8 * 12);
+}
+
+/// What is measured is found by its name.
+TEST(Roofline, NamesAreUnique) {
+    std::set<std::string_view> names;
+    const MoeShape& shape = roofline_shapes()[0];
+    for (const auto& costs :
+         {moe_layer_costs(shape, 8), moe_layer_backward_costs(shape, 8), model_costs(shape)}) {
+        for (const KernelCost& cost : costs) EXPECT_TRUE(names.insert(cost.name).second) << cost.name;
     }
 }
 
