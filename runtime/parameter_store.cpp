@@ -1,5 +1,8 @@
 #include "runtime/parameter_store.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "runtime/base/philox.h"
 #include "runtime/bfloat16.h"
 
@@ -8,7 +11,7 @@ namespace moesaic {
 namespace {
 
 template <Element Stored>
-void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
+void fill_part(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
     const Philox random(seed, parameter.name);
     Stored* const values = to.as<Stored>();
     for (i64 i = 0; i < to.elements(); ++i) {
@@ -23,10 +26,25 @@ void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to
     }
 }
 
+void fill_part(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
+    if (to.dtype == DType::f64) return fill_part<double>(parameter, seed, first, to);
+    if (to.dtype == DType::bf16) return fill_part<BFloat16>(parameter, seed, first, to);
+    fill_part<float>(parameter, seed, first, to);
+}
+
+/// By all processors of this process: a number is a function of its place, and a billion take one of them
+/// half a minute.
 void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
-    if (to.dtype == DType::f64) return fill_initial<double>(parameter, seed, first, to);
-    if (to.dtype == DType::bf16) return fill_initial<BFloat16>(parameter, seed, first, to);
-    fill_initial<float>(parameter, seed, first, to);
+    constexpr i64 kLeast = i64{1} << 18;  // for a thread
+    const i64 threads = std::clamp<i64>(to.elements() / kLeast, 1, std::thread::hardware_concurrency());
+    const auto begin = [&](i64 thread) { return to.elements() * thread / threads; };
+    std::vector<std::jthread> others;
+    for (i64 thread = 1; thread < threads; ++thread)
+        others.emplace_back([&, thread] {
+            fill_part(parameter, seed, first + begin(thread),
+                      to.flat(begin(thread), begin(thread + 1) - begin(thread)));
+        });
+    fill_part(parameter, seed, first, to.flat(0, begin(1)));
 }
 
 }  // namespace

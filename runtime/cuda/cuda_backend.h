@@ -117,6 +117,10 @@ class CudaBackend final : public Backend {
     /// Where the rows of each group begin, [groups + 1].
     const i64* first_rows(Stream& stream, std::span<const i64> rows_per_group, Tensor& room);
 
+    /// A stable sort, as GroupByKey; first_place [groups], where each group begins in the order, may be null.
+    void sort_by_key(const cuda::Launcher& on, ConstTensorView key, i64 groups, i32* order, i64* counts,
+                     i32* first_place);
+
     MemoryPool pool_;
     std::unique_ptr<Backend> checker_;
     std::unique_ptr<Stream> checker_stream_;

@@ -1,6 +1,7 @@
 // Attention: in tiles where heads and operands allow, else a warp for every row.
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "runtime/cuda/cuda_backend.h"
 #include "runtime/cuda/kernels/attention_tiles.h"
@@ -40,7 +41,7 @@ template <class T, class Launch>
 void with_tile_width(i64 head_dim, Launch&& launch) {
     if (head_dim <= 32) return launch(std::integral_constant<int, 32>{});
     if (head_dim <= 64) return launch(std::integral_constant<int, 64>{});
-    if constexpr (kernels::kMostHeadDim < T >> 128) {
+    if constexpr (std::is_same_v<T, Bf16>) {
         if (head_dim > 128) return launch(std::integral_constant<int, 256>{});
     }
     launch(std::integral_constant<int, 128>{});
@@ -54,11 +55,11 @@ void CudaBackend::attention(Stream& stream, const Attention& op) {
     with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
         const T *const q = in<T>(op.q), *const k = in<T>(op.k), *const v = in<T>(op.v);
         auto* const sums = out<Real<T>>(op.log_sum_exp);
-        if constexpr (kernels::kMostHeadDim < T >> 0) {
+        if constexpr (!std::is_same_v<T, double>) {
             if (go_in_tiles<T>(op.head_dim, {op.q, op.k, op.v, op.out})) {
                 return with_tile_width<T>(op.head_dim, [&](auto width) {
-                    on.each_tile(kernels::AttentionTile<T, decltype(width)::value>{tile_shape(shape), q, k, v,
-                                                                                   out<T>(op.out), sums});
+                    on.each_head_block(kernels::AttentionTile<T, decltype(width)::value>{
+                        tile_shape(shape), q, k, v, out<T>(op.out), sums});
                 });
             }
         }
@@ -70,22 +71,25 @@ namespace {
 
 template <class T>
 void differentiate(const Launcher& on, const kernels::HeadShape& shape, const AttentionGrad& op,
-                   const Real<T>* delta) {
-    const T *const q = in<T>(op.q), *const k = in<T>(op.k), *const v = in<T>(op.v),
+                   Real<T>* delta) {
+    const T *const q = in<T>(op.q), *const k = in<T>(op.k), *const v = in<T>(op.v), *const y = in<T>(op.out),
                    *const d = in<T>(op.d_out);
     T *const dq = out<T>(op.dq), *const dk = out<T>(op.dk), *const dv = out<T>(op.dv);
     const Real<T>* const sums = in<Real<T>>(op.log_sum_exp);
-    if constexpr (kernels::kMostHeadDim < T >> 0) {
-        if (go_in_tiles<T>(op.head_dim, {op.q, op.k, op.v, op.d_out, op.dq, op.dk, op.dv})) {
+    if constexpr (!std::is_same_v<T, double>) {
+        if (go_in_tiles<T>(op.head_dim, {op.q, op.k, op.v, op.out, op.d_out, op.dq, op.dk, op.dv})) {
             return with_tile_width<T>(op.head_dim, [&](auto width) {
                 constexpr int kDim = decltype(width)::value;
-                on.each_tile(kernels::QueryGradTile<T, kDim>{tile_shape(shape), q, k, v, d, sums, delta, dq});
-                on.each_tile(
+                on.each_head_block(
+                    kernels::QueryGradTile<T, kDim>{tile_shape(shape), q, k, v, y, d, sums, dq, delta});
+                on.each_head_block(
                     kernels::KeyGradTile<T, kDim>{tile_shape(shape), q, k, v, d, sums, delta, dk, dv});
             });
         }
     }
-    on.each_row(shape.heads * shape.rows, kernels::QueryGradRow<T>{shape, q, k, v, d, sums, delta, dq});
+    const i64 rows = shape.heads * shape.rows;
+    on.each_row(rows, kernels::AttentionDeltaRow<T>{shape, y, d, delta});
+    on.each_row(rows, kernels::QueryGradRow<T>{shape, q, k, v, d, sums, delta, dq});
     on.each_row(shape.kv_heads * shape.rows, kernels::KeyGradRow<T>{shape, q, k, v, d, sums, delta, dk, dv});
 }
 
@@ -93,14 +97,9 @@ void differentiate(const Launcher& on, const kernels::HeadShape& shape, const At
 
 void CudaBackend::attention_backward(Stream& stream, const AttentionGrad& op) {
     const Launcher on = checked(stream, &Backend::attention_backward, op);
-    const kernels::HeadShape shape = head_shape(op);
-    Tensor delta = allocate({shape.heads, shape.rows}, accumulation_type(op.q.dtype));
-    with_stored(op.q.dtype, [&]<class T>(TypeTag<T>) {
-        Real<T>* const deltas = out<Real<T>>(delta);
-        on.each_row(shape.heads * shape.rows,
-                    kernels::AttentionDeltaRow<T>{shape, in<T>(op.out), in<T>(op.d_out), deltas});
-        differentiate<T>(on, shape, op, deltas);
-    });
+    Tensor delta = allocate({op.heads, op.q.rows()}, accumulation_type(op.q.dtype));
+    with_stored(op.q.dtype,
+                [&]<class T>(TypeTag<T>) { differentiate<T>(on, head_shape(op), op, out<Real<T>>(delta)); });
 }
 
 }  // namespace moesaic

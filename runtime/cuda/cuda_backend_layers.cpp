@@ -28,14 +28,18 @@ void CudaBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& op) {
     const Launcher on = checked(stream, &Backend::rms_norm_backward, op);
     const i64 n = op.weight.elements(), rows = op.inverse_rms.elements();
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        using kernels::NormWeightGradColumns;
         const Real<T>* const inverse = in<Real<T>>(op.inverse_rms);
         const T *const x = in<T>(op.x), *const dy = in<T>(op.dy);
         with_quads<T>(are_whole_quads(n, x, in<T>(op.weight), dy, in<T>(op.dx)), [&](auto whole) {
+            using Chunk = kernels::NormWeightGradChunk<T, whole>;
+            const i64 chunks = (rows + Chunk::kRowsOfChunk - 1) / Chunk::kRowsOfChunk;
+            const i64 panels = (n + Chunk::kColumns - 1) / Chunk::kColumns;
             // The weight first: dx may be the memory of dy.
-            using Columns = NormWeightGradColumns<T, whole>;
-            on.each_team((n + Columns::kColumns - 1) / Columns::kColumns,
-                         Columns{x, dy, inverse, out<Real<T>>(op.d_weight), rows, static_cast<i32>(n)});
+            Tensor room = allocate({chunks, n}, op.d_weight.dtype);
+            Real<T>* const parts = out<Real<T>>(room.view());
+            on.each_team(chunks * panels,
+                         Chunk{x, dy, inverse, parts, rows, static_cast<i32>(n), static_cast<i32>(panels)});
+            on.each(n, kernels::ChunkSumElement<Real<T>>{parts, out<Real<T>>(op.d_weight), chunks, n});
             on.each_row_of(rows, n,
                            kernels::NormGradRow<T, whole>{x, in<T>(op.weight), dy, inverse, out<T>(op.dx),
                                                           static_cast<i32>(n), op.accumulate_dx});
@@ -97,13 +101,18 @@ void CudaBackend::embedding_backward(Stream& stream, const EmbeddingGrad& op) {
     const i64 rows = op.dy.rows(), width = op.d_table.cols();
     Tensor room = allocate({2, rows}, DType::int32);
     i32 *const order = room.as<i32>(), *const sorted = order + rows;
-    on.each_team((rows + kernels::kTeamThreads - 1) / kernels::kTeamThreads,
+    on.each_team((rows + kernels::IndexOrder::kRows - 1) / kernels::IndexOrder::kRows,
                  kernels::IndexOrder{in<i32>(op.index), rows, order, sorted});
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
         with_quads<T>(are_whole_quads(width, in<T>(op.dy), in<Real<T>>(op.d_table)), [&](auto whole) {
+            const T* const dy = in<T>(op.dy);
+            Real<T>* const d_table = out<Real<T>>(op.d_table);
             on.each_row_of(rows, width,
-                           kernels::EmbeddingGradRow<T, whole>{order, sorted, in<T>(op.dy),
-                                                               out<Real<T>>(op.d_table), rows, width});
+                           kernels::EmbeddingGradRow<T, whole>{order, sorted, dy, d_table, rows, width});
+            using Run = kernels::EmbeddingGradRun<T, whole>;
+            const i64 panels = (width + Run::kColumns - 1) / Run::kColumns;
+            on.each_team((rows + kernels::kMostOfRow - 1) / kernels::kMostOfRow * panels,
+                         Run{order, sorted, dy, d_table, rows, width, static_cast<i32>(panels)});
         });
     });
 }
@@ -121,38 +130,29 @@ void CudaBackend::gather_rows(Stream& stream, const GatherRows& op) {
     });
 }
 
-void CudaBackend::row_softmax(Stream& stream, const RowSoftmax& op) {
-    const Launcher on = checked(stream, &Backend::row_softmax, op);
-    with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.logits.rows(), kernels::SoftmaxRow<T>{in<T>(op.logits), out<T>(op.probability),
-                                                             out<T>(op.log_sum_exp), op.logits.cols()});
-    });
-}
-
 void CudaBackend::cross_entropy(Stream& stream, const CrossEntropy& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy, op);
-    const i64 columns = op.logits.cols();
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        with_quads<T>(are_whole_quads(columns, in<T>(op.logits)), [&](auto whole) {
-            on.each_row_of(
-                op.logits.rows(), columns,
-                kernels::CrossEntropyRow<T, whole>{in<T>(op.logits), in<i32>(op.target), out<double>(op.loss),
-                                                   out<double>(op.log_sum_exp), out_or_null<i32>(op.wrong),
-                                                   out_or_null<double>(op.margin), columns});
-        });
+        const i64 rows = op.logits.rows(), columns = op.logits.cols();
+        const kernels::CrossEntropyRow<T> row{in<T>(op.logits),
+                                              in<i32>(op.target),
+                                              out<double>(op.loss),
+                                              out<double>(op.log_sum_exp),
+                                              out_or_null<i32>(op.wrong),
+                                              out_or_null<double>(op.margin),
+                                              columns};
+        columns > kernels::kColumnsOfWarp ? on.each_block(rows, row) : on.each_row(rows, row);
     });
 }
 
 void CudaBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy_backward, op);
-    const i64 columns = op.logits.cols();
+    const i64 rows = op.logits.rows(), columns = op.logits.cols();
+    const i64 parts = (columns + kernels::kGradColumns - 1) / kernels::kGradColumns;
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
-        with_quads<T>(are_whole_quads(columns, in<T>(op.logits), in<T>(op.d_logits)), [&](auto whole) {
-            on.each_tile(op.logits.rows(), quads_of(columns),
-                         kernels::CrossEntropyGradTile<T, whole>{in<T>(op.logits), in<i32>(op.target),
-                                                                 in<double>(op.log_sum_exp),
-                                                                 out<T>(op.d_logits), op.scale, columns});
-        });
+        on.each_block(rows * parts, kernels::CrossEntropyGradPart<T>{
+                                        in<T>(op.logits), in<i32>(op.target), in<double>(op.log_sum_exp),
+                                        out<T>(op.d_logits), op.scale, columns, parts});
     });
 }
 

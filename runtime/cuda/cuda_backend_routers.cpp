@@ -29,6 +29,7 @@ void CudaBackend::sinkhorn(Stream& stream, const Sinkhorn& op) {
     const Launcher on = checked(stream, &Backend::sinkhorn, op);
     const i64 tokens = op.logits.rows(), experts = op.logits.cols(), size = op.rows_per_object;
     const i64 objects = (tokens + size - 1) / size;
+    const i64 tiles = (experts + kernels::kColumnsOfBlock - 1) / kernels::kColumnsOfBlock;
     Tensor column = allocate({objects, experts}, DType::f64), factor = allocate({tokens}, DType::f64);
     double *const columns = column.as<double>(), *const factors = factor.as<double>();
     double* const work = out<double>(op.work);
@@ -38,8 +39,8 @@ void CudaBackend::sinkhorn(Stream& stream, const Sinkhorn& op) {
     });
     for (i64 iteration = 0; iteration < op.iterations; ++iteration) {
         on.each_row(tokens, kernels::SinkhornFactorRow{work, columns, factors, experts, size});
-        on.each(column.elements(),
-                kernels::SinkhornColumnElement{work, factors, columns, tokens, experts, size});
+        on.each_block(objects * tiles,
+                      kernels::SinkhornColumnPart{work, factors, columns, tokens, experts, size, tiles});
     }
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
         on.each(op.logits.elements(), kernels::SinkhornScoreElement<T>{in<T>(op.logits), columns,
@@ -118,7 +119,7 @@ void CudaBackend::prototype_logits_backward(Stream& stream, const PrototypeLogit
 void CudaBackend::balance_bias(Stream& stream, const BalanceBias& op) {
     const Launcher on = checked(stream, &Backend::balance_bias, op);
     with_real(op.bias.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(1, kernels::BalanceBiasElement<T>{in<i64>(op.counts), out<T>(op.bias), op.bias.elements(),
+        on.each_row(1, kernels::BalanceBiasRow<T>{in<i64>(op.counts), out<T>(op.bias), op.bias.elements(),
                                                   op.rate, op.recentre});
     });
 }

@@ -1,5 +1,13 @@
+#include <algorithm>
+#include <bit>
+#include <type_traits>
+
 #include "runtime/cuda/cuda_backend.h"
+#include "runtime/cuda/kernels/capacity.h"
+#include "runtime/cuda/kernels/choices.h"
+#include "runtime/cuda/kernels/key_groups.h"
 #include "runtime/cuda/kernels/router.h"
+#include "runtime/cuda/kernels/router_sums.h"
 #include "runtime/cuda/kernels/routing.h"
 #include "runtime/cuda/kernels/rows.h"
 #include "runtime/cuda/launching.h"
@@ -8,20 +16,56 @@ namespace moesaic {
 
 using namespace cuda;
 
+namespace {
+
+constexpr i64 quotient_up(i64 a, i64 b) {
+    return (a + b - 1) / b;
+}
+
+}  // namespace
+
+namespace {
+
+/// Calls `launch` with the tag of the least number of registers that hold a lane's columns; 0 where there are
+/// too many.
+template <class Launch>
+void with_columns(i64 columns, Launch&& launch) {
+    if (columns <= 32) return launch(std::integral_constant<int, 1>{});
+    if (columns <= 64) return launch(std::integral_constant<int, 2>{});
+    if (columns <= 128) return launch(std::integral_constant<int, 4>{});
+    if (columns <= 256) return launch(std::integral_constant<int, 8>{});
+    launch(std::integral_constant<int, 0>{});
+}
+
+}  // namespace
+
+void CudaBackend::row_softmax(Stream& stream, const RowSoftmax& op) {
+    const Launcher on = checked(stream, &Backend::row_softmax, op);
+    with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
+        with_columns(op.logits.cols(), [&]<int per_lane>(std::integral_constant<int, per_lane>) {
+            on.each_row(op.logits.rows(),
+                        kernels::SoftmaxRow<T, per_lane>{in<T>(op.logits), out<T>(op.probability),
+                                                         out<T>(op.log_sum_exp), op.logits.cols()});
+        });
+    });
+}
+
 void CudaBackend::top_k(Stream& stream, const TopK& op) {
     const Launcher on = checked(stream, &Backend::top_k, op);
     MOESAIC_ASSERT(op.groups <= kernels::kMostGroups, "{} groups of experts", op.groups);
     with_real(op.scores.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.scores.rows(),
-                    kernels::TopKRow<T>{.scores = in<T>(op.scores),
-                                        .bias = in_or_null<T>(op.bias),
-                                        .index = out<i32>(op.index),
-                                        .value = out<T>(op.value),
-                                        .columns = op.scores.cols(),
-                                        .choices = op.index.cols(),
-                                        .groups = op.groups,
-                                        .top_groups = op.top_groups,
-                                        .two_best = op.group_score == GroupScore::top2_sum});
+        with_columns(op.scores.cols(), [&]<int per_lane>(std::integral_constant<int, per_lane>) {
+            on.each_row(op.scores.rows(),
+                        kernels::TopKRow<T, per_lane>{.scores = in<T>(op.scores),
+                                                      .bias = in_or_null<T>(op.bias),
+                                                      .index = out<i32>(op.index),
+                                                      .value = out<T>(op.value),
+                                                      .columns = op.scores.cols(),
+                                                      .choices = op.index.cols(),
+                                                      .groups = op.groups,
+                                                      .top_groups = op.top_groups,
+                                                      .two_best = op.group_score == GroupScore::top2_sum});
+        });
     });
 }
 
@@ -43,13 +87,27 @@ void CudaBackend::normalize_rows(Stream& stream, const NormalizeRows& op) {
 
 void CudaBackend::group_by_key(Stream& stream, const GroupByKey& op) {
     const Launcher on = checked(stream, &Backend::group_by_key, op);
-    const i64 keys = op.key.elements(), groups = op.counts.elements();
-    const i64 chunks = (keys + kernels::kKeysPerChunk - 1) / kernels::kKeysPerChunk;
-    Tensor begin = allocate({chunks, groups}, DType::int32);
-    on.each(chunks * groups, kernels::KeyCountElement{in<i32>(op.key), keys, groups, begin.as<i32>()});
-    on.each(groups, kernels::KeyBeginElement{begin.as<i32>(), chunks, groups, out<i64>(op.counts)});
-    on.each(chunks * groups, kernels::KeyPlaceElement{in<i32>(op.key), begin.as<i32>(), in<i64>(op.counts),
-                                                      keys, groups, out<i32>(op.order)});
+    sort_by_key(on, op.key, op.counts.elements(), out<i32>(op.order), out<i64>(op.counts), nullptr);
+}
+
+void CudaBackend::sort_by_key(const Launcher& on, ConstTensorView key, i64 groups, i32* order, i64* counts,
+                              i32* first_place) {
+    // Every chunk reads the counts of all, so that they are not to be many.
+    constexpr i64 kLeastKeys = 1024, kMostChunks = 64;
+    const i64 keys = key.elements(), about = std::max(kLeastKeys, quotient_up(keys, kMostChunks));
+    kernels::KeyChunks chunks{
+        .key = in<i32>(key),
+        .keys = keys,
+        .keys_per_chunk = quotient_up(about, kernels::kBlockThreads) * kernels::kBlockThreads,
+        .chunks = 1,
+        .groups = groups,
+        .tiles = quotient_up(groups, kernels::kBlockThreads),
+        .counts_of_chunk = nullptr};
+    chunks.chunks = std::max<i64>(quotient_up(keys, chunks.keys_per_chunk), 1);
+    Tensor counts_of_chunk = allocate({chunks.chunks, groups}, DType::int32);
+    chunks.counts_of_chunk = counts_of_chunk.as<i32>();
+    on.each_block(chunks.chunks * chunks.tiles, kernels::KeyCountChunk{chunks});
+    on.each_block(chunks.chunks * chunks.tiles, kernels::KeyPlaceChunk{chunks, order, counts, first_place});
 }
 
 void CudaBackend::combine_rows(Stream& stream, const CombineRows& op) {
@@ -104,31 +162,63 @@ void CudaBackend::sigmoid_gate_backward(Stream& stream, const SigmoidGateGrad& o
     });
 }
 
+namespace {
+
+kernels::Counted counted_of(CountedChoices counted) {
+    switch (counted) {
+        case CountedChoices::first:
+            return kernels::Counted::first;
+        case CountedChoices::most_probable:
+            return kernels::Counted::most_probable;
+        default:
+            return kernels::Counted::all;
+    }
+}
+
+}  // namespace
+
 void CudaBackend::router_sums(Stream& stream, const RouterSums& op) {
     const Launcher on = checked(stream, &Backend::router_sums, op);
-    const i64 tokens = op.index.rows(), size = op.rows_per_object;
-    const kernels::Counted counted = op.counted == CountedChoices::all     ? kernels::Counted::all
-                                     : op.counted == CountedChoices::first ? kernels::Counted::first
-                                                                           : kernels::Counted::most_probable;
+    const i64 tokens = op.index.rows(), experts = op.counts.cols(), objects = op.counts.rows();
+    const i64 chunks = quotient_up(std::min(op.rows_per_object, tokens), kernels::kTokensPerSum);
+    const i64 tiles = quotient_up(experts, kernels::kBlockThreads);
+    Tensor part = allocate({kernels::kExpertSums, objects * chunks, experts}, DType::f64);
+    Tensor z_part = allocate({objects * chunks}, DType::f64);
     with_real(op.weight.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.counts.elements(),
-                kernels::RouterSumElement<T>{.probability = in_or_null<T>(op.probability),
-                                             .load_probability = in_or_null<T>(op.load_probability),
-                                             .weight = in<T>(op.weight),
-                                             .index = in<i32>(op.index),
-                                             .tokens = tokens,
-                                             .experts = op.counts.cols(),
-                                             .choices = op.index.cols(),
-                                             .rows_per_object = size,
-                                             .counted = counted,
-                                             .counts = out<i64>(op.counts),
-                                             .balance_counts = out<i64>(op.balance_counts),
-                                             .probability_sum = out<double>(op.probability_sum),
-                                             .weight_sum = out<double>(op.weight_sum),
-                                             .load_sum = out<double>(op.load_sum)});
-        on.each(op.z_sum.elements(), kernels::RouterZSumElement<T>{in_or_null<T>(op.log_sum_exp), tokens,
-                                                                   size, out<double>(op.z_sum)});
+        on.each_block(
+            objects * chunks * tiles,
+            kernels::RouterSumChunk<T>{.probability = in_or_null<T>(op.probability),
+                                       .log_sum_exp = in_or_null<T>(op.log_sum_exp),
+                                       .load_probability = in_or_null<T>(op.load_probability),
+                                       .weight = in<T>(op.weight),
+                                       .index = in<i32>(op.index),
+                                       .tokens = tokens,
+                                       .choices = op.index.cols(),
+                                       .rows_per_object = op.rows_per_object,
+                                       .objects = objects,
+                                       .chunks = chunks,
+                                       .tiles = tiles,
+                                       .experts = static_cast<int>(experts),
+                                       .experts_at_once = static_cast<int>(std::bit_ceil(
+                                           static_cast<u64>(std::min<i64>(experts, kernels::kBlockThreads)))),
+                                       .counted = counted_of(op.counted),
+                                       .part = part.as<double>(),
+                                       .z_part = z_part.as<double>()});
     });
+    const i64 total_tiles = quotient_up(experts, kernels::kColumnsOfBlock);
+    on.each_block(objects * kernels::kRouterSums * total_tiles,
+                  kernels::RouterSumTotal{.part = part.as<double>(),
+                                          .z_part = z_part.as<double>(),
+                                          .objects = objects,
+                                          .chunks = chunks,
+                                          .experts = experts,
+                                          .tiles = total_tiles,
+                                          .counts = out<i64>(op.counts),
+                                          .balance_counts = out<i64>(op.balance_counts),
+                                          .probability_sum = out<double>(op.probability_sum),
+                                          .weight_sum = out<double>(op.weight_sum),
+                                          .load_sum = out<double>(op.load_sum),
+                                          .z_sum = out<double>(op.z_sum)});
 }
 
 void CudaBackend::router_backward(Stream& stream, const RouterGrad& op) {
@@ -157,10 +247,11 @@ void CudaBackend::router_backward(Stream& stream, const RouterGrad& op) {
 void CudaBackend::router_confidence(Stream& stream, const RouterConfidence& op) {
     const Launcher on = checked(stream, &Backend::router_confidence, op);
     with_real(op.probability.dtype, [&]<class T>(TypeTag<T>) {
-        on.each_row(op.entropy_sum.elements(),
-                    kernels::ConfidenceRow<T>{in<T>(op.probability), in<T>(op.weight), op.probability.rows(),
-                                              op.probability.cols(), op.weight.cols(), op.rows_per_part,
-                                              out<double>(op.entropy_sum), out<double>(op.first_weight_sum)});
+        on.each_block(
+            op.entropy_sum.elements(),
+            kernels::ConfidencePart<T>{in<T>(op.probability), in<T>(op.weight), op.probability.rows(),
+                                       op.probability.cols(), op.weight.cols(), op.rows_per_part,
+                                       out<double>(op.entropy_sum), out<double>(op.first_weight_sum)});
     });
 }
 
@@ -176,11 +267,25 @@ void CudaBackend::add_by_choice(Stream& stream, const AddByChoice& op) {
 
 void CudaBackend::limit_choices(Stream& stream, const LimitChoices& op) {
     const Launcher on = checked(stream, &Backend::limit_choices, op);
+    const i64 count = op.index.elements(), choices = op.index.cols();
+    if (op.priority.elements() == 0) {
+        on.each(count, kernels::FirstComeElement{in<i32>(op.index), op.rows_per_object * choices, op.capacity,
+                                                 out<i32>(op.kept)});
+        return;
+    }
+    const i64 experts = op.priority.cols(), keys = quotient_up(op.index.rows(), op.rows_per_object) * experts;
+    Tensor key = allocate({count}, DType::int32), order = allocate({count}, DType::int32);
+    Tensor first_place = allocate({keys}, DType::int32), rivals = allocate({keys}, DType::int64);
+    Tensor sorted = allocate({count}, op.priority.dtype);
+    on.each(count, kernels::RivalKeyElement{in<i32>(op.index), experts, choices, op.rows_per_object,
+                                            key.as<i32>(), order.as<i32>(), out<i32>(op.kept)});
+    sort_by_key(on, key, keys, order.as<i32>(), rivals.as<i64>(), first_place.as<i32>());
     with_real(op.priority.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.index.elements(),
-                kernels::LimitElement<T>{in<i32>(op.index), in_or_null<T>(op.priority), op.index.rows(),
-                                         op.priority.cols(), op.index.cols(), op.rows_per_object, op.capacity,
-                                         out<i32>(op.kept)});
+        on.each(count, kernels::RivalPriorityElement<T>{in<T>(op.priority), in<i32>(op.index),
+                                                        order.as<i32>(), experts, choices, sorted.as<T>()});
+        on.each(count, kernels::LimitElement<T>{sorted.as<T>(), key.as<i32>(), order.as<i32>(),
+                                                first_place.as<i32>(), rivals.as<i64>(), op.capacity,
+                                                out<i32>(op.kept)});
     });
 }
 

@@ -18,13 +18,13 @@
 /// Before one that would take too many.
 #define GPU_KEEP_LOOP _Pragma("unroll 1")
 
-/// Instructions without a C++ spelling (PTX ISA 9.0; the numbers are its sections).
+/// Instructions without a C++ spelling; what lanes have is in the PTX ISA 9.0 under their names.
 namespace gpu {
 
 __device__ inline unsigned shared_address(const void* shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
-/// Tensor cores, 9.7.15.5: sums [16,8] += a [16,16] b [16,8] of bf16. Lane l has of sums the elements (l/4,
+/// mma.sync of tensor cores: sums [16,8] += a [16,16] b [16,8] of bf16. Lane l has of sums the elements (l/4,
 /// 2(l%4)), the next column, and the same two eight rows below; of a the pairs that begin at (l/4, 2(l%4)),
 /// eight rows below, eight columns on, and both; of b the pairs of rows that begin at (2(l%4), l/4), and
 /// eight rows below.
@@ -35,7 +35,7 @@ __device__ inline void multiply_matrices(float& s0, float& s1, float& s2, float&
         : "+f"(s0), "+f"(s1), "+f"(s2), "+f"(s3)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-/// 9.7.15.5.15: four matrices [8,8] of 16 bits from shared memory; lane l names row l % 8 of matrix l / 8,
+/// ldmatrix: four matrices [8,8] of 16 bits from shared memory; lane l names row l % 8 of matrix l / 8,
 /// and gets of each the pair that begins at (l/4, 2(l%4)), or of the transposed matrix.
 __device__ inline void load_matrices(unsigned (&pairs)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -49,7 +49,7 @@ __device__ inline void load_transposed(unsigned (&pairs)[4], const void* row) {
                  : "r"(shared_address(row))
                  : "memory");
 }
-/// 9.7.9.25.3: 16 bytes of device memory to shared memory, both at multiples of 16; there after
+/// cp.async: 16 bytes of device memory to shared memory, both at multiples of 16; there after
 /// wait_for_copies.
 __device__ inline void copy_16_bytes(void* shared, const void* global) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global)
@@ -61,6 +61,17 @@ __device__ inline void clear_16_bytes(void* shared) {
 /// For the thread's own; a barrier makes them the block's.
 __device__ inline void wait_for_copies() {
     asm volatile("cp.async.wait_all;" ::: "memory");
+}
+/// Stores to device memory that the compiler would take apart.
+__device__ inline void store_whole(float4* to, const float4& value) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(value.x),
+                 "f"(value.y), "f"(value.z), "f"(value.w)
+                 : "memory");
+}
+__device__ inline void store_whole(float2* to, const float2& value) {
+    asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "f"(value.x),
+                 "f"(value.y)
+                 : "memory");
 }
 /// Two numbers as bf16, to nearest, ties to even; the first in the lower half.
 __device__ inline unsigned bf16_pair(float first, float second) {

@@ -51,8 +51,13 @@ struct Launcher {
         check_launch(cudaGetLastError(), typeid(Functor));
     }
     template <class Functor>
-    void each_tile(const Functor& f) const {
-        kernels::each_tile(stream, f);
+    void each_head_block(const Functor& f) const {
+        kernels::each_head_block(stream, f);
+        check_launch(cudaGetLastError(), typeid(Functor));
+    }
+    template <class Functor>
+    void each_block(i64 blocks, const Functor& f) const {
+        kernels::each_block(stream, blocks, f);
         check_launch(cudaGetLastError(), typeid(Functor));
     }
 };

@@ -223,7 +223,14 @@ void append_balance_cases(std::vector<OpCase>& cases) {
         append_sums(cases, 0, 2, 4, 3, counted);
         append_sums(cases, 7, 1, 3, 7, counted);
         append_sums(cases, 50, 3, 9, 8, counted);  // the last object is short
+        append_sums(cases, 1, 2, 8, 1, counted);
+        append_sums(cases, 90, 8, 64, 70, counted);
+        append_sums(cases, 33, 8, 256, 33, counted);
+        append_sums(cases, 40, 2, 300, 40, counted);
     }
+    append_sums(cases, 1100, 2, 8, 1100, CountedChoices::all);
+    append_sums(cases, 13, 7, 7, 5, CountedChoices::all);
+    append_sums(cases, 70, 1, 1, 70, CountedChoices::all);
     append_add_by_choice(cases, 0, 2, 4, 1);
     append_add_by_choice(cases, 13, 3, 5, 1);
     append_add_by_choice(cases, 40, 2, 7, 4);

@@ -180,7 +180,8 @@ void append_loss_cases(std::vector<OpCase>& cases) {
     struct Sizes {
         i64 rows, columns;
     };
-    for (const Sizes& sizes : {Sizes{0, 8}, {1, 1}, {7, 8}, {5, 33}, {600, 64}, {10, 5003}}) {
+    for (const Sizes& sizes :
+         {Sizes{0, 8}, {1, 1}, {7, 8}, {5, 33}, {600, 64}, {6, 256}, {6, 300}, {2, 1024}, {10, 5003}}) {
         append_softmax(cases, sizes.rows, sizes.columns);
         append_cross_entropy(cases, sizes.rows, sizes.columns, 1);
         append_cross_entropy(cases, sizes.rows, sizes.columns, 40);

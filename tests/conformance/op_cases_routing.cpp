@@ -280,9 +280,19 @@ void append_routing_cases(std::vector<OpCase>& cases) {
     append_top_k(cases, 50, 7, 3);
     append_top_k(cases, 9, 5, 5);
     append_top_k(cases, 800, 64, 8);
+    append_top_k(cases, 1, 8, 2);
+    append_top_k(cases, 11, 40, 35);
+    append_top_k(cases, 9, 128, 4);
+    append_top_k(cases, 9, 256, 8);
+    append_top_k(cases, 5, 300, 12);
     append_group_by_key(cases, 0, 4);
     append_group_by_key(cases, 17, 1);
+    append_group_by_key(cases, 1, 1);
     append_group_by_key(cases, 1001, 13);
+    append_group_by_key(cases, 2100, 8);
+    append_group_by_key(cases, 2048, 256);
+    append_group_by_key(cases, 2500, 300);
+    append_group_by_key(cases, 70000, 5);  // more than a chunk's least keys in each of the most chunks
     for (const bool accumulate : {false, true}) {
         append_gather(cases, 3, 0, 8, accumulate);
         append_gather(cases, 5, 9, 7, accumulate);
@@ -303,6 +313,8 @@ void append_routing_cases(std::vector<OpCase>& cases) {
     append_confidence(cases, 1, 1, 1, 64);
     append_confidence(cases, 21, 5, 2, 8);
     append_confidence(cases, 700, 64, 8, 64);
+    append_confidence(cases, 300, 2, 1, 290);
+    append_confidence(cases, 9, 300, 6, 5);
     append_sigmoid_gate(cases, 0, 8);
     append_sigmoid_gate(cases, 3, 1);
     append_sigmoid_gate(cases, 9, 37);

@@ -15,12 +15,17 @@
 #include <vector>
 
 #include "runtime/cuda/kernels/activation.h"
+#include "runtime/cuda/kernels/attention.h"
 #include "runtime/cuda/kernels/attention_tiles.h"
+#include "runtime/cuda/kernels/capacity.h"
+#include "runtime/cuda/kernels/choices.h"
 #include "runtime/cuda/kernels/elementwise.h"
+#include "runtime/cuda/kernels/key_groups.h"
 #include "runtime/cuda/kernels/layers.h"
 #include "runtime/cuda/kernels/loss.h"
 #include "runtime/cuda/kernels/router.h"
 #include "runtime/cuda/kernels/router_scores.h"
+#include "runtime/cuda/kernels/router_sums.h"
 #include "runtime/cuda/kernels/routing.h"
 #include "runtime/cuda/kernels/rows.h"
 #include "tests/cuda_host/access_statistics.h"
@@ -90,6 +95,11 @@ void rows(Operands& o, i64 count, const Functor& functor) {
     each_row(o.stream, count, functor);
 }
 
+template <class Functor>
+void blocks(Operands& o, i64 count, const Functor& functor) {
+    each_block(o.stream, count, functor);
+}
+
 void run_elementwise(Operands& o) {
     constexpr i64 n = kRows * kWidth;
     each(o.stream, n, FillElement<float>{1, o.numbers()});
@@ -137,9 +147,13 @@ void run_layers(Operands& o) {
                     EmbeddingGradRow<float, true>{o.steps_of<i32>(1), o.steps_of<i32>(0), o.numbers(),
                                                   o.numbers(), count, n});
     }
-    each_team(
-        o.stream, kWidth / 32,
-        NormWeightGradColumns<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, width});
+    each_team(o.stream, kWidth / 32,
+              NormWeightGradChunk<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows,
+                                               width, width / 32});
+    elements(o, kWidth, ChunkSumElement<float>{o.numbers(), o.numbers(), kRows, kWidth});
+    each_team(o.stream, 2 * (width / 32),  // a run of 128 rows
+              EmbeddingGradRun<float, true>{o.steps_of<i32>(1), o.steps_of<i32>(0), o.numbers(), o.numbers(),
+                                            128, width, width / 32});
     constexpr i32 dim = kHeadDim, quads = dim / 2 / static_cast<i32>(kQuad);
     each_tile(
         o.stream, kRows, kHeads * quads,
@@ -149,12 +163,13 @@ void run_layers(Operands& o) {
 
 template <class Stored, class Numbers>
 void run_attention_tiles(Operands& o, const TileShape& shape, Numbers numbers) {
-    each_tile(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
-                                                        o.numbers()});
-    each_tile(o.stream, QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
-                                                        o.numbers(), o.numbers(), numbers()});
-    each_tile(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
-                                                      o.numbers(), o.numbers(), numbers(), numbers()});
+    each_head_block(o.stream, AttentionTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(),
+                                                              numbers(), o.numbers()});
+    each_head_block(o.stream,
+                    QueryGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                    numbers(), o.numbers(), numbers(), o.numbers()});
+    each_head_block(o.stream, KeyGradTile<Stored, kHeadDim>{shape, numbers(), numbers(), numbers(), numbers(),
+                                                            o.numbers(), o.numbers(), numbers(), numbers()});
 }
 
 void run_attention(Operands& o) {
@@ -175,26 +190,35 @@ void run_attention(Operands& o) {
 }
 
 void run_losses(Operands& o) {
-    rows(o, kRows, SoftmaxRow<float>{o.numbers(), o.numbers(), o.numbers(), kWidth});
-    for (const i64 columns : {kWidth, i64{2048}})
-        each_row_of(
-            o.stream, kRows * kWidth / columns, columns,
-            CrossEntropyRow<float, true>{o.numbers(), o.indices(kWidth), o.numbers<double>(),
-                                         o.numbers<double>(), o.indices(2), o.numbers<double>(), columns});
-    each_tile(o.stream, kRows, kWidth / kQuad,
-              CrossEntropyGradTile<float, true>{o.numbers(), o.indices(kWidth), o.numbers<double>(),
-                                                o.numbers(), 1, kWidth});
+    rows(o, kRows, SoftmaxRow<float, 4>{o.numbers(), o.numbers(), o.numbers(), kWidth});
+    rows(o, kRows, SoftmaxRow<float, 0>{o.numbers(), o.numbers(), o.numbers(), kWidth});
+    const CrossEntropyRow<float> cross_entropy{o.numbers(),
+                                               o.indices(kWidth),
+                                               o.numbers<double>(),
+                                               o.numbers<double>(),
+                                               o.indices(2),
+                                               o.numbers<double>(),
+                                               kWidth};
+    rows(o, kRows, cross_entropy);
+    blocks(o, kRows, cross_entropy);
+    blocks(o, kRows,
+           CrossEntropyGradPart<float>{o.numbers(), o.indices(kWidth), o.numbers<double>(), o.numbers(), 1,
+                                       kWidth, 1});
     elements(o, kRows, SquaredErrorRow<float>{o.numbers(), o.numbers<double>(), o.numbers<double>(), 8});
     elements(o, kRows * 8, SquaredErrorGradElement<float>{o.numbers(), o.numbers<double>(), o.numbers(), 1});
 }
 
 void run_router(Operands& o) {
     constexpr i64 choices = kRows * kChoices;
-    elements(o, kExperts,
-             RouterSumElement<float>{o.numbers(), o.numbers(), o.numbers(), o.indices(kExperts), kRows,
-                                     kExperts, kChoices, kRows, Counted::all, o.steps(1), o.steps(1),
-                                     o.numbers<double>(), o.numbers<double>(), o.numbers<double>()});
-    elements(o, 1, RouterZSumElement<float>{o.numbers(), kRows, kRows, o.numbers<double>()});
+    for (const Counted counted : {Counted::all, Counted::first, Counted::most_probable})
+        blocks(o, 1,
+               RouterSumChunk<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.indices(kExperts),
+                                     kRows, kChoices, kRows, 1, 1, 1, kExperts, kExperts, counted,
+                                     o.numbers<double>(), o.numbers<double>()});
+    blocks(o, kRouterSums * kExperts / kColumnsOfBlock,
+           RouterSumTotal{o.numbers<double>(), o.numbers<double>(), 1, kRows, kExperts,
+                          kExperts / kColumnsOfBlock, o.steps(1), o.steps(1), o.numbers<double>(),
+                          o.numbers<double>(), o.numbers<double>(), o.numbers<double>()});
     rows(o, kRows,
          RouterGradRow<float>{o.numbers(), o.numbers(), nullptr, o.numbers(), o.numbers(),
                               o.indices(kExperts), o.numbers<double>(), true, kExperts, kChoices, kRows, true,
@@ -203,15 +227,22 @@ void run_router(Operands& o) {
          RouterGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
                               o.indices(kExperts), o.numbers<double>(), true, kExperts, kChoices, kRows,
                               false, 1, 1, 0.1, o.numbers()});
-    rows(o, 4,
-         ConfidenceRow<float>{o.numbers(), o.numbers(), kRows, kExperts, kChoices, kRows / 4,
-                              o.numbers<double>(), o.numbers<double>()});
+    blocks(o, 4,
+           ConfidencePart<float>{o.numbers(), o.numbers(), kRows, kExperts, kChoices, kRows / 4,
+                                 o.numbers<double>(), o.numbers<double>()});
     elements(o, choices,
              AddByChoiceElement<float>{o.numbers<double>(), true, o.indices(kExperts), kExperts, kChoices,
                                        kRows, o.numbers()});
     elements(o, choices,
-             LimitElement<float>{o.indices(kExperts), o.numbers(), kRows, kExperts, kChoices, kRows, 2,
+             RivalKeyElement{o.indices(kExperts), kExperts, kChoices, kRows, o.indices(1), o.indices(1),
+                             o.indices(1)});
+    elements(o, choices,
+             RivalPriorityElement<float>{o.numbers(), o.indices(kExperts), o.indices(choices), kExperts,
+                                         kChoices, o.numbers()});
+    elements(o, choices,
+             LimitElement<float>{o.numbers(), o.indices(1), o.indices(choices), o.indices(1), o.steps(2), 2,
                                  o.indices(1)});
+    elements(o, choices, FirstComeElement{o.indices(kExperts), choices, 2, o.indices(1)});
     elements(o, choices,
              RescaleElement<float>{o.numbers(), o.indices(4), o.indices(4), o.numbers(), kChoices});
     elements(
@@ -226,9 +257,9 @@ void run_scores(Operands& o) {
     rows(o, kRows, SinkhornPowerRow<float>{o.numbers(), o.numbers<double>(), kExperts});
     rows(o, kRows,
          SinkhornFactorRow{o.numbers<double>(), o.numbers<double>(), o.numbers<double>(), kExperts, kRows});
-    elements(o, kExperts,
-             SinkhornColumnElement{o.numbers<double>(), o.numbers<double>(), o.numbers<double>(), kRows,
-                                   kExperts, kRows});
+    blocks(o, kExperts / kColumnsOfBlock,
+           SinkhornColumnPart{o.numbers<double>(), o.numbers<double>(), o.numbers<double>(), kRows, kExperts,
+                              kRows, kExperts / kColumnsOfBlock});
     elements(o, scores,
              SinkhornScoreElement<float>{o.numbers(), o.numbers<double>(), o.numbers(), kExperts, kRows});
     elements(o, scores, NoisyLogitElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers()});
@@ -248,23 +279,25 @@ void run_scores(Operands& o) {
     elements(o, kExperts * kWidth,
              PrototypeGradElement<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, kExperts,
                                          kWidth});
-    elements(o, 1, BalanceBiasElement<float>{o.steps(3), o.numbers(), kExperts, 0.1, true});
+    rows(o, 1, BalanceBiasRow<float>{o.steps(3), o.numbers(), kExperts, 0.1, true});
 }
 
 void run_routing(Operands& o) {
     constexpr i64 choices = kRows * kChoices;
-    for (const i64 top_groups : {4, 8})
+    for (const i64 top_groups : {4, 8}) {
         rows(o, kRows,
-             TopKRow<float>{o.numbers(), o.numbers(), o.indices(1), o.numbers(), kExperts, kChoices, 8,
-                            top_groups, true});
+             TopKRow<float, 2>{o.numbers(), o.numbers(), o.indices(1), o.numbers(), kExperts, kChoices, 8,
+                               top_groups, true});
+        rows(o, kRows,
+             TopKRow<float, 0>{o.numbers(), o.numbers(), o.indices(1), o.numbers(), kExperts, kChoices, 8,
+                               top_groups, true});
+    }
     elements(o, choices,
              ChoiceElement<float>{o.numbers(), o.indices(kExperts), o.numbers(), kExperts, kChoices});
     elements(o, kRows, NormalizedRow<float>{o.numbers(), 1, kChoices});
-    elements(o, kExperts, KeyCountElement{o.indices(kExperts), kKeysPerChunk, kExperts, o.indices(1)});
-    elements(o, kExperts, KeyBeginElement{o.indices(1), 1, kExperts, o.steps(0)});
-    elements(o, kExperts,
-             KeyPlaceElement{o.indices(kExperts), o.indices(1), o.steps(0), kKeysPerChunk, kExperts,
-                             o.indices(1)});
+    const KeyChunks keys{o.indices(kExperts), kBlockThreads, kBlockThreads, 1, kExperts, 1, o.indices(1)};
+    blocks(o, 1, KeyCountChunk{keys});
+    blocks(o, 1, KeyPlaceChunk{keys, o.indices(1), o.steps(0), o.indices(1)});
 }
 
 void run_rows(Operands& o) {

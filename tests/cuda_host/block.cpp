@@ -135,6 +135,7 @@ void BlockExecutor::resume(std::size_t thread) {
 }
 
 void BlockExecutor::end_thread() {
+    if (!copies().empty()) fail(fmt::format("thread {} ends before its copies to shared memory", current_));
     threads_[current_].state = State::done;
     warps_[current_ / 32].done |= 1u << current_ % 32;
     ++done_;
@@ -343,6 +344,9 @@ void block_barrier(Place place) {
 }
 const WarpWords& gather_words(const std::uint32_t (&mine)[WarpWords::kMost], Place place) {
     return BlockExecutor::instance().gather(mine, place);
+}
+std::vector<PendingCopy>& pending_copies() {
+    return BlockExecutor::instance().copies();
 }
 std::uint64_t meet_warp(WarpOperation operation, unsigned mask, std::uint64_t value, int source,
                         Place place) {

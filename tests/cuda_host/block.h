@@ -38,6 +38,7 @@ class BlockExecutor {
     void barrier(Place place);
     std::uint64_t meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
     const WarpWords& gather(const std::uint32_t (&mine)[WarpWords::kMost], Place place);
+    std::vector<PendingCopy>& copies() { return threads_[current_].copies; }
     void* array(const void* key, std::size_t bytes, const char* name);
     void* dynamic_array();
 
@@ -58,6 +59,7 @@ class BlockExecutor {
         WarpOperation operation = WarpOperation::sync;
         std::uint64_t value = 0;  // what it brings to a meeting of its warp, then what it takes from there
         int source = 0;
+        std::vector<PendingCopy> copies;
     };
     /// Of the lanes of `mask`, some of which wait already.
     struct Meeting {

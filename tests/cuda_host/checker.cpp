@@ -51,6 +51,11 @@ void Checker::activate(bool wanted) {
     });
 }
 
+Checker::~Checker() {
+    if (std::getenv("MOESAIC_EMULATED_CHECK"))
+        fmt::print(stderr, "emulated GPUs: {} accesses of kernels checked\n", accesses_);
+}
+
 Checker::Checker()
     : device_(DeviceMemory::instance().begin()), shared_(BlockExecutor::instance().shared_memory()) {
     device_cells_ = static_cast<Cell*>(addresses(kDevice / kGranule * sizeof(Cell)));
@@ -132,6 +137,7 @@ void Checker::warp_sync(std::size_t first_thread, std::uint32_t lanes) {
 }
 
 void Checker::access(const void* data, std::size_t bytes, Access access, bool aligned, Location location) {
+    ++accesses_;
     const std::size_t thread = BlockExecutor::instance().running_thread();
     const Stamp mine{run_, threads_[thread].own, static_cast<std::uint16_t>(thread), access, location};
     if (aligned && reinterpret_cast<std::uintptr_t>(data) % bytes != 0)

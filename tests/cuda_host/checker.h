@@ -33,6 +33,11 @@ class Checker {
     static Checker* active() { return active_; }
     /// From now on, or no longer. Memory that is allocated already counts as written.
     static void activate(bool wanted);
+    /// Says how many accesses it has seen where MOESAIC_EMULATED_CHECK asked for it: nobody can tell from no
+    /// finding that anything was looked at.
+    ~Checker();
+    Checker(const Checker&) = delete;
+    Checker& operator=(const Checker&) = delete;
 
     // From memory and streams.
     void allocated(const void* data, std::size_t bytes);
@@ -111,6 +116,7 @@ class Checker {
     std::vector<ThreadTime> threads_;
     std::size_t shared_used_ = 0;  // bytes whose cells are not zeros
     bool in_block_ = false;
+    std::int64_t accesses_ = 0;
 };
 
 }  // namespace cuda_host

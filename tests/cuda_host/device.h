@@ -40,6 +40,13 @@ const WarpWords& gather_words(const std::uint32_t (&mine)[WarpWords::kMost], Pla
 void multiply_matrices(float (&sums)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
                        Place place);
 void share_matrices(std::uint32_t (&pairs)[4], const std::uint32_t (&row)[4], bool transposed, Place place);
+/// A copy of 16 bytes to shared memory that has not begun.
+struct PendingCopy {
+    void* to;
+    const void* from;
+};
+/// Of the thread that runs. They are done when it waits for them, so that what does not wait finds poison.
+std::vector<PendingCopy>& pending_copies();
 /// To nearest, ties to even.
 std::uint32_t bf16_pair(float first, float second);
 /// A block's array: the same memory for every thread that names the same place in the source.
@@ -85,7 +92,6 @@ inline int thread_number() {
 }  // namespace cuda_host
 
 #define __launch_bounds__(...)
-#define GPU_UNROLL
 #define GPU_KEEP_LOOP
 #define GPU_SHARED(T, name, N)        \
     static const char name##_key = 0; \
@@ -132,6 +138,14 @@ inline unsigned __float_as_uint(float value) {
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+inline long long __double_as_longlong(double value) {
+    long long bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline int __popc(unsigned bits) {
+    return __builtin_popcount(bits);
+}
 inline unsigned __umulhi(unsigned a, unsigned b) {
     return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
@@ -161,14 +175,21 @@ inline void load_matrices(unsigned (&pairs)[4], const void* row, CUDA_HOST_PLACE
 inline void load_transposed(unsigned (&pairs)[4], const void* row, CUDA_HOST_PLACE) {
     ::cuda_host::share_matrices(pairs, load_16_bytes(row).words, true, {file, line});
 }
-/// At once, so that a wait that is missing does not show.
 inline void copy_16_bytes(void* shared, const void* global) {
-    store_16_bytes(shared, load_16_bytes(global));
+    ::cuda_host::pending_copies().push_back({shared, global});
 }
 inline void clear_16_bytes(void* shared) {
     store_16_bytes(shared, {});
 }
-inline void wait_for_copies() {}
+inline void wait_for_copies() {
+    for (const ::cuda_host::PendingCopy& copy : ::cuda_host::pending_copies())
+        store_16_bytes(copy.to, load_16_bytes(copy.from));
+    ::cuda_host::pending_copies().clear();
+}
+template <class Vector>
+void store_whole(Vector* to, const Vector& value) {
+    *to = value;
+}
 inline unsigned bf16_pair(float first, float second) {
     return ::cuda_host::bf16_pair(first, second);
 }

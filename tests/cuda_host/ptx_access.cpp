@@ -120,13 +120,17 @@ void add_type(Table& table, const std::string& type) {
     table["st.param." + type] = store_parameter<T>;
 }
 
-/// 16 bytes of device memory to shared memory, at once.
+/// 16 bytes of device memory to shared memory, which may happen at any time from now on.
 void copy_16_bytes(PtxThread& t, const PtxInstruction& i) {
     char* const to = address_of<PtxSpace::shared>(t, i, t.get<std::uint64_t>(i.from[0]));
     const auto* const from = reinterpret_cast<const char*>(t.get<std::uint64_t>(i.from[1]));
     note<PtxSpace::global>(t, i, from, 16, Access::read);
     note<PtxSpace::shared>(t, i, to, 16, Access::write);
-    std::memcpy(to, from, 16);
+    pending_copies().push_back({to, from});
+}
+void wait_for_copies(PtxThread&, const PtxInstruction&) {
+    for (const PendingCopy& copy : pending_copies()) std::memcpy(copy.to, copy.from, 16);
+    pending_copies().clear();
 }
 template <bool transposed>
 void load_matrices(PtxThread& t, const PtxInstruction& i) {
@@ -162,7 +166,7 @@ Table access_table() {
     add_atomics<float>(table, "f32");
     add_atomics<double>(table, "f64");
     table["cp.async.cg.shared.global"] = copy_16_bytes;
-    table["cp.async.wait_all"] = [](PtxThread&, const PtxInstruction&) {};
+    table["cp.async.wait_all"] = wait_for_copies;
     table["ldmatrix.sync.aligned.m8n8.x4.shared.b16"] = load_matrices<false>;
     table["ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"] = load_matrices<true>;
     return table;

@@ -1,6 +1,7 @@
 // run.device from end to end: what is said without a GPU, and the same training on emulated GPUs.
 #include <cstdlib>
 #include <filesystem>
+#include <regex>
 
 #include "tests/e2e/command.h"
 
@@ -80,6 +81,49 @@ TEST(Device, TrainsInBf16OnAnEmulatedGpu) {
     const Words narrow{"train.precision=bf16"};
     const std::vector<Json> cpu = train_on(scratch / "cpu", "cpu", kAlone, narrow);
     expect_same_training(train_on(scratch / "gpu", "cuda", kAlone, narrow), cpu, 1e-2);
+}
+
+/// Every access of every kernel, by the memory checker: a finding ends the training.
+TEST(Device, TrainsTwoStepsUnderTheMemoryChecker) {
+    const std::string checked = MOESAIC_CHECKED_GPU;
+    if (!std::filesystem::exists(checked)) GTEST_SKIP() << "this build has no checked kernels";
+    const ScratchFolder scratch;
+    for (const std::string precision : {"fp32", "bf16"}) {
+        SCOPED_TRACE(precision);
+        CommandOptions options = with_module(checked);
+        options.environment["MOESAIC_EMULATED_CHECK"] = "1";
+        const Words words = on_device(scratch / precision, "cuda",
+                                      {"train.steps=2", "train.batch_sequences=2",
+                                       "optimizer.schedule.warmup=1", "train.precision=" + precision});
+        const CommandResult result = moesaic(words, kAlone, options);
+        ASSERT_EQ(result.code, 0) << result.text();
+        EXPECT_EQ(losses(read_records(scratch / precision + "/tiny")).size(), 2u);
+        std::smatch seen;
+        ASSERT_TRUE(std::regex_search(result.err, seen, std::regex("(\\d+) accesses of kernels checked")))
+            << result.err;
+        EXPECT_GT(std::stol(seen[1]), 100'000) << "too few to be a training";
+    }
+}
+
+TEST(Device, BenchLayerOnAnEmulatedGpu) {
+    if (!has_emulator()) GTEST_SKIP() << "this build has no emulated GPUs";
+    const auto with = [&](const Words& more) {
+        Words all{"bench",    "layer", "--tokens", "40", "--width", "48",
+                  "--hidden", "64",    "-n",       "1",  "-w",      "0"};
+        all.insert(all.end(), more.begin(), more.end());
+        return moesaic(all, kAlone, with_module(kEmulated));
+    };
+    const CommandResult result = with({"--device", "cuda", "--json"});
+    ASSERT_EQ(result.code, 0) << result.text();
+    const Json line = Json::parse(result.out);
+    EXPECT_EQ(line.at("device"), "cuda");
+    EXPECT_EQ(line.at("wrong"), 0);
+    EXPECT_GT(line.at("peak_gflops"), 0);
+    EXPECT_EQ(Json::parse(with({"--device", "cuda", "--json", "--check", "0"}).out).at("wrong"), nullptr);
+    expect_failure(with({"--device", "cuda", "--plant-fault", "3", "--dtype", "bf16"}), 3,
+                   {"bench layer: 3 values are wrong"});
+    expect_failure(with({"--plant-fault", "3", "--check", "0", "--device", "gpu"}), 2,
+                   {"--plant-fault: ", "--device: 'gpu' is none; one of cpu, cuda, auto"});
 }
 
 /// Ranks as threads, each with an emulated GPU and an end of the emulated NCCL.
@@ -205,6 +249,21 @@ TEST(Device, GpuCheckSaysThatThereIsNoDevice) {
     EXPECT_EQ(result.code, 3) << result.text();
     EXPECT_EQ(occurrences(result.err, "gpu_check: no CUDA device on this machine"), 1) << result.text();
     EXPECT_EQ(Command({"tests/gpu_check", "--help"}).wait().code, 2);
+}
+
+/// A part of it, from end to end.
+TEST(Device, GpuCheckRunsOnEmulatedGpus) {
+    if (!has_emulator()) GTEST_SKIP() << "this build has no emulated GPUs";
+    const std::string build = std::filesystem::path(kEmulated).parent_path();
+    const auto check = [&](const std::string& only) {
+        return Command({"tests/gpu_check", "--emulated", "--built", "--build", build, "--only", only}).wait();
+    };
+    const CommandResult result = check("training in fp32|kernels and products|step of one GPU");
+    EXPECT_EQ(result.code, 0) << result.text();
+    EXPECT_EQ(occurrences(result.out, " passed "), 3) << result.text();
+    EXPECT_EQ(occurrences(result.out, "losses of 20 steps"), 1) << result.text();
+    EXPECT_EQ(occurrences(result.out, "DeepSeek-V3-like     RMSNorm, backward"), 1) << result.text();
+    EXPECT_EQ(check("no such check").code, 2);
 }
 
 TEST(Device, AutoFallsBackToTheCpuAndSaysSo) {

@@ -31,7 +31,8 @@ struct Options {
 
 class SpeedTable {
   public:
-    explicit SpeedTable(const Options& options) : bench_(options.repeats), only_(options.only) {
+    explicit SpeedTable(const Options& options)
+        : bench_(options.repeats), only_(options.only), peaks_(data_sheet_of(bench_.device_name())) {
         if (options.json.empty()) return;
         json_.open(options.json);
         if (!json_) throw Error(fmt::format("{} cannot be written", options.json));
@@ -69,6 +70,14 @@ class SpeedTable {
     }
 
   private:
+    /// H100's where there is none of this device.
+    static GpuPeaks data_sheet_of(const std::string& device) {
+        for (const GpuPeaks& gpu : gpu_peaks()) {
+            const std::string_view model = gpu.name.substr(0, gpu.name.find(' '));
+            if (device.find(model) != std::string::npos) return gpu;
+        }
+        return gpu_peaks()[0];
+    }
     void write(std::string_view shape, const KernelCost& cost, const Seconds& seconds, Limit limit,
                double share) {
         JsonLine line;
@@ -82,7 +91,7 @@ class SpeedTable {
     SpeedBench bench_;
     std::string only_;
     std::ofstream json_;
-    GpuPeaks peaks_ = gpu_peaks()[0];
+    GpuPeaks peaks_;
 };
 
 double copy_rate(SpeedTable& table, i64 elements) {
@@ -103,7 +112,7 @@ double square_product_rate(SpeedTable& table, i64 n, DType dtype, const char* na
     return cost.flops / seconds.median;
 }
 
-/// The first three rows are shares of the first GPU's data sheet, the others of these.
+/// Shares of the device's data sheet; those of the other rows are of these.
 GpuPeaks measured_peaks(SpeedTable& table, i64 extent) {
     GpuPeaks peaks{.profile = "measured",
                    .name = "measured",
@@ -183,8 +192,10 @@ MoeShape scaled(MoeShape shape, i64 tokens) {
 void run(const Options& options) {
     SpeedTable table(options);
     const auto part = [&](i64 whole) { return std::max<i64>(32, whole * options.tokens / 4096 / 32 * 32); };
-    fmt::print("# {}: median of {} [least, most] after a warm-up; shares of the copy and of the products\n",
-               table.bench().device_name(), options.repeats);
+    fmt::print(
+        "# {}: median of {} [least, most] after a warm-up; shares of the copy and of the products, "
+        "and of those the data sheet's\n",
+        table.bench().device_name(), options.repeats);
     table.set_peaks(measured_peaks(table, part(8192)));
     for (const MoeShape& published : roofline_shapes()) {
         const MoeShape shape = scaled(published, options.tokens);

@@ -46,7 +46,8 @@ MODELS = {
                   dict(vocabulary=256, width=2048, layers=8, heads=16, hidden=1024, experts=16, top_k=2, length=2048)),
     "small model": ("configs/tiny.yaml", 8, dict(vocabulary=256, width=32, layers=2, heads=2, hidden=32, experts=4, top_k=2, length=64)),
 }
-FORMULATIONS_OF = {"cpu": "masked loop,sorted loop,padded bmm,grouped_mm", "cuda": "permuted grouped_mm,permuted loop"}
+ON_CPU = "masked loop,sorted loop,padded bmm,grouped_mm"
+ON_CUDA = {"bf16": "permuted grouped_mm", "fp32": "permuted grouped_mm,permuted loop,padded bmm"}  # memory for few
 
 
 def arguments():
@@ -61,18 +62,17 @@ def arguments():
     parser.add_argument("--peer-device", choices=("cpu", "cuda"), help="PyTorch's, where ours is emulated")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--formulations",
-                        help="a list, by default %s; also 'widened loop'; with ' compiled' behind the name, by torch.compile"
-                        % " or on a GPU ".join(FORMULATIONS_OF.values()))
+                        help=f"a list; by default {ON_CPU}, on a GPU {ON_CUDA['fp32']}, and in bf16 the first of these; also "
+                        "'widened loop'; with ' compiled' behind the name, by torch.compile")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, help="by default 1, on a GPU 20; of models a quarter")
     parser.add_argument("--warmup", type=int, help="by default 1, on a GPU 3")
-    parser.add_argument("--seconds", type=float, help="begin nothing after so many, and end ours a little later")
+    parser.add_argument("--seconds", type=float, help="begin nothing after so many, and end ours a little later; exit code 1 where something had no turn")
     parser.add_argument("--sequences", type=int, help="of a model's batch, instead of its own number")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/release/moesaic")
     parser.add_argument("--venv", type=pathlib.Path, default=ROOT / "build/peers-venv")
     options = parser.parse_args()
     options.peer_device = options.peer_device or options.device
-    options.formulations = options.formulations or FORMULATIONS_OF[options.device]
     options.iterations = options.iterations or {"cpu": 1, "cuda": 20}[options.device]
     options.warmup = {"cpu": 1, "cuda": 3}[options.device] if options.warmup is None else options.warmup
     options.cases = []
@@ -108,10 +108,13 @@ class Case:
             self.config, sequences, self.shape = MODELS[what]
             self.sequences = options.sequences or sequences
             self.tokens = self.sequences * self.shape["length"]
+        default = ON_CPU if options.device == "cpu" else ON_CUDA[dtype]
+        self.formulations = (options.formulations or default).split(",")
         self.steps = {}  # of PyTorch, by formulation
 
     def run_ours(self, limit):
-        """In at most `limit` seconds. Seconds of a forward and backward (model: of a training step), its model FLOPs, and the peak beside it."""
+        """Seconds of a forward and backward (model: of a training step), its model FLOPs, and the peak beside it; or why there
+        are none, also after `limit` seconds."""
         options = self.options
         if self.what in LAYERS:
             command = ["layer", f"--tokens={self.tokens}", "--device", options.device,
@@ -161,6 +164,7 @@ class Case:
                 step()
             events[-1].record()
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()  # ours needs memory as well
             return statistics.median(1e-3 * a.elapsed_time(b) for a, b in zip(events, events[1:]))
         seconds = []
         for _ in range(self.iterations):
@@ -225,15 +229,20 @@ def time_all(options):
             return None if options.seconds is None else options.seconds - (time.monotonic() - begin)
 
         for case in cases:
-            for name in options.formulations.split(","):
+            for name in case.formulations:
                 try:
                     case.prepare(name)
                 except Exception as refusal:  # what this PyTorch cannot do on this device
-                    write(case, name, refusal=str(refusal).strip().splitlines()[0][:160])
-        for _ in range(options.rounds):
+                    write(case, name, refusal=(str(refusal).strip().splitlines() or [type(refusal).__name__])[0][:160])
+                if options.peer_device == "cuda":
+                    torch.cuda.empty_cache()
+        for turn in range(options.rounds):
             for case in cases:
                 if options.seconds is not None and left() <= 0:
-                    return good
+                    if turn == 0:
+                        print(f"{case.what}, {case.dtype}: {options.seconds:g} s were over", file=sys.stderr)
+                        good = False
+                    continue
                 ours = case.run_ours(None if options.seconds is None else left() + 10)
                 write(case, OURS, **ours)
                 good = good and "seconds" in ours

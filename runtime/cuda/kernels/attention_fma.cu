@@ -1,13 +1,18 @@
 // Attention in tiles for f32: a lane has four rows of a warp's eight.
+#include <type_traits>
+
 #include "runtime/cuda/kernels/attention_tile_backward.h"
 
 namespace moesaic::kernels {
 
 template <int kDim_>
 struct FmaUnits {
+    using Stored = float;
     static constexpr int kDim = kDim_, kTile = 32, kChunk = 32, kStride = kDim + 4;
-    static constexpr int kLaneRows = 4, kLanesPerRow = 16, kLaneColumns = kChunk / 16;
-    static constexpr int kTileWords = kTile * kStride / 4, kScratchWords = kTileWarps * kChunk * 2;
+    static constexpr int kBuffers = kDim < 128 ? 2 : 1;  ///< in 48 KiB
+    static constexpr int kRows = 8, kLaneRows = 4, kLanesPerRow = 16, kLaneColumns = kChunk / 16;
+    static constexpr int kTileElements = kTile * kStride, kTileWords = kTileElements / 4;
+    static constexpr int kScratchWords = kTileWarps * kChunk * 2;
     static constexpr float kPerUnit = 1;
     using Scores = float[kLaneRows][kLaneColumns];
     using Sums = float[kLaneRows][kDim / 16];
@@ -37,6 +42,21 @@ struct FmaUnits {
         }
     };
 
+    /// What a lane has of the products of rows of a with rows of b.
+    __device__ static void dot(const Rows& a, const Rows& b, int lane, float (&products)[kLaneRows]) {
+        GPU_UNROLL
+        for (float& product : products) product = 0;
+        for (int step = lane % kLanesPerRow; step < a.steps; step += kLanesPerRow) {
+            GPU_UNROLL
+            for (int i = 0; i < kLaneRows; ++i) {
+                const float4 x = a.from[i][step], y = b.from[i][step];
+                products[i] = std::fma(x.x, y.x, products[i]);
+                products[i] = std::fma(x.y, y.y, products[i]);
+                products[i] = std::fma(x.z, y.z, products[i]);
+                products[i] = std::fma(x.w, y.w, products[i]);
+            }
+        }
+    }
     /// scores += rows tileᵀ
     __device__ void add_scores(Scores& scores, const Rows& rows, const float* tile) const {
         for (int step = 0; step < rows.steps; ++step) {
@@ -60,9 +80,17 @@ struct FmaUnits {
 
     /// Columns of sums come in vectors of the lanes' side by side.
     static constexpr int kVector = kDim / 16 < 4 ? kDim / 16 : 4;
-    struct alignas(4 * kVector) Vector {
-        float value[kVector];
-    };
+    using Vector = std::conditional_t<kVector == 4, float4, float2>;
+    __device__ static void unpack(const float4& from, float (&to)[4]) {
+        to[0] = from.x, to[1] = from.y, to[2] = from.z, to[3] = from.w;
+    }
+    __device__ static void unpack(const float2& from, float (&to)[2]) { to[0] = from.x, to[1] = from.y; }
+    __device__ static void write(float4* to, const float* from) {
+        gpu::store_whole(to, make_float4(from[0], from[1], from[2], from[3]));
+    }
+    __device__ static void write(float2* to, const float* from) {
+        gpu::store_whole(to, make_float2(from[0], from[1]));
+    }
     __device__ int first_column(int vector) const { return (vector * 16 + lane % 16) * kVector; }
 
     /// sums += weights tile
@@ -78,14 +106,14 @@ struct FmaUnits {
             const float weight[kLaneRows] = {four.x, four.y, four.z, four.w};
             GPU_UNROLL
             for (int vector = 0; vector < kDim / 16 / kVector; ++vector) {
-                const Vector b =
-                    *reinterpret_cast<const Vector*>(tile + key * kStride + first_column(vector));
+                float b[kVector];
+                unpack(*reinterpret_cast<const Vector*>(tile + key * kStride + first_column(vector)), b);
                 GPU_UNROLL
                 for (int i = 0; i < kLaneRows; ++i) {
                     GPU_UNROLL
                     for (int n = 0; n < kVector; ++n) {
                         float& sum = sums[i][vector * kVector + n];
-                        sum = std::fma(weight[i], b.value[n], sum);
+                        sum = std::fma(weight[i], b[n], sum);
                     }
                 }
             }
@@ -96,10 +124,7 @@ struct FmaUnits {
         GPU_UNROLL
         for (int vector = 0; vector < kDim / 16 / kVector; ++vector) {
             if (first_column(vector) >= columns) continue;
-            Vector whole;
-            GPU_UNROLL
-            for (int n = 0; n < kVector; ++n) whole.value[n] = sums[i][vector * kVector + n];
-            *reinterpret_cast<Vector*>(to + first_column(vector)) = whole;
+            write(reinterpret_cast<Vector*>(to + first_column(vector)), sums[i] + vector * kVector);
         }
     }
 };

@@ -16,14 +16,14 @@ template <class Stored, int kDim>
 struct UnitsOf;
 
 /// A block's rows, in one sequence: [begin, begin + count) of it.
-struct RowBlock {
+struct TileBlock {
     int head, sequence;  ///< the sequence's first row in the operands
     int begin, count, part;
 };
 /// Of causal attention the blocks with the most work come first: the last queries, the first keys.
-template <class Stored>
-__device__ inline RowBlock row_block(const TileShape& shape, int heads, unsigned parts, bool last_first) {
-    constexpr unsigned kRows = kBlockRows<Stored>;
+template <int kBlockRows>
+__device__ inline TileBlock tile_block(const TileShape& shape, int heads, unsigned parts, bool last_first) {
+    constexpr unsigned kRows = kBlockRows;
     const auto length = static_cast<unsigned>(shape.seq_len), width = static_cast<unsigned>(heads);
     const unsigned sequences = static_cast<unsigned>(shape.rows) / length,
                    in_sequence = (length + kRows - 1) / kRows;
@@ -36,19 +36,19 @@ __device__ inline RowBlock row_block(const TileShape& shape, int heads, unsigned
 }
 
 /// The same from shared memory, where it takes no registers from tile to tile.
-template <class Stored>
-__device__ inline const RowBlock& shared_row_block(RowBlock* room, const TileShape& shape, int heads,
-                                                   unsigned parts, bool last_first) {
-    if (threadIdx.x == 0) *room = row_block<Stored>(shape, heads, parts, last_first);
+template <int kBlockRows>
+__device__ inline const TileBlock& shared_tile_block(TileBlock* room, const TileShape& shape, int heads,
+                                                     unsigned parts, bool last_first) {
+    if (threadIdx.x == 0) *room = tile_block<kBlockRows>(shape, heads, parts, last_first);
     __syncthreads();
     return *room;
 }
 
 /// The keys of row t of a sequence, [first, last) of its rows.
-struct KeyRange {
+struct KeysOfRow {
     int first, last;
 };
-__device__ inline KeyRange key_range(const TileShape& shape, int sequence, int t) {
+__device__ inline KeysOfRow key_range(const TileShape& shape, int sequence, int t) {
     if (!shape.causal) return {0, shape.seq_len};
     return {shape.first_key ? larger(shape.first_key[sequence + t] - sequence, 0) : 0, t + 1};
 }
@@ -76,7 +76,7 @@ template <int kLanes>
 __device__ inline float largest_of_row(float value) {
     GPU_UNROLL
     for (int distance = kLanes / 2; distance > 0; distance /= 2)
-        value = larger(value, __shfl_xor_sync(Warp::kAll, value, distance));
+        value = std::fmax(value, __shfl_xor_sync(Warp::kAll, value, distance));
     return value;
 }
 
@@ -118,153 +118,204 @@ __device__ inline void copy_tile(Stored* tile, const Stored* from, int stride, i
         from += i64{kRowsAtOnce} * stride;
     }
 }
+/// Tiles of both operands of the other side in shared memory.
+template <class Units>
+struct TilePair {
+    using Stored = typename Units::Stored;
+    static constexpr int kWords = 2 * Units::kBuffers * Units::kTileWords;
+    Stored *first, *second;
+
+    __device__ explicit TilePair(uint4* room)
+        : first(reinterpret_cast<Stored*>(room)), second(first + Units::kBuffers * Units::kTileElements) {}
+    __device__ void copy(int buffer, const Stored* one, const Stored* other, int stride, int rows,
+                         int head_dim) const {
+        copy_tile<Units>(first + buffer * Units::kTileElements, one, stride, rows, head_dim);
+        copy_tile<Units>(second + buffer * Units::kTileElements, other, stride, rows, head_dim);
+    }
+};
 /// The block's copies have arrived, and all have done what they did before.
 __device__ inline void await_tiles() {
     gpu::wait_for_copies();
     __syncthreads();
 }
 
-/// Softmax of rows whose scores come in parts (Milakov and Gimelshein 2018): what it has seen, in
-/// Units::kBase's unit.
+/// compute(turn, buffer) for the turns in [0, count) that are not skipped, each after copy(turn, buffer).
+/// With two buffers the next tiles are on their way meanwhile.
+template <class Units, class Skip, class Copy, class Compute>
+__device__ inline void go_through_tiles(int count, const Skip& skip, const Copy& copy,
+                                        const Compute& compute) {
+    const auto from = [&](int turn) {
+        while (turn < count && skip(turn)) ++turn;
+        return turn;
+    };
+    int turn = from(0), buffer = 0;
+    if (Units::kBuffers == 2 && turn < count) copy(turn, buffer);
+    GPU_KEEP_LOOP
+    while (turn < count) {
+        if constexpr (Units::kBuffers == 1) {
+            __syncthreads();
+            copy(turn, buffer);
+        }
+        await_tiles();
+        const int next = from(turn + 1);
+        if constexpr (Units::kBuffers == 2) {
+            if (next < count) copy(next, 1 - buffer);
+        }
+        compute(turn, buffer);
+        turn = next;
+        if constexpr (Units::kBuffers == 2) buffer = 1 - buffer;
+    }
+}
+
+/// Softmax of rows whose scores come in parts (Milakov and Gimelshein 2018).
 template <class Units>
 struct OnlineSoftmax {
-    float maximum[Units::kLaneRows], sum[Units::kLaneRows];
+    float origin[Units::kLaneRows];  ///< the largest score, in Units' unit
+    float sum[Units::kLaneRows];     ///< of the lane's powers
 
     __device__ OnlineSoftmax() {
         GPU_UNROLL
         for (int i = 0; i < Units::kLaneRows; ++i) {
-            maximum[i] = minus_infinity<float>();
+            origin[i] = minus_infinity<float>();
             sum[i] = 0;
         }
     }
-    /// Scores to powers; `mix`, the sums of values so far, to the new maximum.
+    /// A NaN is no maximum, but a power. Scores to powers; `mix`, the sums of values so far, to the new
+    /// origin.
     __device__ void take(typename Units::Scores& scores, typename Units::Sums& mix, float factor) {
+        float rest[Units::kLaneRows];
+        bool moves = false;
         GPU_UNROLL
         for (int i = 0; i < Units::kLaneRows; ++i) {
-            float best = minus_infinity<float>();
+            float best = scores[i][0];
             GPU_UNROLL
-            for (int j = 0; j < Units::kLaneColumns; ++j) {
-                scores[i][j] *= factor;
-                best = larger(best, scores[i][j]);
-            }
-            const float before = maximum[i];
-            maximum[i] = larger(before, largest_of_row<Units::kLanesPerRow>(best));
-            const float origin = maximum[i] == minus_infinity<float>() ? 0.0F : maximum[i];  // no key yet
-            const float rest = Units::power(before - origin);
+            for (int j = 1; j < Units::kLaneColumns; ++j) best = std::fmax(best, scores[i][j]);
+            best = std::fmax(origin[i], largest_of_row<Units::kLanesPerRow>(best) * factor);
+            const float zero = best == minus_infinity<float>() ? 0.0F : best;  // no key yet
+            rest[i] = Units::power(origin[i] - zero);
+            moves = moves || rest[i] != 1.0F;
+            origin[i] = best;
             float powers = 0;
             GPU_UNROLL
             for (int j = 0; j < Units::kLaneColumns; ++j) {
-                scores[i][j] = Units::power(scores[i][j] - origin);
+                scores[i][j] = Units::power(std::fma(scores[i][j], factor, -zero));
                 powers += scores[i][j];
             }
-            sum[i] = std::fma(sum[i], rest, powers);  // of the lane's columns
-            scale_row(mix, i, rest);
+            sum[i] = std::fma(sum[i], rest[i], powers);
         }
+        if (!__any_sync(Warp::kAll, moves)) return;  // most parts change nothing
+        GPU_UNROLL
+        for (int i = 0; i < Units::kLaneRows; ++i) scale_row(mix, i, rest[i]);
     }
 };
 
+/// Whether none of a warp's queries reads keys from `key` on: they are all later.
 template <class Units>
-__device__ inline void mask(typename Units::Scores& scores, const Units& units, int first_column,
-                            const KeyRange (&keys)[Units::kLaneRows]) {
+__device__ inline bool are_later(const Units& units, const TileShape& shape, const TileBlock& block,
+                                 int key) {
+    return shape.causal && key >= block.begin + units.first + Units::kRows;
+}
+/// Scores of keys from `key` on that rows do not read.
+template <class Units>
+__device__ inline void mask(typename Units::Scores& scores, const Units& units, const TileShape& shape,
+                            const TileBlock& block, int key) {
+    const int shared_end = shape.causal ? block.begin + units.first + 1 : shape.seq_len;
+    if (!shape.first_key && key + Units::kChunk <= shared_end) return;
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
-        if (first_column >= keys[i].first && first_column + Units::kChunk <= keys[i].last) continue;
+        const int row = smaller(units.row(i), block.count - 1);
+        const KeysOfRow keys = key_range(shape, block.sequence, block.begin + row);
         GPU_UNROLL
         for (int j = 0; j < Units::kLaneColumns; ++j) {
-            const int column = first_column + units.column(j);
-            if (column < keys[i].first || column >= keys[i].last) scores[i][j] = minus_infinity<float>();
+            const int column = key + units.column(j);
+            if (column < keys.first || column >= keys.last) scores[i][j] = minus_infinity<float>();
         }
     }
 }
 
-/// The keys of a lane's query rows; rows beyond the block's have none.
+/// The tiles of keys that a block of queries reads, and their values.
 template <class Units>
-__device__ inline void set_key_ranges(KeyRange (&keys)[Units::kLaneRows], const Units& units,
-                                      const TileShape& shape, const RowBlock& block) {
-    GPU_UNROLL
-    for (int i = 0; i < Units::kLaneRows; ++i) {
-        const int row = units.row(i);
-        keys[i] = row < block.count ? key_range(shape, block.sequence, block.begin + row) : KeyRange{0, 0};
+struct KeyTiles {
+    const TileShape& shape;
+    const TileBlock& block;
+    TilePair<Units> pair;
+    int begin, count;
+
+    __device__ KeyTiles(const TileShape& whole, const TileBlock& rows, uint4* room, int lane)
+        : shape(whole), block(rows), pair(room) {
+        const int end = shape.causal ? block.begin + block.count : shape.seq_len;
+        begin = first_of(shape, block.sequence, block.begin, block.count, Warp{lane}) / Units::kTile *
+                Units::kTile;
+        count = (end - begin + Units::kTile - 1) / Units::kTile;
     }
-}
+    __device__ void copy(int turn, int buffer, const typename Units::Stored* k,
+                         const typename Units::Stored* v) const {
+        const int first = begin + turn * Units::kTile;
+        const i64 from = place_of(shape, shape.key_stride, block.sequence + first, block.head / shape.group);
+        pair.copy(buffer, k + from, v + from, shape.key_stride, shape.seq_len - first, shape.head_dim);
+    }
+};
 
 template <class Stored, int kDim>
 __device__ void AttentionTile<Stored, kDim>::operator()() const {
     using Units = typename UnitsOf<Stored, kDim>::Forward;
-    GPU_SHARED(uint4, key_room, Units::kTileWords);
-    GPU_SHARED(uint4, value_room, Units::kTileWords);
+    GPU_SHARED(uint4, room, TilePair<Units>::kWords);
     GPU_SHARED(float4, scratch, Units::kScratchWords);
-    auto* const key_tile = reinterpret_cast<Stored*>(key_room);
-    auto* const value_tile = reinterpret_cast<Stored*>(value_room);
+    GPU_SHARED(TileBlock, place, 1);
     const Units units(scratch);
-    GPU_SHARED(RowBlock, place, 1);
-    const RowBlock& block = shared_row_block<Stored>(place, shape, shape.heads, 1, true);
-    const int key_head = block.head / shape.group;
+    const TileBlock& block = shared_tile_block<kRows>(place, shape, shape.heads, 1, true);
     const i64 first_row = place_of(shape, shape.query_stride, block.sequence + block.begin, block.head);
     const typename Units::Rows queries(units, q + first_row, shape.query_stride, block.count, shape.head_dim);
-    KeyRange keys[Units::kLaneRows];
-    set_key_ranges(keys, units, shape, block);
-    const int end = shape.causal ? block.begin + block.count : shape.seq_len;
-    int begin = first_of(shape, block.sequence, block.begin, block.count, Warp{units.lane});
-    begin = begin / Units::kTile * Units::kTile;
-    const auto copy = [&](Stored* tile, const Stored* from, int first) {
-        copy_tile<Units>(tile, from + place_of(shape, shape.key_stride, block.sequence + first, key_head),
-                         shape.key_stride, shape.seq_len - first, shape.head_dim);
-    };
+    const KeyTiles<Units> tiles(shape, block, room, units.lane);
     OnlineSoftmax<Units> softmax;
     typename Units::Sums mix;
     clear(mix);
-    copy(key_tile, k, begin);
-    for (int first = begin; first < end; first += Units::kTile) {
-        await_tiles();
-        copy(value_tile, v, first);
-        typename Units::Scores scores;
-        clear(scores);
-        units.add_scores(scores, queries, key_tile);
-        await_tiles();
-        if (first + Units::kTile < end) copy(key_tile, k, first + Units::kTile);
-        mask(scores, units, first, keys);
-        softmax.take(scores, mix, shape.scale * Units::kPerUnit);
-        units.add_products(mix, scores, value_tile);
-    }
+    const auto compute = [&](int turn, int buffer) {
+        GPU_KEEP_LOOP
+        for (int chunk = 0; chunk < Units::kTile; chunk += Units::kChunk) {
+            const int row = buffer * Units::kTile + chunk, key = tiles.begin + turn * Units::kTile + chunk;
+            if (are_later(units, shape, block, key)) break;
+            typename Units::Scores scores;
+            clear(scores);
+            units.add_scores(scores, queries, tiles.pair.first + row * Units::kStride);
+            mask(scores, units, shape, block, key);
+            softmax.take(scores, mix, shape.scale * Units::kPerUnit);
+            units.add_products(mix, scores, tiles.pair.second + row * Units::kStride);
+        }
+    };
+    go_through_tiles<Units>(
+        tiles.count, [](int) { return false; }, [&](int turn, int buffer) { tiles.copy(turn, buffer, k, v); },
+        compute);
     GPU_UNROLL
     for (int i = 0; i < Units::kLaneRows; ++i) {
         const float sum = sum_of_row<Units::kLanesPerRow>(softmax.sum[i]);
         scale_row(mix, i, 1.0F / sum);
-        const int row = units.row(i);
+        const int row = units.row(i), t = block.sequence + block.begin + row;
         if (row >= block.count) continue;
-        units.store(out + place_of(shape, shape.query_stride, block.sequence + block.begin + row, block.head),
-                    mix, i, shape.head_dim);
+        units.store(out + place_of(shape, shape.query_stride, t, block.head), mix, i, shape.head_dim);
         if (units.lane % Units::kLanesPerRow == 0)
-            log_sum_exp[i64{block.head} * shape.rows + block.sequence + block.begin + row] =
-                softmax.maximum[i] / Units::kPerUnit + std::log(sum);
+            log_sum_exp[i64{block.head} * shape.rows + t] =
+                softmax.origin[i] / Units::kPerUnit + std::log(sum);
     }
 }
 
-/// Scores and products of the same places to the gradients of scores, but for shape.scale.
-template <class Units>
-__device__ inline float score_grad(float score, float d_probability, float factor, float log_sum_exp,
-                                   float delta) {
-    return Units::power(std::fma(score, factor, -log_sum_exp)) * (d_probability - delta);
-}
-
 template <class Functor>
-__global__ void __launch_bounds__(kTileThreads, Functor::kBlocks) tile_kernel(Functor f) {
+__global__ void __launch_bounds__(kTileThreads, Functor::kBlocks) head_block_kernel(Functor f) {
     f();
 }
 
 template <class Functor>
-void each_tile(cudaStream_t stream, const Functor& f) {
+void each_head_block(cudaStream_t stream, const Functor& f) {
     const i64 blocks = f.blocks();
     if (blocks == 0) return;
     const Functor functor = f;
-    GPU_LAUNCH((tile_kernel<Functor>), static_cast<unsigned>(blocks), kTileThreads, 0, stream, functor);
+    GPU_LAUNCH((head_block_kernel<Functor>), static_cast<unsigned>(blocks), kTileThreads, 0, stream, functor);
 }
 
 }  // namespace moesaic::kernels
 
 /// For every kDim that a .cu file instantiates.
-#define MOESAIC_TILES(Stored, kDim)                                                              \
-    template void moesaic::kernels::each_tile(cudaStream_t, const AttentionTile<Stored, kDim>&); \
-    template void moesaic::kernels::each_tile(cudaStream_t, const QueryGradTile<Stored, kDim>&); \
-    template void moesaic::kernels::each_tile(cudaStream_t, const KeyGradTile<Stored, kDim>&)
+#define MOESAIC_TILES(Stored, kDim)                                                                    \
+    template void moesaic::kernels::each_head_block(cudaStream_t, const AttentionTile<Stored, kDim>&); \
+    template void moesaic::kernels::each_head_block(cudaStream_t, const QueryGradTile<Stored, kDim>&); \
+    template void moesaic::kernels::each_head_block(cudaStream_t, const KeyGradTile<Stored, kDim>&)

@@ -19,14 +19,11 @@ template <class Stored>
 inline constexpr i64 kMostHeadDim = 128;
 template <>
 inline constexpr i64 kMostHeadDim<Bf16> = 256;
-template <>
-inline constexpr i64 kMostHeadDim<double> = 0;
 
-/// Rows of a block.
-template <class Stored>
-inline constexpr int kBlockRows = 8 * kTileWarps;
-template <>
-inline constexpr int kBlockRows<Bf16> = 16 * kTileWarps;
+/// Rows of a block: of a warp on tensor cores 16, or twice that where registers allow, which halves how often
+/// tiles are read; on FMA units 8.
+template <class Stored, bool twice>
+inline constexpr int kBlockRows = (sizeof(Stored) == 2 ? (twice ? 32 : 16) : 8) * kTileWarps;
 
 /// A HeadShape as kernels read it. Numbers of rows and heads are 32 bits wide and what follows from them is
 /// there, to save registers; what counts elements is 64 bits wide.
@@ -55,7 +52,8 @@ struct TileShape {
 /// out and log_sum_exp of a block of query rows; kDim >= head_dim.
 template <class Stored, int kDim>
 struct AttentionTile {
-    static constexpr int kBlocks = kDim > 128 ? 2 : 3;  ///< at least so many on a multiprocessor
+    static constexpr int kRows = kBlockRows<Stored, (kDim == 64 || kDim == 128)>;
+    static constexpr int kBlocks = kDim > 32 && sizeof(Stored) == 2 ? 2 : 3;  ///< that fit a multiprocessor
     TileShape shape;
     const Stored *q, *k, *v;
     Stored* out;
@@ -65,14 +63,16 @@ struct AttentionTile {
     __device__ void operator()() const;
 };
 
-/// dq of a block of query rows.
+/// dq and delta [heads, rows] = <d_out, out> of a block of query rows.
 template <class Stored, int kDim>
 struct QueryGradTile {
+    static constexpr int kRows = kBlockRows<Stored, false>;
     static constexpr int kBlocks = sizeof(Stored) == 2 && kDim > 64 ? 2 : 3;
     TileShape shape;
-    const Stored *q, *k, *v, *d_out;
-    const float *log_sum_exp, *delta;
+    const Stored *q, *k, *v, *out, *d_out;
+    const float* log_sum_exp;
     Stored* dq;
+    float* delta;
 
     [[nodiscard]] i64 blocks() const;
     __device__ void operator()() const;
@@ -81,6 +81,7 @@ struct QueryGradTile {
 /// dk and dv of a block of key rows; query heads, and tiles of rows in each, in ascending order.
 template <class Stored, int kDim>
 struct KeyGradTile {
+    static constexpr int kRows = kBlockRows<Stored, false>;
     static constexpr int kBlocks = kDim > 32 ? 2 : 3;
     /// Columns of dk and dv that a block sums: their sums are registers.
     static constexpr int kColumns = kDim < 128 ? kDim : 128;
@@ -93,23 +94,21 @@ struct KeyGradTile {
     __device__ void operator()() const;
 };
 
-/// Blocks of kBlockRows<Stored> rows that no two sequences share, of all heads.
-template <class Stored>
-[[nodiscard]] constexpr i64 row_blocks(const TileShape& shape, i64 heads) {
-    const i64 in_sequence = (shape.seq_len + kBlockRows<Stored> - 1) / kBlockRows<Stored>;
-    return shape.rows == 0 ? 0 : heads * (shape.rows / shape.seq_len) * in_sequence;
+/// Blocks of so many rows that no two sequences share, of all heads.
+[[nodiscard]] constexpr i64 row_blocks(const TileShape& shape, i64 heads, i64 rows) {
+    return shape.rows == 0 ? 0 : heads * (shape.rows / shape.seq_len) * ((shape.seq_len + rows - 1) / rows);
 }
 template <class Stored, int kDim>
 i64 AttentionTile<Stored, kDim>::blocks() const {
-    return row_blocks<Stored>(shape, shape.heads);
+    return row_blocks(shape, shape.heads, kRows);
 }
 template <class Stored, int kDim>
 i64 QueryGradTile<Stored, kDim>::blocks() const {
-    return row_blocks<Stored>(shape, shape.heads);
+    return row_blocks(shape, shape.heads, kRows);
 }
 template <class Stored, int kDim>
 i64 KeyGradTile<Stored, kDim>::blocks() const {
-    return row_blocks<Stored>(shape, shape.kv_heads) * (kDim / kColumns);
+    return row_blocks(shape, shape.kv_heads, kRows) * (kDim / kColumns);
 }
 
 }  // namespace moesaic::kernels

@@ -1,4 +1,4 @@
-// Device code that kernels share, and the two kernels that run functors. For .cu files only.
+// Device code that kernels share, and the kernels that run functors. For .cu files only.
 #pragma once
 
 #include <cmath>
@@ -78,6 +78,27 @@ struct Warp {
     __device__ void sync() const { __syncwarp(); }
 };
 
+inline constexpr int kBlockWarps = kBlockThreads / 32;
+/// The threads of a block.
+struct Block {
+    int thread;
+
+    __device__ Warp warp() const { return {thread % 32}; }
+    __device__ int warp_number() const { return thread / 32; }
+    __device__ void sync() const { __syncthreads(); }
+    /// The sum, in thread 0; warps in ascending order. `room` is shared memory for kBlockWarps numbers that
+    /// no thread uses before the next barrier.
+    template <class T>
+    __device__ T sum(T value, T* room) const {
+        value = warp().sum(value);
+        if (thread % 32 == 0) room[warp_number()] = value;
+        sync();
+        T total = 0;
+        for (int i = 0; i < kBlockWarps && thread == 0; ++i) total += room[i];
+        return total;
+    }
+};
+
 inline constexpr int kEachThreads = 256, kRowsPerBlock = 4;
 
 template <class Functor>
@@ -90,6 +111,11 @@ template <class Functor>
 __global__ void __launch_bounds__(kRowsPerBlock * 32) row_kernel(i64 rows, Functor f) {
     const i64 row = static_cast<i64>(blockIdx.x) * kRowsPerBlock + threadIdx.x / 32;
     if (row < rows) f(row, Warp{static_cast<int>(threadIdx.x % 32)});
+}
+
+template <class Functor>
+__global__ void __launch_bounds__(kBlockThreads) block_kernel(Functor f) {
+    f(static_cast<i64>(blockIdx.x), Block{static_cast<int>(threadIdx.x)});
 }
 
 template <class Functor>
@@ -110,11 +136,20 @@ void each_row(cudaStream_t stream, i64 rows, const Functor& f) {
                kRowsPerBlock * 32, 0, stream, rows, functor);
 }
 
+template <class Functor>
+void each_block(cudaStream_t stream, i64 blocks, const Functor& f) {
+    if (blocks == 0) return;
+    const Functor functor = f;
+    GPU_LAUNCH((block_kernel<Functor>), static_cast<unsigned>(blocks), kBlockThreads, 0, stream, functor);
+}
+
 }  // namespace moesaic::kernels
 
 // Instantiations, for what the back end calls.
 #define MOESAIC_EACH(...) template void moesaic::kernels::each(cudaStream_t, i64, const __VA_ARGS__&)
 #define MOESAIC_EACH_ROW(...) template void moesaic::kernels::each_row(cudaStream_t, i64, const __VA_ARGS__&)
+#define MOESAIC_EACH_BLOCK(...) \
+    template void moesaic::kernels::each_block(cudaStream_t, i64, const __VA_ARGS__&)
 #define MOESAIC_FOR_REALS(MACRO, Functor) \
     MACRO(Functor<float>);                \
     MACRO(Functor<double>)

@@ -1,5 +1,6 @@
-// How kernels are started: a functor for every element, or for every row with a warp each. The definitions
-// are instantiated in the .cu files; the back end's own sources need no CUDA compiler.
+// How kernels are started: a functor for every element, for every row with a warp each, or for every block of
+// threads. The definitions are instantiated in the .cu files; the back end's own sources need no CUDA
+// compiler.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,6 +20,12 @@ void each_row(cudaStream_t stream, i64 rows, const Functor& f);
 
 /// Calls f() by f.blocks() blocks of threads that share a tile of rows (attention_tiles.h).
 template <class Functor>
-void each_tile(cudaStream_t stream, const Functor& f);
+void each_head_block(cudaStream_t stream, const Functor& f);
+struct Block;
+inline constexpr int kBlockThreads = 256;
+inline constexpr int kColumnsOfBlock = 8;  ///< that a block adds up (columns.h): f64 of a sector
+/// Calls f(number, block) for every number in [0, blocks) by kBlockThreads threads that may meet.
+template <class Functor>
+void each_block(cudaStream_t stream, i64 blocks, const Functor& f);
 
 }  // namespace moesaic::kernels

@@ -1,22 +1,14 @@
-// Functors of the softmax and of the losses; runtime/loss_operations.h says what they compute.
+// Functors of the losses; runtime/loss_operations.h says what they compute.
 #pragma once
 
 #include "runtime/cuda/kernels/elements.h"
 #include "runtime/cuda/kernels/launch.h"
-#include "runtime/cuda/kernels/tiles.h"
 
 namespace moesaic::kernels {
 
-template <class T>
-struct SoftmaxRow {
-    const T* logits;
-    T *probability, *log_sum_exp;
-    i64 columns;
-    __device__ void operator()(i64 row, const Warp& warp) const;
-};
-
+inline constexpr i64 kColumnsOfWarp = 1024;  ///< a row of more is for a block
 /// Exponentials are computed in T and summed in f64. `wrong` and `margin` may be null.
-template <class T, bool are_whole>
+template <class T>
 struct CrossEntropyRow {
     const T* logits;
     const i32* target;
@@ -24,20 +16,19 @@ struct CrossEntropyRow {
     i32* wrong;
     double* margin;
     i64 columns;
-    template <class Threads>
-    __device__ void operator()(i64 row, const Threads& threads) const;
+    __device__ void operator()(i64 row, const Warp& warp) const;
+    __device__ void operator()(i64 row, const Block& block) const;
 };
-template <class T, bool are_whole>
-struct CrossEntropyGradTile {
-    static constexpr int kRows = 1;
-    static constexpr bool kPanelsFirst = false;
+inline constexpr i64 kGradColumns = 1024;
+template <class T>
+struct CrossEntropyGradPart {  ///< number = row * parts + part of kGradColumns columns
     const T* logits;
     const i32* target;
     const double* log_sum_exp;
     T* d_logits;
     double scale;
-    i64 columns;
-    __device__ void operator()(const Tile& tile) const;
+    i64 columns, parts;
+    __device__ void operator()(i64 number, const Block& block) const;
 };
 
 template <class T>

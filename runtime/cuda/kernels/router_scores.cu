@@ -1,6 +1,6 @@
 #include "runtime/cuda/kernels/router_scores.h"
 
-#include "runtime/cuda/kernels/device.h"
+#include "runtime/cuda/kernels/columns.h"
 
 namespace moesaic::kernels {
 
@@ -60,11 +60,16 @@ __device__ void SinkhornFactorRow::operator()(i64 row, const Warp& warp) const {
     if (warp.lane == 0) factor[row] = 1 / larger(mass, kTiny);
 }
 
-__device__ void SinkhornColumnElement::operator()(i64 i) const {
-    const i64 first = i / experts * rows_per_object, last = smaller(first + rows_per_object, tokens);
-    double sum = 0;
-    for (i64 row = first; row < last; ++row) sum += factor[row] * work[row * experts + i % experts];
-    column[i] = static_cast<double>(last - first) / static_cast<double>(experts) / larger(sum, kTiny);
+__device__ void SinkhornColumnPart::operator()(i64 number, const Block& block) const {
+    const i64 object = number / tiles, first = object * rows_per_object;
+    const i64 last = smaller(first + rows_per_object, tokens);
+    const i64 expert = number % tiles * kColumnsOfBlock + block.thread % kColumnsOfBlock;
+    const double sum = sum_down_columns(first, last, block, [&](i64 row) {
+        return expert < experts ? factor[row] * work[row * experts + expert] : 0.0;
+    });
+    if (block.thread >= kColumnsOfBlock || expert >= experts) return;
+    column[object * experts + expert] =
+        static_cast<double>(last - first) / static_cast<double>(experts) / larger(sum, kTiny);
 }
 
 template <class T>
@@ -151,26 +156,28 @@ __device__ void PrototypeGradElement<Stored>::operator()(i64 i) const {
 }
 
 template <class T>
-__device__ void BalanceBiasElement<T>::operator()(i64) const {
+__device__ void BalanceBiasRow<T>::operator()(i64, const Warp& warp) const {
     i64 total = 0;
-    for (i64 e = 0; e < experts; ++e) total += counts[e];
+    for (i64 e = warp.lane; e < experts; e += Warp::kSize) total += counts[e];
+    total = warp.sum(total);
     double sum = 0;
-    for (i64 e = 0; e < experts; ++e) {
+    for (i64 e = warp.lane; e < experts; e += Warp::kSize) {
         // Whole numbers, so that an expert with exactly the mean load stays where it is.
         const i64 missing = total - experts * counts[e];
         const double sign = missing > 0 ? 1 : missing < 0 ? -1 : 0;
         bias[e] = static_cast<T>(static_cast<double>(bias[e]) + rate * sign);
         sum += static_cast<double>(bias[e]);
     }
-    for (i64 e = 0; recentre && e < experts; ++e)
-        bias[e] = static_cast<T>(static_cast<double>(bias[e]) - sum / static_cast<double>(experts));
+    const double mean = warp.sum(sum) / static_cast<double>(experts);
+    for (i64 e = warp.lane; recentre && e < experts; e += Warp::kSize)
+        bias[e] = static_cast<T>(static_cast<double>(bias[e]) - mean);
 }
 
 MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, SigmoidRow);
 MOESAIC_FOR_REALS(MOESAIC_EACH, ChosenTokenElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, SinkhornPowerRow);
 MOESAIC_EACH_ROW(SinkhornFactorRow);
-MOESAIC_EACH(SinkhornColumnElement);
+MOESAIC_EACH_BLOCK(SinkhornColumnPart);
 MOESAIC_FOR_REALS(MOESAIC_EACH, SinkhornScoreElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, NoisyLogitElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, NoisyLogitGradElement);
@@ -179,6 +186,6 @@ MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, NoisyLoadGradRow);
 MOESAIC_FOR_STORED(MOESAIC_EACH, PrototypeElement);
 MOESAIC_FOR_STORED(MOESAIC_EACH, PrototypeInputGradElement);
 MOESAIC_FOR_STORED(MOESAIC_EACH, PrototypeGradElement);
-MOESAIC_FOR_REALS(MOESAIC_EACH, BalanceBiasElement);
+MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, BalanceBiasRow);
 
 }  // namespace moesaic::kernels

@@ -37,11 +37,11 @@ struct SinkhornFactorRow {
     i64 experts, rows_per_object;
     __device__ void operator()(i64 row, const Warp& warp) const;
 };
-struct SinkhornColumnElement {  ///< i = object * experts + expert
+struct SinkhornColumnPart {  ///< number = object * tiles + tile of kColumnsOfBlock experts
     const double *work, *factor;
     double* column;
-    i64 tokens, experts, rows_per_object;
-    __device__ void operator()(i64 i) const;
+    i64 tokens, experts, rows_per_object, tiles;
+    __device__ void operator()(i64 number, const Block& block) const;
 };
 template <class T>
 struct SinkhornScoreElement {
@@ -107,15 +107,15 @@ struct PrototypeGradElement {  ///< i = expert * width + column; rows in ascendi
     __device__ void operator()(i64 i) const;
 };
 
-/// One thread does it all.
+/// One row: all experts.
 template <class T>
-struct BalanceBiasElement {
+struct BalanceBiasRow {
     const i64* counts;
     T* bias;
     i64 experts;
     double rate;
     bool recentre;
-    __device__ void operator()(i64 i) const;
+    __device__ void operator()(i64 row, const Warp& warp) const;
 };
 
 }  // namespace moesaic::kernels

@@ -12,25 +12,16 @@ struct Team {
 
     template <class T>
     __device__ T sum(T value) const {
-        return over_warps(Warp{lane % 32}.sum(value), [](T a, T b) { return a + b; });
-    }
-    template <class T>
-    __device__ T largest(T value) const {
-        return over_warps(Warp{lane % 32}.largest(value), [](T a, T b) { return larger(a, b); });
-    }
-    __device__ void sync() const { __syncthreads(); }
-
-  private:
-    template <class T, class Combine>
-    __device__ T over_warps(T value, const Combine& combine) const {
         GPU_SHARED(T, of_warps, kTeamThreads / 32);
+        value = Warp{lane % 32}.sum(value);
         if (lane % 32 == 0) of_warps[lane / 32] = value;
         __syncthreads();
         T total = of_warps[0];
-        for (int warp = 1; warp < kTeamThreads / 32; ++warp) total = combine(total, of_warps[warp]);
-        __syncthreads();  // before the next are written there
+        for (int warp = 1; warp < kTeamThreads / 32; ++warp) total += of_warps[warp];
+        __syncthreads();  // before the next sum is written there
         return total;
     }
+    __device__ void sync() const { __syncthreads(); }
 };
 
 template <class Functor>
