@@ -150,46 +150,56 @@ i64 RouterTotals::chosen() const {
     return std::accumulate(host_counts.begin(), host_counts.end(), i64{0});
 }
 
-RouterTotals sum_router(StepContext& context, const ModelSpec& spec, i64 seq_len, const RouterOutput& output,
-                        const Routing& routing) {
-    Backend& backend = context.backend;
+RouterSumTensors allocate_router_sums(Backend& backend, const BalanceSpec& spec, i64 experts, i64 tokens,
+                                      i64 seq_len) {
+    RouterSumTensors sums;
+    sums.rows_per_object = spec.scope == BalanceScope::sequence ? seq_len : std::max<i64>(tokens, 1);
+    sums.counted = counted_by(spec.convention);
+    const i64 objects = tokens / sums.rows_per_object;
+    for (Tensor* const counts : {&sums.counts, &sums.balance_counts})
+        *counts = backend.allocate({objects, experts}, DType::int64);
+    for (Tensor* const sum : {&sums.probability_sum, &sums.weight_sum, &sums.load_sum})
+        *sum = backend.allocate({objects, experts}, DType::f64);
+    sums.z_sum = backend.allocate({objects}, DType::f64);
+    return sums;
+}
+
+RouterTotals totals_of(StepContext& context, const RouterSumTensors& sums, const Routing& routing) {
     RouterTotals totals;
     totals.tokens = routing.expert.rows();
     totals.choices = routing.expert.elements();
-    totals.rows_per_object =
-        spec.balance.scope == BalanceScope::sequence ? seq_len : std::max<i64>(totals.tokens, 1);
-    const i64 objects = totals.tokens / totals.rows_per_object;
-    const Shape by_expert{objects, spec.experts};
-    Tensor counts = backend.allocate(by_expert, DType::int64);
-    Tensor balance_counts = backend.allocate(by_expert, DType::int64);
-    Tensor probability_sum = backend.allocate(by_expert, DType::f64);
-    Tensor weight_sum = backend.allocate(by_expert, DType::f64);
-    Tensor load_sum = backend.allocate(by_expert, DType::f64);
-    Tensor z_sum = backend.allocate({objects}, DType::f64);
-    backend.router_sums(context.compute, {.probability = output.probability,
-                                          .log_sum_exp = output.log_sum_exp,
-                                          .load_probability = output.load_probability,
-                                          .index = routing.expert,
-                                          .weight = routing.weight,
-                                          .rows_per_object = totals.rows_per_object,
-                                          .counted = counted_by(spec.balance.convention),
-                                          .counts = counts,
-                                          .balance_counts = balance_counts,
-                                          .probability_sum = probability_sum,
-                                          .weight_sum = weight_sum,
-                                          .load_sum = load_sum,
-                                          .z_sum = z_sum});
+    totals.rows_per_object = sums.rows_per_object;
     const auto to_host = [&]<class T>(const Tensor& from, std::vector<T>& to) {
         to.resize(static_cast<std::size_t>(from.elements()));
-        if (!to.empty()) backend.copy(context.compute, from, view_of(to.data(), from.shape()));
+        if (!to.empty()) context.backend.copy(context.compute, from, view_of(to.data(), from.shape()));
     };
-    to_host(counts, totals.host_counts);
-    to_host(balance_counts, totals.balance_counts);
-    to_host(probability_sum, totals.probability_sum);
-    to_host(weight_sum, totals.weight_sum);
-    to_host(load_sum, totals.load_sum);
-    to_host(z_sum, totals.z_sum);
+    to_host(sums.counts, totals.host_counts);
+    to_host(sums.balance_counts, totals.balance_counts);
+    to_host(sums.probability_sum, totals.probability_sum);
+    to_host(sums.weight_sum, totals.weight_sum);
+    to_host(sums.load_sum, totals.load_sum);
+    to_host(sums.z_sum, totals.z_sum);
     return totals;
+}
+
+RouterTotals sum_router(StepContext& context, const ModelSpec& spec, i64 seq_len, const RouterOutput& output,
+                        const Routing& routing) {
+    RouterSumTensors sums =
+        allocate_router_sums(context.backend, spec.balance, spec.experts, routing.expert.rows(), seq_len);
+    context.backend.router_sums(context.compute, {.probability = output.probability,
+                                                  .log_sum_exp = output.log_sum_exp,
+                                                  .load_probability = output.load_probability,
+                                                  .index = routing.expert,
+                                                  .weight = routing.weight,
+                                                  .rows_per_object = sums.rows_per_object,
+                                                  .counted = sums.counted,
+                                                  .counts = sums.counts,
+                                                  .balance_counts = sums.balance_counts,
+                                                  .probability_sum = sums.probability_sum,
+                                                  .weight_sum = sums.weight_sum,
+                                                  .load_sum = sums.load_sum,
+                                                  .z_sum = sums.z_sum});
+    return totals_of(context, sums, routing);
 }
 
 BalanceTerms balance_terms(const ModelSpec& spec, std::span<const RouterTotals* const> layers,

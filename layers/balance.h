@@ -53,6 +53,19 @@ struct GlobalBalance {
     std::span<const double> load;    ///< of RouterTotals::load_sum; read for `load`
 };
 
+/// Where the sums of a micro-batch's choices are on the device; as in RouterSums.
+struct RouterSumTensors {
+    Tensor counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
+    i64 rows_per_object = 1;
+    CountedChoices counted = CountedChoices::all;
+};
+/// For `tokens` tokens.
+[[nodiscard]] RouterSumTensors allocate_router_sums(Backend& backend, const BalanceSpec& spec, i64 experts,
+                                                    i64 tokens, i64 seq_len);
+/// Enqueues the copies to the host of what was added up.
+[[nodiscard]] RouterTotals totals_of(StepContext& context, const RouterSumTensors& sums,
+                                     const Routing& routing);
+
 /// What sum_router reads of a router. Empty where a router has none: then those sums are 0.
 struct RouterOutput {
     ConstTensorView probability, log_sum_exp, load_probability;

@@ -73,6 +73,7 @@ Routing keep_within_capacity(StepContext& context, const ModelSpec& spec, i64 se
                  routing.expert.rows() / object_tokens * rows};
     backend.limit_choices(context.compute, {.index = routing.expert,
                                             .priority = by_probability ? probability : ConstTensorView(),
+                                            .experts = spec.experts,
                                             .rows_per_object = object_tokens,
                                             .capacity = rows,
                                             .kept = kept.expert});

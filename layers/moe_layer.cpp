@@ -125,8 +125,11 @@ void MoELayer::choose(StepContext& context, const LayerInput& in, Saved& saved) 
     saved.routing = router_->route(context, in, saved.router);
     const RouterSaved& router = saved.router;
     saved.router.totals =
-        sum_router(context, spec_, in.seq_len,
-                   {router.probability, router.log_sum_exp, router.load_probability}, saved.routing);
+        router.sums
+            ? totals_of(context, *router.sums, saved.routing)
+            : sum_router(context, spec_, in.seq_len,
+                         {router.probability, router.log_sum_exp, router.load_probability}, saved.routing);
+    saved.router.sums.reset();
     if (spec_.capacity) {
         saved.kept = keep_within_capacity(context, spec_, in.seq_len, router.probability, saved.routing);
     }

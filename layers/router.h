@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,8 @@ struct RouterSaved {
     /// real [T,E] P(x,e) of Shazeer et al. 2017, eq. 8: the probability that e is among the chosen of t under
     /// another draw of e's noise. Routers with noise alone; the `load` loss is measured by it.
     Tensor load_probability;
+    /// Of a router that adds up what it chooses in the same pass; until the layer takes the totals.
+    std::optional<RouterSumTensors> sums;
     RouterTotals totals;  ///< set by the layer after route, see sum_router
     RouterConfidenceSums confidence;
 

@@ -166,24 +166,6 @@ struct RowSoftmax {
     TensorView probability, log_sum_exp;
 };
 
-/// Which of a token's choices a balance loss counts.
-enum class CountedChoices : std::uint8_t {
-    all,            ///< all K
-    first,          ///< the first of the K
-    most_probable,  ///< the expert with the largest probability, ties to the lower index, chosen or not
-};
-/// What a router's choices add up to over each balance object: `rows_per_object` consecutive tokens, O
-/// objects in all, the last may be short. index i32 [T,K] (-1: none), weight real [T,K]; probability real
-/// [T,E], log_sum_exp real [T] and load_probability real [T,E], each empty where a router has none: its sums
-/// are then 0. counts i64 [O,E] of choices, balance_counts i64 [O,E] of those that `counted` says; in f64, in
-/// ascending t: probability_sum [O,E], weight_sum [O,E] over the choices of an expert, load_sum [O,E], z_sum
-/// [O] of log_sum_exp^2.
-struct RouterSums {
-    ConstTensorView probability, log_sum_exp, load_probability, index, weight;
-    i64 rows_per_object = 1;
-    CountedChoices counted = CountedChoices::all;
-    TensorView counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
-};
 /// d_logits real [T,E] is written; p, l, w are probability, log_sum_exp and weight, o is t's object, c is
 /// weight_scale. For softmax scores (w is c p of the choice, or with `over_choices` c times a softmax over
 /// the chosen logits):
@@ -203,8 +185,8 @@ struct RouterGrad {
 };
 
 /// How sure a router is: sums over each part of `rows_per_part` consecutive tokens (P parts, the last may be
-/// short), in f64 and in ascending t. probability real [T,E], weight real [T,K]. entropy_sum f64 [P] of
-/// -sum_e p ln p (0 ln 0 is 0), first_weight_sum f64 [P] of weight[t,0].
+/// short), in f64 and in an order of the part's own. probability real [T,E], weight real [T,K]. entropy_sum
+/// f64 [P] of -sum_e p ln p (0 ln 0 is 0), first_weight_sum f64 [P] of weight[t,0].
 struct RouterConfidence {
     ConstTensorView probability, weight;
     i64 rows_per_part = 1;
@@ -233,11 +215,11 @@ struct AddByChoice {
 
 /// Of an expert's choices among the tokens of an object (`rows_per_object` consecutive tokens, the last may
 /// be short) at most `capacity` stay: those with the largest priority[t,e] (real [T,E]), ties to the lower
-/// token; the first come where priority is empty. index i32 [T,K]; kept i32 [T,K] is index where a choice
-/// stays, else -1.
+/// token; the first come where priority is empty. index i32 [T,K] of numbers below `experts` or -1; kept i32
+/// [T,K] is index where a choice stays, else -1.
 struct LimitChoices {
     ConstTensorView index, priority;
-    i64 rows_per_object = 1, capacity = 1;
+    i64 experts = 0, rows_per_object = 1, capacity = 1;
     TensorView kept;
 };
 /// out[t,k] = weight[t,k] * s_t / r_t where kept[t,k] >= 0, else 0: r_t sums the weights of t's kept choices,
@@ -363,6 +345,7 @@ class Backend {
     virtual void prototype_logits_backward(Stream&, const PrototypeLogitsGrad&) = 0;
     virtual void balance_bias(Stream&, const BalanceBias&) = 0;
     virtual void router_sums(Stream&, const RouterSums&) = 0;
+    virtual void route(Stream&, const Route&) = 0;
     virtual void router_backward(Stream&, const RouterGrad&) = 0;
     virtual void router_confidence(Stream&, const RouterConfidence&) = 0;
     virtual void sigmoid_gate(Stream&, const SigmoidGate&) = 0;

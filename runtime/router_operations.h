@@ -66,6 +66,42 @@ struct Sinkhorn {
     i64 rows_per_object = 1, iterations = 8;
 };
 
+/// Which of a token's choices a balance loss counts.
+enum class CountedChoices : std::uint8_t {
+    all,            ///< all K
+    first,          ///< the first of the K
+    most_probable,  ///< the expert with the largest probability, ties to the lower index, chosen or not
+};
+/// What a router's choices add up to over each balance object: `rows_per_object` consecutive tokens, O
+/// objects in all, the last may be short. index i32 [T,K] (-1: none), weight real [T,K]; probability real
+/// [T,E], log_sum_exp real [T] and load_probability real [T,E], each empty where a router has none: its sums
+/// are then 0. counts i64 [O,E] of choices, balance_counts i64 [O,E] of those that `counted` says; in f64, in
+/// an order that is a function of the object's tokens alone (on the CPU ascending t): probability_sum [O,E],
+/// weight_sum [O,E] over the choices of an expert, load_sum [O,E], z_sum [O] of log_sum_exp^2.
+struct RouterSums {
+    ConstTensorView probability, log_sum_exp, load_probability, index, weight;
+    i64 rows_per_object = 1;
+    CountedChoices counted = CountedChoices::all;
+    TensorView counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
+};
+/// The forward of a router that scores every expert and takes the best: the same bits as, in turn,
+/// row_softmax or, with `sigmoid`, sigmoid_scores of the logits; top_k by the scores plus bias, or by the
+/// logits where softmax scores go `over_choices` and there is one group; gather_choices of the weights, which
+/// are scores, or with `over_choices` a softmax over the chosen logits (softmax) or scores divided by their
+/// sum (sigmoid); scale by weight_scale; and router_sums. logits real [T,E], bias real [E] or empty; score
+/// [T,E] is written with `sigmoid` alone; the others as in those operations.
+struct Route {
+    ConstTensorView logits, bias = {};
+    bool sigmoid = false, over_choices = false;
+    double weight_scale = 1;
+    i64 groups = 1, top_groups = 1;
+    GroupScore group_score = GroupScore::top1;
+    i64 rows_per_object = 1;
+    CountedChoices counted = CountedChoices::all;
+    TensorView score = {}, probability, log_sum_exp, index, weight;
+    TensorView counts, balance_counts, probability_sum, weight_sum, load_sum, z_sum;
+};
+
 /// values[i] = number first + i of the keyed stream: standard normal, or uniform in [low, high). values real.
 struct RandomFill {
     Philox random{{0, 0}};

@@ -4,9 +4,47 @@ namespace moesaic {
 
 Scoring::Scoring(const ModelSpec& spec)
     : top_k_(spec.top_k),
+      experts_(spec.experts),
       router_(spec.router),
+      balance_(spec.balance),
       sigmoid_(spec.router.score == RouterScore::sigmoid),
       over_choices_(spec.router.normalize || spec.router.score == RouterScore::softmax_over_top_k) {}
+
+Routing Scoring::route(StepContext& context, const LayerInput& in, Tensor logits, RouterSaved& saved,
+                       ConstTensorView bias) const {
+    Backend& backend = context.backend;
+    const i64 tokens = logits.rows();
+    const DType real = logits.dtype();
+    saved.probability = backend.allocate(logits.shape(), real);
+    saved.log_sum_exp = backend.allocate({tokens}, real);
+    Tensor score = sigmoid_ ? backend.allocate(logits.shape(), real) : Tensor();
+    Routing routing{backend.allocate({tokens, top_k_}, DType::int32),
+                    backend.allocate({tokens, top_k_}, real)};
+    saved.sums = allocate_router_sums(backend, balance_, experts_, tokens, in.seq_len);
+    backend.route(context.compute, {.logits = logits,
+                                    .bias = bias,
+                                    .sigmoid = sigmoid_,
+                                    .over_choices = over_choices_,
+                                    .weight_scale = router_.scale,
+                                    .groups = router_.groups,
+                                    .top_groups = router_.top_groups,
+                                    .group_score = router_.group_score,
+                                    .rows_per_object = saved.sums->rows_per_object,
+                                    .counted = saved.sums->counted,
+                                    .score = score,
+                                    .probability = saved.probability,
+                                    .log_sum_exp = saved.log_sum_exp,
+                                    .index = routing.expert,
+                                    .weight = routing.weight,
+                                    .counts = saved.sums->counts,
+                                    .balance_counts = saved.sums->balance_counts,
+                                    .probability_sum = saved.sums->probability_sum,
+                                    .weight_sum = saved.sums->weight_sum,
+                                    .load_sum = saved.sums->load_sum,
+                                    .z_sum = saved.sums->z_sum});
+    if (sigmoid_) saved.logits = std::move(logits);
+    return routing;
+}
 
 void Scoring::score(StepContext& context, Tensor logits, RouterSaved& saved) const {
     Backend& backend = context.backend;
@@ -26,7 +64,7 @@ void Scoring::score(StepContext& context, Tensor logits, RouterSaved& saved) con
     saved.logits = std::move(logits);
 }
 
-Tensor Scoring::choose(StepContext& context, const RouterSaved& saved, ConstTensorView bias) const {
+Tensor Scoring::choose(StepContext& context, const RouterSaved& saved) const {
     // Logits rank as their softmax does, and still where it underflows; groups and biases speak of scores.
     const bool by_logits = over_choices_ && !sigmoid_ && router_.groups == 1;
     const Tensor& scores = sigmoid_ ? saved.sigmoid : by_logits ? saved.logits : saved.probability;
@@ -35,7 +73,6 @@ Tensor Scoring::choose(StepContext& context, const RouterSaved& saved, ConstTens
     context.backend.top_k(context.compute, {.scores = scores,
                                             .index = expert,
                                             .value = value,
-                                            .bias = bias,
                                             .groups = router_.groups,
                                             .top_groups = router_.top_groups,
                                             .group_score = router_.group_score});

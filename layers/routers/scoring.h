@@ -17,11 +17,17 @@ class Scoring {
   public:
     explicit Scoring(const ModelSpec& spec);
 
+    /// All of a forward at once: scores, the best choices by scores plus `bias` (real [E] or empty) within
+    /// the best groups, their weights, and saved.sums. Frees what only a forward reads.
+    [[nodiscard]] Routing route(StepContext& context, const LayerInput& in, Tensor logits, RouterSaved& saved,
+                                ConstTensorView bias = {}) const;
+
+    // The same in parts, for routers that choose otherwise.
+
     /// Fills saved.probability and saved.log_sum_exp, and what the functions below read.
     void score(StepContext& context, Tensor logits, RouterSaved& saved) const;
-    /// i32 [T,K] the experts with the best scores plus `bias` (real [E] or empty), within the best groups.
-    [[nodiscard]] Tensor choose(StepContext& context, const RouterSaved& saved,
-                                ConstTensorView bias = {}) const;
+    /// i32 [T,K] the experts with the best scores, within the best groups.
+    [[nodiscard]] Tensor choose(StepContext& context, const RouterSaved& saved) const;
     /// i32 [T,K] the largest of other scores [T,E].
     [[nodiscard]] Tensor choose_by(StepContext& context, ConstTensorView scores) const;
     /// Weights of these choices. Frees what only a forward reads.
@@ -31,8 +37,9 @@ class Scoring {
                                   const BalanceTarget& target, const RouterSaved& saved) const;
 
   private:
-    i64 top_k_;
+    i64 top_k_, experts_;
     RouterSpec router_;
+    BalanceSpec balance_;
     bool sigmoid_, over_choices_;
 };
 

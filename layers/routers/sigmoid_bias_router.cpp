@@ -11,8 +11,7 @@ SigmoidBiasRouter::SigmoidBiasRouter(const ModelSpec& spec, int layer, Parameter
       scoring_(spec) {}
 
 Routing SigmoidBiasRouter::route(StepContext& context, const LayerInput& in, RouterSaved& saved) const {
-    scoring_.score(context, gate_.logits(context, in.x), saved);
-    return scoring_.weigh(context, scoring_.choose(context, saved, bias_.value), saved);
+    return scoring_.route(context, in, gate_.logits(context, in.x), saved, bias_.value);
 }
 
 void SigmoidBiasRouter::backward(StepContext& context, const LayerInput& in, const Routing& routing,

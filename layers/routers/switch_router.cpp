@@ -12,8 +12,7 @@ SwitchRouter::SwitchRouter(const ModelSpec& spec, int layer, ParameterStore& sto
 Routing SwitchRouter::route(StepContext& context, const LayerInput& in, RouterSaved& saved) const {
     if (jitters(context)) draw_jitter(context, in, saved);
     const ConstTensorView x = jitters(context) ? saved.jitter.input.view() : in.x;
-    scoring_.score(context, gate_.logits(context, x), saved);
-    return scoring_.weigh(context, scoring_.choose(context, saved), saved);
+    return scoring_.route(context, in, gate_.logits(context, x), saved);
 }
 
 void SwitchRouter::draw_jitter(StepContext& context, const LayerInput& in, RouterSaved& saved) const {

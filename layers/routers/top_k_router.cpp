@@ -6,8 +6,7 @@ TopKRouter::TopKRouter(const ModelSpec& spec, int layer, ParameterStore& store)
     : gate_(spec, layer, "mlp.gate.weight", store), scoring_(spec) {}
 
 Routing TopKRouter::route(StepContext& context, const LayerInput& in, RouterSaved& saved) const {
-    scoring_.score(context, gate_.logits(context, in.x), saved);
-    return scoring_.weigh(context, scoring_.choose(context, saved), saved);
+    return scoring_.route(context, in, gate_.logits(context, in.x), saved);
 }
 
 void TopKRouter::backward(StepContext& context, const LayerInput& in, const Routing& routing,

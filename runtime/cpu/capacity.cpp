@@ -149,15 +149,8 @@ void add_by_choice(const AddByChoice& operation, Range rows) {
 }
 
 void limit_choices(const LimitChoices& operation, Range objects) {
-    // Without priorities only the choices tell how many experts there are.
-    i64 experts = operation.priority.cols();
-    if (operation.priority.elements() == 0) {
-        const i32* const index = operation.index.as<i32>();
-        const i64 count = operation.index.elements();
-        experts = count == 0 ? 0 : *std::max_element(index, index + count) + 1;
-    }
     for (i64 object = objects.first; object < objects.last; ++object)
-        limit_object(operation, experts, object);
+        limit_object(operation, operation.experts, object);
 }
 
 void rescale_kept(const RescaleKept& operation, Range rows) {

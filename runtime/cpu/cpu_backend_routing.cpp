@@ -5,6 +5,7 @@
 #include "runtime/cpu/router.h"
 #include "runtime/cpu/routing.h"
 #include "runtime/cpu/sigmoid_gate.h"
+#include "runtime/route_in_turn.h"
 
 namespace moesaic {
 
@@ -68,6 +69,10 @@ void CpuBackend::router_sums(Stream& stream, const RouterSums& operation) {
     run_on_host(stream, [this, operation, objects, size, experts] {
         share(objects, size * experts, [&](Range part) { cpu::router_sums(operation, part); });
     });
+}
+
+void CpuBackend::route(Stream& stream, const Route& operation) {
+    route_in_turn(*this, stream, operation);
 }
 
 void CpuBackend::router_backward(Stream& stream, const RouterGrad& operation) {
@@ -157,10 +162,11 @@ void CpuBackend::limit_choices(Stream& stream, const LimitChoices& operation) {
     expect(operation.kept, tokens, choices, DType::int32, "limit_choices kept");
     if (operation.priority.elements() > 0) {
         expect_real(operation.priority.dtype, "limit_choices");
-        expect(operation.priority, tokens, operation.priority.cols(), operation.priority.dtype,
+        expect(operation.priority, tokens, operation.experts, operation.priority.dtype,
                "limit_choices priority");
     }
-    MOESAIC_ASSERT(size >= 1 && operation.capacity >= 1, "capacity {} of {} rows", operation.capacity, size);
+    MOESAIC_ASSERT(size >= 1 && operation.capacity >= 1 && operation.experts >= 1,
+                   "capacity {} of {} rows, {} experts", operation.capacity, size, operation.experts);
     const i64 objects = (tokens + size - 1) / size;
     run_on_host(stream, [this, operation, objects, size, choices] {
         share(objects, 4 * size * choices, [&](Range part) { cpu::limit_choices(operation, part); });

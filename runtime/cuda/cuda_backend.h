@@ -75,6 +75,7 @@ class CudaBackend final : public Backend {
     void prototype_logits_backward(Stream& stream, const PrototypeLogitsGrad& operation) override;
     void balance_bias(Stream& stream, const BalanceBias& operation) override;
     void router_sums(Stream& stream, const RouterSums& operation) override;
+    void route(Stream& stream, const Route& operation) override;
     void router_backward(Stream& stream, const RouterGrad& operation) override;
     void router_confidence(Stream& stream, const RouterConfidence& operation) override;
     void sigmoid_gate(Stream& stream, const SigmoidGate& operation) override;

@@ -1,4 +1,5 @@
 #include "runtime/cuda/cuda_backend.h"
+#include "runtime/cuda/kernels/chosen_tokens.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/kernels/router_scores.h"
 #include "runtime/cuda/launching.h"
@@ -18,18 +19,19 @@ void CudaBackend::sigmoid_scores(Stream& stream, const SigmoidScores& op) {
 
 void CudaBackend::choose_tokens(Stream& stream, const ChooseTokens& op) {
     const Launcher on = checked(stream, &Backend::choose_tokens, op);
+    const i64 tokens = op.scores.rows(), experts = op.scores.cols();
     with_real(op.scores.dtype, [&]<class T>(TypeTag<T>) {
-        on.each(op.scores.elements(),
-                kernels::ChosenTokenElement<T>{in<T>(op.scores), out<i32>(op.index), op.scores.rows(),
-                                               op.scores.cols(), op.rows_per_object, op.take});
+        on.each_block(quotient_up(tokens, op.rows_per_object) * experts,
+                      kernels::ChosenTokensColumn<T>{in<T>(op.scores), out<i32>(op.index), tokens, experts,
+                                                     op.rows_per_object, op.take});
     });
 }
 
 void CudaBackend::sinkhorn(Stream& stream, const Sinkhorn& op) {
     const Launcher on = checked(stream, &Backend::sinkhorn, op);
     const i64 tokens = op.logits.rows(), experts = op.logits.cols(), size = op.rows_per_object;
-    const i64 objects = (tokens + size - 1) / size;
-    const i64 tiles = (experts + kernels::kColumnsOfBlock - 1) / kernels::kColumnsOfBlock;
+    const i64 objects = quotient_up(tokens, size);
+    const i64 tiles = quotient_up(experts, kernels::kColumnsOfBlock);
     Tensor column = allocate({objects, experts}, DType::f64), factor = allocate({tokens}, DType::f64);
     double *const columns = column.as<double>(), *const factors = factor.as<double>();
     double* const work = out<double>(op.work);

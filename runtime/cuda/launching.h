@@ -62,6 +62,10 @@ struct Launcher {
     }
 };
 
+constexpr i64 quotient_up(i64 a, i64 b) {
+    return (a + b - 1) / b;
+}
+
 /// Stands for a type.
 template <class T>
 struct TypeTag {

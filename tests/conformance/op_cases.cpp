@@ -84,6 +84,7 @@ const std::vector<OpCase>& all_cases() {
         append_activation_cases(all);
         append_row_index_cases(all);
         append_router_cases(all);
+        append_route_cases(all);
         append_router_noise_cases(all);
         append_balance_cases(all);
         append_product_cases(all);

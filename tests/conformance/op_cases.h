@@ -72,6 +72,7 @@ void append_routing_cases(std::vector<OpCase>& cases);
 void append_activation_cases(std::vector<OpCase>& cases);
 void append_row_index_cases(std::vector<OpCase>& cases);
 void append_router_cases(std::vector<OpCase>& cases);
+void append_route_cases(std::vector<OpCase>& cases);
 void append_router_noise_cases(std::vector<OpCase>& cases);
 void append_balance_cases(std::vector<OpCase>& cases);
 void append_product_cases(std::vector<OpCase>& cases);

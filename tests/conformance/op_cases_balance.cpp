@@ -144,6 +144,7 @@ void append_limit(std::vector<OpCase>& cases, i64 tokens, i64 choices, i64 exper
              [=](Backend& b, Stream& s, Views v) {
                  b.limit_choices(s, {.index = v[0],
                                      .priority = by_priority ? v[1] : TensorView(),
+                                     .experts = experts,
                                      .rows_per_object = size,
                                      .capacity = capacity,
                                      .kept = v[2]});

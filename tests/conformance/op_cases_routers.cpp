@@ -231,6 +231,7 @@ void append_router_cases(std::vector<OpCase>& cases) {
     append_choose_tokens(cases, 15, 4, 5, 2);
     append_choose_tokens(cases, 12, 3, 4, 9);
     append_choose_tokens(cases, 600, 16, 100, 13);
+    append_choose_tokens(cases, 700, 3, 600, 300);
     append_sinkhorn(cases, 0, 4, 5, 3);
     append_sinkhorn(cases, 15, 4, 5, 3);
     append_sinkhorn(cases, 7, 1, 7, 1);

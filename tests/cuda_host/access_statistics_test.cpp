@@ -19,10 +19,12 @@
 #include "runtime/cuda/kernels/attention_tiles.h"
 #include "runtime/cuda/kernels/capacity.h"
 #include "runtime/cuda/kernels/choices.h"
+#include "runtime/cuda/kernels/chosen_tokens.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/kernels/key_groups.h"
 #include "runtime/cuda/kernels/layers.h"
 #include "runtime/cuda/kernels/loss.h"
+#include "runtime/cuda/kernels/route.h"
 #include "runtime/cuda/kernels/router.h"
 #include "runtime/cuda/kernels/router_scores.h"
 #include "runtime/cuda/kernels/router_sums.h"
@@ -211,22 +213,42 @@ void run_losses(Operands& o) {
 void run_router(Operands& o) {
     constexpr i64 choices = kRows * kChoices;
     for (const Counted counted : {Counted::all, Counted::first, Counted::most_probable})
-        blocks(o, 1,
+        blocks(o, kRows / kTokensPerSum,
                RouterSumChunk<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.indices(kExperts),
-                                     kRows, kChoices, kRows, 1, 1, 1, kExperts, kExperts, counted,
-                                     o.numbers<double>(), o.numbers<double>()});
+                                     kRows, kChoices, kRows, 1, kRows / kTokensPerSum, 1, kExperts, kExperts,
+                                     counted, o.numbers<double>(), o.numbers<double>()});
+    const RouterSumChunk<float> sums{o.numbers(),
+                                     o.numbers(),
+                                     nullptr,
+                                     o.numbers(),
+                                     o.indices(1),
+                                     kRows,
+                                     kChoices,
+                                     kRows,
+                                     1,
+                                     kRows / kTokensPerSum,
+                                     1,
+                                     kExperts,
+                                     kExperts,
+                                     Counted::all,
+                                     o.numbers<double>(),
+                                     o.numbers<double>()};
+    for (const bool sigmoid : {true, false})
+        for (const int top_groups : {4, 8})
+            blocks(o, kRows / kTokensPerSum,
+                   RouteChunk<float, 2>{o.numbers(), o.numbers(), sigmoid ? o.numbers() : nullptr,
+                                        o.numbers(), o.numbers(), o.indices(1), o.numbers(), kExperts,
+                                        kChoices, 8, top_groups, true, false, true, 1, sums});
     blocks(o, kRouterSums * kExperts / kColumnsOfBlock,
            RouterSumTotal{o.numbers<double>(), o.numbers<double>(), 1, kRows, kExperts,
                           kExperts / kColumnsOfBlock, o.steps(1), o.steps(1), o.numbers<double>(),
                           o.numbers<double>(), o.numbers<double>(), o.numbers<double>()});
-    rows(o, kRows,
-         RouterGradRow<float>{o.numbers(), o.numbers(), nullptr, o.numbers(), o.numbers(),
-                              o.indices(kExperts), o.numbers<double>(), true, kExperts, kChoices, kRows, true,
-                              1, 1, 0.1, o.numbers()});
-    rows(o, kRows,
-         RouterGradRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.numbers(),
-                              o.indices(kExperts), o.numbers<double>(), true, kExperts, kChoices, kRows,
-                              false, 1, 1, 0.1, o.numbers()});
+    for (const bool over_choices : {true, false})
+        blocks(
+            o, kRows * 32 / kBlockThreads,
+            RouterGradRows<float, 2>{o.numbers(), o.numbers(), over_choices ? nullptr : o.numbers(),
+                                     o.numbers(), o.numbers(), o.indices(kExperts), o.numbers<double>(), true,
+                                     kExperts, kChoices, kRows, kRows, over_choices, 1, 1, 0.1, o.numbers()});
     blocks(o, 4,
            ConfidencePart<float>{o.numbers(), o.numbers(), kRows, kExperts, kChoices, kRows / 4,
                                  o.numbers<double>(), o.numbers<double>()});
@@ -239,10 +261,10 @@ void run_router(Operands& o) {
     elements(o, choices,
              RivalPriorityElement<float>{o.numbers(), o.indices(kExperts), o.indices(choices), kExperts,
                                          kChoices, o.numbers()});
-    elements(o, choices,
-             LimitElement<float>{o.numbers(), o.indices(1), o.indices(choices), o.indices(1), o.steps(2), 2,
-                                 o.indices(1)});
-    elements(o, choices, FirstComeElement{o.indices(kExperts), choices, 2, o.indices(1)});
+    for (const bool by_priority : {false, true})
+        elements(o, choices,
+                 LimitElement<float>{by_priority ? o.numbers() : nullptr, o.indices(1), o.indices(choices),
+                                     o.indices(1), o.steps(2), 2, o.indices(1)});
     elements(o, choices,
              RescaleElement<float>{o.numbers(), o.indices(4), o.indices(4), o.numbers(), kChoices});
     elements(
@@ -253,7 +275,7 @@ void run_router(Operands& o) {
 void run_scores(Operands& o) {
     constexpr i64 scores = kRows * kExperts;
     rows(o, kRows, SigmoidRow<float>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kExperts});
-    elements(o, scores, ChosenTokenElement<float>{o.numbers(), o.indices(1), kRows, kExperts, kRows, 2});
+    blocks(o, kExperts, ChosenTokensColumn<float>{o.numbers(), o.indices(1), kRows, kExperts, kRows, 2});
     rows(o, kRows, SinkhornPowerRow<float>{o.numbers(), o.numbers<double>(), kExperts});
     rows(o, kRows,
          SinkhornFactorRow{o.numbers<double>(), o.numbers<double>(), o.numbers<double>(), kExperts, kRows});

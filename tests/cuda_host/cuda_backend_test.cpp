@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 
 /// As on a device of another architecture: a launch returns nothing, and nobody asks before the next wait.
 TEST(CudaBackend, NamesAKernelThatDoesNotStart) {
-    cuda_host::reset({.refused_kernel = "AddElement"});
+    cuda_host::reset({.refused_kernel = "AddQuads"});
     {
         CudaBackend backend(0);
         const auto stream = backend.make_stream("compute");
@@ -24,7 +24,7 @@ TEST(CudaBackend, NamesAKernelThatDoesNotStart) {
             backend.add(*stream, x, y);
             FAIL() << "nobody noticed";
         } catch (const Error& error) {
-            EXPECT_THAT(error.what(), HasSubstr("CUDA: starting moesaic::kernels::AddElement<float>: "));
+            EXPECT_THAT(error.what(), HasSubstr("CUDA: starting moesaic::kernels::AddQuads<float"));
             EXPECT_THAT(error.what(), HasSubstr("MOESAIC_CUDA_ARCHITECTURES"));
         }
         EXPECT_NO_THROW(stream->synchronize());

@@ -121,6 +121,17 @@ T __shfl_down_sync(unsigned mask, T value, unsigned lanes, CUDA_HOST_PLACE) {
     const int lane = ::cuda_host::thread_number() & 31, source = lane + static_cast<int>(lanes);
     return ::cuda_host::shuffle(mask, value, source > 31 ? lane : source, {file, line});
 }
+/// Of all lanes. Not GPU's way to it, but its result.
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value, CUDA_HOST_PLACE) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        const unsigned other = __shfl_xor_sync(mask, value, lanes, file, line);
+        value = value < other ? other : value;
+    }
+    return value;
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value, CUDA_HOST_PLACE) {
+    return ~__reduce_max_sync(mask, ~value, file, line);
+}
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_HOST_PLACE) {
     return static_cast<unsigned>(
         ::cuda_host::meet_warp(::cuda_host::WarpOperation::ballot, mask, predicate != 0, 0, {file, line}));

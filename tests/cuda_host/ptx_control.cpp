@@ -1,6 +1,7 @@
 // PTX that branches, calls and meets other threads, and the loop that runs a thread.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "tests/cuda_host/block.h"
@@ -54,6 +55,18 @@ PtxInstruction::Execute shuffle_from(Source) {
     };
 }
 
+/// Of the whole warp: the largest, or with all bits of `flip` the smallest.
+template <std::uint32_t flip>
+void reduce(PtxThread& t, const PtxInstruction& i) {
+    std::uint32_t value = t.get<std::uint32_t>(i.from[0]) ^ flip;
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        const std::uint64_t other = meet_warp(WarpOperation::shuffle, t.get<std::uint32_t>(i.from[1]), value,
+                                              (thread_number() & 31) ^ lanes, i.place);
+        value = std::max(value, static_cast<std::uint32_t>(other));
+    }
+    t.set<std::uint32_t>(i.to[0], value ^ flip);
+}
+
 void call(PtxThread& t, const PtxInstruction& i) {
     const PtxFunction& callee = t.functions[static_cast<std::size_t>(i.number)];
     // from: where the actual parameters are in the frame; to: where the result goes.
@@ -90,6 +103,8 @@ Table control_table() {
     table["shfl.sync.bfly.b32"] = shuffle_from([](int lane, int by) { return lane ^ by; });
     table["shfl.sync.down.b32"] = shuffle_from([](int lane, int by) { return lane + by; });
     table["shfl.sync.idx.b32"] = shuffle_from([](int, int source) { return source & 31; });
+    table["redux.sync.max.u32"] = reduce<0>;
+    table["redux.sync.min.u32"] = reduce<0xffffffffu>;
     // Addresses of device memory are the host's in every space but the shared one.
     const PtxInstruction::Execute move = arithmetic_of("mov.u64");
     for (const char* space : {"global", "local", "const", "param"}) {

@@ -163,6 +163,7 @@ TEST_P(GpuOpCases, HaveTheBitsOfSimplerOperations) {
         GpuBench fused(op_case, DType::bf16), simple(op_case, DType::bf16);
         fused.run(op_case);
         op_case.same_bits(*simple.backend, *simple.stream, simple.views);
+        simple.stream->synchronize();
         expect_same(op_case, DType::bf16, fused, simple, "doing it at once");
     }
     EXPECT_GT(compared, 10);

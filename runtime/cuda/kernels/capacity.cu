@@ -22,20 +22,16 @@ template <class T>
 __device__ void LimitElement<T>::operator()(i64 i) const {
     const i32 choice = order[i];
     if (choice < 0) return;
-    const i64 first = first_place[key[choice]], last = first + rivals[key[choice]];
-    const T mine = sorted[i];
-    i64 before = 0;
-    for (i64 other = first; other < last; ++other)
-        before += comes_before(sorted[other], other, mine, i) ? 1 : 0;
+    const i64 first = first_place[key[choice]];
+    i64 before = i - first;
+    if (sorted) {
+        const i64 last = first + rivals[key[choice]];
+        const T mine = sorted[i];
+        before = 0;
+        for (i64 other = first; other < last; ++other)
+            before += comes_before(sorted[other], other, mine, i) ? 1 : 0;
+    }
     if (before >= capacity) kept[choice] = -1;
-}
-
-__device__ void FirstComeElement::operator()(i64 i) const {
-    const i32 expert = index[i];
-    i64 before = 0;
-    for (i64 other = i / choices_per_object * choices_per_object; other < i; ++other)
-        before += index[other] == expert ? 1 : 0;
-    kept[i] = before < capacity ? expert : -1;
 }
 
 template <class T>
@@ -82,7 +78,6 @@ __device__ void RescaleGradRow<T>::operator()(i64 row) const {
 MOESAIC_EACH(RivalKeyElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, RivalPriorityElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, LimitElement);
-MOESAIC_EACH(FirstComeElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, RescaleElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH, RescaleGradRow);
 

@@ -26,21 +26,13 @@ struct RivalPriorityElement {
 /// i is a place in the order: a choice stays if fewer than `capacity` of its rivals come before it.
 template <class T>
 struct LimitElement {
-    const T* sorted;
+    const T* sorted;  ///< null: those at lower places come before
     const i32 *key, *order, *first_place;
     const i64* rivals;  ///< of each key
     i64 capacity;
     i32* kept;
     __device__ void operator()(i64 i) const;
 };
-/// i is the choice: it stays if fewer than `capacity` of its expert's come before it in the object.
-struct FirstComeElement {
-    const i32* index;
-    i64 choices_per_object, capacity;
-    i32* kept;
-    __device__ void operator()(i64 i) const;
-};
-
 template <class T>
 struct RescaleElement {  ///< i = token * choices + choice
     const T* weight;

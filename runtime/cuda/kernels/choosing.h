@@ -87,10 +87,15 @@ __device__ inline const i32* top_groups_of(const Row& row, const T* scores, i64 
 constexpr i32 kNoColumn = 0x7fffffff;
 
 /// The lanes' best candidate, in every lane: the highest rank, and of equal ones the first.
-template <class Rank>
-__device__ inline void first_choice(Rank& rank, i32& column) {
+__device__ inline void first_choice(u32& rank, i32& column) {
+    const u32 best = __reduce_max_sync(Warp::kAll, rank);
+    column =
+        static_cast<i32>(__reduce_min_sync(Warp::kAll, static_cast<u32>(rank == best ? column : kNoColumn)));
+    rank = best;
+}
+__device__ inline void first_choice(u64& rank, i32& column) {
     for (int distance = 16; distance > 0; distance /= 2) {
-        const Rank other = __shfl_xor_sync(Warp::kAll, rank, distance);
+        const u64 other = __shfl_xor_sync(Warp::kAll, rank, distance);
         const i32 other_column = __shfl_xor_sync(Warp::kAll, column, distance);
         if (other > rank || (other == rank && other_column < column)) {
             rank = other;

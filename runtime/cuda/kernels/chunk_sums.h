@@ -74,6 +74,35 @@ __device__ inline void add_choices(const RouterSumChunk<T>& sums, const TokenRan
     sum[3] = total;
 }
 
+/// The sum of column[row * stride] over every `lanes`-th row, from `lane` on. Several are on their way at
+/// once.
+template <class T>
+__device__ inline double sum_of_rows(const T* column, int stride, const TokenRange& range, int lane,
+                                     int lanes) {
+    constexpr int kAtOnce = 8;
+    double sum = 0;
+    for (i64 row = range.first + lane; row < range.last; row += kAtOnce * lanes) {
+        T value[kAtOnce];
+        for (int i = 0; i < kAtOnce; ++i)
+            value[i] = row + i * lanes < range.last ? column[(row + i * lanes) * stride] : T{0};
+        for (int i = 0; i < kAtOnce; ++i) sum += static_cast<double>(value[i]);
+    }
+    return sum;
+}
+
+/// How many tokens, every `lanes`-th, have the expert first; `most` are the most probable of the chunk's.
+template <class T>
+__device__ inline int balance_count(const RouterSumChunk<T>& sums, const TokenRange& range, i64 expert,
+                                    int lane, int lanes, const i32* most) {
+    int count = 0;
+    for (i64 row = range.first + lane; row < range.last; row += lanes) {
+        if (sums.counted == Counted::first) count += sums.index[row * sums.choices] == expert ? 1 : 0;
+        if (sums.counted == Counted::most_probable && sums.probability)
+            count += most[row - range.first] == expert ? 1 : 0;
+    }
+    return count;
+}
+
 template <class T>
 __device__ void RouterSumChunk<T>::operator()(i64 number, const Block& block) const {
     GPU_SHARED(i32, most, kTokensPerSum);
@@ -92,12 +121,10 @@ __device__ void RouterSumChunk<T>::operator()(i64 number, const Block& block) co
     double sum[kExpertSums] = {};
     add_choices(*this, range, expert, lane, lanes, block, sum);
     block.sync();
-    const bool counts_most = counted == Counted::most_probable && probability;
-    for (i64 row = range.first + lane; row < range.last && expert < experts; row += lanes) {
-        if (counted == Counted::first) sum[1] += index[row * choices] == expert ? 1 : 0;
-        if (counts_most) sum[1] += most[row - range.first] == expert ? 1 : 0;
-        if (probability) sum[2] += static_cast<double>(probability[row * experts + expert]);
-        if (load_probability) sum[4] += static_cast<double>(load_probability[row * experts + expert]);
+    if (expert < experts) {
+        if (counted != Counted::all) sum[1] = balance_count(*this, range, expert, lane, lanes, most);
+        if (probability) sum[2] = sum_of_rows(probability + expert, experts, range, lane, lanes);
+        if (load_probability) sum[4] = sum_of_rows(load_probability + expert, experts, range, lane, lanes);
     }
     if (counted == Counted::all) sum[1] = sum[0];
     for (int i = 0; i < kExpertSums; ++i) sums[i * kBlockThreads + block.thread] = sum[i];

@@ -97,6 +97,21 @@ struct Block {
         for (int i = 0; i < kBlockWarps && thread == 0; ++i) total += room[i];
         return total;
     }
+    /// The sum over the threads before this one. `room` is as in sum, and holds the warps' sums afterwards.
+    template <class T>
+    __device__ T sum_before(T value, T* room) const {
+        const int lane = thread % 32;
+        T through = value;
+        for (int distance = 1; distance < 32; distance *= 2) {
+            const T other = __shfl_sync(Warp::kAll, through, (lane - distance) & 31);
+            if (lane >= distance) through += other;
+        }
+        if (lane == 31) room[warp_number()] = through;
+        sync();
+        T sum = through - value;
+        for (int i = 0; i < warp_number(); ++i) sum += room[i];
+        return sum;
+    }
 };
 
 inline constexpr int kEachThreads = 256, kRowsPerBlock = 4;
@@ -114,7 +129,7 @@ __global__ void __launch_bounds__(kRowsPerBlock * 32) row_kernel(i64 rows, Funct
 }
 
 template <class Functor>
-__global__ void __launch_bounds__(kBlockThreads) block_kernel(Functor f) {
+__global__ void __launch_bounds__(kBlockThreads, 3) block_kernel(Functor f) {
     f(static_cast<i64>(blockIdx.x), Block{static_cast<int>(threadIdx.x)});
 }
 

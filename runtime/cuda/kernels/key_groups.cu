@@ -61,20 +61,10 @@ __device__ inline GroupCounts counts_of(const KeyChunks& in, i64 group, i64 chun
 __device__ inline i32 sum_before(i32 value, i32 more, const Block& block) {
     GPU_SHARED(i32, of_warp, kBlockWarps);
     GPU_SHARED(i32, more_of_warp, kBlockWarps);
-    const int lane = block.thread % 32;
-    i32 through = value;
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const i32 other = __shfl_sync(Warp::kAll, through, (lane - distance) & 31);
-        if (lane >= distance) through += other;
-    }
     more = block.warp().sum(more);
-    if (lane == 31) {
-        of_warp[block.warp_number()] = through;
-        more_of_warp[block.warp_number()] = more;
-    }
-    block.sync();
-    i32 sum = through - value;
-    for (int i = 0; i < kBlockWarps; ++i) sum += more_of_warp[i] + (i < block.warp_number() ? of_warp[i] : 0);
+    if (block.thread % 32 == 0) more_of_warp[block.warp_number()] = more;
+    i32 sum = block.sum_before(value, of_warp);
+    for (int i = 0; i < kBlockWarps; ++i) sum += more_of_warp[i];
     return sum;
 }
 

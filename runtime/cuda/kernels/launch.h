@@ -21,6 +21,7 @@ void each_row(cudaStream_t stream, i64 rows, const Functor& f);
 /// Calls f() by f.blocks() blocks of threads that share a tile of rows (attention_tiles.h).
 template <class Functor>
 void each_head_block(cudaStream_t stream, const Functor& f);
+
 struct Block;
 inline constexpr int kBlockThreads = 256;
 inline constexpr int kColumnsOfBlock = 8;  ///< that a block adds up (columns.h): f64 of a sector

@@ -6,18 +6,20 @@
 
 namespace moesaic::kernels {
 
-template <class T>
-struct RouterGradRow {
+/// number is that of kBlockThreads / 32 rows; a warp goes through a row's columns 32 * per_lane at a time.
+template <class T, int per_lane>
+struct RouterGradRows {
     const T *probability, *log_sum_exp, *sigmoid_logits, *weight, *d_weight;  ///< sigmoid_logits may be null
     const i32* index;
     const double* balance_factor;  ///< may be null
     bool one_factor;               ///< one row of it for all objects
-    i64 experts, choices, rows_per_object;
+    int experts, choices;
+    i64 rows, rows_per_object;
     bool over_choices;
     T weight_scale, inverse_weight_scale;
     double z_scale;
     T* d_logits;
-    __device__ void operator()(i64 row, const Warp& warp) const;
+    __device__ void operator()(i64 number, const Block& block) const;
 };
 
 template <class T>

@@ -31,16 +31,6 @@ __device__ void SigmoidRow<T>::operator()(i64 row, const Warp& warp) const {
     if (warp.lane == 0) log_sum_exp[row] = most + std::log(exponentials);
 }
 
-template <class T>
-__device__ void ChosenTokenElement<T>::operator()(i64 i) const {
-    const i64 token = i / experts, expert = i % experts, first = token / rows_per_object * rows_per_object;
-    const i64 last = smaller(first + rows_per_object, tokens);
-    i64 before = 0;
-    for (i64 other = first; other < last; ++other)
-        before += comes_before(scores[other * experts + expert], other, scores[i], token) ? 1 : 0;
-    index[i] = before < take ? static_cast<i32>(expert) : -1;
-}
-
 /// Row maxima are subtracted: a factor of a row is one that the iteration absorbs.
 template <class T>
 __device__ void SinkhornPowerRow<T>::operator()(i64 row, const Warp& warp) const {
@@ -174,7 +164,6 @@ __device__ void BalanceBiasRow<T>::operator()(i64, const Warp& warp) const {
 }
 
 MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, SigmoidRow);
-MOESAIC_FOR_REALS(MOESAIC_EACH, ChosenTokenElement);
 MOESAIC_FOR_REALS(MOESAIC_EACH_ROW, SinkhornPowerRow);
 MOESAIC_EACH_ROW(SinkhornFactorRow);
 MOESAIC_EACH_BLOCK(SinkhornColumnPart);

@@ -14,15 +14,6 @@ struct SigmoidRow {
     __device__ void operator()(i64 row, const Warp& warp) const;
 };
 
-/// i = token * experts + expert: is the token among the `take` that come first in the expert's column?
-template <class T>
-struct ChosenTokenElement {
-    const T* scores;
-    i32* index;
-    i64 tokens, experts, rows_per_object, take;
-    __device__ void operator()(i64 i) const;
-};
-
 // Sinkhorn: exponentials once, then in each iteration every row's factor and every column's sum.
 template <class T>
 struct SinkhornPowerRow {

@@ -40,9 +40,13 @@ __device__ void ConfidencePart<T>::operator()(i64 part, const Block& block) cons
     GPU_SHARED(double, of_weight, kBlockWarps);
     const i64 first = part * rows_per_part, last = smaller(first + rows_per_part, tokens);
     double entropy = 0, first_weight = 0;
-    for (i64 i = first * experts + block.thread; i < last * experts; i += kBlockThreads) {
-        const T one = probability[i];
-        if (one > 0) entropy -= static_cast<double>(one) * static_cast<double>(std::log(one));
+    constexpr int kAtOnce = 8;
+    for (i64 i = first * experts + block.thread; i < last * experts; i += kAtOnce * kBlockThreads) {
+        T p[kAtOnce];
+        for (int k = 0; k < kAtOnce; ++k)
+            p[k] = i + k * kBlockThreads < last * experts ? probability[i + k * kBlockThreads] : T{0};
+        for (int k = 0; k < kAtOnce; ++k)
+            if (p[k] > 0) entropy -= static_cast<double>(p[k]) * static_cast<double>(std::log(p[k]));
     }
     for (i64 row = first + block.thread; row < last; row += kBlockThreads)
         first_weight += static_cast<double>(weight[row * choices]);

@@ -9,7 +9,7 @@ namespace moesaic::kernels {
 
 enum class Counted : std::uint8_t { all, first, most_probable };  ///< CountedChoices
 
-inline constexpr i64 kTokensPerSum = 32;             ///< of a chunk
+inline constexpr i64 kTokensPerSum = 16;             ///< of a chunk
 inline constexpr int kExpertSums = 5;                ///< counts, balance counts, probability, weight, load
 inline constexpr int kRouterSums = kExpertSums + 1;  ///< and log_sum_exp^2, of no expert
 
