@@ -28,14 +28,18 @@ void CudaBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& op) {
     const Launcher on = checked(stream, &Backend::rms_norm_backward, op);
     const i64 n = op.weight.elements(), rows = op.inverse_rms.elements();
     with_stored(op.x.dtype, [&]<class T>(TypeTag<T>) {
-        using kernels::NormWeightGradColumns;
         const Real<T>* const inverse = in<Real<T>>(op.inverse_rms);
         const T *const x = in<T>(op.x), *const dy = in<T>(op.dy);
         with_quads<T>(are_whole_quads(n, x, in<T>(op.weight), dy, in<T>(op.dx)), [&](auto whole) {
+            using Chunk = kernels::NormWeightGradChunk<T, whole>;
+            const i64 chunks = (rows + Chunk::kRowsOfChunk - 1) / Chunk::kRowsOfChunk;
+            const i64 panels = (n + Chunk::kColumns - 1) / Chunk::kColumns;
             // The weight first: dx may be the memory of dy.
-            using Columns = NormWeightGradColumns<T, whole>;
-            on.each_team((n + Columns::kColumns - 1) / Columns::kColumns,
-                         Columns{x, dy, inverse, out<Real<T>>(op.d_weight), rows, static_cast<i32>(n)});
+            Tensor room = allocate({chunks, n}, op.d_weight.dtype);
+            Real<T>* const parts = out<Real<T>>(room.view());
+            on.each_team(chunks * panels,
+                         Chunk{x, dy, inverse, parts, rows, static_cast<i32>(n), static_cast<i32>(panels)});
+            on.each(n, kernels::ChunkSumElement<Real<T>>{parts, out<Real<T>>(op.d_weight), chunks, n});
             on.each_row_of(rows, n,
                            kernels::NormGradRow<T, whole>{x, in<T>(op.weight), dy, inverse, out<T>(op.dx),
                                                           static_cast<i32>(n), op.accumulate_dx});
@@ -97,13 +101,18 @@ void CudaBackend::embedding_backward(Stream& stream, const EmbeddingGrad& op) {
     const i64 rows = op.dy.rows(), width = op.d_table.cols();
     Tensor room = allocate({2, rows}, DType::int32);
     i32 *const order = room.as<i32>(), *const sorted = order + rows;
-    on.each_team((rows + kernels::kTeamThreads - 1) / kernels::kTeamThreads,
+    on.each_team((rows + kernels::IndexOrder::kRows - 1) / kernels::IndexOrder::kRows,
                  kernels::IndexOrder{in<i32>(op.index), rows, order, sorted});
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
         with_quads<T>(are_whole_quads(width, in<T>(op.dy), in<Real<T>>(op.d_table)), [&](auto whole) {
+            const T* const dy = in<T>(op.dy);
+            Real<T>* const d_table = out<Real<T>>(op.d_table);
             on.each_row_of(rows, width,
-                           kernels::EmbeddingGradRow<T, whole>{order, sorted, in<T>(op.dy),
-                                                               out<Real<T>>(op.d_table), rows, width});
+                           kernels::EmbeddingGradRow<T, whole>{order, sorted, dy, d_table, rows, width});
+            using Run = kernels::EmbeddingGradRun<T, whole>;
+            const i64 panels = (width + Run::kColumns - 1) / Run::kColumns;
+            on.each_team((rows + kernels::kMostOfRow - 1) / kernels::kMostOfRow * panels,
+                         Run{order, sorted, dy, d_table, rows, width, static_cast<i32>(panels)});
         });
     });
 }

@@ -50,7 +50,8 @@ struct OpCase {
     double tolerance_f32 = 1e-5, tolerance_f64 = 1e-13;
     bool mixes = false;  ///< takes operands in f32 beside others in bf16, in any mixture
     Products products = Products::none;
-    i64 row_unit = 1;  ///< rows may be split from the others at multiples of this; 0: not at all
+    i64 row_unit = 1;      ///< rows may be split from the others at multiples of this; 0: not at all
+    i64 gpu_row_unit = 1;  ///< and of this, on a GPU: how many rows it sums before it adds them to others
     /// For a backward: <dy, output> of the forward, run on the back end in f64 with these operands.
     std::function<double(Backend&, Stream&, Views)> objective = nullptr;
     std::vector<GradientPair> gradients = {};

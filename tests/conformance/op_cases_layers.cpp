@@ -78,6 +78,7 @@ void append_norm_grad(std::vector<OpCase>& cases, i64 rows, i64 groups, i64 exte
                                          .accumulate_dx = accumulate});
              },
          .reference = [=](Values& v) { norm_grad_reference(v, extent, accumulate, dx); },
+         .gpu_row_unit = 256,
          .objective =
              [](Backend& b, Stream& s, Views v) {
                  Tensor y = b.allocate(v[0].shape, DType::f64), inverse = b.allocate(v[2].shape, DType::f64);

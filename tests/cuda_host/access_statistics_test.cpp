@@ -149,9 +149,13 @@ void run_layers(Operands& o) {
                     EmbeddingGradRow<float, true>{o.steps_of<i32>(1), o.steps_of<i32>(0), o.numbers(),
                                                   o.numbers(), count, n});
     }
-    each_team(
-        o.stream, kWidth / 32,
-        NormWeightGradColumns<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows, width});
+    each_team(o.stream, kWidth / 32,
+              NormWeightGradChunk<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), kRows,
+                                               width, width / 32});
+    elements(o, kWidth, ChunkSumElement<float>{o.numbers(), o.numbers(), kRows, kWidth});
+    each_team(o.stream, 2 * (width / 32),  // a run of 128 rows
+              EmbeddingGradRun<float, true>{o.steps_of<i32>(1), o.steps_of<i32>(0), o.numbers(), o.numbers(),
+                                            128, width, width / 32});
     constexpr i32 dim = kHeadDim, quads = dim / 2 / static_cast<i32>(kQuad);
     each_tile(
         o.stream, kRows, kHeads * quads,

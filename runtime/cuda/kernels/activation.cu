@@ -74,13 +74,14 @@ __device__ void ActivationGradTile<kind, Stored, are_whole>::operator()(const Ti
         const i64 at = tile.row * 2 * width + column;
         const Quad<Stored> gates = load_quad<are_whole>(x + at, room);
         const Quad<Stored> ups = load_quad<are_whole>(x + at + width, room);
-        Quad<Stored> d_gates = d, d_ups = d;
-        for (int i = 0; i < kQuad; ++i) {
-            const T gate = gates[i], share = sigmoid(gate);
-            const T slope = std::fma(gate, sigmoid(-gate), T{1});  // 1 - share would cancel
-            d_gates.set(i, d[i] * ups[i] * share * slope);
-            d_ups.set(i, d[i] * gate * share);
-        }
+        Quad<Stored> d_gates, d_ups;
+        T shares[kQuad];
+        for (int i = 0; i < kQuad; ++i) shares[i] = sigmoid(gates[i]);
+        set_each(d_gates, [&](int i) {
+            const T slope = std::fma(gates[i], sigmoid(-gates[i]), T{1});  // 1 - share would cancel
+            return d[i] * ups[i] * shares[i] * slope;
+        });
+        set_each(d_ups, [&](int i) { return d[i] * gates[i] * shares[i]; });
         store_quad<are_whole>(dx + at, room, d_gates);
         store_quad<are_whole>(dx + at + width, room, d_ups);
     } else {

@@ -104,15 +104,13 @@ __device__ void AdamWQuads<T, are_whole>::operator()(i64 first, i64 room) const 
     Quad<T> firsts = load_quad<are_whole>(first_moment + first, room);
     Quad<T> seconds = load_quad<are_whole>(second_moment + first, room);
     Quad<T> parameters = load_quad<are_whole>(parameter + first, room);
-    for (int i = 0; i < kQuad; ++i) {
-        const T g = gradients[i] * gradient_scale;
-        const T m = std::fma(beta1, firsts[i], one_minus_beta1 * g);
-        const T v = std::fma(beta2, seconds[i], one_minus_beta2 * (g * g));
-        const T denominator = std::sqrt(v) / root_correction + eps;
-        firsts.set(i, m);
-        seconds.set(i, v);
-        parameters.set(i, std::fma(-step_size, m / denominator, parameters[i] * decay));
-    }
+    const auto g = [&](int i) { return gradients[i] * gradient_scale; };
+    set_each(firsts, [&](int i) { return std::fma(beta1, firsts[i], one_minus_beta1 * g(i)); });
+    set_each(seconds, [&](int i) { return std::fma(beta2, seconds[i], one_minus_beta2 * (g(i) * g(i))); });
+    set_each(parameters, [&](int i) {
+        const T denominator = std::sqrt(seconds[i]) / root_correction + eps;
+        return std::fma(-step_size, firsts[i] / denominator, parameters[i] * decay);
+    });
     store_quad<are_whole>(first_moment + first, room, firsts);
     store_quad<are_whole>(second_moment + first, room, seconds);
     store_quad<are_whole>(parameter + first, room, parameters);

@@ -92,44 +92,52 @@ __device__ void NormGradRow<Stored, are_whole>::operator()(i64 row, const Thread
 }
 
 template <class Stored, bool are_whole>
-__device__ void NormWeightGradColumns<Stored, are_whole>::operator()(i64 panel, const Team& team) const {
-    // 32 KiB of both operands at a time; the next rows are on their way while one warp adds these.
-    constexpr i32 kTileRows = 512 / static_cast<i32>(sizeof(Stored)), kQuads = kColumns / kQuad;
-    constexpr i32 kRowsAtOnce = Team::kSize / kQuads, kLoads = kTileRows / kRowsAtOnce;
-    GPU_SHARED(Quad<Stored>, tile_x, kTileRows * kQuads);
-    GPU_SHARED(Quad<Stored>, tile_dy, kTileRows * kQuads);
-    GPU_SHARED(Real<Stored>, tile_inverse, kTileRows);
-    const i32 first = static_cast<i32>(panel) * kColumns,
-              column = first + team.lane % kQuads * static_cast<i32>(kQuad);
-    const i32 row_of_thread = team.lane / kQuads, summed = first + team.lane;
-    const bool sums = team.lane < kColumns && summed < n;
-    Real<Stored> sum = sums ? d_weight[summed] : Real<Stored>{0};
-    Quad<Stored> next_x[kLoads] = {}, next_dy[kLoads] = {};
-    const auto load = [&](i64 begin) {
-        GPU_UNROLL for (int i = 0; i < kLoads; ++i) {
-            const i64 row = begin + i * kRowsAtOnce + row_of_thread;
-            if (row >= rows || column >= n) continue;
-            next_x[i] = load_quad<are_whole>(x + row * n + column, n - column);
-            next_dy[i] = load_quad<are_whole>(dy + row * n + column, n - column);
+__device__ void NormWeightGradChunk<Stored, are_whole>::operator()(i64 number, const Team& team) const {
+    using T = Real<Stored>;
+    constexpr i32 kQuads = kColumns / kQuad, kRowsAtOnce = Team::kSize / kQuads;
+    constexpr int kBatch = sizeof(Stored) == 8 ? 2 : 4;  // rows of a thread on their way at once
+    GPU_SHARED(T, sums, kRowsAtOnce * kColumns);
+    const i32 chunk = static_cast<i32>(number) / panels, panel = static_cast<i32>(number) - chunk * panels;
+    const i32 first = panel * kColumns, group = team.lane / kQuads;
+    const i32 column = first + team.lane % kQuads * static_cast<i32>(kQuad);
+    const i64 chunk_begin = static_cast<i64>(chunk) * kRowsOfChunk,
+              end = smaller(rows, chunk_begin + kRowsOfChunk);
+    T sum[kQuad] = {};
+    for (i64 begin = chunk_begin + group; begin < end && column < n; begin += kBatch * kRowsAtOnce) {
+        Quad<Stored> xs[kBatch] = {}, dys[kBatch] = {};
+        T inverse[kBatch] = {};
+        GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+            const i64 row = begin + i * kRowsAtOnce;
+            if (row >= end) continue;
+            xs[i] = load_quad<are_whole>(x + row * n + column, n - column);
+            dys[i] = load_quad<are_whole>(dy + row * n + column, n - column);
+            inverse[i] = inverse_rms[row];
         }
-    };
-    load(0);
-    for (i64 begin = 0; begin < rows; begin += kTileRows) {
-        GPU_UNROLL for (int i = 0; i < kLoads; ++i) {
-            tile_x[i * Team::kSize + team.lane] = next_x[i];
-            tile_dy[i * Team::kSize + team.lane] = next_dy[i];
+        GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+            GPU_UNROLL for (int k = 0; k < kQuad; ++k) sum[k] =
+                std::fma(dys[i][k], xs[i][k] * inverse[i], sum[k]);
         }
-        const i32 count = static_cast<i32>(smaller<i64>(kTileRows, rows - begin));
-        if (team.lane < count) tile_inverse[team.lane] = inverse_rms[begin + team.lane];
-        team.sync();
-        load(begin + kTileRows);
-        const auto* const xs = reinterpret_cast<const Stored*>(tile_x) + team.lane;
-        const auto* const dys = reinterpret_cast<const Stored*>(tile_dy) + team.lane;
-        for (i32 row = 0; sums && row < count; ++row)
-            sum = std::fma(read(dys[row * kColumns]), read(xs[row * kColumns]) * tile_inverse[row], sum);
-        team.sync();
     }
-    if (sums) d_weight[summed] = sum;
+    GPU_UNROLL for (int k = 0; k < kQuad; ++k) sums[team.lane * kQuad + k] = sum[k];
+    team.sync();
+    if (team.lane >= kColumns || first + team.lane >= n) return;
+    T total = 0;
+    GPU_UNROLL for (int i = 0; i < kRowsAtOnce; ++i) total += sums[i * kColumns + team.lane];
+    parts[static_cast<i64>(chunk) * n + first + team.lane] = total;
+}
+
+template <class T>
+__device__ void ChunkSumElement<T>::operator()(i64 column) const {
+    constexpr int kBatch = 8;  // on their way at once
+    T total = sum[column];
+    for (i64 begin = 0; begin < chunks; begin += kBatch) {
+        T batch[kBatch] = {};
+        GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+            if (begin + i < chunks) batch[i] = parts[(begin + i) * n + column];
+        }
+        GPU_UNROLL for (int i = 0; i < kBatch; ++i) total += batch[i];
+    }
+    sum[column] = total;
 }
 
 template <class Stored, bool are_whole>
@@ -142,37 +150,48 @@ __device__ void RopeTile<Stored, are_whole>::operator()(const Tile& tile) const 
                   sines = load_quad<are_whole>(sine + angle, room);
     Stored* const lower = x + tile.row * row_stride + head * head_dim + pair;
     const Quad<Stored> a = load_quad<are_whole>(lower, room), b = load_quad<are_whole>(lower + half, room);
-    Quad<Stored> rotated_a = a, rotated_b = b;
-    for (int i = 0; i < kQuad; ++i) {
-        const T c = cosines[i], s = inverse ? -sines[i] : sines[i];
-        rotated_a.set(i, std::fma(a[i], c, -(b[i] * s)));
-        rotated_b.set(i, std::fma(b[i], c, a[i] * s));
-    }
+    const auto sine_of = [&](int i) { return inverse ? -sines[i] : sines[i]; };
+    Quad<Stored> rotated_a, rotated_b;
+    set_each(rotated_a, [&](int i) { return std::fma(a[i], cosines[i], -(b[i] * sine_of(i))); });
+    set_each(rotated_b, [&](int i) { return std::fma(b[i], cosines[i], a[i] * sine_of(i)); });
     store_quad<are_whole>(lower, room, rotated_a);
     store_quad<are_whole>(lower + half, room, rotated_b);
 }
 
 __device__ void IndexOrder::operator()(i64 number, const Team& team) const {
-    GPU_SHARED(int4, tile, Team::kSize / 4);
-    auto* const keys = reinterpret_cast<i32*>(tile);
-    const i64 row = number * Team::kSize + team.lane;
+    constexpr i32 kParts = Team::kSize / kRows,
+                  kKeys = 256;  // a part of the team for each of several tiles of keys
+    GPU_SHARED(int4, tiles, kParts * kKeys / 4);
+    GPU_SHARED(i32, counts, Team::kSize);
+    auto* const keys = reinterpret_cast<i32*>(tiles);
+    const i32 part = team.lane / kRows;
+    const i64 row = number * kRows + team.lane % kRows;
     const i32 key = row < rows ? index[row] : 0;
     i32 before = 0;
-    for (i64 begin = 0; begin < rows; begin += Team::kSize) {
-        keys[team.lane] = begin + team.lane < rows ? index[begin + team.lane] : 0x7fffffff;
+    for (i64 begin = 0; begin < rows; begin += kParts * kKeys) {
+        for (i32 i = team.lane; i < kParts * kKeys; i += Team::kSize)
+            keys[i] = begin + i < rows ? index[begin + i] : 0x7fffffff;
         team.sync();
         // Of rows before this one equal indices come first too.
-        const i32 earlier = static_cast<i32>(smaller<i64>(larger<i64>(row - begin, 0), Team::kSize));
-        for (i32 i = 0; i < Team::kSize / 4; ++i) {
-            const int4 four = tile[i];
-            before += four.x < key + (4 * i < earlier ? 1 : 0) ? 1 : 0;
-            before += four.y < key + (4 * i + 1 < earlier ? 1 : 0) ? 1 : 0;
-            before += four.z < key + (4 * i + 2 < earlier ? 1 : 0) ? 1 : 0;
-            before += four.w < key + (4 * i + 3 < earlier ? 1 : 0) ? 1 : 0;
+        const i32 earlier = static_cast<i32>(smaller<i64>(larger<i64>(row - begin - part * kKeys, 0), kKeys));
+        const int4* const tile = tiles + part * (kKeys / 4);
+        if (earlier == 0 || earlier == kKeys) {
+            const i32 bound = key + (earlier > 0 ? 1 : 0);
+            for (i32 i = 0; i < kKeys / 4; ++i) {
+                const int4 four = tile[i];
+                before += (four.x < bound ? 1 : 0) + (four.y < bound ? 1 : 0);
+                before += (four.z < bound ? 1 : 0) + (four.w < bound ? 1 : 0);
+            }
+        } else {
+            for (i32 i = 0; i < kKeys; ++i)
+                before += keys[part * kKeys + i] < key + (i < earlier ? 1 : 0) ? 1 : 0;
         }
         team.sync();
     }
-    if (row >= rows) return;
+    counts[team.lane] = before;
+    team.sync();
+    if (part > 0 || row >= rows) return;
+    for (i32 other = 1; other < kParts; ++other) before += counts[other * kRows + team.lane];
     order[before] = static_cast<i32>(row);
     sorted[before] = key;
 }
@@ -183,29 +202,82 @@ __device__ void EmbeddingGradRow<Stored, are_whole>::operator()(i64 place, const
     constexpr int kBatch = sizeof(Stored) == 8 ? 4 : 8;  // rows on their way at once
     const i32 token = sorted[place], columns = static_cast<i32>(width);
     if (place > 0 && sorted[place - 1] == token) return;
+    if (place + kMostOfRow < rows && sorted[place + kMostOfRow] == token) return;  // EmbeddingGradRun's
     Real<Stored>* const to = d_table + token * width;
     for (i32 turn = 0, column = 0; (column = column_of(threads, turn)) < columns; ++turn) {
         Quad<Real<Stored>> sum = load_quad<are_whole>(to + column, columns - column);
-        for (i64 next = place; next < rows && sorted[next] == token; next += kBatch) {
-            Quad<Stored> batch[kBatch] = {};
-            bool is_there[kBatch];
+        i32 ahead[kBatch];
+        const auto look_ahead = [&](i64 next) {
             GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
-                is_there[i] = next + i < rows && sorted[next + i] == token;
-                if (is_there[i])
-                    batch[i] = load_quad<are_whole>(dy + order[next + i] * width + column, columns - column);
+                ahead[i] = next + i < rows && sorted[next + i] == token ? order[next + i] : -1;
             }
-            GPU_UNROLL for (int i = 0; i < kBatch; ++i) if (is_there[i])
-                set_each(sum, [&](int k) { return sum[k] + batch[i][k]; });
+        };
+        look_ahead(place);
+        for (i64 next = place; ahead[0] >= 0;) {
+            Quad<Stored> batch[kBatch] = {};
+            i32 added[kBatch];
+            GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+                added[i] = ahead[i];
+                if (added[i] >= 0)
+                    batch[i] = load_quad<are_whole>(dy + added[i] * width + column, columns - column);
+            }
+            look_ahead(next += kBatch);
+            GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
+                if (added[i] >= 0) set_each(sum, [&](int k) { return sum[k] + batch[i][k]; });
+            }
         }
         store_quad<are_whole>(to + column, columns - column, sum);
     }
 }
 
+template <class Stored, bool are_whole>
+__device__ void EmbeddingGradRun<Stored, are_whole>::operator()(i64 number, const Team& team) const {
+    using T = Real<Stored>;
+    constexpr i32 kQuads = kColumns / kQuad, kRowsAtOnce = Team::kSize / kQuads;
+    constexpr int kLoads = 2, kBatch = 8;
+    constexpr i32 kTileRows = kLoads * kRowsAtOnce;
+    GPU_SHARED(Quad<Stored>, tile, kTileRows * kQuads);
+    const i32 block = static_cast<i32>(number) / panels, panel = static_cast<i32>(number) - block * panels;
+    const i64 here = block * kMostOfRow;
+    const i32 token = sorted[here];
+    if (here > 0 && sorted[here - kMostOfRow] == token) return;  // an earlier team's
+    const i64 looked_at = here - 1 - team.lane;
+    const i64 first =
+        here - team.sum(team.lane < kMostOfRow && looked_at >= 0 && sorted[looked_at] == token ? 1 : 0);
+    if (first + kMostOfRow >= rows || sorted[first + kMostOfRow] != token) return;  // EmbeddingGradRow's
+    const i32 columns = static_cast<i32>(width), summed = panel * kColumns + team.lane;
+    const i32 column = panel * kColumns + team.lane % kQuads * static_cast<i32>(kQuad);
+    const bool sums = team.lane < kColumns && summed < columns;
+    T* const to = d_table + token * width + summed;
+    T sum = sums ? *to : T{0};
+    const auto is_there = [&](i64 place) { return place < rows && sorted[place] == token; };
+    for (i64 begin = first; is_there(begin); begin += kTileRows) {
+        Quad<Stored> loaded[kLoads] = {};
+        GPU_UNROLL for (int i = 0; i < kLoads; ++i) {
+            const i64 place = begin + i * kRowsAtOnce + team.lane / kQuads;
+            if (column < columns && is_there(place))
+                loaded[i] = load_quad<are_whole>(dy + order[place] * width + column, columns - column);
+        }
+        GPU_UNROLL for (int i = 0; i < kLoads; ++i) tile[i * Team::kSize + team.lane] = loaded[i];
+        team.sync();
+        const auto* const addends = reinterpret_cast<const Stored*>(tile) + team.lane;
+        for (i32 row = 0; sums && row < kTileRows; row += kBatch) {
+            T batch[kBatch] = {};
+            GPU_UNROLL for (int i = 0; i < kBatch; ++i) batch[i] = read(addends[(row + i) * kColumns]);
+            GPU_UNROLL for (int i = 0; i < kBatch; ++i) sum += batch[i];  // zeros behind the last
+        }
+        team.sync();
+    }
+    if (sums) *to = sum;
+}
+
 MOESAIC_FOR_QUADS(MOESAIC_EACH_ROW_OF, NormRow);
 MOESAIC_FOR_QUADS(MOESAIC_EACH_ROW_OF, NormGradRow);
-MOESAIC_FOR_QUADS(MOESAIC_EACH_TEAM, NormWeightGradColumns);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_TEAM, NormWeightGradChunk);
+MOESAIC_FOR_REALS(MOESAIC_EACH, ChunkSumElement);
 MOESAIC_FOR_QUADS(MOESAIC_EACH_TILE, RopeTile);
 MOESAIC_EACH_TEAM(IndexOrder);
 MOESAIC_FOR_QUADS(MOESAIC_EACH_ROW_OF, EmbeddingGradRow);
+MOESAIC_FOR_QUADS(MOESAIC_EACH_TEAM, EmbeddingGradRun);
 
 }  // namespace moesaic::kernels

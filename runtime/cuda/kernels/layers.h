@@ -27,16 +27,25 @@ struct NormGradRow {
     template <class Threads>
     __device__ void operator()(i64 row, const Threads& threads) const;
 };
-/// Every column adds its rows in ascending order, by a thread of its own; the team brings the rows.
+/// Sums of kRowsOfChunk rows for kColumns columns: number = chunk * panels + panel. By where rows stand in
+/// the chunk alone.
 template <class Stored, bool are_whole>
-struct NormWeightGradColumns {
-    static constexpr i32 kColumns = 32;
+struct NormWeightGradChunk {
+    static constexpr i32 kColumns = 32, kRowsOfChunk = 256;
     const Stored *x, *dy;
     const Real<Stored>* inverse_rms;
-    Real<Stored>* d_weight;
+    Real<Stored>* parts;  ///< [chunks, n]
     i64 rows;
-    i32 n;
-    __device__ void operator()(i64 panel, const Team& team) const;
+    i32 n, panels;
+    __device__ void operator()(i64 number, const Team& team) const;
+};
+/// Adds the chunks' sums in ascending order.
+template <class T>
+struct ChunkSumElement {
+    const T* parts;  ///< [chunks, n]
+    T* sum;
+    i64 chunks, n;
+    __device__ void operator()(i64 column) const;
 };
 
 /// A column is four pairs of a head: `quads_per_head` of them.
@@ -52,9 +61,12 @@ struct RopeTile {
     __device__ void operator()(const Tile& tile) const;
 };
 
-// A stable sort of rows by what indexes them, by counting what comes before each; then the first row of each
-// index adds all of them.
+// A stable sort of rows by what indexes them, by counting what comes before each. Then the rows of an index
+// are added in ascending order: few by the threads of the first, more than kMostOfRow by teams that bring
+// them to shared memory.
+inline constexpr i64 kMostOfRow = 64;
 struct IndexOrder {
+    static constexpr i32 kRows = 64;  ///< of a team
     const i32* index;
     i64 rows;
     i32 *order, *sorted;  ///< rows in order, and their indices
@@ -68,6 +80,17 @@ struct EmbeddingGradRow {
     i64 rows, width;
     template <class Threads>
     __device__ void operator()(i64 place, const Threads& threads) const;
+};
+/// number = place / kMostOfRow * panels + panel: every run of more than kMostOfRow places holds such a place.
+template <class Stored, bool are_whole>
+struct EmbeddingGradRun {
+    static constexpr i32 kColumns = 32;
+    const i32 *order, *sorted;
+    const Stored* dy;
+    Real<Stored>* d_table;
+    i64 rows, width;
+    i32 panels;
+    __device__ void operator()(i64 number, const Team& team) const;
 };
 
 }  // namespace moesaic::kernels
