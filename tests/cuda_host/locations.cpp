@@ -70,8 +70,8 @@ Location location_of(Place place) {
 
 bool is_helper(const std::string& path) {
     if (path.starts_with("/usr/")) return true;
-    for (const char* shared :
-         {"/kernels/device.h", "/kernels/quads.h", "/kernels/tile_kernels.h", "/cuda/gpu.h", "/cuda_host/device.h"})
+    for (const char* shared : {"/kernels/device.h", "/kernels/quads.h", "/kernels/tile_kernels.h",
+                               "/cuda/gpu.h", "/cuda_host/device.h"})
         if (path.find(shared) != std::string::npos) return true;
     return false;
 }
