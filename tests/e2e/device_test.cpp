@@ -93,7 +93,7 @@ TEST(Device, TrainsTwoStepsUnderTheMemoryChecker) {
         CommandOptions options = with_module(checked);
         options.environment["MOESAIC_EMULATED_CHECK"] = "1";
         const Words words = on_device(scratch / precision, "cuda",
-                                      {"train.steps=2", "train.batch_sequences=2",
+                                      {"train.steps=2", "train.batch_sequences=2", "task.data.seq_len=8",
                                        "optimizer.schedule.warmup=1", "train.precision=" + precision});
         const CommandResult result = moesaic(words, kAlone, options);
         ASSERT_EQ(result.code, 0) << result.text();
@@ -255,10 +255,14 @@ TEST(Device, GpuCheckSaysThatThereIsNoDevice) {
 TEST(Device, GpuCheckRunsOnEmulatedGpus) {
     if (!has_emulator()) GTEST_SKIP() << "this build has no emulated GPUs";
     const std::string build = std::filesystem::path(kEmulated).parent_path();
+    CommandOptions options;
+    options.timeout_seconds = 110;
     const auto check = [&](const std::string& only) {
-        return Command({"tests/gpu_check", "--emulated", "--built", "--build", build, "--only", only}).wait();
+        return Command({"tests/gpu_check", "--emulated", "--built", "--build", build, "--only", only},
+                       options)
+            .wait();
     };
-    const CommandResult result = check("training in fp32|kernels and products|step of one GPU");
+    const CommandResult result = check("training in fp32|kernels and products|step of one GPU, fp32$");
     EXPECT_EQ(result.code, 0) << result.text();
     EXPECT_EQ(occurrences(result.out, " passed "), 3) << result.text();
     EXPECT_EQ(occurrences(result.out, "losses of 20 steps"), 1) << result.text();

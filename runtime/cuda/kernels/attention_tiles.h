@@ -21,7 +21,7 @@ template <>
 inline constexpr i64 kMostHeadDim<Bf16> = 256;
 
 /// Rows of a block: of a warp on tensor cores 16, or twice that where registers allow, which halves how often
-/// tiles are read; on FMA units 8.
+/// tiles are read (and takes about as long, README.md); on FMA units 8.
 template <class Stored, bool twice>
 inline constexpr int kBlockRows = (sizeof(Stored) == 2 ? (twice ? 32 : 16) : 8) * kTileWarps;
 
