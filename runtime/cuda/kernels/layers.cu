@@ -199,7 +199,7 @@ __device__ void IndexOrder::operator()(i64 number, const Team& team) const {
 template <class Stored, bool are_whole>
 template <class Threads>
 __device__ void EmbeddingGradRow<Stored, are_whole>::operator()(i64 place, const Threads& threads) const {
-    constexpr int kBatch = sizeof(Stored) == 8 ? 4 : 8;  // rows on their way at once
+    constexpr int kBatch = sizeof(Stored) == 8 ? 2 : 4;  // rows on their way at once
     const i32 token = sorted[place], columns = static_cast<i32>(width);
     if (place > 0 && sorted[place - 1] == token) return;
     if (place + kMostOfRow < rows && sorted[place + kMostOfRow] == token) return;  // EmbeddingGradRun's

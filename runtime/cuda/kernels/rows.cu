@@ -74,11 +74,11 @@ __device__ void CombineTile<Stored, are_whole>::operator()(const Tile& tile) con
 }
 
 /// Goes through a row of `width` columns: to[.] = factor * dy[.], where `to` may be `other`'s own memory;
-/// returns the thread's part of <dy, other>, which is 0 without another row.
-template <bool are_whole, class Stored, class Threads>
+/// returns the thread's part of <dy, other>, which is 0 without another row. kBatch quads are on their way at
+/// once.
+template <bool are_whole, int kBatch, class Stored, class Threads>
 __device__ inline Real<Stored> scale_and_multiply(const Stored* dy, const Stored* other, Stored* to,
                                                   Real<Stored> factor, i64 width, const Threads& threads) {
-    constexpr int kBatch = 4;  // quads on their way at once
     const i64 step = Threads::kSize * kQuad;
     Real<Stored> dot = 0;
     for (i64 begin = threads.lane * kQuad; begin < width; begin += kBatch * step) {
@@ -108,8 +108,8 @@ __device__ void CombineGradRow<Stored, are_whole>::operator()(i64 choice, const 
     T dot = 0;
     if (place >= 0) {
         const Stored* const other = d_weight ? rows + place * width : nullptr;
-        dot = scale_and_multiply<are_whole>(dy + choice / choices * width, other, d_rows + place * width,
-                                            weight ? weight[choice] : T{1}, width, threads);
+        dot = scale_and_multiply<are_whole, 4>(dy + choice / choices * width, other, d_rows + place * width,
+                                               weight ? weight[choice] : T{1}, width, threads);
     }
     if (!d_weight) return;
     dot = threads.sum(dot);
@@ -141,7 +141,7 @@ __device__ void GateGradRow<Stored, are_whole>::operator()(i64 row, const Thread
     const T gate = gate_of(logit[row]);
     const i64 first = row * width;
     const T dot = threads.sum(
-        scale_and_multiply<are_whole>(dy + first, rows + first, d_rows + first, gate, width, threads));
+        scale_and_multiply<are_whole, 2>(dy + first, rows + first, d_rows + first, gate, width, threads));
     if (threads.lane == 0) d_logit[row] = gate * (T{1} - gate) * dot;
 }
 
