@@ -70,11 +70,13 @@ void store(PtxThread& t, const PtxInstruction& i) {
     }
 }
 
-/// Parameters of the kernel lie in `parameters`; those of calls, which have no base, in the frame.
+/// Parameters of the kernel lie in `parameters`, where addresses count from its begin; those of calls, which
+/// have no base, in the frame.
 template <class T, int elements>
 void load_parameter(PtxThread& t, const PtxInstruction& i) {
     const bool of_call = i.from[0] == kSinkSlot;
-    const auto* const data = (of_call ? t.frame : t.parameters) + i.number;
+    const auto* const data =
+        of_call ? t.frame + i.number : t.parameters + t.get<std::uint64_t>(i.from[0]) + i.number;
     for (int k = 0; k < elements; ++k) {
         T value;
         std::memcpy(&value, data + static_cast<std::size_t>(k) * sizeof(T), sizeof(T));

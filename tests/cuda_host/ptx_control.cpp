@@ -90,6 +90,11 @@ void multiply(PtxThread& t, const PtxInstruction& i) {
     for (int k = 0; k < 4; ++k) t.set(i.to[k], sums[k]);
 }
 
+/// An address in shared memory counts from the block's; as one of any space it is the host's.
+void address_of_shared(PtxThread& t, const PtxInstruction& i) {
+    t.set(i.to[0], reinterpret_cast<std::uint64_t>(t.shared + t.get<std::uint32_t>(i.from[0])));
+}
+
 Table control_table() {
     Table table;
     table["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"] = multiply;
@@ -111,6 +116,7 @@ Table control_table() {
         table["cvta.to." + std::string(space) + ".u64"] = move;
         table["cvta." + std::string(space) + ".u64"] = move;
     }
+    table["cvta.shared.u64"] = address_of_shared;
     return table;
 }
 

@@ -84,6 +84,7 @@ class Parser {
         pending_.clear();
         if (depth_ == 0) {
             if (statement.find('=') != std::string::npos) add_constant(statement);
+            if (statement.starts_with(".shared")) shared_of_module_.push_back(statement);
             return;  // or a declaration
         }
         const std::string first = statement.substr(0, statement.find(' '));
@@ -119,6 +120,7 @@ class Parser {
         branches_.clear();
         inlined_at_.clear();
         function_->registers.assign(kSpecialSlots, 0);
+        for (const std::string& statement : shared_of_module_) add_variable(".shared", statement);
         std::string rest =
             header.substr(header.find(header.find(".entry") != std::string::npos ? ".entry" : ".func"));
         rest = trimmed(rest.substr(rest.find(' ')));
@@ -201,6 +203,8 @@ class Parser {
         if (module_.constants.contains(operand))
             return constant_slot(reinterpret_cast<std::uint64_t>(module_.constants.at(operand).data()));
         if (names_.contains(operand)) return names_.at(operand);
+        if (function_->parameters.contains(operand))
+            return constant_slot(function_->parameters.at(operand).offset);
         fail("an operand that is unknown to the interpreter: " + operand);
     }
 
@@ -215,6 +219,7 @@ class Parser {
         const auto of_call = function_->frame.find(base);
         if (parameter != function_->parameters.end()) {
             instruction.number = offset + static_cast<std::int64_t>(parameter->second.offset);
+            instruction.from[0] = constant_slot(0);
         } else if (of_call != function_->frame.end()) {
             instruction.number = offset + static_cast<std::int64_t>(of_call->second.offset);
             instruction.from[0] = kSinkSlot;
@@ -349,6 +354,7 @@ class Parser {
     std::map<std::uint64_t, std::uint16_t> constants_;
     std::map<std::string, std::size_t> labels_;
     std::vector<std::pair<std::size_t, std::string>> branches_;
+    std::vector<std::string> shared_of_module_;
     std::map<Line, Line> inlined_at_;
     std::vector<std::tuple<std::size_t, std::size_t, std::string>> calls_;
 };

@@ -75,6 +75,14 @@ TEST(Ptx, ComputesInFloatingPoint) {
     EXPECT_EQ(of("setp.ltu.f32 %p1, 0f7FC00000, 0f00000000; selp.f32 %f1, 0f3F800000, 0f00000000, %p1;"), 1);
 }
 
+/// nvcc takes a parameter's address where an index chooses among its members.
+TEST(Ptx, ReadsParametersByAddress) {
+    EXPECT_EQ(
+        result_of("\tmov.b64 %rd2, try_param_0;\n\tld.param.u64 %rd3, [%rd2];\n\tsub.s64 %rd4, %rd3, %rd1;\n"
+                  "\tadd.s64 %rd4, %rd4, 7;\n\tst.global.u64 [%rd1], %rd4;"),
+        7u);
+}
+
 TEST(Ptx, BranchesAndCounts) {
     EXPECT_EQ(of_u32("mov.u32 %r1, 0;\n$again:\n\tadd.s32 %r1, %r1, 3;\n\tsetp.lt.s32 %p1, %r1, 10;\n\t@%p1 "
                      "bra $again;\n"
