@@ -22,15 +22,24 @@ i64 sum_of(std::span<const i64> numbers) {
 }
 
 /// A product of so many FLOPs takes as long as the call for it, several together not much longer: above,
-/// alone. So do long sums, which the call for several does not share out: 8 of 2048 rows, 512 x 128 in f32,
-/// took 284 us, one by one 8 us each.
+/// alone.
 bool is_large(const ProductExtents& extents, DType dtype) {
-    const bool narrow_type = dtype == DType::bf16;
-    const double least = narrow_type ? 2e9 : 3e8;
-    const i64 long_sum = narrow_type ? 1024 : 512;
-    return extents.p >= long_sum || 2.0 * static_cast<double>(extents.m) * static_cast<double>(extents.n) *
-                                            static_cast<double>(extents.p) >=
-                                        least;
+    constexpr double kLargeBf16 = 2e9, kLarge = 3e8;
+    return 2.0 * static_cast<double>(extents.m) * static_cast<double>(extents.n) *
+               static_cast<double>(extents.p) >=
+           (dtype == DType::bf16 ? kLargeBf16 : kLarge);
+}
+
+/// Together cuBLAS does not share out long sums, so that the tiles of the results have to fill a device: 8 of
+/// 2048 rows, 512 x 128 in f32, took 284 us, one by one 8 us each; 256 of 2048 terms, 128 x 2048 in
+/// bf16, 1.05 ms, one by one 2.08.
+bool fill_a_device(i64 tiles, i64 terms) {
+    constexpr i64 kLongSum = 512, kMultiprocessors = 132;
+    return terms < kLongSum || tiles >= kMultiprocessors;
+}
+i64 tiles_of(i64 m, i64 n) {
+    constexpr i64 kTile = 128;
+    return ((m + kTile - 1) / kTile) * ((n + kTile - 1) / kTile);
 }
 
 /// cuBLAS cannot look at pointers that the device reads, and may read what they point to in vectors.
@@ -108,10 +117,14 @@ void CudaBackend::multiply_all(Stream& stream, std::span<const Gemm> products) {
         else
             small.push_back(op);
     }
-    if (small.size() == 1)
-        multiply(stream, small[0]);
-    else if (!small.empty())
-        multiply_together(stream, small);
+    i64 tiles = 0, terms = 0;
+    for (const Gemm& op : small) {
+        const ProductExtents extents = extents_of(op);
+        tiles += tiles_of(extents.m, extents.n);
+        terms = std::max(terms, extents.p);
+    }
+    if (small.size() > 1 && fill_a_device(tiles, terms)) return multiply_together(stream, small);
+    for (const Gemm& op : small) multiply(stream, op);
 }
 
 void CudaBackend::multiply_groups(Stream& stream, const GroupedGemm& op) {
@@ -186,7 +199,8 @@ void CudaBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeig
                     b = gathered(stream, op.b, op.b_rows, b_rows);
     // cuBLAS takes bf16 with a sum in f32 for one product, and not for several together.
     const i64 mean = std::max<i64>(1, a.rows() / std::ssize(parts));
-    const bool together = parts.size() > 1 && !is_large({height, width, mean}, DType::f32);
+    const bool together = parts.size() > 1 && !is_large({height, width, mean}, DType::f32) &&
+                          fill_a_device(tiles_of(height, width) * std::ssize(parts), mean);
     if (a.dtype != b.dtype || together) {
         a = widened(stream, a, a_room);
         b = widened(stream, b, b_room);

@@ -184,6 +184,7 @@ void append_fused(std::vector<OpCase>& cases, const Sizes& sizes, bool packed) {
                  sizes.forward(v[3], v[2], v[4]);
              },
          .tolerance_f32 = 1e-4,
+         .tolerance_f64 = 5e-13,  // sums of 1100 terms in another order, and the activation of them
          .products = Products::sums,
          .row_unit = 0,
          .same_bits =
@@ -252,6 +253,7 @@ void append_fused_grad(std::vector<OpCase>& cases, const Sizes& sizes) {
                  sizes.backward(v[3], v[2], dy, v[4], v[5]);
              },
          .tolerance_f32 = 1e-4,
+         .tolerance_f64 = 5e-13,  // sums of 1100 terms in another order, and the activation of them
          .products = Products::sums,
          .row_unit = 0,
          .objective = [=](Backend& b, Stream& s, Views v) { return projected_forward(sizes, b, s, v); },

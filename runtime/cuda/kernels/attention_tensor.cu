@@ -1,12 +1,15 @@
-// Attention in tiles for bf16 on tensor cores: products of pairs of bf16 summed in f32; powers and gradients
-// of scores are rounded to bf16 before they multiply.
+// Attention in tiles for bf16 on tensor cores: products of pairs of bf16 summed in f32. Forward, powers
+// multiply in two parts of bf16: rounded to one, they sent a token near a tie to another expert than the CPU
+// does. Backward, powers and gradients of scores are rounded to bf16 before they multiply.
 #include "runtime/cuda/kernels/attention_tile_backward.h"
 
 namespace moesaic::kernels {
 
 /// A warp's rows in kParts of 16; of 16 columns of scores a lane has four in two rows of each. kResident: the
-/// rows stay in registers.
-template <int kDim_, int kTile_, int kChunk_, bool kResident, int kParts = 1, int kColumns = kDim_>
+/// rows stay in registers. kTwice: what multiplies tiles does so in two parts of bf16, which are 16 bits
+/// together.
+template <int kDim_, int kTile_, int kChunk_, bool kResident, int kParts = 1, int kColumns = kDim_,
+          bool kTwice = false>
 struct TensorUnits {
     using Stored = Bf16;
     static constexpr int kDim = kDim_, kTile = kTile_, kChunk = kChunk_, kBuffers = 2, kStride = kDim + 8;
@@ -117,14 +120,18 @@ struct TensorUnits {
         const Bf16* const mine = tile + lane % 16 * kStride + lane / 16 * 8;
         GPU_UNROLL
         for (int key = 0; key < kChunk; key += 16) {
-            unsigned a[kParts][4];
+            unsigned a[kParts][4], rest[kParts][4];  // what rounding took, rounded
             GPU_UNROLL
             for (int part = 0; part < kParts; ++part) {
                 GPU_UNROLL
                 for (int i = 0; i < 4; ++i) {
                     const float(&row)[kLaneColumns] = weights[2 * part + i % 2];
                     const int j = key / 4 + i / 2 * 2;
-                    a[part][i] = gpu::bf16_pair(row[j], row[j + 1]);
+                    const unsigned pair = gpu::bf16_pair(row[j], row[j + 1]);
+                    a[part][i] = pair;
+                    if constexpr (kTwice)
+                        rest[part][i] = gpu::bf16_pair(row[j] - __uint_as_float(pair << 16),
+                                                       row[j + 1] - __uint_as_float(pair & 0xffff0000U));
                 }
             }
             GPU_UNROLL
@@ -132,6 +139,7 @@ struct TensorUnits {
                 unsigned b[4];
                 gpu::load_transposed(b, mine + key * kStride + column);
                 multiply(sums, column, a, b);
+                if constexpr (kTwice) multiply(sums, column, rest, b);
             }
         }
     }
@@ -151,7 +159,11 @@ struct UnitsOf<Bf16, kDim> {
     static constexpr int kTile = kDim <= 64 ? 64 : kDim == 128 ? 32 : 16, kHalf = kDim <= 128 ? 32 : 16;
     static constexpr bool kResident = kDim <= 128;
     static constexpr int kParts = AttentionTile<Bf16, kDim>::kRows / (16 * kTileWarps);
-    using Forward = TensorUnits<kDim, kTile, kDim == 32 ? 64 : kDim == 64 ? 32 : 16, kResident, kParts>;
+    using Forward = TensorUnits<kDim, kTile,
+                                kDim == 32   ? 64
+                                : kDim == 64 ? 32
+                                             : 16,
+                                kResident, kParts, kDim, true>;
     using QueryGrad = TensorUnits<kDim, kTile, kHalf, kResident>;
     using KeyGrad = TensorUnits<kDim, kTile, 16, kResident, 1, KeyGradTile<Bf16, kDim>::kColumns>;
 };

@@ -14,7 +14,8 @@ struct LastTaken {
 
 /// One digit more: `count` says how often each comes among the tokens with the digits before.
 template <class Rank>
-__device__ inline void next_digit(const i32* count, int shift, const Block& block, LastTaken<Rank>& last) {
+__device__ inline void next_digit(const i32* count, int shift, const ThreadBlock& block,
+                                  LastTaken<Rank>& last) {
     GPU_SHARED(i32, of_warp, kBlockWarps);
     GPU_SHARED(LastTaken<Rank>, found, 1);
     const int digit = kBlockThreads - 1 - block.thread;  // the first thread has the largest
@@ -26,7 +27,7 @@ __device__ inline void next_digit(const i32* count, int shift, const Block& bloc
 }
 
 template <class T>
-__device__ void ChosenTokensColumn<T>::operator()(i64 number, const Block& block) const {
+__device__ void ChosenTokensColumn<T>::operator()(i64 number, const ThreadBlock& block) const {
     using Rank = decltype(rank_of(T{}));
     GPU_SHARED(i32, count, kBlockThreads);
     GPU_SHARED(i32, ties_of_warp, kBlockWarps);

@@ -13,7 +13,7 @@ struct ChosenTokensColumn {
     const T* scores;
     i32* index;
     i64 tokens, experts, rows_per_object, take;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 }  // namespace moesaic::kernels

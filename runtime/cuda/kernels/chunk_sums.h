@@ -50,7 +50,7 @@ __device__ inline double square_of(T value) {
 /// The counts and weights of an expert's choices among those of the chunk, every `lanes`-th.
 template <class T>
 __device__ inline void add_choices(const RouterSumChunk<T>& sums, const TokenRange& range, i64 expert,
-                                   int lane, int lanes, const Block& block, double* sum) {
+                                   int lane, int lanes, const ThreadBlock& block, double* sum) {
     GPU_SHARED(i32, chosen, kBlockThreads);
     GPU_SHARED(T, weights, kBlockThreads);
     int count = 0;
@@ -104,7 +104,7 @@ __device__ inline int balance_count(const RouterSumChunk<T>& sums, const TokenRa
 }
 
 template <class T>
-__device__ void RouterSumChunk<T>::operator()(i64 number, const Block& block) const {
+__device__ void RouterSumChunk<T>::operator()(i64 number, const ThreadBlock& block) const {
     GPU_SHARED(i32, most, kTokensPerSum);
     GPU_SHARED(double, sums, kExpertSums* kBlockThreads);
     const i64 chunk = number / tiles, first_expert = number % tiles * kBlockThreads;

@@ -9,7 +9,8 @@ namespace moesaic::kernels {
 /// the first kColumnsOfBlock threads. Every 32nd row by one thread in ascending order, then a tree of fixed
 /// shape. To be called once in a kernel.
 template <class Value>
-__device__ inline double sum_down_columns(i64 first, i64 last, const Block& block, const Value& value_at) {
+__device__ inline double sum_down_columns(i64 first, i64 last, const ThreadBlock& block,
+                                          const Value& value_at) {
     GPU_SHARED(double, of_warp, kBlockWarps* kColumnsOfBlock);
     double sum = 0;
     for (i64 row = first + block.thread / kColumnsOfBlock; row < last; row += kBlockThreads / kColumnsOfBlock)

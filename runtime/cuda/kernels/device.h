@@ -80,7 +80,7 @@ struct Warp {
 
 inline constexpr int kBlockWarps = kBlockThreads / 32;
 /// The threads of a block.
-struct Block {
+struct ThreadBlock {
     int thread;
 
     __device__ Warp warp() const { return {thread % 32}; }
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kRowsPerBlock * 32) row_kernel(i64 rows, Funct
 
 template <class Functor>
 __global__ void __launch_bounds__(kBlockThreads, 3) block_kernel(Functor f) {
-    f(static_cast<i64>(blockIdx.x), Block{static_cast<int>(threadIdx.x)});
+    f(static_cast<i64>(blockIdx.x), ThreadBlock{static_cast<int>(threadIdx.x)});
 }
 
 template <class Functor>

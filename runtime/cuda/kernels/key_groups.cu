@@ -32,7 +32,7 @@ __device__ inline void count_keys(const KeyChunks& in, i64 first, i64 last, int 
     }
 }
 
-__device__ void KeyCountChunk::operator()(i64 number, const Block& block) const {
+__device__ void KeyCountChunk::operator()(i64 number, const ThreadBlock& block) const {
     GPU_SHARED(i32, count, kBlockThreads);
     const i64 chunk = number / in.tiles, first_group = number % in.tiles * kBlockThreads;
     const i64 first = chunk * in.keys_per_chunk, last = smaller(first + in.keys_per_chunk, in.keys);
@@ -58,7 +58,7 @@ __device__ inline GroupCounts counts_of(const KeyChunks& in, i64 group, i64 chun
 }
 
 /// The sum of `value` over the threads before this one, and of `more` over all.
-__device__ inline i32 sum_before(i32 value, i32 more, const Block& block) {
+__device__ inline i32 sum_before(i32 value, i32 more, const ThreadBlock& block) {
     GPU_SHARED(i32, of_warp, kBlockWarps);
     GPU_SHARED(i32, more_of_warp, kBlockWarps);
     more = block.warp().sum(more);
@@ -79,7 +79,7 @@ __device__ inline unsigned lanes_like(int place) {
 }
 
 /// Every warp has a part of the chunk: how often each group comes in it, then where its next key goes.
-__device__ void KeyPlaceChunk::operator()(i64 number, const Block& block) const {
+__device__ void KeyPlaceChunk::operator()(i64 number, const ThreadBlock& block) const {
     GPU_SHARED(i32, next, kBlockWarps * kBlockThreads);
     const i64 chunk = number / in.tiles, first_group = number % in.tiles * kBlockThreads;
     const i64 group = first_group + block.thread;

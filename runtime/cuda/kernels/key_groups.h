@@ -15,7 +15,7 @@ struct KeyChunks {
 /// How often each group comes in each chunk; number = chunk * tiles + tile.
 struct KeyCountChunk {
     KeyChunks in;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 /// Where each key goes; number = chunk * tiles + tile.
 struct KeyPlaceChunk {
@@ -23,7 +23,7 @@ struct KeyPlaceChunk {
     i32* order;
     i64* counts;
     i32* first_place;  ///< of each group; may be null
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 }  // namespace moesaic::kernels

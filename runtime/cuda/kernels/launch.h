@@ -22,7 +22,7 @@ void each_row(cudaStream_t stream, i64 rows, const Functor& f);
 template <class Functor>
 void each_head_block(cudaStream_t stream, const Functor& f);
 
-struct Block;
+struct ThreadBlock;
 inline constexpr int kBlockThreads = 256;
 inline constexpr int kColumnsOfBlock = 8;  ///< that a block adds up (columns.h): f64 of a sector
 /// Calls f(number, block) for every number in [0, blocks) by kBlockThreads threads that may meet.

@@ -67,12 +67,12 @@ __device__ void CrossEntropyRow<T>::operator()(i64 row, const Warp& warp) const 
     cross_entropy(*this, row, Team<1>{warp.lane});
 }
 template <class T>
-__device__ void CrossEntropyRow<T>::operator()(i64 row, const Block& block) const {
+__device__ void CrossEntropyRow<T>::operator()(i64 row, const ThreadBlock& block) const {
     cross_entropy(*this, row, Team<kBlockWarps>{block.thread});
 }
 
 template <class T>
-__device__ void CrossEntropyGradPart<T>::operator()(i64 number, const Block& block) const {
+__device__ void CrossEntropyGradPart<T>::operator()(i64 number, const ThreadBlock& block) const {
     constexpr int kAtOnce = static_cast<int>(kGradColumns) / kBlockThreads;
     const i64 row = number / parts, first = number % parts * kGradColumns + block.thread;
     const T* const from = logits + row * columns;

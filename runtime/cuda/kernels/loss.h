@@ -17,7 +17,7 @@ struct CrossEntropyRow {
     double* margin;
     i64 columns;
     __device__ void operator()(i64 row, const Warp& warp) const;
-    __device__ void operator()(i64 row, const Block& block) const;
+    __device__ void operator()(i64 row, const ThreadBlock& block) const;
 };
 inline constexpr i64 kGradColumns = 1024;
 template <class T>
@@ -28,7 +28,7 @@ struct CrossEntropyGradPart {  ///< number = row * parts + part of kGradColumns 
     T* d_logits;
     double scale;
     i64 columns, parts;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 template <class T>

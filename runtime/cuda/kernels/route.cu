@@ -83,7 +83,7 @@ __device__ inline void route_token(const RouteChunk<T, per_lane>& of, i64 row, c
 }
 
 template <class T, int per_lane>
-__device__ void RouteChunk<T, per_lane>::operator()(i64 number, const Block& block) const {
+__device__ void RouteChunk<T, per_lane>::operator()(i64 number, const ThreadBlock& block) const {
     const TokenRange range = tokens_of(sums, number);
     for (i64 row = range.first + block.warp_number(); row < range.last; row += kBlockWarps)
         route_token(*this, row, block.warp());

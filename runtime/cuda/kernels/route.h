@@ -20,7 +20,7 @@ struct RouteChunk {
     bool two_best, by_logits, over_choices;
     T weight_scale;
     RouterSumChunk<T> sums;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 }  // namespace moesaic::kernels

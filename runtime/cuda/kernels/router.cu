@@ -16,7 +16,7 @@ __device__ inline void each_choice(const i32* index, int choices, const Warp& wa
 
 /// Of kTile columns at once, which lanes hold as choosing.h says.
 template <class T, int per_lane>
-__device__ void RouterGradRows<T, per_lane>::operator()(i64 number, const Block& block) const {
+__device__ void RouterGradRows<T, per_lane>::operator()(i64 number, const ThreadBlock& block) const {
     constexpr int kTile = 32 * per_lane;
     const Warp warp = block.warp();
     const i64 row = number * kBlockWarps + block.warp_number();

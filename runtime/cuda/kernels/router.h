@@ -19,7 +19,7 @@ struct RouterGradRows {
     T weight_scale, inverse_weight_scale;
     double z_scale;
     T* d_logits;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 template <class T>

@@ -50,7 +50,7 @@ __device__ void SinkhornFactorRow::operator()(i64 row, const Warp& warp) const {
     if (warp.lane == 0) factor[row] = 1 / larger(mass, kTiny);
 }
 
-__device__ void SinkhornColumnPart::operator()(i64 number, const Block& block) const {
+__device__ void SinkhornColumnPart::operator()(i64 number, const ThreadBlock& block) const {
     const i64 object = number / tiles, first = object * rows_per_object;
     const i64 last = smaller(first + rows_per_object, tokens);
     const i64 expert = number % tiles * kColumnsOfBlock + block.thread % kColumnsOfBlock;

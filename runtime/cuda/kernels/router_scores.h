@@ -32,7 +32,7 @@ struct SinkhornColumnPart {  ///< number = object * tiles + tile of kColumnsOfBl
     const double *work, *factor;
     double* column;
     i64 tokens, experts, rows_per_object, tiles;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 template <class T>
 struct SinkhornScoreElement {

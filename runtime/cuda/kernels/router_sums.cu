@@ -3,7 +3,7 @@
 
 namespace moesaic::kernels {
 
-__device__ void RouterSumTotal::operator()(i64 number, const Block& block) const {
+__device__ void RouterSumTotal::operator()(i64 number, const ThreadBlock& block) const {
     const i64 which = number / tiles / objects, object = number / tiles % objects;
     const i64 columns = which == kExpertSums ? 1 : experts;
     const double* const from = which == kExpertSums ? z_part : part + which * objects * chunks * experts;
@@ -35,7 +35,7 @@ __device__ void RouterSumTotal::operator()(i64 number, const Block& block) const
 }
 
 template <class T>
-__device__ void ConfidencePart<T>::operator()(i64 part, const Block& block) const {
+__device__ void ConfidencePart<T>::operator()(i64 part, const ThreadBlock& block) const {
     GPU_SHARED(double, of_entropy, kBlockWarps);
     GPU_SHARED(double, of_weight, kBlockWarps);
     const i64 first = part * rows_per_part, last = smaller(first + rows_per_part, tokens);

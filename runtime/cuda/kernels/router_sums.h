@@ -23,7 +23,7 @@ struct RouterSumChunk {
     int experts, experts_at_once;  ///< the latter a power of two, at most kBlockThreads
     Counted counted;
     double *part, *z_part;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 /// number = (sum * objects + object) * tiles + tile of kColumnsOfBlock experts.
@@ -32,7 +32,7 @@ struct RouterSumTotal {
     i64 objects, chunks, experts, tiles;
     i64 *counts, *balance_counts;
     double *probability_sum, *weight_sum, *load_sum, *z_sum;
-    __device__ void operator()(i64 number, const Block& block) const;
+    __device__ void operator()(i64 number, const ThreadBlock& block) const;
 };
 
 template <class T>
@@ -40,7 +40,7 @@ struct ConfidencePart {
     const T *probability, *weight;
     i64 tokens, experts, choices, rows_per_part;
     double *entropy_sum, *first_weight_sum;
-    __device__ void operator()(i64 part, const Block& block) const;
+    __device__ void operator()(i64 part, const ThreadBlock& block) const;
 };
 
 }  // namespace moesaic::kernels
