@@ -21,10 +21,10 @@ namespace moesaic {
 // Types (runtime/README.md, "bf16"): operands hold f64, f32 or bf16 and agree within a call; those called
 // "real" are f64 or f32, and f32 where the others are bf16 (accumulation_type). Products alone take bf16 and
 // f32 in any mixture. On bf16 an operation is by definition: widen the operands, which is exact, do what the
-// same operation does in f32, and round what is written in bf16 once, to nearest even. Every back end is held
-// to that; `tests/conformance/op_cases*` compares bit for bit.
+// same operation does in f32, and round what is written in bf16 once, to nearest even;
+// `tests/conformance/op_cases*` compares bit for bit, on a GPU all but products and attention.
 //
-// Rules that every back end keeps (design: sums do not depend on the layout):
+// Rules (sums do not depend on the layout; where a GPU's sums do: runtime/cuda/README.md, "What holds"):
 //  * one row's result never depends on how many other rows there are, where the row stands, or how many
 //  threads run;
 //  * products sum over the inner extent in ascending order, each addend fused onto the running sum;

@@ -35,8 +35,9 @@ void fill_part(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
 /// By all processors of this process: a number is a function of its place, and a billion take one of them
 /// half a minute.
 void fill_initial(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
-    constexpr i64 kLeast = i64{1} << 18;  // for a thread
-    const i64 threads = std::clamp<i64>(to.elements() / kLeast, 1, std::thread::hardware_concurrency());
+    constexpr i64 kLeast = i64{1} << 18;                                           // for a thread
+    const i64 processors = std::max<i64>(1, std::thread::hardware_concurrency());  // which may not be known
+    const i64 threads = std::clamp<i64>(to.elements() / kLeast, 1, processors);
     const auto begin = [&](i64 thread) { return to.elements() * thread / threads; };
     std::vector<std::jthread> others;
     for (i64 thread = 1; thread < threads; ++thread)

@@ -10,6 +10,7 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cublas_arguments.h"
 #include "runtime/cuda/cuda_backend.h"
+#include "runtime/cuda/launching.h"
 
 namespace moesaic {
 
@@ -39,7 +40,7 @@ bool fill_a_device(i64 tiles, i64 terms) {
 }
 i64 tiles_of(i64 m, i64 n) {
     constexpr i64 kTile = 128;
-    return ((m + kTile - 1) / kTile) * ((n + kTile - 1) / kTile);
+    return quotient_up(m, kTile) * quotient_up(n, kTile);
 }
 
 /// cuBLAS cannot look at pointers that the device reads, and may read what they point to in vectors.

@@ -32,8 +32,8 @@ void CudaBackend::rms_norm_backward(Stream& stream, const RmsNormGrad& op) {
         const T *const x = in<T>(op.x), *const dy = in<T>(op.dy);
         with_quads<T>(are_whole_quads(n, x, in<T>(op.weight), dy, in<T>(op.dx)), [&](auto whole) {
             using Chunk = kernels::NormWeightGradChunk<T, whole>;
-            const i64 chunks = (rows + Chunk::kRowsOfChunk - 1) / Chunk::kRowsOfChunk;
-            const i64 panels = (n + Chunk::kColumns - 1) / Chunk::kColumns;
+            const i64 chunks = quotient_up(rows, Chunk::kRowsOfChunk);
+            const i64 panels = quotient_up(n, Chunk::kColumns);
             // The weight first: dx may be the memory of dy.
             Tensor room = allocate({chunks, n}, op.d_weight.dtype);
             Real<T>* const parts = out<Real<T>>(room.view());
@@ -101,7 +101,7 @@ void CudaBackend::embedding_backward(Stream& stream, const EmbeddingGrad& op) {
     const i64 rows = op.dy.rows(), width = op.d_table.cols();
     Tensor room = allocate({2, rows}, DType::int32);
     i32 *const order = room.as<i32>(), *const sorted = order + rows;
-    on.each_team((rows + kernels::IndexOrder::kRows - 1) / kernels::IndexOrder::kRows,
+    on.each_team(quotient_up(rows, kernels::IndexOrder::kRows),
                  kernels::IndexOrder{in<i32>(op.index), rows, order, sorted});
     with_stored(op.dy.dtype, [&]<class T>(TypeTag<T>) {
         with_quads<T>(are_whole_quads(width, in<T>(op.dy), in<Real<T>>(op.d_table)), [&](auto whole) {
@@ -110,8 +110,8 @@ void CudaBackend::embedding_backward(Stream& stream, const EmbeddingGrad& op) {
             on.each_row_of(rows, width,
                            kernels::EmbeddingGradRow<T, whole>{order, sorted, dy, d_table, rows, width});
             using Run = kernels::EmbeddingGradRun<T, whole>;
-            const i64 panels = (width + Run::kColumns - 1) / Run::kColumns;
-            on.each_team((rows + kernels::kMostOfRow - 1) / kernels::kMostOfRow * panels,
+            const i64 panels = quotient_up(width, Run::kColumns);
+            on.each_team(quotient_up(rows, kernels::kMostOfRow) * panels,
                          Run{order, sorted, dy, d_table, rows, width, static_cast<i32>(panels)});
         });
     });
@@ -148,7 +148,7 @@ void CudaBackend::cross_entropy(Stream& stream, const CrossEntropy& op) {
 void CudaBackend::cross_entropy_backward(Stream& stream, const CrossEntropyGrad& op) {
     const Launcher on = checked(stream, &Backend::cross_entropy_backward, op);
     const i64 rows = op.logits.rows(), columns = op.logits.cols();
-    const i64 parts = (columns + kernels::kGradColumns - 1) / kernels::kGradColumns;
+    const i64 parts = quotient_up(columns, kernels::kGradColumns);
     with_real(op.logits.dtype, [&]<class T>(TypeTag<T>) {
         on.each_block(rows * parts, kernels::CrossEntropyGradPart<T>{
                                         in<T>(op.logits), in<i32>(op.target), in<double>(op.log_sum_exp),

@@ -70,6 +70,26 @@ TEST(ParameterStore, ExactSumsDoNotDependOnTheirOrderAtAll) {
     EXPECT_TRUE(std::isnan(sum_of({std::nan(""), 0, 1}, true)));
 }
 
+/// Large parameters are filled by several threads.
+TEST(ParameterStore, InitialValuesAreFunctionsOfTheirPlaces) {
+    constexpr i64 kMany = (i64{1} << 20) + 5;
+    const auto backend = make_cpu_backend(1);
+    const auto stream = backend->make_stream("compute");
+    ParameterStore store(*backend, DType::f32);
+    Parameter parameter;
+    parameter.name = "weight";
+    parameter.shape = {kMany};
+    parameter.init_std = 0.5;
+    parameter.init_constant = 2;
+    const Weight weight = store.declare(parameter);
+    store.end_segment();
+    store.allocate(*stream, 3);
+    const float* const values = weight.value().as<float>();
+    const Philox random(3, "weight");
+    for (i64 i = 0; i < kMany; ++i)
+        ASSERT_EQ(values[i], static_cast<float>(2 + 0.5 * random.normal(static_cast<u64>(i)))) << i;
+}
+
 TEST(ParameterStore, ZeroGradientsForgetsTheSums) {
     const auto backend = make_cpu_backend(1);
     const auto stream = backend->make_stream("compute");
