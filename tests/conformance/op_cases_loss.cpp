@@ -62,31 +62,36 @@ void append_cross_entropy(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, 
 
 /// No target is masked: infinities are no number to compare; a masked one is in MarginOfMaskedRows.
 void append_margin(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, double scale) {
-    cases.push_back(
-        {.name = fmt::format("cross_entropy margin {}x{} scale {}", rows, vocabulary, scale),
-         .buffers = {by_row(real(normal("logits", {rows, vocabulary}, scale))),
-                     by_row(integers("target", {rows}, 0, vocabulary)),
-                     by_row(output("loss", {rows}, Storage::f64)),
-                     by_row(output("log_sum_exp", {rows}, Storage::f64)),
-                     by_row(output("margin", {rows}, Storage::f64))},
-         .run =
-             [](Backend& b, Stream& s, Views v) {
-                 b.cross_entropy(
-                     s, {.logits = v[0], .target = v[1], .loss = v[2], .log_sum_exp = v[3], .margin = v[4]});
-             },
-         .reference =
-             [=](Values& v) {
-                 for (i64 row = 0; row < rows; ++row) {
-                     std::vector<double> logits = row_of(v[0], row, vocabulary);
-                     v[3][at(row)] = log_sum_exp(logits.data(), vocabulary);
-                     const auto target = static_cast<std::ptrdiff_t>(v[1][at(row)]);
-                     const double right = logits[at(target)];
-                     v[2][at(row)] = v[3][at(row)] - right;
-                     logits.erase(logits.begin() + target);
-                     v[4][at(row)] = right - *std::max_element(logits.begin(), logits.end());
-                 }
-             },
-         .tolerance_f32 = 3e-7});
+    cases.push_back({.name = fmt::format("cross_entropy margin {}x{} scale {}", rows, vocabulary, scale),
+                     .buffers = {by_row(real(normal("logits", {rows, vocabulary}, scale))),
+                                 by_row(integers("target", {rows}, 0, vocabulary)),
+                                 by_row(output("loss", {rows}, Storage::f64)),
+                                 by_row(output("log_sum_exp", {rows}, Storage::f64)),
+                                 by_row(output("margin", {rows}, Storage::f64)),
+                                 by_row(output("wrong", {rows}, Storage::int32))},
+                     .run =
+                         [](Backend& b, Stream& s, Views v) {
+                             b.cross_entropy(s, {.logits = v[0],
+                                                 .target = v[1],
+                                                 .loss = v[2],
+                                                 .log_sum_exp = v[3],
+                                                 .wrong = v[5],
+                                                 .margin = v[4]});
+                         },
+                     .reference =
+                         [=](Values& v) {
+                             for (i64 row = 0; row < rows; ++row) {
+                                 std::vector<double> logits = row_of(v[0], row, vocabulary);
+                                 v[3][at(row)] = log_sum_exp(logits.data(), vocabulary);
+                                 const auto target = static_cast<std::ptrdiff_t>(v[1][at(row)]);
+                                 const double right = logits[at(target)];
+                                 v[2][at(row)] = v[3][at(row)] - right;
+                                 logits.erase(logits.begin() + target);
+                                 v[4][at(row)] = right - *std::max_element(logits.begin(), logits.end());
+                                 v[5][at(row)] = v[4][at(row)] < 0 ? 1 : 0;
+                             }
+                         },
+                     .tolerance_f32 = 3e-7});
 }
 
 void cross_entropy_grad_reference(Values& v, i64 vocabulary, double factor, std::size_t to) {

@@ -229,6 +229,18 @@ TEST(Structure, ReadmeNamesTestsThatExist) {
     EXPECT_GT(found, 20) << "the table was not read";
 }
 
+/// A shell's mistyped redirection once left a file "100" here.
+TEST(Structure, NothingElseLiesAtTheTop) {
+    const std::set<std::string> files{
+        "CMakeLists.txt", "CMakePresets.json", "CMakeUserPresets.json", "LICENSE",
+        "NOTICE",         "README.md",         "compile_commands.json"};
+    for (const auto& entry : fs::directory_iterator(MOESAIC_SOURCE_DIR)) {
+        const std::string name = entry.path().filename();
+        if (entry.is_directory() || name.front() == '.') continue;
+        EXPECT_TRUE(files.count(name) == 1) << name << " is no file that the repository's top level has";
+    }
+}
+
 TEST(Structure, EveryFileSaysWhatItHolds) {
     for (const SourceFile& file : sources()) {
         if (!file.path.ends_with(".h")) continue;
