@@ -15,7 +15,8 @@ namespace {
 
 using namespace gemm;
 
-constexpr i64 kInnerBlock = 512;  // p of one piece, about: its rows stay in the second-level cache
+constexpr i64 kInnerBlock =
+    512;  // elements of p in one piece, about: its rows stay in the second-level cache
 // Rows of one task at most: with a piece of their results they share the second-level cache with two panels.
 constexpr i64 kRowBlock = 64;
 constexpr i64 kRowBlockOfSums = 128;    // those are packed for every task, and their results leave the cache
@@ -23,6 +24,14 @@ constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
 constexpr i64 kTasksPerThread = 6;
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
+
+/// Calls use(addends) for each part of the sums that is not empty.
+template <class T, class Use>
+void for_each_part(const MatrixProduct<T>& product, const Use& use) {
+    if (!product.sum) return use(product.p);
+    for (const i64 part : product.parts)
+        if (part > 0) use(part);
+}
 
 /// Slices that are packed together and then multiplied together.
 template <class T>
@@ -43,7 +52,7 @@ class Wave {
     void pack(i64 panel) const;
     void compute(i64 number) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
-    void compute_part(const Task<T>& task, i64 first, i64 last) const;
+    void compute_part(const Task<T>& task, i64 first, i64 part, i64 panel_row) const;
     void compute_piece(const Task<T>& task, const Piece& piece) const;
     void compute_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T> block) const;
     [[nodiscard]] ResultBlock<T> block_of(const Task<T>& task, PanelRange panels) const;
@@ -124,7 +133,16 @@ void Wave<T>::pack(i64 panel) const {
     const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
     T* const panel_of_place = const_cast<T*>(operands_.packed_panel(slice, place));
     const ProductOperand<T>& b = slice.product->b;
-    if (b.is_narrow()) {
+    if (slice.pairs) {
+        i64 first = 0, panel_row = 0;
+        for_each_part(*slice.product, [&](i64 part) {
+            auto* const pairs =
+                reinterpret_cast<BFloat16*>(panel_of_place + panel_row * round_up(columns, kernels_.lanes));
+            kernels_.narrow.pack_pairs(b.narrow.from(first, column), part, columns, pairs);
+            first += part;
+            panel_row += divide_up(part, 2);
+        });
+    } else if (b.is_narrow()) {
         kernels_.narrow.pack_panel(b.narrow.from(0, column), slice.product->p, columns, panel_of_place);
     } else {
         kernels_.pack_panel(b.real.from(0, column), slice.product->p, columns, panel_of_place);
@@ -144,7 +162,7 @@ Task<T> Wave<T>::task_of(i64 number) const {
     if (product.work) task.together = std::max<i64>(1, kColumnsTogether / kernels_.panel_columns);
     if (product.sum ||
         !product.c) {  // results stay in the cache; what one piece completes, only for the work
-        const bool complete = !product.sum && product.p < kInnerBlock * 3 / 2;
+        const bool complete = !product.sum && product.p < kInnerBlock * slice.elements_together() * 3 / 2;
         task.result_panels = complete ? task.together : task.panels.count();
         task.results = scratch<T>(ScratchSlot::partial_sums, task.rows * results_row_stride(task));
     }
@@ -154,22 +172,24 @@ Task<T> Wave<T>::task_of(i64 number) const {
 template <class T>
 void Wave<T>::compute(i64 number) const {
     const Task<T> task = task_of(number);
-    const MatrixProduct<T>& product = *task.slice.product;
-    if (!product.sum) return compute_part(task, 0, product.p);
-    i64 first = 0;
-    for (const i64 extent : product.parts) {
-        if (extent > 0) compute_part(task, first, first + extent);
-        first += extent;
-    }
+    const i64 together = task.slice.elements_together();
+    i64 first = 0, panel_row = 0;
+    for_each_part(*task.slice.product, [&](i64 part) {
+        compute_part(task, first, part, panel_row);
+        first += part;
+        panel_row += divide_up(part, together);
+    });
 }
 
-/// The addends [first, last), piece by piece, so that a piece of the rows is in the cache for all panels.
+/// The addends from `first` on, piece by piece, so that a piece of the rows is in the cache for all panels.
 template <class T>
-void Wave<T>::compute_part(const Task<T>& task, i64 first, i64 last) const {
-    const i64 pieces = std::max<i64>(1, (last - first + kInnerBlock / 2) / kInnerBlock);
-    const i64 step = round_up(divide_up(last - first, pieces), 8);
-    for (i64 piece = first; piece < last; piece += step)
-        compute_piece(task, {piece, std::min(step, last - piece), piece == first, piece + step >= last});
+void Wave<T>::compute_part(const Task<T>& task, i64 first, i64 part, i64 panel_row) const {
+    const i64 together = task.slice.elements_together(), block = kInnerBlock * together;
+    const i64 pieces = std::max<i64>(1, (part + block / 2) / block);
+    const i64 step = round_up(divide_up(part, pieces), 8);
+    for (i64 done = 0; done < part; done += step)
+        compute_piece(task, {first + done, std::min(step, part - done), panel_row + done / together,
+                             done == 0, done + step >= part});
 }
 
 template <class T>
@@ -209,7 +229,7 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
         block.sum = product.sum + task.first_row * product.n + column;
         block.sum_row_stride = product.n;
     }
-    kernels_.multiply_panel(block);
+    (slice.pairs ? kernels_.narrow.multiply_pairs : kernels_.multiply_panel)(block);
 }
 
 /// The columns of these panels, of all halves, for the product's work.
@@ -334,6 +354,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
             slice.columns = std::min(slice_columns, columns - first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
             slice.in_place = reads_in_place(kernels, product);
+            slice.pairs = TaskOperands<T>(kernels).has_pairs(product);
             slices[count++] = slice;
             bytes += slice.panels_to_pack() * kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();

@@ -13,6 +13,7 @@
 #include <hwy/highway.h>
 
 #include "runtime/cpu/gemm_narrow-inl.h"
+#include "runtime/cpu/peak_loops.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
@@ -51,6 +52,24 @@ HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
     }
 }
 
+/// What a register tile does with two vectors of elements: one addend.
+template <class T>
+struct MultiplyAdd {
+    using Element = T;
+    static HWY_INLINE Vector<T> add(Vector<T> a, Vector<T> b, Vector<T> sum) { return hn::MulAdd(a, b, sum); }
+};
+
+/// Or of pairs of bf16: two addends, by an instruction that Highway does not have yet.
+constexpr bool kHasDotProduct = HWY_TARGET == HWY_AVX3;
+struct PairProduct {
+    using Element = float;
+    template <class V>
+    static HWY_INLINE V add(V a, V b, V sum) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
+        return sum;
+    }
+};
+
 /// The running sums of one register tile of kRows x kVectors vectors.
 template <class T, int kRows, int kVectors>
 struct Tile {
@@ -87,7 +106,7 @@ struct Tile {
     }
 
     /// One more p: `factor(i)` is where row i's element stands.
-    template <class Factor>
+    template <class Step, class Factor>
     HWY_INLINE void add(const T* b, const Factor& factor) {
         const Lanes<T> d;
         const i64 lanes = static_cast<i64>(hn::Lanes(d));
@@ -98,7 +117,7 @@ struct Tile {
         for (int i = 0; i < kRows; ++i) {
             const Vector<T> a = hn::Set(d, *factor(i));
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(a, b_row[j], sums[i][j]);
+            for (int j = 0; j < kVectors; ++j) sums[i][j] = Step::add(a, b_row[j], sums[i][j]);
         }
     }
 
@@ -125,7 +144,7 @@ struct Tile {
 
 /// The addends that come in groups of kUnroll whose addresses the compiler knows: those of a panel without
 /// gaps. Few other instructions then share the ports of the multiply-adds. Returns how many were added.
-template <class T, int kRows, int kVectors, class Factor, class Fetch>
+template <class Step, class T, int kRows, int kVectors, class Factor, class Fetch>
 HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVectors>& tile,
                             const Factor& factor_of, const Fetch& fetch) {
     const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
@@ -139,7 +158,8 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
         fetch(k / kUnroll);
 #pragma GCC unroll 4
         for (i64 ahead = 0; ahead < kUnroll; ++ahead) {
-            tile.add(b + ahead * width, [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
+            tile.template add<Step>(b + ahead * width,
+                                    [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
             // Nothing is loaded earlier: the registers are all taken, and the panel would be read twice.
             std::atomic_signal_fence(std::memory_order_seq_cst);
         }
@@ -171,8 +191,9 @@ HWY_INLINE bool in_tiles(const PanelProduct<T>& product) {
 }
 
 /// One register tile of kRows x kVectors vectors over the whole of p.
-template <class T, int kRows, int kVectors>
-void multiply_tile(const PanelProduct<T>& product) {
+template <class Step, int kRows, int kVectors>
+void multiply_tile(const PanelProduct<typename Step::Element>& product) {
+    using T = typename Step::Element;
     const i64 a_step = product.a.column_stride, b_step = product.panel_stride;
     const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
     Tile<T, kRows, kVectors> tile;
@@ -191,21 +212,21 @@ void multiply_tile(const PanelProduct<T>& product) {
             const T* below[kRows];
             for (int i = 0; i < kRows; ++i) below[i] = product.a.row(kRows + i);
             constexpr i64 kLine = 64 / sizeof(T), kLines = std::max<i64>(1, kRows * kUnroll / kLine);
-            k = add_unrolled(product, tile, factor, [&](i64 group) HWY_ATTR {
+            k = add_unrolled<Step>(product, tile, factor, [&](i64 group) HWY_ATTR {
                 for (i64 line = group * kLines; line < (group + 1) * kLines; ++line)
                     __builtin_prefetch(below[line % kRows] + line / kRows * kLine, 0, 3);
             });
         } else {
-            k = add_unrolled(product, tile, factor, [](i64) HWY_ATTR {});
+            k = add_unrolled<Step>(product, tile, factor, [](i64) HWY_ATTR {});
         }
     } else if (b_step == width && kRows <= kRowTile && in_tiles(product)) {
-        k = add_unrolled(
+        k = add_unrolled<Step>(
             product, tile,
             [&](int i, i64 first, i64 ahead)
                 HWY_ATTR { return a[0] + first * kRowTile + (ahead * kRowTile + i); },
             [](i64) HWY_ATTR {});
     } else if (b_step == width && in_tiles(product)) {
-        k = add_unrolled(
+        k = add_unrolled<Step>(
             product, tile,
             [&](int i, i64 first, i64 ahead) HWY_ATTR {
                 return a[i / kRowTile * kRowTile] + first * kRowTile + (ahead * kRowTile + i % kRowTile);
@@ -213,19 +234,21 @@ void multiply_tile(const PanelProduct<T>& product) {
             [](i64) HWY_ATTR {});
     }
     for (; k < product.p; ++k)
-        tile.add(product.panel + k * b_step, [&](int i) HWY_ATTR { return a[i] + k * a_step; });
+        tile.template add<Step>(product.panel + k * b_step,
+                                [&](int i) HWY_ATTR { return a[i] + k * a_step; });
     tile.finish(product);
 }
 
-template <class T, int kVectors, std::size_t... kIndex>
+template <class Step, int kVectors, std::size_t... kIndex>
 constexpr auto tiles_of_all_heights(std::index_sequence<kIndex...>) {
-    return std::array{&multiply_tile<T, static_cast<int>(kIndex) + 1, kVectors>...};
+    return std::array{&multiply_tile<Step, static_cast<int>(kIndex) + 1, kVectors>...};
 }
 
-template <class T, int kVectors>
-void multiply_rows(const PanelProduct<T>& product) {
+template <class Step, int kVectors>
+void multiply_rows(const PanelProduct<typename Step::Element>& product) {
+    using T = typename Step::Element;
     constexpr int kHeight = kVectors == 1 ? std::max(kTallTile, kRowTile) : kRowTile;
-    constexpr auto tiles = tiles_of_all_heights<T, kVectors>(std::make_index_sequence<kHeight>{});
+    constexpr auto tiles = tiles_of_all_heights<Step, kVectors>(std::make_index_sequence<kHeight>{});
     PanelProduct<T> tile = product;
     const bool packed = in_tiles(product);
     const i64 tile_count = std::max<i64>(product.rows / kHeight, 1);
@@ -245,12 +268,21 @@ void multiply_rows(const PanelProduct<T>& product) {
     }
 }
 
+template <class Step>
+void multiply_panel(const PanelProduct<typename Step::Element>& product) {
+    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<typename Step::Element>()));
+    if (product.columns <= lanes) return multiply_rows<Step, 1>(product);
+    if (product.columns <= 2 * lanes) return multiply_rows<Step, 2>(product);
+    multiply_rows<Step, 3>(product);
+}
+
 template <class T>
-void multiply_panel(const PanelProduct<T>& product) {
-    const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
-    if (product.columns <= lanes) return multiply_rows<T, 1>(product);
-    if (product.columns <= 2 * lanes) return multiply_rows<T, 2>(product);
-    multiply_rows<T, 3>(product);
+NarrowOperandKernels<T> narrow_kernels() {
+    NarrowOperandKernels<T> narrow = narrow_operand_kernels<T>();
+    if constexpr (kHasDotProduct && sizeof(T) == sizeof(float)) {
+        if (has_bf16_dot_product()) narrow.multiply_pairs = &multiply_panel<PairProduct>;
+    }
+    return narrow;
 }
 
 template <class T>
@@ -258,10 +290,10 @@ const GemmKernels<T>& kernels() {
     static const GemmKernels<T> table{kRowTile,
                                       kPanelVectors * static_cast<i64>(hn::Lanes(Lanes<T>())),
                                       static_cast<i64>(hn::Lanes(Lanes<T>())),
-                                      &multiply_panel<T>,
+                                      &multiply_panel<MultiplyAdd<T>>,
                                       &pack_panel<T>,
                                       &pack_rows<T, T>,
-                                      narrow_operand_kernels<T>()};
+                                      narrow_kernels<T>()};
     return table;
 }
 const GemmKernels<float>& kernels_f32() {

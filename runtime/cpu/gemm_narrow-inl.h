@@ -7,24 +7,34 @@
 #define MOESAIC_RUNTIME_CPU_GEMM_NARROW_INL_H_
 #endif
 
+#include <bit>
+
 #include "runtime/cpu/gemm_packing-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
 namespace {
 
-// Two bf16 of consecutive k are one 32-bit lane, as an f32 whose value means nothing: the first k below.
+// Two bf16 of consecutive k are one 32-bit lane, as an f32 whose value means nothing. In memory the first k
+// is the lower half; in pairs it is the upper one, which vdpbf16ps adds first: sums keep their order.
 using Pairs = hn::RebindToUnsigned<Lanes<float>>;
 
-HWY_INLINE Vector<float> first_of_pairs(Vector<float> pairs) {
-    return hn::BitCast(Lanes<float>(), hn::ShiftLeft<16>(hn::BitCast(Pairs(), pairs)));
+HWY_INLINE Vector<float> lower_halves(Vector<float> both) {
+    return hn::BitCast(Lanes<float>(), hn::ShiftLeft<16>(hn::BitCast(Pairs(), both)));
 }
-HWY_INLINE Vector<float> second_of_pairs(Vector<float> pairs) {
-    return hn::BitCast(Lanes<float>(), hn::And(hn::BitCast(Pairs(), pairs), hn::Set(Pairs(), 0xffff0000u)));
+HWY_INLINE Vector<float> upper_halves(Vector<float> both) {
+    return hn::BitCast(Lanes<float>(), hn::And(hn::BitCast(Pairs(), both), hn::Set(Pairs(), 0xffff0000u)));
 }
-HWY_INLINE Vector<float> pairs_of(Vector<float> first, Vector<float> second) {
-    const auto below = hn::ShiftRight<16>(hn::BitCast(Pairs(), first));
-    return hn::BitCast(Lanes<float>(), hn::Or(below, hn::BitCast(Pairs(), second)));
+template <class D>
+HWY_INLINE hn::Vec<D> pairs_of(D d, hn::Vec<D> first, hn::Vec<D> second) {
+    const hn::RebindToUnsigned<D> pairs;
+    return hn::BitCast(d, hn::Or(hn::BitCast(pairs, first), hn::ShiftRight<16>(hn::BitCast(pairs, second))));
+}
+HWY_INLINE Vector<float> pairs_from_memory(Vector<float> both) {
+    return hn::BitCast(Lanes<float>(), hn::RotateRight<16>(hn::BitCast(Pairs(), both)));
+}
+HWY_INLINE float pair_of(BFloat16 first, BFloat16 second) {
+    return std::bit_cast<float>(static_cast<u32>(first.bits) << 16 | second.bits);
 }
 
 /// As transpose_columns, of pairs.
@@ -44,8 +54,8 @@ void pack_narrow_panel(const StridedOperand<BFloat16>& b, i64 p, i64 columns, fl
     pack_panel_by(b, p, columns, panel,
                   [&](const StridedOperand<BFloat16>& from, float* to, i64 width) HWY_ATTR {
                       return transpose_pairs(from, p, [&](i64 row, Vector<float> pairs) HWY_ATTR {
-                          hn::StoreU(first_of_pairs(pairs), d, to + 2 * row * width);
-                          hn::StoreU(second_of_pairs(pairs), d, to + (2 * row + 1) * width);
+                          hn::StoreU(lower_halves(pairs), d, to + 2 * row * width);
+                          hn::StoreU(upper_halves(pairs), d, to + (2 * row + 1) * width);
                       });
                   });
 }
@@ -69,7 +79,7 @@ void pack_pairs_of_columns(const StridedOperand<BFloat16>& b, i64 k, i64 p, i64 
     const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<float>()));
     for (; k < (p + 1) / 2 * 2; ++k)
         for (i64 j = 0; j < lanes; ++j)
-            pairs[k / 2 * 2 * width + 2 * j + k % 2] =
+            pairs[k / 2 * 2 * width + 2 * j + (k + 1) % 2] =
                 k < p && j < columns ? b.row(k)[j * b.column_stride] : BFloat16{};
 }
 
@@ -86,7 +96,7 @@ void pack_pairs_of_rows(const StridedOperand<BFloat16>& b, i64 p, i64 columns, B
             __builtin_prefetch(later + columns - 1, 0, 3);
         }
         for (i64 column = 0; column < columns; column += lanes)
-            hn::StoreU(pairs_of(load_columns<float>(first + column, columns - column),
+            hn::StoreU(pairs_of(d, load_columns<float>(first + column, columns - column),
                                 load_columns<float>(second + column, columns - column)),
                        d, reinterpret_cast<float*>(pairs + 2 * column));
     }
@@ -106,7 +116,7 @@ void pack_pairs(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16*
             k = p / 2 * 2;
         } else if (lanes <= rest) {
             k = transpose_pairs(from, p, [&](i64 row, Vector<float> values) HWY_ATTR {
-                hn::StoreU(values, d, reinterpret_cast<float*>(to + 2 * row * width));
+                hn::StoreU(pairs_from_memory(values), d, reinterpret_cast<float*>(to + 2 * row * width));
             });
         }
         pack_pairs_of_columns(from, k, p, rest, to, width);
@@ -119,8 +129,65 @@ void unpack_pairs(const BFloat16* pairs, i64 p, i64 width, float* panel) {
     for (i64 k = 0; k < p; k += 2, pairs += 2 * width, panel += 2 * width) {
         for (i64 column = 0; column < width; column += lanes) {
             const auto both = hn::LoadU(d, reinterpret_cast<const float*>(pairs + 2 * column));
-            hn::StoreU(first_of_pairs(both), d, panel + column);
-            hn::StoreU(second_of_pairs(both), d, panel + width + column);
+            hn::StoreU(upper_halves(both), d, panel + column);
+            hn::StoreU(lower_halves(both), d, panel + width + column);
+        }
+    }
+}
+
+void copy_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {
+    const Lanes<float> d;
+    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+    constexpr i64 kLine = 64 / sizeof(BFloat16);
+    for (i64 row = 0; row < rows; ++row, to += stride) {
+        const BFloat16* const from = a.row(row);
+        const BFloat16* const later = a.row(std::min(row + 1, rows - 1));
+        i64 k = 0;
+        for (; k + 2 * lanes <= p; k += 2 * lanes) {
+            if (k % kLine == 0) __builtin_prefetch(later + k, 0, 3);
+            hn::StoreU(pairs_from_memory(hn::LoadU(d, reinterpret_cast<const float*>(from + k))), d,
+                       to + k / 2);
+        }
+        for (; k < p; k += 2) to[k / 2] = pair_of(from[k], k + 1 < p ? from[k + 1] : BFloat16{});
+    }
+}
+
+/// kRowTile pairs of two columns' elements that follow each other; without a second one, of zeros.
+HWY_INLINE void pack_pairs_of_tile(const BFloat16* first, const BFloat16* second, float* to) {
+    const hn::CappedTag<float, kRowTile> d;
+    for (i64 row = 0; row < kRowTile; row += cpu::HWY_NAMESPACE::lanes_of(d)) {
+        const auto above = second ? cpu::HWY_NAMESPACE::load(d, second + row, kRowTile) : hn::Zero(d);
+        hn::StoreU(pairs_of(d, cpu::HWY_NAMESPACE::load(d, first + row, kRowTile), above), d, to + row);
+    }
+}
+
+void pack_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* tiles) {
+    constexpr i64 kTogether = 4;  // pairs: as in pack_rows
+    const i64 pairs = (p + 1) / 2;
+    const i64 whole = a.row_stride == 1 ? rows / kRowTile * kRowTile : 0;
+    for (i64 pair = 0; pair < pairs; pair += kTogether) {
+        const i64 count = std::min(kTogether, pairs - pair);
+        const BFloat16* from[2 * kTogether];
+        for (i64 j = 0; j < 2 * count; ++j) {
+            const i64 column = 2 * pair + j;
+            from[j] = column < p ? a.column(column) : nullptr;
+            const BFloat16* const later = a.column(std::min(column + kRowsAhead / 2, p - 1));
+            for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(BFloat16)))
+                __builtin_prefetch(later + line, 0, 3);
+        }
+        for (i64 row = 0; row < whole; row += kRowTile) {
+            float* const to = tiles + row * pairs + pair * kRowTile;
+            for (i64 j = 0; j < count; ++j)
+                pack_pairs_of_tile(from[2 * j] + row, from[2 * j + 1] ? from[2 * j + 1] + row : nullptr,
+                                   to + j * kRowTile);
+        }
+        for (i64 row = whole; row < rows; ++row) {
+            float* const to = tiles + row / kRowTile * kRowTile * pairs + pair * kRowTile + row % kRowTile;
+            for (i64 j = 0; j < count; ++j) {
+                to[j * kRowTile] =
+                    pair_of(from[2 * j][row * a.row_stride],
+                            from[2 * j + 1] ? from[2 * j + 1][row * a.row_stride] : BFloat16{});
+            }
         }
     }
 }
@@ -131,7 +198,10 @@ NarrowOperandKernels<T> narrow_operand_kernels() {
 }
 template <>
 inline NarrowOperandKernels<float> narrow_operand_kernels() {
-    return {&pack_narrow_panel, &pack_rows<float, BFloat16>, &copy_narrow_rows, &pack_pairs, &unpack_pairs};
+    return {&pack_narrow_panel, &pack_rows<float, BFloat16>,
+            &copy_narrow_rows,  &pack_pairs,
+            &unpack_pairs,      &copy_pair_rows,
+            &pack_pair_rows,    nullptr};
 }
 
 }  // namespace

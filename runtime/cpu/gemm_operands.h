@@ -14,10 +14,13 @@ class TaskOperands {
 
     void select_rows(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const;
     void select_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T>& block) const;
-    /// Of a copy made beforehand, or of the wave's own.
+    /// Of a copy made beforehand, or of the wave's own; of pairs where the slice multiplies those.
     [[nodiscard]] const T* packed_panel(const Slice<T>& slice, PanelPlace place) const;
+    /// Whether both operands of a product can be read as pairs of bf16, by a CPU that multiplies such.
+    [[nodiscard]] bool has_pairs(const MatrixProduct<T>& product) const;
 
   private:
+    void select_pairs(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const;
     /// Of a copy in bf16.
     [[nodiscard]] const BFloat16* narrow_panel(const Slice<T>& slice, PanelPlace place) const {
         return slice.product->packed_b.narrow +
@@ -43,6 +46,7 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
         block.a = {tiles, 1, kernels_.row_tile};
         block.a_tile_stride = kernels_.row_tile * piece.p;
     };
+    if (task.slice.pairs) return select_pairs(task, piece, block);
     if (a.is_narrow()) {
         const StridedOperand<BFloat16> rows = a.narrow.from(task.first_row, piece.first);
         if (rows.column_stride == 1 && !rows.column_index) {
@@ -68,6 +72,29 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
     }
 }
 
+template <class T>
+bool TaskOperands<T>::has_pairs(const MatrixProduct<T>& product) const {
+    return kernels_.narrow.multiply_pairs && product.a.is_narrow() &&
+           (product.packed_b ? product.packed_b.narrow != nullptr : product.b.is_narrow());
+}
+
+/// As select_rows, of pairs.
+template <class T>
+void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const {
+    const StridedOperand<BFloat16> rows = task.slice.product->a.narrow.from(task.first_row, piece.first);
+    block.p = divide_up(piece.p, 2);
+    const i64 stride = round_up(block.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
+    T* const copies = scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * stride);
+    if (rows.column_stride == 1 && !rows.column_index) {
+        kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, copies, stride);
+        block.a = {copies, stride, 1};
+    } else {
+        kernels_.narrow.pack_pair_rows(rows, task.rows, piece.p, copies);
+        block.a = {copies, 1, kernels_.row_tile};
+        block.a_tile_stride = kernels_.row_tile * block.p;
+    }
+}
+
 /// Sets `block` to the piece's part of the step's panel, and to the next one.
 template <class T>
 void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 step,
@@ -81,7 +108,7 @@ void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 
         block.panel_stride = slice.product->b.real.row_stride;
         return;
     }
-    const bool narrow = slice.product->packed_b.narrow != nullptr;
+    const bool narrow = slice.product->packed_b.narrow && !slice.pairs;
     block.panel_stride = panel_stride(slice, place.index);
     if (narrow) {  // a piece begins with a pair: all but a product's last one have an even p
         T* const panel =
@@ -90,7 +117,7 @@ void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 
                                      block.panel_stride, panel);
         block.panel = panel;
     } else {
-        block.panel = packed_panel(slice, place) + piece.first * block.panel_stride;
+        block.panel = packed_panel(slice, place) + piece.panel_row * block.panel_stride;
     }
     if (step + 1 == task.steps() || slice.in_place) return;
     const PanelPlace next = task.place(step + 1);
@@ -99,14 +126,15 @@ void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 
         block.next = reinterpret_cast<const T*>(narrow_panel(slice, next) + piece.first * stride);
         block.next_elements = piece.p * stride / 2;
     } else {
-        block.next = packed_panel(slice, next) + piece.first * stride;
-        block.next_elements = piece.p * stride;
+        block.next = packed_panel(slice, next) + piece.panel_row * stride;
+        block.next_elements = block.p * stride;
     }
 }
 
 template <class T>
 const T* TaskOperands<T>::packed_panel(const Slice<T>& slice, PanelPlace place) const {
     const i64 p = slice.product->p, first_column = place.index * kernels_.panel_columns;
+    if (slice.product->packed_b.narrow) return reinterpret_cast<const T*>(narrow_panel(slice, place));
     if (slice.product->packed_b) {
         return slice.packed + place.half * packed_elements<T>(p, slice.half_columns()) +
                (slice.first_column + first_column) * p;

@@ -20,12 +20,14 @@ struct Slice {
     const MatrixProduct<T>* product;
     i64 first_column, columns;
     bool in_place;    // b is read where it stands, except for a last panel that is not full
+    bool pairs;       // both operands are pairs of bf16 to the register tiles
     const T* packed;  // the slice's first panel
     i64 panels;       // of a half
     i64 first_panel;  // among those that the wave packs
     i64 rows_per_task, panels_per_task, row_tasks;
     i64 first_task;  // among those of the wave
 
+    [[nodiscard]] i64 elements_together() const { return pairs ? 2 : 1; }
     [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }
     [[nodiscard]] i64 half_columns() const { return product->n / product->halves; }
     [[nodiscard]] double work_per_row() const {
@@ -45,6 +47,7 @@ struct PanelRange {
 /// Addends [first, first + p) of a sum, or of a part of it that is summed on its own.
 struct Piece {
     i64 first, p;
+    i64 panel_row;  ///< the first one's in the panels: there every part begins with a pair of its own
     bool starts, ends;
 };
 

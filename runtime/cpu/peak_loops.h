@@ -25,4 +25,7 @@ struct PeakLoop {
 /// The same work as C++ for the widest vectors that the products here use; f32 or f64.
 [[nodiscard]] PeakLoop portable_peak_loop(PeakType type);
 
+/// Whether this CPU sums products of pairs of bf16 (AVX512_BF16: vdpbf16ps).
+[[nodiscard]] bool has_bf16_dot_product();
+
 }  // namespace moesaic

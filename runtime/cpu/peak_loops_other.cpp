@@ -7,4 +7,8 @@ std::vector<PeakLoop> assembly_peak_loops(PeakType) {
     return {};
 }
 
+bool has_bf16_dot_product() {
+    return false;
+}
+
 }  // namespace moesaic

@@ -166,4 +166,8 @@ std::vector<PeakLoop> assembly_peak_loops(PeakType type) {
     return loops;
 }
 
+bool has_bf16_dot_product() {
+    return features().avx512_bf16;
+}
+
 }  // namespace moesaic

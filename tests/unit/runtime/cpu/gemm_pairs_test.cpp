@@ -1,0 +1,133 @@
+// Products of bf16: by the CPU's instruction for pairs of them, where it has one, as widened, bit for bit.
+#include <gtest/gtest.h>
+#include <hwy/targets.h>
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <tuple>
+#include <vector>
+
+#include "runtime/base/philox.h"
+#include "runtime/bfloat16.h"
+#include "runtime/cpu/gemm.h"
+
+namespace moesaic {
+namespace {
+
+std::vector<BFloat16> random_values(i64 count, u64 seed) {
+    const Philox random(seed, "gemm pairs test");
+    std::vector<BFloat16> values(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = to_bfloat16(random.uniform(i) - 0.5);
+    return values;
+}
+
+float element(const StridedOperand<BFloat16>& operand, i64 row, i64 column) {
+    return widened(operand.column_index ? operand.column(column)[row * operand.row_stride]
+                                        : operand.row(row)[column * operand.column_stride]);
+}
+
+float product_of(const ProductOperand<float>& a, const ProductOperand<float>& b, i64 i, i64 k, i64 j,
+                 float sum) {
+    return std::fma(element(a.narrow, i, k), element(b.narrow, k, j), sum);
+}
+
+/// Addends [first, last).
+float chain(const MatrixProduct<float>& product, i64 i, i64 j, i64 first, i64 last, float sum) {
+    for (i64 k = first; k < last; ++k) sum = product_of(product.a, product.b, i, k, j, sum);
+    return sum;
+}
+
+/// With AVX-512, where there is AVX512_BF16 too, and without.
+class GemmPairs : public ::testing::TestWithParam<i64> {
+  protected:
+    void SetUp() override {
+        if ((hwy::SupportedTargets() & GetParam()) == 0) GTEST_SKIP() << "not on this CPU";
+        hwy::SetSupportedTargetsForTest(GetParam() | HWY_SCALAR | HWY_EMU128);
+    }
+    void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
+};
+INSTANTIATE_TEST_SUITE_P(Targets, GemmPairs, ::testing::Values(i64{HWY_AVX3}, i64{HWY_AVX2}),
+                         [](const auto& test) { return std::string(hwy::TargetName(test.param)); });
+
+const std::vector<std::tuple<i64, i64, i64>> kShapes{
+    {1, 1, 1},     {1, 1, 2},  {17, 17, 17}, {8, 48, 16},  {9, 49, 33},  {3, 97, 5},
+    {12, 31, 400}, {7, 16, 1}, {130, 50, 9}, {9, 20, 770}, {3, 1300, 5}, {70, 40, 2101}};
+
+TEST_P(GemmPairs, RowsThatStandInMemoryBitForBit) {
+    for (const auto& [m, n, p] : kShapes) {
+        const auto a = random_values(m * p, 1), b = random_values(p * n, 2);
+        std::vector<i32> index(static_cast<std::size_t>(m));
+        for (i64 i = 0; i < m; ++i) index[static_cast<std::size_t>(i)] = static_cast<i32>((i * 7 + 3) % m);
+        for (int flags = 0; flags < 16; ++flags) {
+            const bool trans_b = flags & 1, accumulate = flags & 2, packed = flags & 4, indexed = flags & 8;
+            MatrixProduct<float> product;
+            product.m = m, product.n = n, product.p = p;
+            product.a = operand(a.data(), p);
+            if (indexed) product.a.narrow.row_index = index.data();
+            product.b = operand(b.data(), trans_b ? p : n, trans_b);
+            std::vector<float> c(static_cast<std::size_t>(m * n), 0.25F);
+            product.c = c.data();
+            product.c_row_stride = n;
+            product.accumulate = accumulate;
+            std::vector<BFloat16> copy(static_cast<std::size_t>(packed_elements<BFloat16>(p, n)));
+            ThreadPool pool(flags % 3 + 1);
+            if (packed) {
+                pack_matrix(pool, product.b.narrow, p, n, copy.data());
+                product.packed_b = copy.data();
+            }
+            multiply(pool, product);
+            for (i64 i = 0; i < m; ++i)
+                for (i64 j = 0; j < n; ++j)
+                    ASSERT_EQ(c[static_cast<std::size_t>(i * n + j)],
+                              chain(product, i, j, 0, p, accumulate ? 0.25F : 0.0F))
+                        << m << "x" << n << "x" << p << " flags " << flags << " at " << i << ", " << j;
+        }
+    }
+}
+
+/// As gradients of weights are: parts of any size, each with pairs of its own, onto sums in f64.
+TEST_P(GemmPairs, PartsOfTransposedRowsBitForBit) {
+    const std::vector<std::vector<i64>> groupings{{1},          {2},       {17, 0, 3}, {0, 0},
+                                                  {5, 1, 1, 8}, {1300, 7}, {333}};
+    for (const auto& parts : groupings) {
+        for (const auto& [m, n] : std::vector<std::pair<i64, i64>>{{2, 3}, {19, 70}, {130, 49}, {8, 48}}) {
+            const i64 p = std::accumulate(parts.begin(), parts.end(), i64{0});
+            const auto a = random_values(p * m, 1), b = random_values(p * n, 2);
+            std::vector<i32> a_rows(static_cast<std::size_t>(p)), b_rows(a_rows);
+            for (i64 k = 0; k < p; ++k) {
+                a_rows[static_cast<std::size_t>(k)] = static_cast<i32>((k * 3 + 1) % p);
+                b_rows[static_cast<std::size_t>(k)] = static_cast<i32>(p - 1 - k);
+            }
+            for (int flags = 0; flags < 4; ++flags) {
+                MatrixProduct<float> product;
+                product.m = m, product.n = n, product.p = p;
+                product.a = operand(a.data(), m, true);
+                product.b = operand(b.data(), n);
+                if (flags & 1) product.a.narrow.column_index = a_rows.data();
+                if (flags & 2) product.b.narrow.row_index = b_rows.data();
+                std::vector<double> sums(static_cast<std::size_t>(m * n), 0.125);
+                product.sum = sums.data();
+                product.parts = parts;
+                ThreadPool pool(flags % 3 + 1);
+                multiply(pool, product);
+                for (i64 i = 0; i < m; ++i) {
+                    for (i64 j = 0; j < n; ++j) {
+                        double want = 0.125;
+                        i64 first = 0;
+                        for (const i64 part : parts) {
+                            if (part > 0)
+                                want += static_cast<double>(chain(product, i, j, first, first + part, 0));
+                            first += part;
+                        }
+                        ASSERT_EQ(sums[static_cast<std::size_t>(i * n + j)], want)
+                            << m << "x" << n << "x" << p << " flags " << flags << " at " << i << ", " << j;
+                    }
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace moesaic
