@@ -48,6 +48,7 @@ void CellExperts::declare(const ModelSpec& spec, ParameterStore& store, int laye
     if (!is_output && activation_ == ActivationKind::prelu)
         one.slope = store.declare(declared("act_fn", {1}), {local_experts_});
     store.used_in_products(one.weight);
+    store.starts_sum(one.weight);
 }
 
 Tensor CellExperts::linear(StepContext& context, ConstTensorView x, const CellRows& cells, const Layer& layer,
@@ -71,8 +72,11 @@ Tensor CellExperts::linear(StepContext& context, ConstTensorView x, const CellRo
 
 void CellExperts::add_gradients(StepContext& context, ConstTensorView x, const CellRows& cells,
                                 const Layer& layer, ConstTensorView dy, const Saved& saved) const {
-    context.backend.grouped_gemm_weight_grad(
-        context.compute, {.a = dy, .b = x, .c = layer.weight.sum(), .rows_per_part = cells.rows_per_expert});
+    context.backend.grouped_gemm_weight_grad(context.compute, {.a = dy,
+                                                               .b = x,
+                                                               .c = layer.weight.sum(),
+                                                               .rows_per_part = cells.rows_per_expert,
+                                                               .from_zero = layer.weight.start_sum()});
     if (!layer.bias) return;
     context.backend.grouped_gemm_weight_grad(
         context.compute,

@@ -67,6 +67,8 @@ ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> 
     if (activation_ == ActivationKind::prelu) slope_ = store.declare(std::move(slope), {experts});
     store.used_in_products(up_, halves);
     store.used_in_products(down_);
+    store.starts_sum(up_);
+    store.starts_sum(down_);
 }
 
 void ExpertGroup::allocate(StepContext& context, DType dtype, Saved& saved) const {
@@ -115,9 +117,11 @@ void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient
                                                                    .c = gradient.weight.sum(),
                                                                    .rows_per_part = rows_per_source,
                                                                    .a_rows = gradient.dy.index,
-                                                                   .b_rows = gradient.x.index});
+                                                                   .b_rows = gradient.x.index,
+                                                                   .from_zero = gradient.weight.start_sum()});
         return;
     }
+    gradient.weight.clear_sum(context.compute);
     weight_gradient_of_round(context, gradient, rows_per_source, std::move(open_source));
     if (round.index + 1 == round.count)
         gradient.weight.fold_rows(context.compute, 0, static_cast<i64>(experts));

@@ -59,12 +59,14 @@ struct GroupedGemm {
 /// For each group g and each of its parts in ascending order, f64: c[g] [M,N] += a[rows]ᵀ [M,.] · b[rows]
 /// [.,N], where the product of a part's rows is summed from zero in f64 if the operands are f64, else in f32;
 /// a and b may be bf16. a [R,M], b [R,N], c [G,M,N]; rows_per_part [G, parts] on the host: consecutive rows,
-/// by group and then by part. a_rows and b_rows as in GroupedGemm, each on its own.
+/// by group and then by part. a_rows and b_rows as in GroupedGemm, each on its own. With `from_zero` whatever
+/// stands in c is taken for zero.
 struct GroupedGemmWeightGrad {
     ConstTensorView a, b;
     TensorView c;
     std::span<const i64> rows_per_part;
     ConstTensorView a_rows = {}, b_rows = {};
+    bool from_zero = false;
 };
 
 /// Copies of a weight [G,N,P] (or [N,P]) in the orders in which products read it as b: `transposed` with

@@ -1,7 +1,9 @@
 #include "runtime/parameter_store.h"
 
 #include <algorithm>
+#include <limits>
 #include <thread>
+#include <utility>
 
 #include "runtime/base/philox.h"
 #include "runtime/bfloat16.h"
@@ -60,6 +62,15 @@ TensorView Weight::grad() const {
 
 TensorView Weight::sum() const {
     return store_->arena(placement_).sum.view().flat(offset_, shape_.elements()).reshaped(shape_);
+}
+
+bool Weight::start_sum() const {
+    if (late_ < 0) return false;
+    return !std::exchange(store_->late_[static_cast<std::size_t>(late_)].started, true);
+}
+
+void Weight::clear_sum(Stream& stream) const {
+    if (start_sum()) store_->backend_.zero(stream, sum());
 }
 
 ConstTensorView Weight::packed_transposed() const {
@@ -135,6 +146,11 @@ void ParameterStore::used_in_products(Weight& weight, i64 halves) {
     packed_.push_back({weight, halves, {}, {}});
 }
 
+void ParameterStore::starts_sum(Weight& weight) {
+    weight.late_ = static_cast<std::ptrdiff_t>(late_.size());
+    late_.push_back({weight, static_cast<int>(arena(weight.placement_).segments.size())});
+}
+
 void ParameterStore::end_segment() {
     for (Arena& one : arenas_) {
         const i64 begin = one.segments.empty() ? 0 : one.segments.back().end;
@@ -207,12 +223,27 @@ void ParameterStore::pack(Stream& stream) {
 void ParameterStore::zero_gradients(Stream& stream) {
     for (Arena& one : arenas_) {
         backend_.zero(stream, one.grad);
-        backend_.zero(stream, one.sum);
+        i64 done = 0;
+        for (const Late& late : late_) {  // in the order of their declaration
+            if (&arena(late.weight.placement_) != &one) continue;
+            backend_.zero(stream, one.sum.view().flat(done, late.weight.offset_ - done));
+            done = late.weight.offset_ + late.weight.shape_.elements();
+        }
+        backend_.zero(stream, one.sum.view().flat(done, one.elements - done));
     }
+    for (Late& late : late_) late.started = false;
     if (copies_) copies_->zero_gradients(stream);
 }
 
+void ParameterStore::clear_late_sums(Stream& stream, int first_segment, int last_segment) {
+    for (const Late& late : late_) {
+        if (late.segment >= first_segment && late.segment <= last_segment) late.weight.clear_sum(stream);
+    }
+}
+
 void ParameterStore::fold_segment(Stream& stream, int segment) {
+    clear_late_sums(stream, segment, segment);
+    if (copies_) copies_->clear_late_sums(stream, segment, segment);
     for (Arena& one : arenas_) {
         if (one.folds_itself[static_cast<std::size_t>(segment)]) continue;
         const ArenaRange range = one.segments[static_cast<std::size_t>(segment)];
@@ -222,6 +253,7 @@ void ParameterStore::fold_segment(Stream& stream, int segment) {
 }
 
 void ParameterStore::complete_gradients(Stream& stream) {
+    clear_late_sums(stream, 0, std::numeric_limits<int>::max());
     for (Arena& one : arenas_) {
         backend_.fold(stream, one.grad, one.sum, rounding_);
         backend_.convert(stream, one.sum, one.grad);

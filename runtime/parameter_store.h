@@ -23,6 +23,12 @@ class Weight {
     [[nodiscard]] TensorView grad() const;
     /// f64, the shape of the gradient.
     [[nodiscard]] TensorView sum() const;
+    /// Of a weight that starts its sum itself (ParameterStore::starts_sum): whether nothing was added since
+    /// gradients were zeroed. The caller then has to overwrite the sum, and what is read there before is no
+    /// number.
+    [[nodiscard]] bool start_sum() const;
+    /// Zeroes the sum where start_sum() would be true, so that it can be added to.
+    void clear_sum(Stream& stream) const;
     /// The same of a parameter that only some models have; empty where it was not declared.
     [[nodiscard]] ConstTensorView value_or_empty() const { return store_ ? value() : TensorView(); }
     [[nodiscard]] TensorView sum_or_empty() const { return store_ ? sum() : TensorView(); }
@@ -42,6 +48,7 @@ class Weight {
     i64 offset_ = 0;
     Shape shape_;
     std::ptrdiff_t packed_ = -1;  // among the store's packed copies
+    std::ptrdiff_t late_ = -1;    // among the store's weights that start their sums themselves
 };
 
 /// A contiguous piece of an arena, in elements.
@@ -79,6 +86,10 @@ class ParameterStore {
     /// Says that products read `weight`, a matrix or one per group, so that packed copies pay; `halves` as in
     /// PackWeight.
     void used_in_products(Weight& weight, i64 halves = 1);
+    /// Says that the first backward after zero_gradients() overwrites the sum of `weight`
+    /// (Weight::start_sum), all of whose parameters fold themselves: zeroes are then neither written nor
+    /// read. What no backward started is zeroed with its segment's fold.
+    void starts_sum(Weight& weight);
     /// Ends the current segment; every declaration belongs to the segment that is ended after it.
     void end_segment();
     /// Before allocate(): keeps packed copies of the weights that products read, two more values a parameter.
@@ -146,6 +157,12 @@ class ParameterStore {
     [[nodiscard]] const Arena& arena(Placement placement) const {
         return arenas_[static_cast<std::size_t>(placement)];
     }
+    struct Late {
+        Weight weight;
+        int segment = 0;
+        bool started = true;
+    };
+    void clear_late_sums(Stream& stream, int first_segment, int last_segment);
     struct Packed {
         Weight weight;
         i64 halves = 1;
@@ -162,6 +179,7 @@ class ParameterStore {
     bool keeps_packed_ = false, packed_are_fresh_ = false;
     FoldRounding rounding_;
     std::vector<Packed> packed_;
+    std::vector<Late> late_;
     std::unique_ptr<ParameterStore> copies_;  // where there are any
 };
 

@@ -150,7 +150,7 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
 }
 
 void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) {
-    const auto& [a, b, c, rows_per_part, a_rows, b_rows] = operation;
+    const auto& [a, b, c, rows_per_part, a_rows, b_rows, from_zero] = operation;
     const i64 height = a.cols(), width = b.cols(), groups = c.rows();
     const DType real = cpu::product_type({a, b}, "grouped_gemm_weight_grad");
     const i64 rows = a_rows.data ? a_rows.rows() : a.rows();
@@ -172,7 +172,8 @@ void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeigh
                                                             .b = elements_of<Real>(operation.b),
                                                             .c = operation.c.as<double>(),
                                                             .a_rows = data_or_null<i32>(operation.a_rows),
-                                                            .b_rows = data_or_null<i32>(operation.b_rows)},
+                                                            .b_rows = data_or_null<i32>(operation.b_rows),
+                                                            .from_zero = operation.from_zero},
                                                            library_);
                          });
                      });

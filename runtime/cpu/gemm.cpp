@@ -1,6 +1,8 @@
 // Cutting products into tasks: columns are packed in panels once, then blocks of rows run over them.
 #include "runtime/cpu/gemm.h"
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <type_traits>
 
@@ -23,6 +25,8 @@ constexpr i64 kRowBlockOfSums = 128;    // those are packed for every task, and 
 constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
 constexpr i64 kTasksPerThread = 6;
+constexpr i64 kStreamedBytes =
+    32 << 20;                          // sums that leave every cache before anybody reads them, from here on
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
 /// Calls use(addends) for each part of the sums that is not empty.
@@ -37,8 +41,8 @@ void for_each_part(const MatrixProduct<T>& product, const Use& use) {
 template <class T>
 class Wave {
   public:
-    Wave(ThreadPool& pool, const GemmKernels<T>& kernels, std::span<Slice<T>> slices)
-        : pool_(pool), kernels_(kernels), slices_(slices) {}
+    Wave(ThreadPool& pool, const GemmKernels<T>& kernels, std::span<Slice<T>> slices, i64 sum_bytes)
+        : pool_(pool), kernels_(kernels), slices_(slices), sum_bytes_(sum_bytes) {}
 
     void run() {
         plan();
@@ -52,7 +56,8 @@ class Wave {
     void pack(i64 panel) const;
     void compute(i64 number) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
-    void compute_part(const Task<T>& task, i64 first, i64 part, i64 panel_row) const;
+    [[nodiscard]] SumStart sum_start(const MatrixProduct<T>& product) const;
+    void compute_part(const Task<T>& task, Piece part) const;
     void compute_piece(const Task<T>& task, const Piece& piece) const;
     void compute_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T> block) const;
     [[nodiscard]] ResultBlock<T> block_of(const Task<T>& task, PanelRange panels) const;
@@ -81,6 +86,7 @@ class Wave {
     TaskOperands<T> operands_{kernels_};
     std::span<Slice<T>> slices_;
     i64 panels_ = 0, tasks_ = 0;
+    i64 sum_bytes_;  // of all the call's products
 };
 
 template <class T>
@@ -172,24 +178,36 @@ Task<T> Wave<T>::task_of(i64 number) const {
 template <class T>
 void Wave<T>::compute(i64 number) const {
     const Task<T> task = task_of(number);
-    const i64 together = task.slice.elements_together();
-    i64 first = 0, panel_row = 0;
-    for_each_part(*task.slice.product, [&](i64 part) {
-        compute_part(task, first, part, panel_row);
-        first += part;
-        panel_row += divide_up(part, together);
+    const MatrixProduct<T>& product = *task.slice.product;
+    Piece part{0, 0, 0, true, true, sum_start(product)};
+    for_each_part(product, [&](i64 addends) {
+        part.p = addends;
+        compute_part(task, part);
+        part.first += addends;
+        part.panel_row += divide_up(addends, task.slice.elements_together());
+        part.sum_start = SumStart::added;
     });
+    if (sum_start(product) == SumStart::streamed) hwy::FlushStream();  // before other threads may read
 }
 
-/// The addends from `first` on, piece by piece, so that a piece of the rows is in the cache for all panels.
+/// Past the caches where many sums are written once.
 template <class T>
-void Wave<T>::compute_part(const Task<T>& task, i64 first, i64 part, i64 panel_row) const {
+SumStart Wave<T>::sum_start(const MatrixProduct<T>& product) const {
+    if (!product.sum_from_zero) return SumStart::added;
+    const auto parts = std::ranges::count_if(product.parts, [](i64 part) { return part > 0; });
+    return parts == 1 && sum_bytes_ >= kStreamedBytes ? SumStart::streamed : SumStart::zero;
+}
+
+/// The addends of a part, piece by piece, so that a piece of the rows is in the cache for all panels.
+template <class T>
+void Wave<T>::compute_part(const Task<T>& task, Piece part) const {
     const i64 together = task.slice.elements_together(), block = kInnerBlock * together;
-    const i64 pieces = std::max<i64>(1, (part + block / 2) / block);
-    const i64 step = round_up(divide_up(part, pieces), 8);
-    for (i64 done = 0; done < part; done += step)
-        compute_piece(task, {first + done, std::min(step, part - done), panel_row + done / together,
-                             done == 0, done + step >= part});
+    const i64 pieces = std::max<i64>(1, (part.p + block / 2) / block);
+    const i64 step = round_up(divide_up(part.p, pieces), 8);
+    for (i64 done = 0; done < part.p; done += step)
+        compute_piece(task,
+                      {part.first + done, std::min(step, part.p - done), part.panel_row + done / together,
+                       done == 0, done + step >= part.p, part.sum_start});
 }
 
 template <class T>
@@ -228,6 +246,7 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
     if (product.sum && piece.ends) {
         block.sum = product.sum + task.first_row * product.n + column;
         block.sum_row_stride = product.n;
+        block.sum_start = piece.sum_start;
     }
     (slice.pairs ? kernels_.narrow.multiply_pairs : kernels_.multiply_panel)(block);
 }
@@ -270,6 +289,16 @@ void clear(const MatrixProduct<T>& product) {
     }
 }
 
+/// Sums from zero that no product will write; all of them, where a library only adds.
+template <class T>
+void clear_empty_sums(ThreadPool& pool, std::span<const MatrixProduct<T>> products, bool all) {
+    for (const MatrixProduct<T>& product : products) {
+        if (!product.sum || !product.sum_from_zero || (product.p > 0 && !all)) continue;
+        pool.parallel_for(product.m,
+                          [&](i64 row) { std::fill_n(product.sum + row * product.n, product.n, 0.0); });
+    }
+}
+
 /// Slices are of one size, about: a narrow last one would bring all rows into the cache for few columns.
 template <class T>
 i64 columns_of_slice(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
@@ -296,38 +325,16 @@ template class BlockWork<float>;
 template class BlockWork<double>;
 
 template <class T>
-i64 packed_elements(i64 p, i64 n) {
-    return p * round_up(n, gemm_kernels<T>().lanes);
-}
-template <>
-i64 packed_elements<BFloat16>(i64 p, i64 n) {
-    return packed_elements<float>(round_up(p, 2), n);
-}
-
-template <class T>
-void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* packed) {
-    constexpr bool kNarrow = std::is_same_v<T, BFloat16>;
-    const auto& kernels = gemm_kernels<std::conditional_t<kNarrow, float, T>>();
-    pool.parallel_for(divide_up(n, kernels.panel_columns), [&](i64 panel) {
-        const i64 column = panel * kernels.panel_columns;
-        const i64 columns = std::min(kernels.panel_columns, n - column);
-        if constexpr (kNarrow) {
-            kernels.narrow.pack_pairs(b.from(0, column), p, columns, packed + column * round_up(p, 2));
-        } else {
-            kernels.pack_panel(b.from(0, column), p, columns, packed + column * p);
-        }
-    });
-}
-
-template <class T>
 void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, const OneDnn* library) {
+    clear_empty_sums(pool, products, library != nullptr);
     if constexpr (std::is_same_v<T, float>) {
         if (library && std::ranges::all_of(products, is_for_library))
             return multiply_all_by(*library, pool, products);
     }
     const GemmKernels<T>& kernels = gemm_kernels<T>();
-    i64 most_slices = 0;
+    i64 most_slices = 0, sum_bytes = 0;
     for (const MatrixProduct<T>& product : products) {
+        if (product.sum) sum_bytes += product.m * product.n * static_cast<i64>(sizeof(double));
         if (product.p > 0)
             most_slices += divide_up(product.n / product.halves, columns_of_slice(kernels, product));
     }
@@ -335,7 +342,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
     std::size_t count = 0;
     i64 bytes = 0;
     auto flush = [&] {
-        if (count > 0) Wave<T>(pool, kernels, {slices, count}).run();
+        if (count > 0) Wave<T>(pool, kernels, {slices, count}, sum_bytes).run();
         count = 0;
         bytes = 0;
     };
@@ -368,13 +375,8 @@ void multiply(ThreadPool& pool, const MatrixProduct<T>& product, const OneDnn* l
     multiply_all<T>(pool, {&product, 1}, library);
 }
 
-template i64 packed_elements<float>(i64, i64);
-template void pack_matrix(ThreadPool&, const StridedOperand<float>&, i64, i64, float*);
 template void multiply_all(ThreadPool&, std::span<const MatrixProduct<float>>, const OneDnn*);
 template void multiply(ThreadPool&, const MatrixProduct<float>&, const OneDnn*);
-template void pack_matrix(ThreadPool&, const StridedOperand<BFloat16>&, i64, i64, BFloat16*);
-template i64 packed_elements<double>(i64, i64);
-template void pack_matrix(ThreadPool&, const StridedOperand<double>&, i64, i64, double*);
 template void multiply_all(ThreadPool&, std::span<const MatrixProduct<double>>, const OneDnn*);
 template void multiply(ThreadPool&, const MatrixProduct<double>&, const OneDnn*);
 

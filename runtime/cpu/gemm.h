@@ -78,6 +78,7 @@ struct MatrixProduct {
     /// Dense [m,n] or null: instead of writing c, every part's product, summed from zero, is added here in
     /// ascending order. The parts' extents add up to p; they may be 0.
     double* sum = nullptr;
+    bool sum_from_zero = false;  ///< whatever stands there
     std::span<const i64> parts = {};
     /// Or null: gets every block of the result. Where c is null the result is kept nowhere else.
     const BlockWork<T>* work = nullptr;

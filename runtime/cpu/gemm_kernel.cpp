@@ -33,22 +33,35 @@ HWY_INLINE void store_columns(Vector<T> value, T* to, i64 columns) {
     if (columns > 0) hn::BlendedStore(value, hn::FirstN(d, static_cast<std::size_t>(columns)), d, to);
 }
 
-/// Adds a vector of results to their f64 sums.
-template <class T>
+/// Puts a vector of results where their f64 sum stands. From zero they are added to it all the same: -0
+/// becomes 0.
+template <SumStart kStart, class V>
+HWY_INLINE void put_sum(V value, double* sum, i64 columns) {
+    const Lanes<double> d;
+    if constexpr (kStart == SumStart::added) {
+        store_columns<double>(hn::Add(load_columns<double>(sum, columns), value), sum, columns);
+    } else if (kStart == SumStart::streamed && columns >= static_cast<i64>(hn::Lanes(d)) &&
+               reinterpret_cast<std::uintptr_t>(sum) % (hn::Lanes(d) * sizeof(double)) == 0) {
+        hn::Stream(hn::Add(hn::Zero(d), value), d, sum);
+    } else {
+        store_columns<double>(hn::Add(hn::Zero(d), value), sum, columns);
+    }
+}
+
+template <SumStart kStart, class T>
 HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     if constexpr (sizeof(T) == 8) {
-        store_columns(hn::Add(load_columns<T>(sum, columns), value), sum, columns);
+        put_sum<kStart>(value, sum, columns);
     } else if constexpr (hn::MaxLanes(Lanes<T>()) == 1) {
-        if (columns > 0) *sum += static_cast<double>(hn::GetLane(value));
+        if (columns > 0)
+            *sum = (kStart == SumStart::added ? *sum : 0) + static_cast<double>(hn::GetLane(value));
     } else {
         const hn::Half<Lanes<T>> half;
-        const auto lower = hn::PromoteTo(Lanes<double>(), hn::LowerHalf(half, value));
-        const auto upper = hn::PromoteTo(Lanes<double>(), UpperHalf(half, value));
-        store_columns(hn::Add(load_columns<double>(sum, columns), lower), sum, columns);
-        store_columns(hn::Add(load_columns<double>(sum + lanes / 2, columns - lanes / 2), upper),
-                      sum + lanes / 2, columns - lanes / 2);
+        put_sum<kStart>(hn::PromoteTo(Lanes<double>(), hn::LowerHalf(half, value)), sum, columns);
+        put_sum<kStart>(hn::PromoteTo(Lanes<double>(), UpperHalf(half, value)), sum + lanes / 2,
+                        columns - lanes / 2);
     }
 }
 
@@ -121,23 +134,30 @@ struct Tile {
         }
     }
 
-    HWY_INLINE void finish(const PanelProduct<T>& product) const {
+    template <class Put>
+    HWY_INLINE void put_all(i64 columns, const Put& put) const {
         const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
-        with_columns(product.columns, [&](i64 columns) HWY_ATTR {
-            const bool sum = product.sum != nullptr;
 #pragma GCC unroll 8
-            for (int i = 0; i < kRows; ++i) {
+        for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-                for (int j = 0; j < kVectors; ++j) {
-                    if (sum) {
-                        add_to_sum<T>(sums[i][j], product.sum + i * product.sum_row_stride + j * lanes,
-                                      columns - j * lanes);
-                    } else {
-                        store_columns(sums[i][j], product.c + i * product.c_row_stride + j * lanes,
-                                      columns - j * lanes);
-                    }
-                }
-            }
+            for (int j = 0; j < kVectors; ++j) put(sums[i][j], i, j * lanes, columns - j * lanes);
+        }
+    }
+    template <SumStart kStart>
+    HWY_INLINE void finish_sum(const PanelProduct<T>& product, i64 columns) const {
+        put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) HWY_ATTR {
+            add_to_sum<kStart, T>(value, product.sum + row * product.sum_row_stride + column, rest);
+        });
+    }
+    HWY_INLINE void finish(const PanelProduct<T>& product) const {
+        with_columns(product.columns, [&](i64 columns) HWY_ATTR {
+            if (!product.sum)
+                return put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) HWY_ATTR {
+                    store_columns(value, product.c + row * product.c_row_stride + column, rest);
+                });
+            if (product.sum_start == SumStart::added) return finish_sum<SumStart::added>(product, columns);
+            if (product.sum_start == SumStart::zero) return finish_sum<SumStart::zero>(product, columns);
+            finish_sum<SumStart::streamed>(product, columns);
         });
     }
 };
@@ -178,6 +198,7 @@ HWY_INLINE void fetch_next_rows(const PanelProduct<T>& product) {
                 __builtin_prefetch(reinterpret_cast<const char*>(first + (kRows + i) * stride) + byte, 1, 3);
     };
     if (product.sum) {
+        if (product.sum_start == SumStart::streamed) return;
         fetch(product.sum, product.sum_row_stride, product.columns * static_cast<i64>(sizeof(double)));
     } else {
         fetch(product.c, product.c_row_stride, product.columns * static_cast<i64>(sizeof(T)));

@@ -39,6 +39,13 @@ struct StridedOperand {
     }
 };
 
+/// What stands in a sum before a product is added.
+enum class SumStart : std::uint8_t {
+    added,     ///< other products
+    zero,      ///< whatever it is, it counts as zero
+    streamed,  ///< as zero; and the sum goes past the caches, since nobody reads it soon
+};
+
 /// c [rows, columns] (+)= a [rows, p] · panel [p, columns]. columns <= panel_columns. Row i of the panel
 /// stands at panel + i * panel_stride; all of round_up(columns, lanes) elements there are read. a has no
 /// column index. Fastest where a's columns are consecutive or a stands in tiles (pack_rows), and the panel's
@@ -56,6 +63,7 @@ struct PanelProduct {
     /// Rows sum_row_stride apart, or null: the result is added there instead of stored to c.
     double* sum = nullptr;
     i64 sum_row_stride = 0;
+    SumStart sum_start = SumStart::added;
     /// Elements from `next` on will be read soon: they travel to the second-level cache meanwhile.
     const T* next = nullptr;
     i64 next_elements = 0;

@@ -49,6 +49,7 @@ struct Piece {
     i64 first, p;
     i64 panel_row;  ///< the first one's in the panels: there every part begins with a pair of its own
     bool starts, ends;
+    SumStart sum_start = SumStart::added;
 };
 
 /// A block of a slice's result: some rows of some panels. Panels come in groups of `together`, each group

@@ -36,6 +36,7 @@ struct GroupedWeightGrad {
     Elements<T> a, b;
     double* c = nullptr;                             // [groups,m,n]
     const i32 *a_rows = nullptr, *b_rows = nullptr;  // as in GroupedProduct, each [R]
+    bool from_zero = false;                          // whatever stands in c
 };
 
 template <class T>

@@ -193,6 +193,7 @@ void CudaBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeig
     checked(stream, &Backend::grouped_gemm_weight_grad, op);
     const i64 height = op.a.cols(), width = op.b.cols();
     if (op.c.rows() * height * width == 0) return;
+    if (op.from_zero) zero(stream, op.c);
     std::vector<Part> parts = parts_of(op);
     if (parts.empty()) return;
     Tensor a_rows, b_rows, a_room, b_room;

@@ -98,51 +98,54 @@ void append_grouped(std::vector<OpCase>& cases, const std::vector<i64>& counts, 
 
 /// `counts` [groups, parts].
 void append_grouped_weight_grad(std::vector<OpCase>& cases, i64 groups, const std::vector<i64>& counts, i64 m,
-                                i64 n) {
+                                i64 n, bool from_zero = false) {
     const i64 parts = groups > 0 ? static_cast<i64>(counts.size()) / groups : 0;
     const i64 rows = std::accumulate(counts.begin(), counts.end(), i64{0}) + 1;
     Buffer sum = normal("c", {groups, m, n});
     sum.storage = Storage::f64;
-    cases.push_back({.name = fmt::format("grouped_gemm_weight_grad {} groups of {} parts {}x{}x{}", groups,
-                                         parts, rows, m, n),
-                     .buffers = {normal("a", {rows, m}), normal("b", {rows, n}), written(sum)},
-                     .run =
-                         [=](Backend& b, Stream& s, Views v) {
-                             std::vector<i64> passing = counts;
-                             b.grouped_gemm_weight_grad(
-                                 s, {.a = v[0], .b = v[1], .c = v[2], .rows_per_part = passing});
-                             passing.assign(passing.size(), -1);
-                         },
-                     .reference =
-                         [=](Values& v) {
-                             const std::vector<i64> part = group_of_rows(counts, rows);
-                             for (i64 row = 0; row < rows; ++row) {
-                                 if (part[at(row)] < 0) continue;
-                                 for (i64 i = 0; i < m * n; ++i) {
-                                     v[2][at(part[at(row)] / parts * m * n + i)] +=
-                                         v[0][at(row * m + i / n)] * v[1][at(row * n + i % n)];
-                                 }
-                             }
-                         },
-                     .tolerance_f32 = 2e-5,
-                     .mixes = true,
-                     .products = Products::sums,
-                     .row_unit = 0,
-                     .same_bits =
-                         [=](Backend& b, Stream& s, Views v) {
-                             i64 first = 0;
-                             Tensor part = b.allocate({m, n}, accumulation_type(v[0].dtype));
-                             for (std::size_t i = 0; i < counts.size(); ++i) {
-                                 b.gemm(s, {.a = v[0].slice_rows(first, counts[i]),
-                                            .b = v[1].slice_rows(first, counts[i]),
-                                            .c = part,
-                                            .trans_a = true});
-                                 const TensorView group = v[2].slice_rows(static_cast<i64>(i) / parts, 1);
-                                 b.fold(s, part, group.reshaped({m, n}), {});
-                                 first += counts[i];
-                             }
-                             s.synchronize();
-                         }});
+    cases.push_back(
+        {.name = fmt::format("grouped_gemm_weight_grad {} groups of {} parts {}x{}x{}{}", groups, parts, rows,
+                             m, n, from_zero ? " from zero" : ""),
+         .buffers = {normal("a", {rows, m}), normal("b", {rows, n}), written(sum)},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 std::vector<i64> passing = counts;
+                 b.grouped_gemm_weight_grad(
+                     s, {.a = v[0], .b = v[1], .c = v[2], .rows_per_part = passing, .from_zero = from_zero});
+                 passing.assign(passing.size(), -1);
+             },
+         .reference =
+             [=](Values& v) {
+                 const std::vector<i64> part = group_of_rows(counts, rows);
+                 if (from_zero) v[2].assign(v[2].size(), 0);
+                 for (i64 row = 0; row < rows; ++row) {
+                     if (part[at(row)] < 0) continue;
+                     for (i64 i = 0; i < m * n; ++i) {
+                         v[2][at(part[at(row)] / parts * m * n + i)] +=
+                             v[0][at(row * m + i / n)] * v[1][at(row * n + i % n)];
+                     }
+                 }
+             },
+         .tolerance_f32 = 2e-5,
+         .mixes = true,
+         .products = Products::sums,
+         .row_unit = 0,
+         .same_bits =
+             [=](Backend& b, Stream& s, Views v) {
+                 i64 first = 0;
+                 Tensor part = b.allocate({m, n}, accumulation_type(v[0].dtype));
+                 if (from_zero) b.zero(s, v[2]);
+                 for (std::size_t i = 0; i < counts.size(); ++i) {
+                     b.gemm(s, {.a = v[0].slice_rows(first, counts[i]),
+                                .b = v[1].slice_rows(first, counts[i]),
+                                .c = part,
+                                .trans_a = true});
+                     const TensorView group = v[2].slice_rows(static_cast<i64>(i) / parts, 1);
+                     b.fold(s, part, group.reshaped({m, n}), {});
+                     first += counts[i];
+                 }
+                 s.synchronize();
+             }});
 }
 
 /// y = x · op(W) of a weight's packed copies, against the weight itself.
@@ -220,7 +223,11 @@ void append_product_cases(std::vector<OpCase>& cases) {
     append_grouped_weight_grad(cases, 3, {3, 0, 1}, 19, 9);
     append_grouped_weight_grad(cases, 4, {40, 0, 7, 90}, 64, 48);
     append_grouped_weight_grad(cases, 2, {1, 0, 5, 0, 700, 2}, 21, 100);
-    append_grouped_weight_grad(cases, 7, {3, 1, 0, 2, 1, 1, 2}, 600, 800);  // more than fit in a back end's room at once
+    append_grouped_weight_grad(cases, 2, {0, 0}, 5, 7, true);
+    append_grouped_weight_grad(cases, 3, {3, 0, 1}, 19, 9, true);
+    append_grouped_weight_grad(cases, 2, {1, 0, 5, 0, 700, 2}, 21, 100, true);
+    append_grouped_weight_grad(cases, 7, {3, 1, 0, 2, 1, 1, 2}, 600,
+                               800);  // more than fit in a back end's room at once
     for (const bool trans_b : {false, true}) {
         append_packed(cases, 1, 0, 5, 7, trans_b);
         append_packed(cases, 1, 1, 1, 1, trans_b);

@@ -108,5 +108,53 @@ TEST(ParameterStore, ZeroGradientsForgetsTheSums) {
     EXPECT_EQ(weight.grad().as<double>()[1], 0.0);
 }
 
+/// Two weights that start their sums themselves, before, between and behind others, in two segments.
+TEST(ParameterStore, ASumThatNoBackwardStartedIsZeroBeforeItIsRead) {
+    const auto backend = make_cpu_backend(1);
+    const auto stream = backend->make_stream("compute");
+    ParameterStore store(*backend, DType::f32);
+    const auto declare = [&](const char* name) {
+        Parameter parameter;
+        parameter.name = name;
+        parameter.shape = {2};
+        parameter.placement = Placement::expert;
+        parameter.folds_itself = true;
+        return store.declare(parameter);
+    };
+    declare("a");
+    Weight first = declare("b");
+    declare("c");
+    store.starts_sum(first);
+    store.end_segment();
+    Weight second = declare("d");
+    store.starts_sum(second);
+    declare("e");
+    store.end_segment();
+    store.allocate(*stream, 1);
+    const auto sums = [&] {
+        const double* const all = store.sums(Placement::expert).as<double>();
+        return std::vector<double>(all, all + 10);
+    };
+    double* const all = store.sums(Placement::expert).as<double>();
+    std::fill_n(all, 10, 7.0);
+    store.zero_gradients(*stream);
+    EXPECT_EQ(sums(), (std::vector<double>{0, 0, 7, 7, 0, 0, 7, 7, 0, 0}));
+    EXPECT_TRUE(first.start_sum());
+    EXPECT_FALSE(first.start_sum()) << "once";
+    store.fold_segment(*stream, 0);
+    EXPECT_EQ(sums(), (std::vector<double>{0, 0, 7, 7, 0, 0, 7, 7, 0, 0})) << "it was started";
+    store.fold_segment(*stream, 1);
+    EXPECT_EQ(sums(), (std::vector<double>{0, 0, 7, 7, 0, 0, 0, 0, 0, 0}));
+    EXPECT_FALSE(second.start_sum());
+    store.zero_gradients(*stream);
+    first.clear_sum(*stream);
+    EXPECT_EQ(sums(), std::vector<double>(10, 0.0));
+    EXPECT_FALSE(first.start_sum());
+    std::fill_n(all, 10, 7.0);
+    store.zero_gradients(*stream);
+    store.complete_gradients(*stream);
+    EXPECT_EQ(sums(), std::vector<double>(10, 0.0));
+}
+
 }  // namespace
 }  // namespace moesaic

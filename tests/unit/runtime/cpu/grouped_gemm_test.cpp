@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -91,6 +93,25 @@ TYPED_TEST(GroupedGemm, WeightGradAddsThePartsProductsToTheSums) {
                 ASSERT_EQ(c, want) << groups << " groups of " << parts << " parts";
             }
         }
+    }
+}
+
+/// Many enough to go past the caches, of groups with rows, with parts, and with none.
+TYPED_TEST(GroupedGemm, SumsFromZeroAreWhatClearedOnesBecome) {
+    for (const i64 n : {512, 509}) {  // rows that begin with a vector, and others
+        constexpr i64 kM = 2100, kGroups = 4;
+        const std::vector<i64> rows{3, 0, 0, 0, 1, 2, 0, 17};
+        const auto a = random_values<TypeParam>(sum_of(rows) * kM, 1),
+                   b = random_values<TypeParam>(sum_of(rows) * n, 2);
+        std::vector<double> want(static_cast<std::size_t>(kGroups * kM * n), 0.0);
+        std::vector<double> have(want.size(), std::numeric_limits<double>::quiet_NaN());
+        ThreadPool pool(3);
+        GroupedWeightGrad<TypeParam> product{rows, kGroups, kM, n, a.data(), b.data(), want.data()};
+        accumulate_weight_grads(pool, product);
+        product.c = have.data();
+        product.from_zero = true;
+        accumulate_weight_grads(pool, product);
+        EXPECT_EQ(std::memcmp(have.data(), want.data(), want.size() * sizeof(double)), 0) << n;
     }
 }
 
