@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 
+#include <memory>
 #include "launch/agreement.h"
 #include "launch/check_report.h"
 #include "launch/cli/cli.h"
@@ -10,7 +11,9 @@
 #include "launch/faults/fault_injector.h"
 #include "launch/ranks.h"
 #include "launch/trainer.h"
+#include "launch/folder_lock.h"
 #include "runtime/base/log.h"
+#include "launch/together.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 
 namespace moesaic {
@@ -27,6 +30,28 @@ bool lies_in(const std::string& path, const std::string& folder) {
 
 /// Collective over `world`. What --resume means for this run.
 TrainerOptions plan_resume(const TrainOptions& options, Communicator& world, const std::string& run_folder) {
+/// Collective over `world`. The run folder for this job alone, held by rank 0. Before anything is read there:
+/// whoever waited for another job goes on from the last checkpoint that it wrote.
+std::unique_ptr<FolderLock> lock_folder(const TrainOptions& options, Communicator& world,
+                                        const std::string& run_folder, double timeout_seconds) {
+    if (!options.resume.empty() && options.resume != "auto") (void)resolve_checkpoint(options.resume);
+    std::unique_ptr<FolderLock> lock;
+    HostStreamScheduler scheduler(StreamMode::inline_execution);
+    const auto stream = scheduler.make_stream("run folder");
+    together(world, *stream, [&] {
+        if (world.rank() != 0) return;
+        // A job that was requeued or started again may come before the last one's processes are gone, or
+        // before a file server has noticed that their host is. The other ranks wait meanwhile.
+        using std::chrono::milliseconds;
+        const milliseconds most(static_cast<i64>(500 * std::min(timeout_seconds, 1e6)));
+        const milliseconds here(options.resume.empty() ? 2000 : 10000);
+        const milliseconds elsewhere(options.resume.empty() ? 2000 : 120000);
+        lock = std::make_unique<FolderLock>(
+            run_folder, "another run", FolderLock::Patience{std::min(here, most), std::min(elsewhere, most)});
+    });
+    return lock;
+}
+
     TrainerOptions plan;
     plan.run_folder = run_folder;
     if (options.resume.empty()) return plan;
@@ -145,3 +170,4 @@ int train_command(const TrainOptions& options) {
 }
 
 }  // namespace moesaic
+    const auto lock = lock_folder(options, world, run_folder, run.config.parallel.timeout_seconds);
