@@ -156,6 +156,7 @@ std::optional<int> Trainer::train() {
         if (!options_.resume_in_place || !position_.observers.contains("generalization")) evaluate(0);
         checkpoint(0);
         complete_checkpoint();  // where nothing can be saved the run had better not begin
+        if (action_ == AlarmAction::stop) return stop_by_alarm(0);
     }
     i64 current = position_.step;
     while (current < config_.train.steps) {
