@@ -169,6 +169,22 @@ TEST_F(Trained, EvalWithOtherActiveExperts) {
 TEST_F(Trained, GenerateContinuesThePrompt) {
     const Words words{"generate", run_, "--prompt", "It was a", "--tokens", "80", "--temperature", "0"};
     const CommandResult first = moesaic(words), second = moesaic(words);
+TEST(Layout, ARunOfFourRanksIsReadOnOne) {
+    const ScratchFolder scratch;
+    const auto records = train_tiny(scratch / "out", threads(4),
+                                    {"parallel.expert=2", "parallel.expert_tensor=2",
+                                     "train.micro_sequences=4", "generalization.heldout_sequences=8"});
+    const std::string run = scratch / "out/tiny";
+    const CommandResult eval = moesaic({"eval", run, "--json"});
+    ASSERT_EQ(eval.code, 0) << eval.text();
+    EXPECT_NEAR(Json::parse(eval.out).at("heldout_loss"), events(records, "eval").back().at("heldout_loss"),
+                1e-6);
+    const CommandResult bound = moesaic({"bound", run, "--pac-bayes", "--draws", "2"});
+    EXPECT_EQ(bound.code, 0) << bound.text();
+    const CommandResult sample = moesaic({"generate", run, "--prompt", "It", "--tokens", "2"});
+    EXPECT_EQ(sample.code, 0) << sample.text();
+}
+
     ASSERT_EQ(first.code, 0) << first.text();
     EXPECT_EQ(first.out.rfind("It was a", 0), 0u) << first.out;
     EXPECT_EQ(first.out.size(), std::strlen("It was a") + 80 + 1);
