@@ -125,6 +125,22 @@ TEST(BadInput, WhatElasticRunsCannotHave) {
 TEST(BadInput, ThreadsUnderMpirun) {
     if (!have_mpi()) GTEST_SKIP() << "built without MPI";
     const CommandResult result =
+TEST(BadInput, StepsThatAResumedRunDoesNotDo) {
+    const ScratchFolder scratch;
+    (void)train_tiny(scratch / "out", threads(2));
+    const std::string from = checkpoint_of(scratch / "out", 10);
+    expect_mistake(tiny(scratch / "new", {},
+                        {"--resume", from, "--trace-step", "10", "--inject", "late:rank=0,step=5,seconds=0"}),
+                   {"--trace-step 10: the run goes on after step 10; give a step from 11 to 20\n",
+                    "--inject: late: the run goes on after step 10; give a later step than 5\n"});
+    // Whoever is started again by `auto` did not choose where.
+    const CommandResult again =
+        moesaic(tiny(scratch / "out", {}, {"--resume", "auto", "--trace-step", "10"}));
+    EXPECT_EQ(again.code, 0) << again.text();
+    EXPECT_EQ(occurrences(again.err, "warning: --trace-step 10: the run goes on after step 20"), 1)
+        << again.err;
+}
+
         moesaic({"train", "configs/tiny.yaml", "--ranks-as-threads", "2"}, mpirun(2));
     expect_failure(result, 2, {"--ranks-as-threads is for a single process"});
 }
