@@ -49,6 +49,9 @@ TEST(BadInput, UnknownSubcommandsAndOptionsAreNamed) {
         expect_failure(moesaic({"trian", "configs/tiny.yaml"}, ranks), 2,
                        {"moesaic: 'trian' is no subcommand; did you mean 'train'?"});
         expect_failure(moesaic({"train", "configs/tiny.yaml", "--wat"}, ranks), 2, {"--wat"});
+        expect_failure(moesaic({"train", "configs/tiny.yaml", "--chekc"}, ranks), 2,
+                       {"not expected: --chekc; did you mean '--check'?"});
+        expect_failure(moesaic({"--wat"}, ranks), 2, {"not expected: --wat; see moesaic --help"});
         expect_failure(moesaic({"train"}, ranks), 2, {"CONFIG"});
         expect_failure(moesaic({}, ranks), 2, {"subcommand is required"});
     }
@@ -122,9 +125,6 @@ TEST(BadInput, WhatElasticRunsCannotHave) {
                    {"parallel.wire: train.determinism: elastic: rows would be rounded only where "});
 }
 
-TEST(BadInput, ThreadsUnderMpirun) {
-    if (!have_mpi()) GTEST_SKIP() << "built without MPI";
-    const CommandResult result =
 TEST(BadInput, StepsThatAResumedRunDoesNotDo) {
     const ScratchFolder scratch;
     (void)train_tiny(scratch / "out", threads(2));
@@ -141,6 +141,9 @@ TEST(BadInput, StepsThatAResumedRunDoesNotDo) {
         << again.err;
 }
 
+TEST(BadInput, ThreadsUnderMpirun) {
+    if (!have_mpi()) GTEST_SKIP() << "built without MPI";
+    const CommandResult result =
         moesaic({"train", "configs/tiny.yaml", "--ranks-as-threads", "2"}, mpirun(2));
     expect_failure(result, 2, {"--ranks-as-threads is for a single process"});
 }

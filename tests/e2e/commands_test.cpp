@@ -26,12 +26,28 @@ TEST(CommandLine, HelpEverywhere) {
         EXPECT_GT(result.out.size(), 20u);
     }
     EXPECT_EQ(moesaic({"--version"}).out.rfind("moesaic ", 0), 0u);
+    const CommandResult all = moesaic({"--help-all"});
+    EXPECT_EQ(all.code, 0) << all.text();
+    EXPECT_EQ(occurrences(all.out, "--trace-step"), 1) << "an option of train";
+    EXPECT_EQ(occurrences(moesaic({"bench", "--help-all"}).out, "--min-memcpy-fraction"), 1)
+        << "and of bench dispatch";
     if (have_mpi()) {
         const CommandResult result = moesaic({"train", "--help"}, mpirun(2));
         EXPECT_EQ(result.code, 0) << result.text();
         EXPECT_EQ(occurrences(result.out, "--resume"),
                   occurrences(moesaic({"train", "--help"}).out, "--resume"));
     }
+}
+
+TEST(CommandLine, AlltoallTakesThatOfNcclTests) {
+    const CommandResult result = moesaic(
+        {"bench", "alltoall", "-b", "8", "-e", "64", "-f", "2", "-n", "2", "-g", "1", "-t", "1", "-z", "0"});
+    EXPECT_EQ(result.code, 0) << result.text();
+    expect_failure(moesaic({"bench", "alltoall", "-g", "8"}), 2,
+                   {"8 is not offered: one GPU a rank: use mpirun"});
+    expect_failure(moesaic({"bench", "alltoall", "-t", "2"}), 2, {"one GPU a rank: use mpirun"});
+    expect_failure(moesaic({"bench", "alltoall", "-z", "1"}), 2, {"leave it out"});
+    expect_failure(moesaic({"bench", "alltoall", "--what", "1", "-q"}), 2, {"not expected: --what 1 -q; "});
 }
 
 TEST(CommandLine, OptionsBeforeAndAfterPositionals) {
@@ -153,22 +169,6 @@ TEST_F(Trained, BoundShowsWhatTheRunRecorded) {
     EXPECT_NE(text.out.find("On new data the model is wrong in"), std::string::npos);
 }
 
-TEST_F(Trained, EvalWithOtherActiveExperts) {
-    double loss[5] = {};
-    for (const int k : {1, 2, 4}) {
-        const CommandResult result = moesaic({"eval", run_, "--top-k", std::to_string(k), "--json"});
-        ASSERT_EQ(result.code, 0) << result.text();
-        loss[k] = Json::parse(result.out).at("heldout_loss");
-    }
-    EXPECT_NEAR(loss[2], events(records_, "eval").back().at("heldout_loss"), 1e-6);
-    EXPECT_NE(loss[1], loss[2]);
-    EXPECT_NE(loss[4], loss[2]);
-    expect_failure(moesaic({"eval", run_, "--top-k", "5"}), 2, {"a token cannot visit 5 of 4 experts"});
-}
-
-TEST_F(Trained, GenerateContinuesThePrompt) {
-    const Words words{"generate", run_, "--prompt", "It was a", "--tokens", "80", "--temperature", "0"};
-    const CommandResult first = moesaic(words), second = moesaic(words);
 TEST(Layout, ARunOfFourRanksIsReadOnOne) {
     const ScratchFolder scratch;
     const auto records = train_tiny(scratch / "out", threads(4),
@@ -185,6 +185,22 @@ TEST(Layout, ARunOfFourRanksIsReadOnOne) {
     EXPECT_EQ(sample.code, 0) << sample.text();
 }
 
+TEST_F(Trained, EvalWithOtherActiveExperts) {
+    double loss[5] = {};
+    for (const int k : {1, 2, 4}) {
+        const CommandResult result = moesaic({"eval", run_, "--top-k", std::to_string(k), "--json"});
+        ASSERT_EQ(result.code, 0) << result.text();
+        loss[k] = Json::parse(result.out).at("heldout_loss");
+    }
+    EXPECT_NEAR(loss[2], events(records_, "eval").back().at("heldout_loss"), 1e-6);
+    EXPECT_NE(loss[1], loss[2]);
+    EXPECT_NE(loss[4], loss[2]);
+    expect_failure(moesaic({"eval", run_, "--top-k", "5"}), 2, {"a token cannot visit 5 of 4 experts"});
+}
+
+TEST_F(Trained, GenerateContinuesThePrompt) {
+    const Words words{"generate", run_, "--prompt", "It was a", "--tokens", "80", "--temperature", "0"};
+    const CommandResult first = moesaic(words), second = moesaic(words);
     ASSERT_EQ(first.code, 0) << first.text();
     EXPECT_EQ(first.out.rfind("It was a", 0), 0u) << first.out;
     EXPECT_EQ(first.out.size(), std::strlen("It was a") + 80 + 1);
