@@ -27,19 +27,35 @@ std::string unknown_subcommand(const CLI::App& app, const std::string& argument)
                        near.empty() ? "" : fmt::format("did you mean '{}'? ", near), fmt::join(names, ", "));
 }
 
-/// "eval " or "data dump ": the subcommands that were recognised.
-std::string parsed_path(const CLI::App& app) {
-    std::string path;
-    for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
-        at = at->get_subcommands().front();
-        path += at->get_name() + " ";
+/// What could not be parsed: the words that nothing expects, in the order typed, else what `error` says; and
+/// where help is.
+std::string mistake_of(const CLI::App& app, const CLI::ParseError& error) {
+    const CLI::App* command = &app;
+    std::string path;  // "eval " or "data dump ": the subcommands that were recognised
+    while (!command->get_subcommands().empty()) {
+        command = command->get_subcommands().front();
+        path += command->get_name() + " ";
     }
-    return path;
+    const std::vector<std::string> extras = app.remaining(true);
+    const bool of_extras = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
+                           dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+    if (!of_extras || extras.empty())
+        return fmt::format("moesaic: {}; see moesaic {}--help", error.what(), path);
+    std::vector<std::string> names;
+    for (const CLI::Option* option : command->get_options())
+        for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    std::string near;
+    for (const std::string& word : extras)
+        if (near.empty() && word.starts_with("--"))
+            near = nearest_name(word.substr(0, word.find('=')), names);
+    return fmt::format("moesaic: not expected: {}; {}see moesaic {}--help", fmt::join(extras, " "),
+                       near.empty() ? "" : fmt::format("did you mean '{}'? ", near), path);
 }
 
 int run(int argc, char** argv) {
     CLI::App app{"Moesaic: expert-parallel training of sparse mixture-of-experts models"};
     app.set_version_flag("--version", fmt::format("moesaic {} ({})", kVersion, kCommit));
+    app.set_help_all_flag("--help-all", "Print the options of all subcommands too, and exit");
     app.require_subcommand(1);
     Selected selected;
     add_train_commands(app, selected);
@@ -60,7 +76,7 @@ int run(int argc, char** argv) {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
         if (error.get_exit_code() == 0) return speaks_for_the_job() ? app.exit(error) : 0;
-        return user_mistake(fmt::format("moesaic: {}; see moesaic {}--help", error.what(), parsed_path(app)));
+        return user_mistake(mistake_of(app, error));
     }
     return selected();
 }

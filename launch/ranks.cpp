@@ -34,15 +34,16 @@ int run_on_threads(int ranks, const std::function<int(Communicator&)>& body) {
 int refuse_foreign_launcher(const MpiLaunch& launch) {
     // What the first one says must be out before the launcher sees any of them leave.
     if (launch.rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    const std::string library = mpi_facts().library;
+    const MpiFacts facts = mpi_facts();
+    const std::string library = facts.compiled ? facts.library : "none, as it was built without MPI";
     if (launch.rank == 0) {
         const std::string text = fmt::format(
             "moesaic: {} started {} processes, but the MPI of this program ({}) sees each of them alone: the "
-            "launcher belongs to another MPI. Start it with the mpirun of {}, or build again with the other "
-            "one's mpicc (-DMPI_C_COMPILER=...); under Slurm: srun --mpi=pmix or pmi2, `srun --mpi=list` "
-            "says "
-            "what there is",
-            launch.launcher, launch.size, library, library);
+            "launcher belongs to another MPI, or srun was not told of one. Start it with this MPI's mpirun, "
+            "or "
+            "build again with the other one's mpicc (-DMPI_C_COMPILER=...); under Slurm: srun --mpi=pmix or "
+            "pmi2, `srun --mpi=list` says what there is",
+            launch.launcher, launch.size, library);
         std::fprintf(stderr, "%s\n", text.c_str());
     }
     return 2;
@@ -62,8 +63,8 @@ void print_error(const Error& error, int world_size) {
 
 int run_on_ranks(int ranks_as_threads, const std::function<int(Communicator&)>& body) {
     try {
+        const MpiLaunch launch = mpi_launch();  // MPI itself changes the environment
         if (mpi_launched()) {
-            const MpiLaunch launch = mpi_launch();  // MPI itself changes the environment
             return run_mpi_rank([&](Communicator& world) {
                 if (world.size() == 1 && launch.size > 1) return refuse_foreign_launcher(launch);
                 if (ranks_as_threads > 0) {
@@ -72,6 +73,7 @@ int run_on_ranks(int ranks_as_threads, const std::function<int(Communicator&)>& 
                 return body(world);
             });
         }
+        if (launch.size > 1) return refuse_foreign_launcher(launch);  // srun without a word about MPI
         if (ranks_as_threads > 0) return run_on_threads(ranks_as_threads, body);
         SelfCommunicator self;
         return body(self);

@@ -153,6 +153,10 @@ Config checkpoint_config(const std::string& checkpoint_folder, const std::vector
     return loaded.config;
 }
 
+std::vector<std::string> any_layout() {
+    return {"parallel.expert=auto", "parallel.expert_tensor=1"};
+}
+
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder) {
     const std::string trained = read_manifest(checkpoint_folder).tokenizer;
     const std::string found = tokenizer_fingerprint(run);

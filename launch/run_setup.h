@@ -32,6 +32,10 @@ struct RunSetup {
 [[nodiscard]] Config checkpoint_config(const std::string& checkpoint_folder,
                                        const std::vector<std::string>& overrides);
 
+/// Overrides of a checkpoint's configuration that let its weights run on any number of ranks: no number
+/// depends on how experts are shared.
+[[nodiscard]] std::vector<std::string> any_layout();
+
 /// Of the run's tokenizer; empty where it has none.
 [[nodiscard]] std::string tokenizer_fingerprint(const RunSetup& run);
 /// Throws UserError naming `what`, a thing that only language models can do, where the run's task is another.

@@ -88,6 +88,20 @@ void Trainer::begin() {
     runtime_.exchange->synchronize();
     if (world.rank() != 0) return;
     const bool resume = options_.resume_in_place;
+    SinkOptions sink_options;
+    sink_options.folder = options_.run_folder;
+    sink_options.name = config_.run.name;
+    sink_options.resume = resume;
+    sink_options.first_step = position_.step + 1;
+    sink_options.prometheus_listen =
+        fmt::format("{}:{}", config_.metrics.prometheus.address, config_.metrics.prometheus.port);
+    sink_options.steps = config_.train.steps;
+    sink_options.row_name = run_.dataset->row_name();
+    const auto add_sinks = [&](bool before_the_folder) {
+        for (const std::string& name : config_.metrics.sinks)
+            if ((name == "prometheus") == before_the_folder) sinks_.add(make_sink(name, sink_options));
+    };
+    add_sinks(true);  // a port that is taken, while nothing has happened yet
     // Only now, when a checkpoint to resume from has been read on all ranks, is an earlier run touched.
     const std::string moved = prepare_run_folder(options_.run_folder, resume);
     if (!moved.empty()) log_info("the earlier run in {} was moved to {}", options_.run_folder, moved);
@@ -100,16 +114,7 @@ void Trainer::begin() {
     }
     std::ofstream(options_.run_folder + "/config.yaml") << to_yaml(config_);
     log_to_file(options_.run_folder + "/log.rank0.txt");
-    SinkOptions sink_options;
-    sink_options.folder = options_.run_folder;
-    sink_options.name = config_.run.name;
-    sink_options.resume = resume;
-    sink_options.first_step = position_.step + 1;
-    sink_options.prometheus_listen =
-        fmt::format("{}:{}", config_.metrics.prometheus.address, config_.metrics.prometheus.port);
-    sink_options.steps = config_.train.steps;
-    sink_options.row_name = run_.dataset->row_name();
-    for (const std::string& name : config_.metrics.sinks) sinks_.add(make_sink(name, sink_options));
+    add_sinks(false);
     log_file_.reset(std::fopen((options_.run_folder + "/log.rank0.txt").c_str(), "a"));
     if (log_file_) {  // what the console shows is kept, whether anybody watches or not
         sink_options.console = log_file_.get();
@@ -151,6 +156,7 @@ std::optional<int> Trainer::train() {
         if (!options_.resume_in_place || !position_.observers.contains("generalization")) evaluate(0);
         checkpoint(0);
         complete_checkpoint();  // where nothing can be saved the run had better not begin
+        if (action_ == AlarmAction::stop) return stop_by_alarm(0);
     }
     i64 current = position_.step;
     while (current < config_.train.steps) {

@@ -1,5 +1,8 @@
 // The command line of the benchmarks that move rows between ranks.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "comm/exchange/exchange.h"
@@ -39,6 +42,26 @@ void add_faults(CLI::App* bench, PlantedFaults& faults) {
         ->check(CLI::Range(0.0, 1e7))
         ->group(group)
         ->capture_default_str();
+}
+
+/// Options of nccl-tests that have one right value here, so that its command lines work as they are.
+void add_fixed_options(CLI::App* bench) {
+    const auto only = [bench](const char* names, const char* help, std::vector<std::string> values,
+                              const char* remedy) {
+        bench
+            ->add_option_function<std::string>(
+                names, [](const std::string&) {}, help)
+            ->type_name("N")
+            ->group("Of nccl-tests, with one right value")
+            ->check([=](const std::string& given) {
+                const bool right = std::find(values.begin(), values.end(), given) != values.end();
+                return right ? std::string() : fmt::format("{} is not offered: {}", given, remedy);
+            });
+    };
+    only("-g,--ngpus", "1: GPUs of a process", {"1"}, "one GPU a rank: use mpirun");
+    only("-t,--nthreads", "1: threads with GPUs of a process", {"1"}, "one GPU a rank: use mpirun");
+    only("-z,--blocking", "0 or 3: a barrier stands before every iteration, outside of its time", {"0", "3"},
+         "a barrier stands before every iteration (3), and no call is made to wait besides: leave it out");
 }
 
 std::string exchange_names() {
@@ -86,6 +109,7 @@ void add_alltoall(CLI::App& bench, Selected& selected) {
         ->add_option("--tokens", options->routing.tokens,
                      "Most tokens of a rank that a size is cut into [1024]")
         ->check(CLI::Range(1, 1 << 30));
+    add_fixed_options(alltoall);
     add_bench_options(alltoall, *options);
     add_routing_options(alltoall, options->routing);
     add_gates(alltoall, options->gates);

@@ -1,5 +1,8 @@
 // The command line of `data`.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "launch/cli/cli.h"
@@ -50,6 +53,14 @@ void add_prepare(CLI::App& data, Selected& selected) {
     prepare->callback([=, &selected] { selected = [=] { return data_prepare_command(*options); }; });
 }
 
+/// The key of `task.data` that an option of `inspect` stands for; empty: none.
+std::string key_of(std::string option) {
+    std::replace(option.begin(), option.end(), '-', '_');
+    const auto keys = {"tokenizer",  "vocabulary",      "format",  "text_key",
+                       "token_type", "end_of_document", "seq_len", "validation"};
+    return std::find(keys.begin(), keys.end(), option) == keys.end() ? "" : option;
+}
+
 void add_inspect(CLI::App& data, Selected& selected) {
     const auto options = std::make_shared<DataInspectOptions>();
     CLI::App* inspect = data.add_subcommand("inspect", "What data hold: format, documents, tokens, oddities");
@@ -61,7 +72,14 @@ void add_inspect(CLI::App& data, Selected& selected) {
     inspect->add_option("--validation", options->validation, "Share of each file that is held out")
         ->check(CLI::Range(0.0, 0.99));
     inspect->add_flag("--json", options->json, "Print one JSON object");
-    inspect->callback([=, &selected] { selected = [=] { return data_inspect_command(*options); }; });
+    inspect->callback([=, &selected] {
+        for (const CLI::Option* option : inspect->get_options()) {
+            const std::string key = key_of(option->get_single_name());
+            if (!key.empty() && option->count() > 0)
+                options->given.push_back(fmt::format("task.data.{}={}", key, option->as<std::string>()));
+        }
+        selected = [=] { return data_inspect_command(*options); };
+    });
 }
 
 }  // namespace

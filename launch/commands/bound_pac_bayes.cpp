@@ -44,8 +44,9 @@ int measure_on_rank(const BoundOptions& options, Communicator& world) {
     const std::string trained = resolve_checkpoint(options.run);
     // Weights as the optimizer keeps them, whatever they were rounded to in training, and whole experts:
     // noise is drawn by a tensor's elements. All training data: what a share of them left certifies.
-    const RunSetup run = set_up_run(checkpoint_config(
-        trained, {"train.precision=fp32", "parallel.expert_tensor=1", "task.data.training_share=1"}));
+    std::vector<std::string> overrides = any_layout();
+    overrides.insert(overrides.end(), {"train.precision=fp32", "task.data.training_share=1"});
+    const RunSetup run = set_up_run(checkpoint_config(trained, overrides));
     check_tokenizer(run, trained);
     const std::string prior =
         options.prior.empty() ? choose_prior(trained, run) : resolve_checkpoint(options.prior);

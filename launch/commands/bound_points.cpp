@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
 
 #include "runtime/base/error.h"
 #include "runtime/config/diagnostics.h"
@@ -147,8 +148,13 @@ class Reader {
                     "a token visits each expert at most once");
             return;
         }
-        for (const BoundInputConflict& conflict : conflicts(result_.points.front())) {
-            mistake(bound_option(conflict.field), conflict.message, conflict.hint);
+        std::set<std::string> told;  // lists make many points of one mistake
+        for (const BoundInputs& point : result_.points) {
+            for (const BoundInputConflict& conflict : conflicts(point)) {
+                const std::string option = bound_option(conflict.field);
+                if (told.insert(option + conflict.message).second)
+                    mistake(option, conflict.message, conflict.hint);
+            }
         }
     }
 

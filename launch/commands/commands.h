@@ -78,6 +78,7 @@ int data_prepare_command(const DataPrepareOptions& options);
 struct DataInspectOptions {
     std::string path;  ///< data, or a configuration that names them
     std::vector<std::string> overrides;
+    std::vector<std::string> given;  ///< what was said of `read` and below, as "task.data.seq_len=1000"
     DataReadOptions read;
     long seq_len = 256;
     double validation = 0.1;

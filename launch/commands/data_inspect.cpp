@@ -221,6 +221,11 @@ struct Request {
 Request request_of(const DataInspectOptions& options) {
     Request request{{}, options.read, {options.seq_len, options.validation, 0}};
     if (!is_configuration(options.path)) {
+        if (!options.overrides.empty())
+            throw UserError(
+                fmt::format("--set: {} is no configuration (.yaml) whose keys it could change; leave it "
+                            "out, or give --seq-len, --tokenizer, --format and the like",
+                            options.path));
         SourceOptions source;
         source.path = options.path;
         source.format = options.read.format;
@@ -230,7 +235,9 @@ Request request_of(const DataInspectOptions& options) {
         request.sources.push_back(source);
         return request;
     }
-    LoadedConfig loaded = load_config(options.path, options.overrides);
+    std::vector<std::string> overrides = options.overrides;
+    overrides.insert(overrides.end(), options.given.begin(), options.given.end());
+    LoadedConfig loaded = load_config(options.path, overrides);
     loaded.diagnostics.throw_if_any();
     if (loaded.config.task.kind != "lm")
         throw UserError(

@@ -75,9 +75,7 @@ void print_record(const RunSetup& run, const std::string& checkpoint, const Eval
 /// With --top-k the weights of the chosen experts sum to 1 if they did in training: `normalize: auto` means
 /// the top_k that was trained.
 Config evaluated_config(const EvalOptions& options, const std::string& checkpoint) {
-    std::vector<std::string> overrides;
-    if (checkpoint_config(checkpoint, {}).parallel.expert_tensor > 1)
-        overrides.emplace_back("parallel.expert_tensor=1");  // so that any number of ranks fits
+    std::vector<std::string> overrides = any_layout();
     if (options.top_k) {
         const MoeConfig trained = checkpoint_config(checkpoint, {}).model.moe;
         if (trained.experts == 0)

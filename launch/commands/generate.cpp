@@ -52,9 +52,8 @@ std::vector<double> last_logits(RankRuntime& runtime, const std::vector<i32>& co
 int generate_on_rank(const GenerateOptions& options, Communicator& world) {
     if (world.size() > 1) throw UserError("generate runs on one rank: start it without mpirun");
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
-    std::vector<std::string> overrides = options.overrides;
-    overrides.push_back("parallel.expert=1");
-    overrides.push_back("parallel.expert_tensor=1");
+    std::vector<std::string> overrides = any_layout();
+    overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
     const RunSetup run = set_up_run(checkpoint_config(checkpoint, overrides));
     expect_language_model(run, "generate");
     check_tokenizer(run, checkpoint);

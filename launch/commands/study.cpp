@@ -8,9 +8,9 @@
 
 #include "comm/mpi_environment.h"
 #include "launch/commands/commands.h"
+#include "launch/folder_lock.h"
 #include "launch/run_setup.h"
 #include "launch/study/claims.h"
-#include "launch/study/folder_lock.h"
 #include "launch/study/study_runs.h"
 #include "runtime/base/atomic_file.h"
 #include "runtime/base/error.h"
@@ -51,7 +51,7 @@ int study_command(const StudyCommandOptions& options) {
     }
     // Whoever resumes after a kill may come before the killed study's runs have ended their step.
     const std::chrono::seconds patience(options.resume ? 10 : 0);
-    const FolderLock lock(fmt::format("{}/.{}.lock", study.out, study.name), folder, patience);
+    const FolderLock lock(folder, "a study, or a run that one left behind,", {patience, patience});
     const std::string moved = prepare_run_folder(folder, options.resume);
     if (!moved.empty()) fmt::print("{} was there and is now {}\n", folder, moved);
     fs::create_directories(folder);

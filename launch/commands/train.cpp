@@ -1,6 +1,9 @@
 // moesaic train: from a configuration to a run folder.
+#include <fmt/ranges.h>
+
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #include "launch/agreement.h"
@@ -8,7 +11,9 @@
 #include "launch/cli/cli.h"
 #include "launch/commands/commands.h"
 #include "launch/faults/fault_injector.h"
+#include "launch/folder_lock.h"
 #include "launch/ranks.h"
+#include "launch/together.h"
 #include "launch/trainer.h"
 #include "runtime/base/log.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -25,6 +30,28 @@ bool lies_in(const std::string& path, const std::string& folder) {
     return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
+/// Collective over `world`. The run folder for this job alone, held by rank 0. Before anything is read there:
+/// whoever waited for another job goes on from the last checkpoint that it wrote.
+std::unique_ptr<FolderLock> lock_folder(const TrainOptions& options, Communicator& world,
+                                        const std::string& run_folder, double timeout_seconds) {
+    if (!options.resume.empty() && options.resume != "auto") (void)resolve_checkpoint(options.resume);
+    std::unique_ptr<FolderLock> lock;
+    HostStreamScheduler scheduler(StreamMode::inline_execution);
+    const auto stream = scheduler.make_stream("run folder");
+    together(world, *stream, [&] {
+        if (world.rank() != 0) return;
+        // A job that was requeued or started again may come before the last one's processes are gone, or
+        // before a file server has noticed that their host is. The other ranks wait meanwhile.
+        using std::chrono::milliseconds;
+        const milliseconds most(static_cast<i64>(500 * std::min(timeout_seconds, 1e6)));
+        const milliseconds here(options.resume.empty() ? 2000 : 10000);
+        const milliseconds elsewhere(options.resume.empty() ? 2000 : 120000);
+        lock = std::make_unique<FolderLock>(
+            run_folder, "another run", FolderLock::Patience{std::min(here, most), std::min(elsewhere, most)});
+    });
+    return lock;
+}
+
 /// Collective over `world`. What --resume means for this run.
 TrainerOptions plan_resume(const TrainOptions& options, Communicator& world, const std::string& run_folder) {
     TrainerOptions plan;
@@ -38,6 +65,35 @@ TrainerOptions plan_resume(const TrainOptions& options, Communicator& world, con
     }
     plan.resume_in_place = !plan.resume_from.empty() && lies_in(plan.resume_from, run_folder);
     return plan;
+}
+
+/// What was ordered for steps that the run does not do. Where the checkpoint was not the user's choice, as in
+/// a job that was requeued, that is no mistake.
+void check_ordered_steps(const TrainOptions& options, const TrainerOptions& plan, i64 last, int rank) {
+    const bool resumed = !plan.resume_from.empty();
+    const i64 done = resumed ? read_manifest(plan.resume_from).step : 0;
+    std::vector<std::string> mistakes;
+    if (options.trace_step > last)
+        mistakes.push_back(
+            fmt::format("--trace-step {}: the run ends with step {}; give a step from {} to that",
+                        options.trace_step, last, done + 1));
+    if (options.trace_step > 0 && options.trace_step <= done)
+        mistakes.push_back(
+            fmt::format("--trace-step {}: the run goes on after step {}; give a step from {} to {}",
+                        options.trace_step, done, done + 1, last));
+    if (resumed && !options.inject.empty()) {
+        for (const Fault& fault : parse_faults(options.inject)) {
+            if (fault.step && *fault.step <= done && (done > 0 || plan.resume_in_place))
+                mistakes.push_back(
+                    fmt::format("--inject: {}: the run goes on after step {}; give a later step "
+                                "than {}",
+                                kind_of(fault.type).name, done, *fault.step));
+        }
+    }
+    if (mistakes.empty()) return;
+    const std::string text = fmt::format("{}", fmt::join(mistakes, "\n"));
+    if (options.resume != "auto" || options.trace_step > last) throw UserError(text);
+    if (rank == 0) log_warn("{}", text);
 }
 
 /// Collective over `world`. The exchange of a run, or what `auto` would take, on a mesh that is only made for
@@ -122,12 +178,11 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     check_agreement(world, "the configuration", to_yaml(run.config));
     check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
+    const auto lock = lock_folder(options, world, run_folder, run.config.parallel.timeout_seconds);
     TrainerOptions plan = plan_resume(options, world, run_folder);
     if (!plan.resume_from.empty()) check_tokenizer(run, plan.resume_from);
     plan.trace_step = options.trace_step;
-    if (plan.trace_step > run.config.train.steps)
-        throw UserError(fmt::format("--trace-step {}: the run ends with step {}; give a step from 1 to that",
-                                    plan.trace_step, run.config.train.steps));
+    check_ordered_steps(options, plan, run.config.train.steps, world.rank());
     plan.faults = faults ? &*faults : nullptr;
     return train_with_returns(run, world, plan);
 }

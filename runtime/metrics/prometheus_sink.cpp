@@ -84,7 +84,9 @@ std::unique_ptr<prometheus::Exposer> listen(const std::string& where) {
 
 struct PrometheusSink::Page {
     explicit Page(const SinkOptions& options)
-        : run{{"run", options.name}}, exposer(listen(options.prometheus_listen)) {
+        : run{{"run", options.name}},
+          address(options.prometheus_listen.substr(0, options.prometheus_listen.rfind(':'))),
+          exposer(listen(options.prometheus_listen)) {
         exposer->RegisterCollectable(registry);
     }
 
@@ -105,6 +107,7 @@ struct PrometheusSink::Page {
     }
 
     Labels run;
+    std::string address;
     std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
     double tokens = 0;
     std::unique_ptr<prometheus::Exposer> exposer;  // last: ends before what it shows
@@ -124,10 +127,7 @@ struct PrometheusSink::Page {
     void set_number(const ExportedField&, const T&, const Labels&) {}
 };
 
-PrometheusSink::PrometheusSink(const SinkOptions& options) : page_(std::make_unique<Page>(options)) {
-    const std::string& where = options.prometheus_listen;
-    log_info("Prometheus: http://{}:{}/metrics", where.substr(0, where.rfind(':')), port());
-}
+PrometheusSink::PrometheusSink(const SinkOptions& options) : page_(std::make_unique<Page>(options)) {}
 
 PrometheusSink::~PrometheusSink() = default;
 
@@ -136,6 +136,7 @@ int PrometheusSink::port() const {
 }
 
 void PrometheusSink::write(const RunRecord& record) {
+    log_info("Prometheus: http://{}:{}/metrics", page_->address, port());
     page_->set("moesaic_run_info", "What runs where; 1.", 1,
                {{"version", record.version},
                 {"commit", record.commit},

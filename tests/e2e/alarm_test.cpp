@@ -34,6 +34,34 @@ TEST(Alarms, StopEndsTheRunWithACheckpointAndExitCode1) {
     }
 }
 
+/// Imported weights are looked at before the first step, and these know what is held out: letters a.
+TEST(Alarms, StopIsHeededBeforeTheFirstStep) {
+    const ScratchFolder scratch;
+    std::string letters;
+    for (int i = 0; i < 30000; ++i) letters += static_cast<char>('b' + i * i % 23);
+    write_text(scratch / "known.txt", std::string(30000, 'a'));
+    write_text(scratch / "leaked.txt", letters + std::string(3400, 'a'));
+    const Words small{"train.steps=10", "task.data.seq_len=16", "metrics.alarms.entropy=off",
+                      "metrics.alarms.load_max_over_mean=off", "optimizer.lr=1e-2"};
+    Words known = small;
+    known.push_back("task.data.path=" + (scratch / "known.txt"));
+    (void)train_tiny(scratch / "out", threads(2), known);
+    const std::string hf = scratch / "hf", run = scratch / "imported";
+    ASSERT_EQ(moesaic({"convert", "export", scratch / "out/tiny", hf}).code, 0);
+    const CommandResult imported = moesaic({"convert", "import", hf, run, "--set", "task.data.seq_len=16",
+                                            "--set", "task.data.path=" + (scratch / "leaked.txt"), "--set",
+                                            "train.steps=20", "--set", "optimizer.schedule.warmup=2"});
+    ASSERT_EQ(imported.code, 0) << imported.text();
+    const CommandResult result =
+        moesaic({"train", run + "/config.yaml", "--resume", run, "--set", "metrics.alarms.leak.action=stop"});
+    EXPECT_EQ(result.code, 1) << result.text();
+    EXPECT_EQ(occurrences(result.err, "step 0, all ranks: stopped by alarm leak"), 1) << result.text();
+    const auto records = read_records(run);
+    EXPECT_EQ(records.back().at("status"), "stopped by alarm");
+    EXPECT_EQ(records.back().at("step"), 0);
+    EXPECT_TRUE(events(records, "step").empty());
+}
+
 TEST(Alarms, CheckpointAndWarnLetItGoOn) {
     const ScratchFolder scratch;
     const auto records = train_tiny(scratch / "out", threads(2),

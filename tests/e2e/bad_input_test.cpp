@@ -49,6 +49,9 @@ TEST(BadInput, UnknownSubcommandsAndOptionsAreNamed) {
         expect_failure(moesaic({"trian", "configs/tiny.yaml"}, ranks), 2,
                        {"moesaic: 'trian' is no subcommand; did you mean 'train'?"});
         expect_failure(moesaic({"train", "configs/tiny.yaml", "--wat"}, ranks), 2, {"--wat"});
+        expect_failure(moesaic({"train", "configs/tiny.yaml", "--chekc"}, ranks), 2,
+                       {"not expected: --chekc; did you mean '--check'?"});
+        expect_failure(moesaic({"--wat"}, ranks), 2, {"not expected: --wat; see moesaic --help"});
         expect_failure(moesaic({"train"}, ranks), 2, {"CONFIG"});
         expect_failure(moesaic({}, ranks), 2, {"subcommand is required"});
     }
@@ -120,6 +123,22 @@ TEST(BadInput, WhatElasticRunsCannotHave) {
                    {"model.kind: train.determinism: elastic: a momlp's experts "});
     expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.wire=bf16"}),
                    {"parallel.wire: train.determinism: elastic: rows would be rounded only where "});
+}
+
+TEST(BadInput, StepsThatAResumedRunDoesNotDo) {
+    const ScratchFolder scratch;
+    (void)train_tiny(scratch / "out", threads(2));
+    const std::string from = checkpoint_of(scratch / "out", 10);
+    expect_mistake(tiny(scratch / "new", {},
+                        {"--resume", from, "--trace-step", "10", "--inject", "late:rank=0,step=5,seconds=0"}),
+                   {"--trace-step 10: the run goes on after step 10; give a step from 11 to 20\n",
+                    "--inject: late: the run goes on after step 10; give a later step than 5\n"});
+    // Whoever is started again by `auto` did not choose where.
+    const CommandResult again =
+        moesaic(tiny(scratch / "out", {}, {"--resume", "auto", "--trace-step", "10"}));
+    EXPECT_EQ(again.code, 0) << again.text();
+    EXPECT_EQ(occurrences(again.err, "warning: --trace-step 10: the run goes on after step 20"), 1)
+        << again.err;
 }
 
 TEST(BadInput, ThreadsUnderMpirun) {

@@ -91,6 +91,15 @@ TEST(BoundCommand, MistakesAllAtOnce) {
     expect_failure(moesaic({"bound", "runs/none", "--samples", "10"}), 2, {"give the run alone, or"});
     expect_failure(moesaic({"bound", "--samples", "10", "--experts", "4", "--top-k", "5"}), 2,
                    {"5 is above experts 4"});
+    expect_failure(moesaic({"bound", "--samples", "1e4", "--margin", "1", "--layer-spectral", "2,2,2",
+                            "--layer-rows", "4"}),
+                   2, {"--layer-rows: 1 numbers for the 3 layers of layer_spectral; one of each layer"});
+    expect_failure(moesaic({"bound", "--samples", "1e4", "--experts", "8", "--top-k", "2", "--gate", "frozen",
+                            "--k-eff", "1000"}),
+                   2, {"--k-eff: 1000 is above top_k 2; "});
+    expect_failure(moesaic({"bound", "--samples", "1e3,1e4", "--experts", "8", "--top-k", "2,4",
+                            "--router-inputs", "8", "--rank-weights", "0.7,0.3"}),
+                   2, {"--rank-weights: 2 weights with sum 1; one per active expert"});
 }
 
 }  // namespace

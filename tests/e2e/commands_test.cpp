@@ -26,12 +26,28 @@ TEST(CommandLine, HelpEverywhere) {
         EXPECT_GT(result.out.size(), 20u);
     }
     EXPECT_EQ(moesaic({"--version"}).out.rfind("moesaic ", 0), 0u);
+    const CommandResult all = moesaic({"--help-all"});
+    EXPECT_EQ(all.code, 0) << all.text();
+    EXPECT_EQ(occurrences(all.out, "--trace-step"), 1) << "an option of train";
+    EXPECT_EQ(occurrences(moesaic({"bench", "--help-all"}).out, "--min-memcpy-fraction"), 1)
+        << "and of bench dispatch";
     if (have_mpi()) {
         const CommandResult result = moesaic({"train", "--help"}, mpirun(2));
         EXPECT_EQ(result.code, 0) << result.text();
         EXPECT_EQ(occurrences(result.out, "--resume"),
                   occurrences(moesaic({"train", "--help"}).out, "--resume"));
     }
+}
+
+TEST(CommandLine, AlltoallTakesThatOfNcclTests) {
+    const CommandResult result = moesaic(
+        {"bench", "alltoall", "-b", "8", "-e", "64", "-f", "2", "-n", "2", "-g", "1", "-t", "1", "-z", "0"});
+    EXPECT_EQ(result.code, 0) << result.text();
+    expect_failure(moesaic({"bench", "alltoall", "-g", "8"}), 2,
+                   {"8 is not offered: one GPU a rank: use mpirun"});
+    expect_failure(moesaic({"bench", "alltoall", "-t", "2"}), 2, {"one GPU a rank: use mpirun"});
+    expect_failure(moesaic({"bench", "alltoall", "-z", "1"}), 2, {"leave it out"});
+    expect_failure(moesaic({"bench", "alltoall", "--what", "1", "-q"}), 2, {"not expected: --what 1 -q; "});
 }
 
 TEST(CommandLine, OptionsBeforeAndAfterPositionals) {
@@ -151,6 +167,22 @@ TEST_F(Trained, BoundShowsWhatTheRunRecorded) {
     EXPECT_LT(text.out.find("\n  heldout "), text.out.find("\n  corrected_softmax "));
     EXPECT_NE(text.out.find("layers_below_frozen       violated"), std::string::npos) << text.out;
     EXPECT_NE(text.out.find("On new data the model is wrong in"), std::string::npos);
+}
+
+TEST(Layout, ARunOfFourRanksIsReadOnOne) {
+    const ScratchFolder scratch;
+    const auto records = train_tiny(scratch / "out", threads(4),
+                                    {"parallel.expert=2", "parallel.expert_tensor=2",
+                                     "train.micro_sequences=4", "generalization.heldout_sequences=8"});
+    const std::string run = scratch / "out/tiny";
+    const CommandResult eval = moesaic({"eval", run, "--json"});
+    ASSERT_EQ(eval.code, 0) << eval.text();
+    EXPECT_NEAR(Json::parse(eval.out).at("heldout_loss"), events(records, "eval").back().at("heldout_loss"),
+                1e-6);
+    const CommandResult bound = moesaic({"bound", run, "--pac-bayes", "--draws", "2"});
+    EXPECT_EQ(bound.code, 0) << bound.text();
+    const CommandResult sample = moesaic({"generate", run, "--prompt", "It", "--tokens", "2"});
+    EXPECT_EQ(sample.code, 0) << sample.text();
 }
 
 TEST_F(Trained, EvalWithOtherActiveExperts) {

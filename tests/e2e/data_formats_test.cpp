@@ -227,6 +227,13 @@ TEST(DataInspect, SaysWhatIsThereAndWhatIsOdd) {
     const CommandResult config = moesaic({"data", "inspect", "configs/quad.yaml", "--json"});
     EXPECT_EQ(Json::parse(config.out).at("files").size(), 4u) << config.text();
     EXPECT_EQ(Json::parse(config.out).at("total").at("tokens"), 1036942);
+    const Words given{"data", "inspect", "configs/quad.yaml", "--seq-len", "1000", "--validation", "0.5"};
+    EXPECT_GE(occurrences(moesaic(given).out, "518 training and 518 held-out of 1,000 tokens"), 1)
+        << moesaic(given).text();
+    expect_failure(moesaic({"data", "inspect", "configs/quad.yaml", "--format", "jsonl"}), 2,
+                   {"no file of format jsonl"});
+    expect_failure(moesaic({"data", "inspect", scratch / "a.jsonl", "--set", "task.data.seq_len=13"}), 2,
+                   {"--set: ", "is no configuration (.yaml)"});
 }
 
 }  // namespace

@@ -19,5 +19,19 @@ TEST(Launcher, OfAnotherMpiIsRefused) {
     EXPECT_FALSE(std::filesystem::exists(scratch / "out"));
 }
 
+// srun without --mpi: every task would be alone in the same way.
+TEST(Launcher, TasksOfSrunThatDoNotKnowOfEachOtherAreRefused) {
+    const ScratchFolder scratch;
+    for (const char* rank : {"0", "1"}) {
+        CommandOptions options;
+        options.environment = {{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", rank}};
+        const CommandResult result = moesaic(tiny(scratch / "out"), kAlone, options);
+        EXPECT_EQ(result.code, 2) << result.text();
+        EXPECT_EQ(occurrences(result.err, "srun started 2 processes"), *rank == '0' ? 1 : 0) << result.err;
+        EXPECT_EQ(occurrences(result.err, "srun --mpi=pmix"), *rank == '0' ? 1 : 0) << result.err;
+    }
+    EXPECT_FALSE(std::filesystem::exists(scratch / "out"));
+}
+
 }  // namespace
 }  // namespace moesaic::e2e

@@ -39,7 +39,10 @@ TEST(Report, DrawsARunAndWhatIsLeftOfIt) {
 TEST(Report, SaysWhatIsWrong) {
     const ScratchFolder scratch;
     expect_failure(moesaic({"report", scratch.path()}), 2, {"it has no metrics.jsonl"});
-    expect_failure(moesaic({"report", scratch.path(), "--format", "gif"}), 2, {"one of: svg, png, pdf"});
+    expect_failure(moesaic({"report", scratch.path(), "--figures", scratch / "figures", "--format", "gif"}),
+                   2, {"one of: svg, png, pdf"});
+    expect_failure(moesaic({"report", scratch.path(), "--format", "png"}), 2,
+                   {"--format requires --figures"});
     write_text(scratch / "metrics.jsonl", "");
     CommandOptions bare;
     bare.environment["PATH"] = scratch.path();

@@ -1,7 +1,10 @@
 // A run on every kind of ranks: the same losses, the records and files of the contract.
+#include <chrono>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <set>
+#include <thread>
 
 #include "runtime/checkpoint/manifest.h"
 #include "tests/e2e/command.h"
@@ -205,6 +208,34 @@ TEST(Train, AnEarlierRunIsMovedAside) {
     const auto second = train_tiny(scratch / "out", threads(2), {"train.steps=5", "run.seed=2"});
     EXPECT_EQ(read_records(scratch / "out/tiny.old-1"), first);
     EXPECT_NE(losses(second), losses(first));
+}
+
+TEST(Train, TheFolderOfARunThatGoesOnIsLeftAlone) {
+    const ScratchFolder scratch;
+    const std::string out = scratch / "out", run = out + "/tiny";
+    Command first(moesaic_words(tiny(out, {"train.steps=100000", "train.checkpoint_every=100000"})));
+    while (first.running() && !std::filesystem::exists(run + "/checkpoints/step-00000000/manifest.json"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    // Half of the time-out is waited for a job that may be about to end.
+    const Words second{"run.seed=2", "parallel.timeout_seconds=2"};
+    for (const Ranks& ranks : {kAlone, mpirun(2), threads(2)}) {
+        if (!can_run(ranks)) continue;
+        for (const Words& more : {Words{}, Words{"--resume", "auto"}}) {
+            SCOPED_TRACE(name_of(ranks) + (more.empty() ? "" : ", resumed"));
+            const CommandResult result = moesaic(tiny(out, second, more), ranks);
+            expect_failure(result, 2, {"; wait for it or end it, then start again"});
+            EXPECT_NE(result.err.find(run + ": another run still writes there (started by process "),
+                      std::string::npos)
+                << result.err;
+        }
+    }
+    EXPECT_FALSE(std::filesystem::exists(run + ".old-1"));
+    EXPECT_EQ(events(read_records(run), "run").size(), 1u);
+    EXPECT_TRUE(first.running());
+    first.signal(SIGKILL);
+    EXPECT_EQ(first.wait().code, 128 + SIGKILL);
+    // What a killed run held is free at once.
+    (void)train_tiny(out, kAlone, {"train.steps=10"}, {"--resume", "auto"});
 }
 
 }  // namespace

@@ -1,5 +1,10 @@
 // What watches a run from outside: event files, the page for Prometheus, the timeline of a step, the slowest
 // rank.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <set>
 
@@ -42,6 +47,40 @@ TEST(Watching, PrometheusIsToldWhere) {
               std::string::npos);
     expect_failure(moesaic(tiny(out, {"metrics.prometheus.address=everywhere"})), 2,
                    {"metrics.prometheus.address: 'everywhere' is no address by number; "});
+}
+
+/// Listens on a port of this machine while it lives.
+class TakenPort {
+  public:
+    TakenPort() : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+        address_.sin_family = AF_INET;
+        address_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t size = sizeof address_;
+        EXPECT_EQ(::bind(socket_, reinterpret_cast<sockaddr*>(&address_), size), 0);
+        EXPECT_EQ(::listen(socket_, 1), 0);
+        EXPECT_EQ(::getsockname(socket_, reinterpret_cast<sockaddr*>(&address_), &size), 0);
+    }
+    TakenPort(const TakenPort&) = delete;
+    TakenPort& operator=(const TakenPort&) = delete;
+    ~TakenPort() { ::close(socket_); }
+    [[nodiscard]] std::string number() const { return std::to_string(ntohs(address_.sin_port)); }
+
+  private:
+    int socket_;
+    sockaddr_in address_{};
+};
+
+TEST(Watching, APortThatIsTakenLeavesTheEarlierRunWhereItIs) {
+    const ScratchFolder scratch;
+    const std::string out = scratch / "out";
+    const auto before = train_tiny(out, kAlone, {"train.steps=5"});
+    const TakenPort taken;
+    const CommandResult result = moesaic(tiny(out, {"metrics.sinks=[jsonl, prometheus]", "train.steps=5",
+                                                    "metrics.prometheus.port=" + taken.number()}));
+    if (result.err.find("'prometheus' is not in this build") == std::string::npos)
+        expect_failure(result, 2, {"metrics.prometheus: cannot listen on 127.0.0.1 port " + taken.number()});
+    EXPECT_FALSE(std::filesystem::exists(out + "/tiny.old-1"));
+    EXPECT_EQ(read_records(out + "/tiny"), before);
 }
 
 void expect_timeline(const Ranks& ranks) {

@@ -109,6 +109,15 @@ losses "$work/threads" > "$work/threads.losses"
 [ -s "$work/srun.losses" ] || fail "srun: no losses"
 cmp "$work/srun.losses" "$work/threads.losses" || fail "srun: other losses than threads"
 
+echo "srun that was not told of MPI"
+code=0
+# shellcheck disable=SC2086
+enter moesaic-c timeout 60 srun --mpi=none -N 2 --ntasks-per-node=1 "$program" train "$config" $settings \
+    --set run.name=lone > "$work/lone.txt" 2>&1 || code=$?
+[ "$code" -eq 2 ] || fail "lone tasks end with $code"
+grep -q "srun started 2 processes" "$work/lone.txt" || fail "lone tasks are not told why"
+[ ! -e "$work/lone" ] || fail "lone tasks train"
+
 echo "sbatch, a signal, a requeue"
 # shellcheck disable=SC2086
 job=$(enter moesaic-c env MOESAIC="$program" sbatch --parsable --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --time=5 \

@@ -121,6 +121,21 @@ bool is_given(const BoundInputs& inputs, const BoundInputField& field) {
     return field.number ? (inputs.*field.number).has_value() : !(inputs.*field.list).empty();
 }
 
+namespace {
+
+/// Norms are by layer: the bounds go through all lists at once.
+void compare_layers(const BoundInputs& inputs, std::vector<BoundInputConflict>& found) {
+    for (const std::string_view name : {"layer_frobenius", "layer_rows"}) {
+        const std::size_t numbers = (inputs.*bound_input_field(name).list).size();
+        const std::size_t layers = inputs.layer_spectral.size();
+        if (numbers == 0 || layers == 0 || numbers == layers) continue;
+        found.push_back({name, fmt::format("{} numbers for the {} layers of layer_spectral", numbers, layers),
+                         "one of each layer"});
+    }
+}
+
+}  // namespace
+
 double loss_range(const BoundInputs& inputs) {
     if (inputs.vocabulary && inputs.smoothing) return smoothed_range(*inputs.smoothing, *inputs.vocabulary);
     return *inputs.range;
@@ -146,6 +161,17 @@ std::vector<BoundInputConflict> conflicts(const BoundInputs& inputs) {
     above("train_loss", inputs.train_loss, "range", range, kRange);
     above("unique_tokens", inputs.unique_tokens, "tokens", inputs.tokens,
           "unique tokens are among those processed");
+    // Weights that sum to 1 spread over at most k; softmax over all experts leaves the chosen less than that.
+    constexpr double kRounding = 1e-6;
+    const bool sums_to_1 = inputs.gate != GateKind::softmax_all;
+    if (sums_to_1 && inputs.k_eff && inputs.top_k.value_or(0) > 0 &&
+        *inputs.k_eff > *inputs.top_k * (1 + kRounding)) {
+        found.push_back(
+            {"k_eff", fmt::format("{} is above top_k {}", *inputs.k_eff, *inputs.top_k),
+             "k weights that sum to 1 have squares that sum to 1/k at least; where the sum is less: "
+             "gate softmax-all"});
+    }
+    compare_layers(inputs, found);
     if (inputs.classes == 1.0)
         found.push_back({"classes", "1 class has nothing to tell apart", "0, or 2 and more"});
     if (!inputs.rank_weights.empty()) {

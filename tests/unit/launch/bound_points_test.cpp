@@ -49,6 +49,20 @@ TEST(BoundPoints, OneOfEachIsNoTable) {
     EXPECT_EQ(request.bounds.front()->name, "heldout_binomial");
 }
 
+TEST(BoundPoints, EffectiveExpertsAreAtMostTheActiveOnes) {
+    const Values values{{"--samples", "1e4"}, {"--experts", "8"}, {"--top-k", "2"}, {"--k-eff", "3"}};
+    EXPECT_NE(mistakes(with(values)).find("--k-eff: 3 is above top_k 2"), std::string::npos);
+    BoundOptions options = with(values);
+    options.gate = "softmax-all";
+    EXPECT_EQ(mistakes(options), "") << "whose weights sum to less than 1";
+    Values rounded = values;
+    rounded["--k-eff"] = "2.0000001";
+    EXPECT_EQ(mistakes(with(rounded)), "") << "as measured";
+    Values one_of_two = values;
+    one_of_two["--top-k"] = "1,4";
+    EXPECT_NE(mistakes(with(one_of_two)).find("--k-eff: 3 is above top_k 1"), std::string::npos);
+}
+
 TEST(BoundPoints, EveryMistakeAtOnce) {
     BoundOptions options = with({{"--experts", "x"},
                                  {"--top-k", "1.5"},
@@ -101,8 +115,7 @@ TEST(BoundPoints, NothingToCompute) {
     EXPECT_THAT(mistakes({}), testing::HasSubstr("not enough for any bound; try --samples"));
     BoundOptions options;
     options.run = "runs/quad";
-    EXPECT_THAT(mistakes(options),
-                testing::HasSubstr("runs/quad: a run's own bounds take no numbers"));
+    EXPECT_THAT(mistakes(options), testing::HasSubstr("runs/quad: a run's own bounds take no numbers"));
 }
 
 }  // namespace

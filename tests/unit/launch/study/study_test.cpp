@@ -2,19 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
 #include <map>
 #include <numbers>
 
 #include "launch/study/claims.h"
-#include "launch/study/folder_lock.h"
 #include "launch/study/run_pool.h"
 #include "launch/study/simulations.h"
 #include "launch/study/study_runs.h"
@@ -264,30 +257,6 @@ TEST(Simulations, ConstantExpertsKeepTheBoundAndComeNearTheirOwnError) {
     EXPECT_GT(*number_in(row, "bound"), worst);
     constant->draw({{"dimensions", "3"}, {"cells", "4"}}, 1, row);
     EXPECT_EQ(row.at("experts"), "64");
-}
-
-TEST(FolderLock, LastsAsLongAsWhatWasStartedUnderIt) {
-    using std::chrono::milliseconds;
-    const ScratchFolder folder;
-    const std::string path = folder / "below/.study.lock";
-    pid_t child = -1;
-    {
-        const FolderLock first(path, "studies/it", milliseconds(0));
-        EXPECT_THROW(FolderLock(path, "studies/it", milliseconds(30)), UserError);
-        std::string word = "/bin/sleep", seconds = "60";
-        char* const arguments[] = {word.data(), seconds.data(), nullptr};
-        ASSERT_EQ(::posix_spawn(&child, "/bin/sleep", nullptr, nullptr, arguments, environ), 0);
-    }
-    try {
-        const FolderLock second(path, "studies/it", milliseconds(0));
-        ADD_FAILURE() << "a process that was started under the lock is still there";
-    } catch (const UserError& error) {
-        EXPECT_THAT(error.what(), HasSubstr("studies/it: a study, or a run that one left behind"));
-        EXPECT_THAT(error.what(), HasSubstr("process " + std::to_string(::getpid())));
-    }
-    ::kill(child, SIGKILL);
-    ::waitpid(child, nullptr, 0);
-    EXPECT_NO_THROW(FolderLock(path, "studies/it", milliseconds(0)));
 }
 
 TEST(RunPool, RunsAllAndTellsHowTheyEnded) {
