@@ -6,13 +6,13 @@
 #include <fstream>
 
 #include "comm/row_checks.h"
+#include "launch/bench/measurement.h"
 #include "launch/prototypes.h"
 #include "launch/run_record.h"
 #include "launch/step_trace.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
-#include "runtime/cpu/peak.h"
 #include "runtime/metrics/truncate.h"
 
 namespace moesaic {
@@ -81,11 +81,13 @@ bool Trainer::due(i64 step, i64 every) const {
 }
 
 void Trainer::begin() {
-    const bool double_precision = runtime_.store.dtype() == DType::f64;
     Communicator& world = runtime_.mesh->world();
-    peak_flops_ = measure_peak_flops(runtime_options(config_, world).threads, double_precision);
-    world.all_reduce(*runtime_.exchange, view_of(&peak_flops_, {1}), ReduceOp::sum, {"measured peak"});
-    runtime_.exchange->synchronize();
+    // Of the device and the type that compute; a GPU's by a product of about a micro-batch's operations.
+    const auto tokens = static_cast<double>(training_.micro_batches().size * run_.spec.seq_len);
+    PeakSamples peak(*runtime_.backend, *runtime_.compute, runtime_options(config_, world).threads,
+                     runtime_.store.dtype(), model_flops_per_token(run_.spec) * tokens);
+    peak.take(world);
+    peak_flops_ = 1e9 * peak.sum_over(world);
     if (world.rank() != 0) return;
     const bool resume = options_.resume_in_place;
     SinkOptions sink_options;

@@ -47,14 +47,15 @@ Findings check_gpu(const OsRelease& os, const GpuLibraries& libraries,
     rows.push_back(library_row(os, "CUDA runtime", libraries.runtime));
     rows.push_back(library_row(os, "NCCL", libraries.nccl));
     rows.push_back(library_row(os, "CUDA compiler", nvcc));
-    rows.push_back({.section = "CUDA, NCCL",
-                    .name = "back end",
-                    .found = module_text(kCudaModuleVariable, kCudaModuleFile,
-                                         "run.device: cuda; it has run on emulated GPUs alone so far")});
+    rows.push_back(
+        {.section = "CUDA, NCCL",
+         .name = "back end",
+         .found = module_text(kCudaModuleVariable, kCudaModuleFile, "run.device: cuda; tried on an H100")});
     rows.push_back({.section = "CUDA, NCCL",
                     .name = "communicator",
                     .found = module_text(kNcclModuleVariable, kNcclModuleFile,
-                                         "parallel.comm: nccl; it has run on emulated GPUs alone so far")});
+                                         "parallel.comm: nccl; tried by two processes on one H100, several "
+                                         "GPUs were emulated")});
     return rows;
 }
 

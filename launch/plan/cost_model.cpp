@@ -49,6 +49,15 @@ double latency_seconds(double ranks, double on_node, const DeviceProfile& device
     return 1e-6 * (ranks > on_node ? device.network.latency_us : device.node.latency_us);
 }
 
+/// Products of bf16 run at the speed of vdpbf16ps where the CPU has it; elsewhere they are widened.
+double bf16_tflops(int threads, double fp32_tflops) {
+    if (!has_bf16_dot_product()) return fp32_tflops;
+    const std::vector<Peak> peaks = measure_peaks(PeakType::bf16, threads);
+    const auto found = std::ranges::find_if(
+        peaks, [](const Peak& peak) { return peak.loop.find("vdpbf16ps") != std::string::npos; });
+    return found == peaks.end() ? fp32_tflops : 1e-12 * found->best;
+}
+
 }  // namespace
 
 const CostFactors& cost_factors(const DeviceProfile& device) {
@@ -61,8 +70,7 @@ void measure_host(ClusterConfig& cluster) {
     const int threads = resolve_threads(std::nullopt, 1);
     if (!cluster.gives("device.fp32_tflops")) device.fp32_tflops = 1e-12 * measure_peak_flops(threads, false);
     if (!cluster.gives("device.fp64_tflops")) device.fp64_tflops = 1e-12 * measure_peak_flops(threads, true);
-    // Products of bf16 are widened and computed in f32.
-    if (!cluster.gives("device.bf16_tflops")) device.bf16_tflops = device.fp32_tflops;
+    if (!cluster.gives("device.bf16_tflops")) device.bf16_tflops = bf16_tflops(threads, device.fp32_tflops);
     if (!cluster.gives("device.memory_gb_per_s")) {
         constexpr i64 kArrayBytes = i64{64} << 20;
         for (const MemoryRate& rate : measure_memory_bandwidth(threads, kArrayBytes)) {

@@ -51,8 +51,8 @@ std::vector<Cause> causes() {
              {"model.moe.router=sigmoid_bias"},
              {"bias_saturation"},
              {}},
-            {"UpdatesAreAThousandTimesTooLarge",
-             {"optimizer.lr=3", "optimizer.schedule.warmup=6"},
+            {"UpdatesAreThousandsOfTimesTooLarge",
+             {"optimizer.lr=10", "optimizer.schedule.warmup=10"},
              {},
              {"changed_expert"},
              {"loss_spike", "heldout_rise", "gradient_spike"}}};
