@@ -19,6 +19,7 @@ namespace {
 constexpr const char* kRunNumbers = "generalization";
 constexpr std::size_t kFewestRunNumbers = 6;
 constexpr const char* kPrequentialNumbers = "prequential";
+constexpr const char* kLookStep = "generalization_look_step";
 constexpr std::array kMarginQuantiles{0.05, 0.25, 0.5, 0.75, 0.95};
 
 class Stopwatch {
@@ -146,6 +147,7 @@ std::map<std::string, std::vector<double>> Generalization::observers() const {
                             number(run_.config.train.batch_sequences),
                             number(first_epoch_),
                             number(run_.dataset->training_windows())};
+    if (look_step_) numbers[kLookStep] = {number(*look_step_)};
     if (documents_) numbers[kRunNumbers].push_back(1);  // another certificate than that of sequences
     if (prequential_) numbers[kPrequentialNumbers] = prequential_->state();
     return numbers;
@@ -243,7 +245,7 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
     const std::vector<UnitScores> heldout = comparable_units(scores.heldout, documents(&Documents::heldout)),
                                   seen = comparable_units(scores.seen, documents(&Documents::seen)),
                                   unseen = comparable_units(scores.unseen, documents(&Documents::unseen));
-    const double delta = delta_of_look(options_.delta, static_cast<double>(looks_));
+    const double delta = delta_of_statement(options_.delta, record.look);
     if (!unseen.empty() && !heldout.empty())
         record.unseen_difference =
             mean_difference(losses_of(unseen, UnitLoss::raw), losses_of(heldout, UnitLoss::raw), delta);
@@ -277,11 +279,10 @@ void Generalization::record_bounded_gaps(const std::vector<UnitScores>& heldout,
 
 void Generalization::record_certificates(const Scores& scores, EvalRecord& record) const {
     if (!bounded_) return;
-    const auto looks = static_cast<double>(looks_);
     const auto seed = static_cast<u64>(run_.config.run.seed);
     const auto certify = [&](const std::vector<UnitScores>& units) {
-        return documents_ ? document_certificates(units, scores.seen.units, options_, looks)
-                          : heldout_certificates(units, options_, looks, seed);
+        return documents_ ? document_certificates(units, scores.seen.units, options_, record.look)
+                          : heldout_certificates(units, options_, record.look, seed);
     };
     // The document that the cut divides was begun in training.
     record.bounds.merge(certify(units_where(scores.heldout, documents_ ? &documents_->heldout : nullptr,
@@ -330,7 +331,7 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     return scores;
 }
 
-EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
+EvalRecord Generalization::look(i64 step, std::optional<i64> number, RoutingObserver* observer) {
     const bool holds_out = !shards_.heldout.empty();
     const bool tells_domains = holds_out && run_.dataset->domains().size() > 1;
     DomainRouting domain_routing(runtime_, observer, tells_domains ? std::ssize(shards_.heldout) : 0);
@@ -344,6 +345,7 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
     EvalRecord record;
     record.step = step;
     record.unit = run_.unit.name;
+    record.look = number;
     record.train_probe_loss = scores.seen.mean_loss();
     record.train_probe_error = scores.seen.mean_error();
     if (step >= shards_.seen_at_step) record.train_probe_age = step - shards_.seen_at_step;
@@ -381,13 +383,16 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
 }
 
 EvalRecord Generalization::evaluate(i64 step, RoutingObserver* observer) {
-    if (certifies(step)) ++looks_;
-    return look(step, observer);
+    if (!certifies(step)) return look(step, {}, observer);
+    look_step_ = step;
+    return look(step, ++looks_, observer);
 }
 
-EvalRecord Generalization::evaluate_again(i64 step) {
-    looks_ = std::max<i64>(looks_, 1);
-    return look(step, nullptr);
+EvalRecord Generalization::evaluate_again(const TrainingPosition& position, bool as_in_run) {
+    const auto stored = position.observers.find(kLookStep);
+    const bool looked = stored != position.observers.end() &&
+                        stored->second == std::vector{static_cast<double>(position.step)};
+    return look(position.step, looked && as_in_run ? std::optional(looks_) : std::nullopt, nullptr);
 }
 
 }  // namespace moesaic
