@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <set>
 
+#include "launch/adds_seconds.h"
 #include "launch/domain_routing.h"
 #include "launch/model_measures.h"
 #include "runtime/metrics/bounds/bound_table.h"
@@ -22,26 +22,12 @@ constexpr const char* kPrequentialNumbers = "prequential";
 constexpr const char* kLookStep = "generalization_look_step";
 constexpr std::array kMarginQuantiles{0.05, 0.25, 0.5, 0.75, 0.95};
 
-class Stopwatch {
-  public:
-    explicit Stopwatch(double& seconds) : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
-    ~Stopwatch() {
-        seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    }
-    Stopwatch(const Stopwatch&) = delete;
-    Stopwatch& operator=(const Stopwatch&) = delete;
-
-  private:
-    double& seconds_;
-    std::chrono::steady_clock::time_point start_;
-};
-
 /// Counts what observers take beside the evaluation that they see.
 class TimedObserver final : public RoutingObserver {
   public:
     TimedObserver(RoutingObserver& observer, double& seconds) : observer_(observer), seconds_(seconds) {}
     void routed(StepContext& context, int layer, const Routing& routing) override {
-        const Stopwatch watch(seconds_);
+        const AddsSeconds watch(seconds_);
         observer_.routed(context, layer, routing);
     }
 
@@ -198,6 +184,7 @@ std::optional<LossScales> Generalization::scales_of_step(i64 step) const {
 
 void Generalization::add_step(i64 step, const StepResult& result) {
     if (!prequential_ || !all_fresh(step)) return;
+    const AddsSeconds watch(extra_seconds_);
     MOESAIC_ASSERT(std::ssize(result.unit_sums) == run_.config.train.batch_sequences,
                    "units of {} sequences in a batch of {}", result.unit_sums.size(),
                    run_.config.train.batch_sequences);
@@ -317,7 +304,7 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     };
     const auto add_features = [&](const MicroBatches::Part& part, const BatchWindows& batch,
                                   const ForwardResult& result, ConstTensorView features) {
-        const Stopwatch watch(extra_seconds_);
+        const AddsSeconds watch(extra_seconds_);
         complexity->add(part, batch, result, features);
     };
     const bool holds_out = !shards_.heldout.empty();
@@ -325,7 +312,7 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     scores.heldout = evaluate(shards_.heldout, true, holds_out ? &routing : nullptr, &Documents::heldout);
     scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen,
                            complexity != nullptr ? FeatureVisitor(add_features) : FeatureVisitor());
-    const Stopwatch watch(extra_seconds_);
+    const AddsSeconds watch(extra_seconds_);
     if (certifies(step) && stream_position(step).sequences() <= shards_.unseen_after)
         scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     return scores;
@@ -341,7 +328,7 @@ EvalRecord Generalization::look(i64 step, std::optional<i64> number, RoutingObse
         complexity.emplace(runtime_, run_, shards_.seen);
     TimedObserver timed(routing, extra_seconds_);
     const Scores scores = score_shards(step, timed, complexity ? &*complexity : nullptr);
-    const Stopwatch watch(extra_seconds_);
+    const AddsSeconds watch(extra_seconds_);
     EvalRecord record;
     record.step = step;
     record.unit = run_.unit.name;

@@ -57,7 +57,8 @@ class Generalization {
     /// statement where the run looked at these weights and `as_in_run`, the settings that decide about it are
     /// the run's; else one that stands by itself (EvalRecord::look).
     [[nodiscard]] EvalRecord evaluate_again(const TrainingPosition& position, bool as_in_run);
-    /// This rank's seconds in evaluations besides the losses of the held-out shard and the seen one.
+    /// This rank's seconds in add_step, and in evaluations besides the losses of the held-out shard and the
+    /// seen one.
     [[nodiscard]] double extra_seconds() const { return extra_seconds_; }
     [[nodiscard]] const EvaluationShards& shards() const { return shards_; }
     /// Of the latest evaluation's held-out shard.

@@ -226,8 +226,8 @@ struct EvalRecord {
     std::vector<DomainExperts> domain_experts;            ///< by layer; empty where there is one source alone
     std::string prequential_off;                          ///< why there is no fresh-data certificate
     std::string meaning;                                  ///< the record in plain words
-    /// Share of the run's time so far: of evaluations in all, and of that what bounds and certificates took
-    /// besides the losses of the held-out shard and the train probe.
+    /// Share of the run's time so far: of evaluations in all; of what bounds and certificates took, in steps
+    /// and besides the losses of the held-out shard and the train probe in evaluations.
     std::optional<double> evaluation_share, generalization_share;
 
     template <class Visitor>
