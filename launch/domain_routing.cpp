@@ -48,16 +48,17 @@ std::vector<DomainExperts> DomainRouting::finish(const TaskData& data, const std
     std::vector<std::size_t> domains;
     for (const i64 window : windows) domains.push_back(data.domain_of_validation(window));
     if (std::set(domains.begin(), domains.end()).size() < 2) return {};
-    std::vector<DomainExperts> results;
+    const auto experts = static_cast<std::size_t>(runtime_.model.spec().experts);
+    std::vector<DomainChoices> choices;
     for (Layer& layer : layers_) {
         runtime_.mesh->world().all_reduce(*runtime_.exchange,
                                           view_of(layer.counts.data(), {std::ssize(layer.counts)}),
                                           ReduceOp::sum, {"experts of the domains"});
         runtime_.exchange->synchronize();
-        const auto experts = static_cast<std::size_t>(runtime_.model.spec().experts);
-        results.push_back(domain_experts({layer.counts, domains, data.domains(), experts}, seed));
-        results.back().layer = layer.layer;
+        choices.push_back({layer.counts, domains, data.domains(), experts});
     }
+    std::vector<DomainExperts> results = domain_experts(choices, seed);
+    for (std::size_t i = 0; i < results.size(); ++i) results[i].layer = layers_[i].layer;
     return results;
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <set>
 
+#include "launch/adds_seconds.h"
 #include "launch/domain_routing.h"
 #include "launch/model_measures.h"
 #include "runtime/metrics/bounds/bound_table.h"
@@ -19,28 +19,15 @@ namespace {
 constexpr const char* kRunNumbers = "generalization";
 constexpr std::size_t kFewestRunNumbers = 6;
 constexpr const char* kPrequentialNumbers = "prequential";
+constexpr const char* kLookStep = "generalization_look_step";
 constexpr std::array kMarginQuantiles{0.05, 0.25, 0.5, 0.75, 0.95};
-
-class Stopwatch {
-  public:
-    explicit Stopwatch(double& seconds) : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
-    ~Stopwatch() {
-        seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    }
-    Stopwatch(const Stopwatch&) = delete;
-    Stopwatch& operator=(const Stopwatch&) = delete;
-
-  private:
-    double& seconds_;
-    std::chrono::steady_clock::time_point start_;
-};
 
 /// Counts what observers take beside the evaluation that they see.
 class TimedObserver final : public RoutingObserver {
   public:
     TimedObserver(RoutingObserver& observer, double& seconds) : observer_(observer), seconds_(seconds) {}
     void routed(StepContext& context, int layer, const Routing& routing) override {
-        const Stopwatch watch(seconds_);
+        const AddsSeconds watch(seconds_);
         observer_.routed(context, layer, routing);
     }
 
@@ -146,6 +133,7 @@ std::map<std::string, std::vector<double>> Generalization::observers() const {
                             number(run_.config.train.batch_sequences),
                             number(first_epoch_),
                             number(run_.dataset->training_windows())};
+    if (look_step_) numbers[kLookStep] = {number(*look_step_)};
     if (documents_) numbers[kRunNumbers].push_back(1);  // another certificate than that of sequences
     if (prequential_) numbers[kPrequentialNumbers] = prequential_->state();
     return numbers;
@@ -196,6 +184,7 @@ std::optional<LossScales> Generalization::scales_of_step(i64 step) const {
 
 void Generalization::add_step(i64 step, const StepResult& result) {
     if (!prequential_ || !all_fresh(step)) return;
+    const AddsSeconds watch(extra_seconds_);
     MOESAIC_ASSERT(std::ssize(result.unit_sums) == run_.config.train.batch_sequences,
                    "units of {} sequences in a batch of {}", result.unit_sums.size(),
                    run_.config.train.batch_sequences);
@@ -243,7 +232,7 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
     const std::vector<UnitScores> heldout = comparable_units(scores.heldout, documents(&Documents::heldout)),
                                   seen = comparable_units(scores.seen, documents(&Documents::seen)),
                                   unseen = comparable_units(scores.unseen, documents(&Documents::unseen));
-    const double delta = delta_of_look(options_.delta, static_cast<double>(looks_));
+    const double delta = delta_of_statement(options_.delta, record.look);
     if (!unseen.empty() && !heldout.empty())
         record.unseen_difference =
             mean_difference(losses_of(unseen, UnitLoss::raw), losses_of(heldout, UnitLoss::raw), delta);
@@ -277,11 +266,10 @@ void Generalization::record_bounded_gaps(const std::vector<UnitScores>& heldout,
 
 void Generalization::record_certificates(const Scores& scores, EvalRecord& record) const {
     if (!bounded_) return;
-    const auto looks = static_cast<double>(looks_);
     const auto seed = static_cast<u64>(run_.config.run.seed);
     const auto certify = [&](const std::vector<UnitScores>& units) {
-        return documents_ ? document_certificates(units, scores.seen.units, options_, looks)
-                          : heldout_certificates(units, options_, looks, seed);
+        return documents_ ? document_certificates(units, scores.seen.units, options_, record.look)
+                          : heldout_certificates(units, options_, record.look, seed);
     };
     // The document that the cut divides was begun in training.
     record.bounds.merge(certify(units_where(scores.heldout, documents_ ? &documents_->heldout : nullptr,
@@ -316,7 +304,7 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     };
     const auto add_features = [&](const MicroBatches::Part& part, const BatchWindows& batch,
                                   const ForwardResult& result, ConstTensorView features) {
-        const Stopwatch watch(extra_seconds_);
+        const AddsSeconds watch(extra_seconds_);
         complexity->add(part, batch, result, features);
     };
     const bool holds_out = !shards_.heldout.empty();
@@ -324,13 +312,13 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     scores.heldout = evaluate(shards_.heldout, true, holds_out ? &routing : nullptr, &Documents::heldout);
     scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen,
                            complexity != nullptr ? FeatureVisitor(add_features) : FeatureVisitor());
-    const Stopwatch watch(extra_seconds_);
+    const AddsSeconds watch(extra_seconds_);
     if (certifies(step) && stream_position(step).sequences() <= shards_.unseen_after)
         scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     return scores;
 }
 
-EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
+EvalRecord Generalization::look(i64 step, std::optional<i64> number, RoutingObserver* observer) {
     const bool holds_out = !shards_.heldout.empty();
     const bool tells_domains = holds_out && run_.dataset->domains().size() > 1;
     DomainRouting domain_routing(runtime_, observer, tells_domains ? std::ssize(shards_.heldout) : 0);
@@ -340,10 +328,11 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
         complexity.emplace(runtime_, run_, shards_.seen);
     TimedObserver timed(routing, extra_seconds_);
     const Scores scores = score_shards(step, timed, complexity ? &*complexity : nullptr);
-    const Stopwatch watch(extra_seconds_);
+    const AddsSeconds watch(extra_seconds_);
     EvalRecord record;
     record.step = step;
     record.unit = run_.unit.name;
+    record.look = number;
     record.train_probe_loss = scores.seen.mean_loss();
     record.train_probe_error = scores.seen.mean_error();
     if (step >= shards_.seen_at_step) record.train_probe_age = step - shards_.seen_at_step;
@@ -381,13 +370,16 @@ EvalRecord Generalization::look(i64 step, RoutingObserver* observer) {
 }
 
 EvalRecord Generalization::evaluate(i64 step, RoutingObserver* observer) {
-    if (certifies(step)) ++looks_;
-    return look(step, observer);
+    if (!certifies(step)) return look(step, {}, observer);
+    look_step_ = step;
+    return look(step, ++looks_, observer);
 }
 
-EvalRecord Generalization::evaluate_again(i64 step) {
-    looks_ = std::max<i64>(looks_, 1);
-    return look(step, nullptr);
+EvalRecord Generalization::evaluate_again(const TrainingPosition& position, bool as_in_run) {
+    const auto stored = position.observers.find(kLookStep);
+    const bool looked = stored != position.observers.end() &&
+                        stored->second == std::vector{static_cast<double>(position.step)};
+    return look(position.step, looked && as_in_run ? std::optional(looks_) : std::nullopt, nullptr);
 }
 
 }  // namespace moesaic

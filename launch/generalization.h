@@ -53,9 +53,12 @@ class Generalization {
     /// Collective over the world. All but routing_changed and the times. `observer`: of the held-out shard,
     /// or of the seen one where nothing is held out.
     [[nodiscard]] EvalRecord evaluate(i64 step, RoutingObserver* observer);
-    /// The same for a checkpoint that was evaluated before, as `begin` was told: without counting a look.
-    [[nodiscard]] EvalRecord evaluate_again(i64 step);
-    /// This rank's seconds in evaluations besides the losses of the held-out shard and the seen one.
+    /// The same for the checkpoint at `position`, as `begin` was told, without counting a look: the run's own
+    /// statement where the run looked at these weights and `as_in_run`, the settings that decide about it are
+    /// the run's; else one that stands by itself (EvalRecord::look).
+    [[nodiscard]] EvalRecord evaluate_again(const TrainingPosition& position, bool as_in_run);
+    /// This rank's seconds in add_step, and in evaluations besides the losses of the held-out shard and the
+    /// seen one.
     [[nodiscard]] double extra_seconds() const { return extra_seconds_; }
     [[nodiscard]] const EvaluationShards& shards() const { return shards_; }
     /// Of the latest evaluation's held-out shard.
@@ -65,7 +68,7 @@ class Generalization {
     struct Scores {
         ShardScores heldout, seen, unseen;
     };
-    [[nodiscard]] EvalRecord look(i64 step, RoutingObserver* observer);
+    [[nodiscard]] EvalRecord look(i64 step, std::optional<i64> number, RoutingObserver* observer);
     /// Collective over the world. `routing` sees the held-out shard, or the seen one where nothing is held
     /// out.
     [[nodiscard]] Scores score_shards(i64 step, RoutingObserver& routing, HeadComplexity* complexity);
@@ -96,6 +99,7 @@ class Generalization {
     std::string off_;  // why there is no prequential certificate
     bool imported_ = false;
     i64 looks_ = 0;
+    std::optional<i64> look_step_;  // of the last one since `begin`
     i64 batch_shift_ = 0;
     std::optional<PrequentialCertificate> prequential_;
     LossHistory history_;

@@ -243,7 +243,7 @@ void Trainer::evaluate(i64 step) {
     evaluation_seconds_ += seconds_since(start);
     const double seconds = seconds_since(start_);
     record.evaluation_share = evaluation_seconds_ / seconds;
-    record.generalization_share = generalization_.extra_seconds() / seconds;
+    record.generalization_share = (generalization_.extra_seconds() + training_.unit_seconds()) / seconds;
     sinks_.write(record);  // to none but on rank 0
     heed(verdict);
 }

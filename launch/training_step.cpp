@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "launch/adds_seconds.h"
 #include "launch/batch_sums.h"
 #include "launch/faults/fault_injector.h"
 #include "runtime/schedule.h"
@@ -263,12 +264,8 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     for (i64 s = 0; s < part.count; ++s) {
         const double* const losses = result.token_loss.as<double>() + s * seq_len;
         mine[layout.losses + s] = std::accumulate(losses, losses + seq_len, 0.0);
-        if (!scales_) continue;
-        const double* const margins = result.token_margin.as<double>() + s * seq_len;
-        const auto length = static_cast<std::size_t>(seq_len);
-        write_units(sum_units(step, part.first + s, {losses, length}, {margins, length}),
-                    mine + layout.units + s * RecordLayout::unit_numbers);
     }
+    if (scales_) score_part(step, part, result, mine + layout.units);
     search_.look_at_forward(context, runtime_.model.spec(), saved,
                             {mine + layout.losses, static_cast<std::size_t>(part.count)}, index);
     add_counts(result.routers, counts);
@@ -289,6 +286,18 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
         }
     });
     runtime_.compute->synchronize();  // the batch's memory is filled anew for the next micro-step
+}
+
+void TrainingStep::score_part(i64 step, const MicroBatches::Part& part, const ForwardResult& result,
+                              double* numbers) {
+    const AddsSeconds watch(unit_seconds_);
+    const i64 seq_len = runtime_.model.spec().seq_len;
+    const auto length = static_cast<std::size_t>(seq_len);
+    for (i64 s = 0; s < part.count; ++s, numbers += RecordLayout::unit_numbers) {
+        const double* const losses = result.token_loss.as<double>() + s * seq_len;
+        const double* const margins = result.token_margin.as<double>() + s * seq_len;
+        write_units(sum_units(step, part.first + s, {losses, length}, {margins, length}), numbers);
+    }
 }
 
 UnitSums TrainingStep::sum_units(i64 step, i64 sequence, std::span<const double> losses,

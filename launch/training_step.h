@@ -76,6 +76,8 @@ class TrainingStep {
         scales_ = scales;
         unit_ranges_ = std::move(ranges);
     }
+    /// This rank's seconds with that, of all steps.
+    [[nodiscard]] double unit_seconds() const { return unit_seconds_; }
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
     /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
@@ -103,6 +105,8 @@ class TrainingStep {
     /// Of sequence `sequence` of the batch, from its targets' losses and margins.
     [[nodiscard]] UnitSums sum_units(i64 step, i64 sequence, std::span<const double> losses,
                                      std::span<const double> margins) const;
+    /// Writes the units of a micro-batch's sequences, in their order.
+    void score_part(i64 step, const MicroBatches::Part& part, const ForwardResult& result, double* numbers);
     void write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved);
     void set_rank_loads(StepResult& result) const;
     /// Collective over the world.
@@ -118,6 +122,7 @@ class TrainingStep {
     std::vector<i64> expert_counts_;  // of the last batch
     std::optional<RoutingTraceWriter> trace_;
     std::optional<LossScales> scales_;
+    double unit_seconds_ = 0;
     UnitRanges unit_ranges_;
     std::optional<ExpertRebalancer> rebalancer_;
     std::optional<PlacementRecord> moved_;

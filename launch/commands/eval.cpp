@@ -41,8 +41,8 @@ void print_json(const std::string& checkpoint, const EvalRecord& record, const E
 
 void print_bounds(const EvalRecord& record) {
     for (const auto& [name, gap] : record.gaps)
-        std::printf("  gap of %-13s %.4f, at all evaluations at once [%.4f, %.4f]\n", name.c_str(), gap.value,
-                    gap.low, gap.high);
+        std::printf("  gap of %-13s %.4f, %s [%.4f, %.4f]\n", name.c_str(), gap.value,
+                    record.look ? "at all looks of the run at once" : "by itself", gap.low, gap.high);
     for (const auto& [name, bound] : record.bounds)
         std::printf("  bound %-26s %10.4g%s\n", name.c_str(), bound.value, bound.vacuous ? "  vacuous" : "");
     if (!record.prequential_off.empty())
@@ -87,6 +87,14 @@ Config evaluated_config(const EvalOptions& options, const std::string& checkpoin
     return checkpoint_config(checkpoint, overrides);
 }
 
+/// Whether evaluations with the two configurations score the same model on the same units, with the same
+/// confidence.
+bool of_one_statement(const Config& one, const Config& other) {
+    return one.run.seed == other.run.seed && one.task == other.task && one.model == other.model &&
+           one.generalization == other.generalization && one.train.precision == other.train.precision &&
+           one.train.batch_sequences == other.train.batch_sequences;
+}
+
 int eval_on_rank(const EvalOptions& options, Communicator& world) {
     const std::string checkpoint = resolve_checkpoint(options.checkpoint);
     if (options.logits.empty() != options.tokens.empty())
@@ -106,7 +114,8 @@ int eval_on_rank(const EvalOptions& options, Communicator& world) {
     adopt_prototypes(runtime, run, checkpoint);
     Generalization generalization(runtime, run);
     generalization.begin(position, position.observers.empty());
-    EvalRecord record = generalization.evaluate_again(position.step);
+    const bool as_in_run = of_one_statement(run.config, checkpoint_config(checkpoint, {}));
+    EvalRecord record = generalization.evaluate_again(position, as_in_run);
     record_shifted(runtime, run, record);
     // The fresh data were met with the trained number of active experts.
     if (options.top_k)

@@ -65,11 +65,12 @@ BoundResult heldout_bound(const CertifiedLoss& certified, const CertificateOptio
     return result;
 }
 
-BoundResult untouched(BoundResult result) {
-    result.assume(
-        "untouched", AssumptionStatus::unknown,
-        "no update saw these units and no setting was chosen by them; choosing among the looks of a "
-        "run is paid for, by delta/(t(t+1)) at look t");
+BoundResult untouched(BoundResult result, bool of_run) {
+    result.assume("untouched", AssumptionStatus::unknown,
+                  of_run ? "no update saw these units and no setting was chosen by them; choosing among the "
+                           "looks of a run is paid for, by delta/(t(t+1)) at look t"
+                         : "no update saw these units, and neither a setting nor this checkpoint was chosen "
+                           "by them; the statement stands by itself, and no other is paid for with it");
     return result;
 }
 
@@ -191,9 +192,13 @@ bool PrequentialCertificate::restore(std::span<const double> numbers) {
     return true;
 }
 
+double delta_of_statement(double delta, std::optional<i64> look) {
+    return look ? delta_of_look(delta, static_cast<double>(*look)) : delta;
+}
+
 std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScores> units,
-                                                        const CertificateOptions& options, double look,
-                                                        u64 seed) {
+                                                        const CertificateOptions& options,
+                                                        std::optional<i64> look, u64 seed) {
     std::map<std::string, BoundResult> bounds;
     std::vector<const UnitScores*> order;
     for (const UnitScores& unit : units) {
@@ -206,7 +211,7 @@ std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScor
         const auto other = static_cast<std::size_t>(random.uniform(i) * static_cast<double>(i + 1));
         std::swap(order[i], order[std::min(other, i)]);
     }
-    const double delta = delta_of_look(options.delta, look), samples = static_cast<double>(order.size());
+    const double delta = delta_of_statement(options.delta, look), samples = static_cast<double>(order.size());
     for (const CertifiedLoss& certified : kCertified) {
         std::vector<double> losses;
         for (const UnitScores* unit : order)
@@ -221,16 +226,17 @@ std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScor
         } else {
             result.assume_independent_samples();
         }
-        bounds.emplace(name_for("heldout", certified), untouched(std::move(result)));
+        bounds.emplace(name_for("heldout", certified), untouched(std::move(result), look.has_value()));
     }
     return bounds;
 }
 
 std::map<std::string, BoundResult> document_certificates(std::span<const UnitScores> documents,
                                                          std::span<const UnitScores> reference,
-                                                         const CertificateOptions& options, double look) {
+                                                         const CertificateOptions& options,
+                                                         std::optional<i64> look) {
     std::map<std::string, BoundResult> bounds;
-    const double delta = delta_of_look(options.delta, look);
+    const double delta = delta_of_statement(options.delta, look);
     for (const CertifiedLoss& certified : kCertified) {
         const std::vector<double> losses = losses_in_unit(documents, certified, options),
                                   others = losses_in_unit(reference, certified, options);
@@ -246,7 +252,7 @@ std::map<std::string, BoundResult> document_certificates(std::span<const UnitSco
             "independent_samples", AssumptionStatus::unknown,
             "documents are drawn independently; one may read those before it in its window, and the "
             "statement is about new documents in these places");
-        bounds.emplace(name_for("heldout", certified), untouched(std::move(result)));
+        bounds.emplace(name_for("heldout", certified), untouched(std::move(result), look.has_value()));
     }
     return bounds;
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -72,13 +73,17 @@ class PrequentialCertificate {
     std::vector<std::unique_ptr<FreshDataCertificate>> losses_;  // as certified_losses()
 };
 
-/// For fixed weights and units that they have never met. `look`: how often the same units were looked at,
-/// this time included; it may fail with delta/(look (look+1)). `units` are taken in a random order that
-/// follows from `seed`. By name: "heldout", "heldout_bits". Empty where no unit has a target or a loss is not
-/// finite.
+/// What a statement may fail with. `look`: how often a run has looked at the same units, this time included,
+/// from 1; delta/(look (look+1)), so that all looks hold at once with 1 - delta. Without one the statement
+/// stands by itself, with all of delta, and shares it with no other.
+[[nodiscard]] double delta_of_statement(double delta, std::optional<i64> look);
+
+/// For fixed weights and units that they have never met; may fail with delta_of_statement. `units` are taken
+/// in a random order that follows from `seed`. By name: "heldout", "heldout_bits". Empty where no unit has a
+/// target or a loss is not finite.
 [[nodiscard]] std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScores> units,
                                                                       const CertificateOptions& options,
-                                                                      double look, u64 seed);
+                                                                      std::optional<i64> look, u64 seed);
 
 /// The same for documents in the order of the data. A document's loss may depend on those before it, which
 /// share its window: then the statement is about the mean over the places of these documents of what a new
@@ -87,6 +92,6 @@ class PrequentialCertificate {
 [[nodiscard]] std::map<std::string, BoundResult> document_certificates(std::span<const UnitScores> documents,
                                                                        std::span<const UnitScores> reference,
                                                                        const CertificateOptions& options,
-                                                                       double look);
+                                                                       std::optional<i64> look);
 
 }  // namespace moesaic

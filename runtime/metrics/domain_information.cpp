@@ -42,7 +42,9 @@ double mutual_information(const DomainChoices& choices) {
     return std::max(0.0, nats);
 }
 
-DomainExperts domain_experts(const DomainChoices& choices, u64 seed) {
+namespace {
+
+DomainExperts without_shuffles(const DomainChoices& choices) {
     DomainExperts result;
     const std::vector<double> table = table_of(choices);
     for (std::size_t domain = 0; domain < choices.names.size(); ++domain) {
@@ -55,24 +57,35 @@ DomainExperts domain_experts(const DomainChoices& choices, u64 seed) {
         result.share.emplace(choices.names[domain], std::move(share));
     }
     result.mutual_information = mutual_information(choices);
-    std::vector<std::size_t> shuffled(choices.domains.begin(), choices.domains.end());
-    DomainChoices under_chance = choices;
-    under_chance.domains = shuffled;
+    return result;
+}
+
+}  // namespace
+
+std::vector<DomainExperts> domain_experts(std::span<const DomainChoices> layers, u64 seed) {
+    std::vector<DomainExperts> results;
+    for (const DomainChoices& layer : layers) results.push_back(without_shuffles(layer));
+    if (layers.empty()) return results;
+    std::vector<std::size_t> shuffled(layers.front().domains.begin(), layers.front().domains.end());
+    std::vector<DomainChoices> under_chance(layers.begin(), layers.end());
+    for (DomainChoices& layer : under_chance) layer.domains = shuffled;
     const Philox random(seed, "shuffles of domains");
     u64 drawn = 0;
-    double sum = 0, as_large = 1;
+    std::vector<double> as_large(layers.size(), 1.0);
     for (int shuffle = 0; shuffle < kShuffles; ++shuffle) {
         for (std::size_t i = shuffled.size(); i > 1; --i) {
             const auto other = static_cast<std::size_t>(random.uniform(drawn++) * static_cast<double>(i));
             std::swap(shuffled[i - 1], shuffled[std::min(other, i - 1)]);
         }
-        const double nats = mutual_information(under_chance);
-        sum += nats;
-        if (nats >= result.mutual_information * (1 - 1e-12)) ++as_large;
+        for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+            const double nats = mutual_information(under_chance[layer]);
+            results[layer].shuffled_information += nats / kShuffles;
+            if (nats >= results[layer].mutual_information * (1 - 1e-12)) ++as_large[layer];
+        }
     }
-    result.shuffled_information = sum / kShuffles;
-    result.p_value = as_large / (kShuffles + 1);
-    return result;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer)
+        results[layer].p_value = as_large[layer] / (kShuffles + 1);
+    return results;
 }
 
 }  // namespace moesaic

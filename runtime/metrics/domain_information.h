@@ -24,9 +24,10 @@ struct DomainChoices {
 /// shuffled_information.
 [[nodiscard]] double mutual_information(const DomainChoices& choices);
 
-/// `layer` is left to the caller. The p-value is that of a permutation test with the sequence as the unit, as
-/// tokens of a sequence choose alike: domains are shuffled among sequences 199 times, in orders that follow
-/// from `seed`, and p = (1 + shuffles with as much information) / 200. Domains without a choice are left out.
-[[nodiscard]] DomainExperts domain_experts(const DomainChoices& choices, u64 seed);
+/// Of every layer; all have the same domains, and `layer` is left to the caller. The p-value is that of a
+/// permutation test with the sequence as the unit, as tokens of a sequence choose alike: domains are shuffled
+/// among sequences 199 times, in orders that follow from `seed` and are every layer's, and p = (1 + shuffles
+/// with as much information) / 200. Domains without a choice are left out.
+[[nodiscard]] std::vector<DomainExperts> domain_experts(std::span<const DomainChoices> layers, u64 seed);
 
 }  // namespace moesaic

@@ -92,6 +92,19 @@ std::string vacuous_text(const EvalRecord& record) {
         fmt::join(names, ", "), record.unit);
 }
 
+/// Of limits that are none of the run's looks.
+std::string by_itself_text(const EvalRecord& record, double delta) {
+    const bool limits = !record.gaps.empty() || find(record.bounds, "heldout") != nullptr ||
+                        find(record.bounds, "heldout_lookahead") != nullptr;
+    if (record.look || !limits) return "";
+    return fmt::format(
+        "This is none of the run's looks: each limit from data held out or ahead stands by itself, with {:g} "
+        "% "
+        "confidence, and not together with the run's or another evaluation's, nor for a checkpoint that was "
+        "chosen by them.",
+        100 * (1 - delta));
+}
+
 std::string line_part(const Bounds& bounds, const std::string& certificate, const std::string& source) {
     const BoundResult* const error = find(bounds, certificate);
     const BoundResult* const bits = find(bounds, certificate + "_bits");
@@ -109,7 +122,8 @@ std::string line_part(const Bounds& bounds, const std::string& certificate, cons
 
 std::string explain(const EvalRecord& record, double delta) {
     std::string text;
-    for (const std::string& part : {certified(record, delta), gap_text(record), vacuous_text(record)}) {
+    for (const std::string& part :
+         {certified(record, delta), by_itself_text(record, delta), gap_text(record), vacuous_text(record)}) {
         if (!part.empty()) text += (text.empty() ? "" : " ") + part;
     }
     return text;

@@ -205,13 +205,16 @@ struct EvalRecord {
     /// Share of single targets that are wrong, where a sample's error counts all of its targets together.
     std::optional<double> heldout_target_error, shifted_target_error;
     std::string unit = "sequence";  ///< what is drawn independently, and losses are means over
+    /// How often the run has looked, this time included: limits of held-out losses and `gaps` hold at all of
+    /// its looks at once. Absent: there are none, or each stands by itself at level delta
+    /// (delta_of_statement).
+    std::optional<i64> look;
     std::optional<double> train_unseen_loss, train_unseen_error;
     std::optional<i64> train_probe_age;  ///< steps since training saw the last of the train probe
     /// Mean losses by shard (heldout, train_seen, train_unseen) and UnitLoss.
     std::map<std::string, std::map<std::string, double>> losses;
-    /// Held-out minus seen training loss, by bounded UnitLoss: limits by betting (betting_upper), valid at
-    /// all evaluations at once. gap_low and gap_high are those of the raw loss, normal and of this
-    /// evaluation.
+    /// Held-out minus seen training loss, by bounded UnitLoss: limits by betting (betting_upper), valid as
+    /// `look` says. gap_low and gap_high are those of the raw loss, normal and of this evaluation.
     std::map<std::string, IntervalRecord> gaps;
     /// Since the evaluation before, unit by unit: of the held-out loss, and of the gap.
     std::optional<IntervalRecord> heldout_change, gap_change;
@@ -223,8 +226,8 @@ struct EvalRecord {
     std::vector<DomainExperts> domain_experts;            ///< by layer; empty where there is one source alone
     std::string prequential_off;                          ///< why there is no fresh-data certificate
     std::string meaning;                                  ///< the record in plain words
-    /// Share of the run's time so far: of evaluations in all, and of that what bounds and certificates took
-    /// besides the losses of the held-out shard and the train probe.
+    /// Share of the run's time so far: of evaluations in all; of what bounds and certificates took, in steps
+    /// and besides the losses of the held-out shard and the train probe in evaluations.
     std::optional<double> evaluation_share, generalization_share;
 
     template <class Visitor>
@@ -245,6 +248,7 @@ struct EvalRecord {
         visit("heldout_target_error", heldout_target_error);
         visit("shifted_target_error", shifted_target_error);
         visit("unit", unit);
+        visit("look", look);
         visit("train_unseen_loss", train_unseen_loss);
         visit("train_unseen_error", train_unseen_error);
         visit("train_probe_age", train_probe_age);

@@ -61,13 +61,18 @@ void SignSums::add_waiting() {
             for (std::size_t f = 0; f < width; ++f) sum[f] += sign * waiting_[t * width + f];
         }
     }
+    std::array<std::array<u32, 4>, kTogether> alike{};  // bits that are those of the first target
+    for (std::size_t t = 1; t < kTogether; ++t) {
+        for (std::size_t word = 0; word < 4; ++word) alike[t][word] = ~(bits_[t][word] ^ bits_[0][word]);
+    }
     double* sum = sums_.data();
     for (i64 draw = 0; draw < kDraws; ++draw) {
         for (i64 column = 0; column < columns_; ++column, sum += width_) {
+            const auto index = static_cast<std::size_t>(draw * kColumns + column);
             const double first = sign_of(bits_[0], draw, column);
             std::size_t place = 0;
             for (std::size_t t = 1; t < kTogether; ++t)
-                if (sign_of(bits_[t], draw, column) == first) place |= std::size_t{1} << (t - 1);
+                place |= std::size_t{alike[t][index / 32] >> (index % 32) & 1} << (t - 1);
             const double* const of_place = combined.data() + place * width;
             for (std::size_t f = 0; f < width; ++f) sum[f] += first * of_place[f];
         }

@@ -144,8 +144,10 @@ CommandResult moesaic(const Words& arguments, const Ranks& ranks, const CommandO
 }
 
 Words tiny(const std::string& out, const Words& overrides, const Words& more) {
-    Words words{"train", "configs/tiny.yaml", "--out", out};
-    for (const std::string& one : overrides) {
+    Words words{"train", "configs/tiny.yaml", "--out", out},
+        settings{"train.steps=20", "train.eval_every=10", "train.checkpoint_every=10", "train.log_every=5"};
+    settings.insert(settings.end(), overrides.begin(), overrides.end());
+    for (const std::string& one : settings) {
         words.emplace_back("--set");
         words.push_back(one);
     }

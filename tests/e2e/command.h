@@ -77,7 +77,8 @@ inline constexpr Ranks kAlone{};
 CommandResult moesaic(const Words& arguments, const Ranks& ranks = kAlone,
                       const CommandOptions& options = {});
 
-/// `train configs/tiny.yaml` with `key=value` overrides into `out`, whose run folder is out/tiny.
+/// `train configs/tiny.yaml` for 20 steps, with looks and checkpoints at steps 10 and 20, and with
+/// `key=value` overrides into `out`, whose run folder is out/tiny.
 [[nodiscard]] Words tiny(const std::string& out, const Words& overrides = {}, const Words& more = {});
 /// That run; expects exit code 0 and returns the records of its metrics.jsonl.
 std::vector<Json> train_tiny(const std::string& out, const Ranks& ranks, const Words& overrides = {},

@@ -77,6 +77,39 @@ TEST(Certificate, GoesOnAfterAResume) {
                 "the run was resumed with other data, or in another order");
 }
 
+TEST(Certificate, OfACheckpointIsTheRunsLookOrAStatementByItself) {
+    const ScratchFolder scratch;
+    const auto records = train_tiny(scratch / "out", kAlone,
+                                    {"train.steps=25", "train.eval_every=15", "train.checkpoint_every=5"});
+    const auto evaluate = [&](int step, const Ranks& ranks, const Words& more = {}) {
+        Words words{"eval", checkpoint_of(scratch / "out", step), "--json"};
+        words.insert(words.end(), more.begin(), more.end());
+        const CommandResult result = moesaic(words, ranks);
+        EXPECT_EQ(result.code, 0) << result.text();
+        return Json::parse(result.out);
+    };
+    for (const int look : {1, 2}) {
+        const Json own = events(records, "eval")[static_cast<std::size_t>(look)];
+        const Json found = evaluate(own.at("step"), threads(2), {"--set", "cpu.threads=1"});
+        EXPECT_EQ(found.at("look"), look);
+        for (const char* field : {"look", "bounds", "gaps", "unseen_difference", "meaning"})
+            EXPECT_EQ(found.at(field), own.at(field)) << field << ": said twice, and paid for once";
+    }
+    const Words other_shard{"--set", "generalization.heldout_sequences=48"};
+    for (const Json& alone : {evaluate(10, kAlone), evaluate(20, threads(2)),
+                              evaluate(25, kAlone, other_shard), evaluate(25, kAlone, {"--top-k", "1"})}) {
+        EXPECT_TRUE(alone.at("look").is_null());
+        EXPECT_EQ(alone.at("bounds").at("heldout").at("details").at("delta"), 0.05) << "shared with none";
+        EXPECT_THAT(alone.at("meaning"), HasSubstr("This is none of the run's looks: each limit"));
+    }
+    EXPECT_EQ(evaluate(20, kAlone), evaluate(20, kAlone)) << "the same again costs nothing";
+    EXPECT_TRUE(events(records, "eval")[0].at("look").is_null()) << "step 0 of a run from scratch";
+    const std::string by_itself = moesaic({"eval", checkpoint_of(scratch / "out", 20)}).out;
+    EXPECT_THAT(by_itself, HasSubstr(", by itself ["));
+    EXPECT_THAT(moesaic({"eval", checkpoint_of(scratch / "out", 25)}).out,
+                HasSubstr(", at all looks of the run at once ["));
+}
+
 TEST(Certificate, SaysWhyThereIsNone) {
     const ScratchFolder scratch;
     const auto records =

@@ -66,6 +66,7 @@ const std::map<std::string, Words>& always_there() {
           "heldout_target_error",
           "shifted_target_error",
           "unit",
+          "look",
           "train_unseen_loss",
           "train_unseen_error",
           "train_probe_age",

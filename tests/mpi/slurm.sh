@@ -94,7 +94,7 @@ losses() {  # RUN_FOLDER: of every step, the last time that it was made
     grep '"event":"step"' "$1/metrics.jsonl" | sed 's/.*"step":\([0-9]*\),.*"loss":\([^,]*\),.*/\1 \2/' |
         sort -n -k1,1 -s | awk '{ last[$1] = $0 } END { for (i in last) print last[i] }' | sort -n
 }
-settings="--out $work --set train.log_every=1 --set train.eval_every=1000 --set train.checkpoint_every=1000"
+settings="--out $work --set train.steps=20 --set train.log_every=1 --set train.eval_every=1000 --set train.checkpoint_every=1000"
 
 echo "srun on two hosts"
 # shellcheck disable=SC2086  # settings are words

@@ -28,7 +28,7 @@ train() {  # NAME [--set ...]: the losses of every step
     name=$1
     shift
     on_hosts 2 \
-        "$program" train "$config" --out "$work" --set "run.name=$name" --set train.log_every=1 \
+        "$program" train "$config" --out "$work" --set train.steps=20 --set "run.name=$name" --set train.log_every=1 \
         --set parallel.expert=4 --set parallel.timeout_seconds=60 "$@" > "$work/$name.txt" 2>&1 || {
         echo "$name failed:"
         tail -20 "$work/$name.txt"

@@ -149,6 +149,49 @@ TEST(Certificates, HeldoutHoldsForFixedWeights) {
     }
 }
 
+/// A run of checkpoints whose chances are known, and what is said of it: of every third one by a look of the
+/// run, of the others by evaluations afterwards.
+struct Statements {
+    int looks = 0, evaluations = 0, any = 0;  ///< runs, evaluations, and runs, of which a limit was too low
+};
+Statements evaluate_checkpoints(u64 runs, i64 checkpoints) {
+    Statements failed;
+    for (u64 seed = 0; seed < runs; ++seed) {
+        bool looks = false, evaluations = false;
+        for (i64 checkpoint = 1; checkpoint <= checkpoints; ++checkpoint) {
+            const double chance = chance_at(8 * checkpoint);
+            const Philox random(seed * 100 + static_cast<u64>(checkpoint), "checkpoint");
+            std::vector<UnitScores> units;
+            for (u64 i = 0; i < 100; ++i) units.push_back(unit_of(random, i, 1, chance));
+            const auto look = checkpoint % 3 == 0 ? std::optional(checkpoint / 3) : std::nullopt;
+            const auto bounds = heldout_certificates(units, options_of(true), look, seed);
+            const bool low = bounds.at("heldout").value < chance;
+            failed.evaluations += !look && low ? 1 : 0;
+            (look ? looks : evaluations) |= low;
+        }
+        failed.looks += looks ? 1 : 0;
+        failed.any += looks || evaluations ? 1 : 0;
+    }
+    return failed;
+}
+
+TEST(Certificates, AnEvaluationBetweenTheLooksIsAStatementByItself) {
+    const Statements failed = evaluate_checkpoints(1000, 12);
+    EXPECT_LE(failed.looks, 50) << "of 1000 runs: delta 0.05 for all four looks at once";
+    EXPECT_LE(failed.evaluations, 400) << "of 8000: delta 0.05 for each";
+    EXPECT_GE(failed.evaluations, 200) << "and each spends it: with a share of delta its limit was higher";
+    EXPECT_GT(failed.any, 150) << "which is why they are not said to hold together";
+
+    const std::vector<UnitScores> units(100, unit_of(Philox(1, "unit"), 0, 1, 0.5));
+    const auto alone = heldout_certificates(units, options_of(true), {}, 1).at("heldout"),
+               second = heldout_certificates(units, options_of(true), 2, 1).at("heldout");
+    EXPECT_DOUBLE_EQ(alone.details.at("delta"), 0.05);
+    EXPECT_DOUBLE_EQ(second.details.at("delta"), 0.05 / 6);
+    const auto about = [](const BoundResult& bound) { return bound.assumptions.back().meaning; };
+    EXPECT_NE(about(alone).find("stands by itself"), std::string::npos) << about(alone);
+    EXPECT_NE(about(second).find("delta/(t(t+1))"), std::string::npos) << about(second);
+}
+
 TEST(Certificates, HeldoutIsTheBinomialLimitForExactErrors) {
     std::vector<UnitScores> units(287);
     for (std::size_t i = 0; i < units.size(); ++i)

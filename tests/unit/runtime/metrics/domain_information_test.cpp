@@ -32,6 +32,10 @@ double slow_information(const std::vector<i64>& counts, const std::vector<std::s
     return entropy(domain) + entropy(expert) - entropy(both);
 }
 
+DomainExperts of_layer(const DomainChoices& choices, u64 seed) {
+    return domain_experts({&choices, 1}, seed).front();
+}
+
 TEST(DomainInformation, EqualsTheEntropiesOfSingleChoices) {
     const Philox random(1, "choices");
     std::vector<i64> counts;
@@ -43,7 +47,7 @@ TEST(DomainInformation, EqualsTheEntropiesOfSingleChoices) {
     std::fill_n(counts.begin() + 10, 5, 0);  // a sequence without choices
     const DomainChoices choices{counts, domains, kNames, 5};
     EXPECT_NEAR(mutual_information(choices), slow_information(counts, domains, 5), 1e-12);
-    const DomainExperts result = domain_experts(choices, 1);
+    const DomainExperts result = of_layer(choices, 1);
     ASSERT_EQ(result.share.size(), 2u);
     for (const auto& [name, share] : result.share) {
         double sum = 0;
@@ -62,12 +66,16 @@ TEST(DomainInformation, IsAllWhereExpertsAreDomainsAndNoneWhereTheyAreShared) {
             alike.push_back(e == 0 ? 40 : 24);
         }
     }
-    const DomainExperts far = domain_experts({apart, domains, kNames, 2}, 1);
+    const DomainExperts far = of_layer({apart, domains, kNames, 2}, 1);
     EXPECT_NEAR(far.mutual_information, std::log(2), 1e-12);
     EXPECT_EQ(far.p_value, 1.0 / 200);
     EXPECT_LT(far.shuffled_information, 0.1);
     EXPECT_EQ(far.share.at("novel"), (std::vector<double>{1, 0}));
-    const DomainExperts near = domain_experts({alike, domains, kNames, 2}, 1);
+    const DomainChoices layers[] = {{alike, domains, kNames, 2}, {apart, domains, kNames, 2}};
+    const DomainExperts second = domain_experts(layers, 1).back();
+    EXPECT_EQ(second.p_value, far.p_value) << "a layer's shuffles do not depend on the others";
+    EXPECT_EQ(second.shuffled_information, far.shuffled_information);
+    const DomainExperts near = of_layer({alike, domains, kNames, 2}, 1);
     EXPECT_EQ(near.mutual_information, 0);
     EXPECT_EQ(near.p_value, 1);
 }
@@ -85,7 +93,7 @@ TEST(DomainInformation, TokensOfOneSequenceAreOneWitness) {
             counts.push_back(favourite ? 900 : 100);
             counts.push_back(favourite ? 100 : 900);
         }
-        if (domain_experts({counts, domains, kNames, 2}, seed).p_value <= 0.05) ++significant;
+        if (of_layer({counts, domains, kNames, 2}, seed).p_value <= 0.05) ++significant;
     }
     EXPECT_LE(significant, 2 + 5) << "one in twenty by chance";
 }

@@ -72,11 +72,11 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 TEST(Records, HaveTheFieldsOfTheContract) {
-    EXPECT_THAT(names_in(json_of(RunRecord())),
-                ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel",
-                            "expert_tensor", "data_parallel", "device", "host", "parameters",
-                            "active_parameters", "training_samples", "unit", "unit_reason", "balance",
-                            "capacity"));
+    EXPECT_THAT(
+        names_in(json_of(RunRecord())),
+        ElementsAre("event", "version", "commit", "config", "world_size", "expert_parallel", "expert_tensor",
+                    "data_parallel", "device", "host", "parameters", "active_parameters", "training_samples",
+                    "unit", "unit_reason", "balance", "capacity"));
     EXPECT_THAT(names_in(json_of(StepRecord())),
                 ElementsAre("event", "step", "tokens", "loss", "loss_aux", "loss_z", "grad_norm", "lr",
                             "tokens_per_s", "step_ms", "exchange_ms", "exchange_bytes", "flops_utilization",
@@ -91,7 +91,7 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
                             "heldout_error", "train_probe_error", "heldout_by_source", "bounds",
                             "routing_changed", "shifted_loss", "shifted_error", "heldout_target_error",
-                            "shifted_target_error", "unit", "train_unseen_loss", "train_unseen_error",
+                            "shifted_target_error", "unit", "look", "train_unseen_loss", "train_unseen_error",
                             "train_probe_age", "losses", "gaps", "heldout_change", "gap_change", "gap_rise",
                             "unseen_difference", "measured", "domain_experts", "prequential_off", "meaning",
                             "evaluation_share", "generalization_share"));
@@ -275,7 +275,8 @@ TEST(Sinks, ConsoleLinesAreForReading) {
         "placement after step 100: 4 experts of 2 layers moved, fullest rank 1.92x the mean -> 1.10x  12.3 "
         "MiB "
         "in 3.2 ms\n"
-        "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s, of which training waited 12 ms\n"
+        "checkpoint of step 100: runs/quad/checkpoints/step-00000100  12.3 MiB in 0.4 s, of which training "
+        "waited 12 ms\n"
         "step 120/300   40%  eta  1:12  loss  3.412  held-out  3.498  gap  0.086  error <= 0.432  41.2k "
         "tok/s  exchange 18%  load 1.31x  dropped 0.0%  |g| 0.82  lr 2.9e-03\n"
         "ALARM at step 120: dead_expert: no tokens for 50 steps (layer 2, expert 5)\n"

@@ -26,6 +26,18 @@ TEST(UnitLosses, AreMeansOverUnmaskedTargets) {
     EXPECT_GE(unit.of(UnitLoss::ramp), unit.of(UnitLoss::error));
 }
 
+TEST(UnitLosses, BitsOfManyUnlikelyTargetsAreExact) {
+    // Chances of 0, the least smoothing and the most answers: a product of them all would be no number.
+    const LossScales scales{2147483647, 1e-6, 1, 11};
+    std::vector<double> loss(77), margin(77, -1.0);
+    double bits = 0;
+    for (std::size_t i = 0; i < loss.size(); ++i) {
+        loss[i] = i % 3 == 0 ? 1e6 : 0.25 * static_cast<double>(i);
+        bits -= std::log2((1 - 1e-6) * std::exp(-loss[i]) + 1e-6 / 2147483647) / 77;
+    }
+    EXPECT_NEAR(score_unit(loss, margin, scales).of(UnitLoss::smoothed_bits), bits, 1e-12 * bits);
+}
+
 TEST(UnitLosses, LieInTheirRanges) {
     const LossScales scales{256, 0.1, 1, 11};
     // As good and as bad as can be.
