@@ -52,10 +52,13 @@ class Wave {
 
   private:
     void plan();
-    void plan_tasks(Slice<T>& slice, double work_per_task) const;
+    void plan_tasks(Slice<T>& slice, double work_per_task, bool many) const;
     void pack(i64 panel) const;
     void compute(i64 number) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
+    [[nodiscard]] static i64 most_rows(const Slice<T>& slice) {
+        return slice.product->sum ? kRowBlockOfSums : kRowBlock;
+    }
     [[nodiscard]] SumStart sum_start(const MatrixProduct<T>& product) const;
     void compute_part(const Task<T>& task, Piece part) const;
     void compute_piece(const Task<T>& task, const Piece& piece) const;
@@ -92,8 +95,9 @@ class Wave {
 template <class T>
 void Wave<T>::plan() {
     double work = 0;
-    i64 elements = 0;
+    i64 elements = 0, blocks = 0;  // of a panel and as many rows as a task may have
     for (const Slice<T>& slice : slices_) {
+        blocks += divide_up(slice.product->m, most_rows(slice)) * slice.panels;
         work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
@@ -105,19 +109,19 @@ void Wave<T>::plan() {
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
-        plan_tasks(slice, work_per_task);
+        plan_tasks(slice, work_per_task, blocks >= 2 * kTasksPerThread * pool_.threads());
         slice.first_task = tasks_;
         tasks_ += slice.row_tasks * divide_up(slice.panels, slice.panels_per_task);
     }
 }
 
-/// Rows are cut first; columns only where the shortest sensible block of rows is still too much work.
+/// Columns are cut before rows: every task of some rows reads all its panels anew, from memory where experts
+/// have few rows. Rows are cut further only where there would be too few tasks.
 template <class T>
-void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task) const {
+void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 least_rows = 4 * kernels_.row_tile;
-    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows,
-                                slice.product->sum ? kRowBlockOfSums : kRowBlock);
+    const i64 least_rows = many ? most_rows(slice) : 4 * kernels_.row_tile;
+    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, most_rows(slice));
     slice.rows_per_task = std::min(rows, slice.product->m);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
