@@ -134,19 +134,21 @@ void CpuBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
     const i64 width = operation.c.cols();
     cpu::product_type({operation.c, operation.a}, "grouped_gemm");
     const DType real = check_product(operation, operation.c.rows(), width, 1);
-    run_with_numbers(
-        stream, operation.rows_per_group,
-        [this, operation, width, real](std::span<const i64> rows_per_group) {
-            with_real(real, [&](auto element) {
-                using Real = decltype(element);
-                cpu::with_result<Real>(operation.c, [&](Real* result, const BlockWork<Real>* work) {
-                    GroupedProduct<Real> groups = grouped_product<Real>(operation, rows_per_group, width);
-                    groups.c = result;
-                    groups.work = work;
-                    multiply_groups(threads_, groups, library_);
-                });
-            });
-        });
+    run_with_numbers(stream, operation.rows_per_group,
+                     [this, operation, width, real](std::span<const i64> rows_per_group) {
+                         with_real(real, [&](auto element) {
+                             using Real = decltype(element);
+                             cpu::with_result<Real>(operation.c, operation.accumulate,
+                                                    [&](const cpu::ProductResult<Real>& result) {
+                                                        GroupedProduct<Real> groups = grouped_product<Real>(
+                                                            operation, rows_per_group, width);
+                                                        groups.c = result.c;
+                                                        groups.rounded_c = result.rounded;
+                                                        groups.work = result.work;
+                                                        multiply_groups(threads_, groups, library_);
+                                                    });
+                         });
+                     });
 }
 
 void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeightGrad& operation) {

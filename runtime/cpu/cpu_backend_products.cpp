@@ -62,18 +62,19 @@ void CpuBackend::gemm(Stream& stream, const Gemm& operation) {
         with_real(real, [&](auto element) {
             using Real = decltype(element);
             const Gemm& o = operation;
-            cpu::with_result<Real>(o.c, [&](Real* result, const BlockWork<Real>* work) {
+            cpu::with_result<Real>(o.c, o.accumulate, [&](const cpu::ProductResult<Real>& result) {
                 multiply<Real>(threads_,
                                {.m = o.c.rows(),
                                 .n = o.c.cols(),
                                 .p = inner,
                                 .a = operand(cpu::elements_of<Real>(o.a), o.a.cols(), o.trans_a),
                                 .b = operand(cpu::elements_of<Real>(o.b), o.b.cols(), o.trans_b),
-                                .c = result,
+                                .c = result.c,
                                 .c_row_stride = o.c.cols(),
                                 .accumulate = o.accumulate,
+                                .rounded_c = result.rounded,
                                 .packed_b = cpu::elements_of<Real>(o.packed_b),
-                                .work = work},
+                                .work = result.work},
                                library_);
             });
         });

@@ -247,6 +247,10 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
         block.c = results_of(task, place);
         block.c_row_stride = results_row_stride(task);
     }
+    if (product.rounded_c && piece.ends) {
+        block.rounded = product.rounded_c + task.first_row * product.c_row_stride + column;
+        block.rounded_row_stride = product.c_row_stride;
+    }
     if (product.sum && piece.ends) {
         block.sum = product.sum + task.first_row * product.n + column;
         block.sum_row_stride = product.n;
@@ -283,6 +287,11 @@ ResultBlock<T> Wave<T>::block_of(const Task<T>& task, PanelRange panels) const {
 template <class T>
 void clear(const MatrixProduct<T>& product) {
     const i64 half = product.n / product.halves;
+    if (product.rounded_c) {
+        for (i64 i = 0; i < product.m; ++i)
+            std::fill_n(product.rounded_c + i * product.c_row_stride, product.n, BFloat16{});
+        return;
+    }
     T* const room = product.c ? nullptr : scratch<T>(ScratchSlot::partial_sums, product.n);
     for (i64 i = 0; i < product.m; ++i) {
         T* const row = product.c ? product.c + i * product.c_row_stride : room;

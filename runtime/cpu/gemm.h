@@ -73,6 +73,8 @@ struct MatrixProduct {
     T* c = nullptr;
     i64 c_row_stride = 0;
     bool accumulate = false;
+    /// Where c is null and nothing accumulates, or null: the result rounded, with rows c_row_stride apart.
+    BFloat16* rounded_c = nullptr;
     /// b's copy by pack_matrix(), or none.
     Elements<T> packed_b = {};
     /// Dense [m,n] or null: instead of writing c, every part's product, summed from zero, is added here in

@@ -19,6 +19,9 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
 namespace {  // other files have functions of the same names here
 
+// Of a lambda: where one that reads a tile's sums is not inlined, they stand in memory all the while.
+#define MOESAIC_INLINED HWY_ATTR __attribute__((always_inline))
+
 constexpr int kPanelVectors = 3;
 // Rows of a tile one vector wide: eight sums hide the latency of the multiply-adds.
 constexpr int kTallTile = 8;
@@ -107,7 +110,7 @@ struct Tile {
             for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::Zero(Lanes<T>());
         }
         if (!product.accumulate) return;
-        with_columns(product.columns, [&](i64 columns) HWY_ATTR {
+        with_columns(product.columns, [&](i64 columns) MOESAIC_INLINED {
 #pragma GCC unroll 8
             for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
@@ -145,14 +148,24 @@ struct Tile {
     }
     template <SumStart kStart>
     HWY_INLINE void finish_sum(const PanelProduct<T>& product, i64 columns) const {
-        put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) HWY_ATTR {
+        put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) MOESAIC_INLINED {
             add_to_sum<kStart, T>(value, product.sum + row * product.sum_row_stride + column, rest);
         });
     }
     HWY_INLINE void finish(const PanelProduct<T>& product) const {
-        with_columns(product.columns, [&](i64 columns) HWY_ATTR {
+        with_columns(product.columns, [&](i64 columns) MOESAIC_INLINED {
+            if constexpr (sizeof(T) == sizeof(float)) {
+                if (product.rounded)
+                    return put_all(columns,
+                                   [&](Vector<T> value, int row, i64 column, i64 rest) MOESAIC_INLINED {
+                                       if (rest <= 0) return;
+                                       cpu::HWY_NAMESPACE::store(
+                                           Lanes<T>(), value,
+                                           product.rounded + row * product.rounded_row_stride + column, rest);
+                                   });
+            }
             if (!product.sum)
-                return put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) HWY_ATTR {
+                return put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) MOESAIC_INLINED {
                     store_columns(value, product.c + row * product.c_row_stride + column, rest);
                 });
             if (product.sum_start == SumStart::added) return finish_sum<SumStart::added>(product, columns);
@@ -179,7 +192,7 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
 #pragma GCC unroll 4
         for (i64 ahead = 0; ahead < kUnroll; ++ahead) {
             tile.template add<Step>(b + ahead * width,
-                                    [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
+                                    [&](int i) MOESAIC_INLINED { return factor_of(i, k, ahead); });
             // Nothing is loaded earlier: the registers are all taken, and the panel would be read twice.
             std::atomic_signal_fence(std::memory_order_seq_cst);
         }
@@ -200,6 +213,9 @@ HWY_INLINE void fetch_next_rows(const PanelProduct<T>& product) {
     if (product.sum) {
         if (product.sum_start == SumStart::streamed) return;
         fetch(product.sum, product.sum_row_stride, product.columns * static_cast<i64>(sizeof(double)));
+    } else if (product.rounded) {
+        fetch(product.rounded, product.rounded_row_stride,
+              product.columns * static_cast<i64>(sizeof(BFloat16)));
     } else {
         fetch(product.c, product.c_row_stride, product.columns * static_cast<i64>(sizeof(T)));
     }
@@ -228,35 +244,35 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
                    : product.a.row(i);
     i64 k = 0;
     if (b_step == width && a_step == 1) {
-        const auto factor = [&](int i, i64 first, i64 ahead) HWY_ATTR { return a[i] + first + ahead; };
+        const auto factor = [&](int i, i64 first, i64 ahead) MOESAIC_INLINED { return a[i] + first + ahead; };
         if (kRows == kRowTile && product.fetches_rows) {
             const T* below[kRows];
             for (int i = 0; i < kRows; ++i) below[i] = product.a.row(kRows + i);
             constexpr i64 kLine = 64 / sizeof(T), kLines = std::max<i64>(1, kRows * kUnroll / kLine);
-            k = add_unrolled<Step>(product, tile, factor, [&](i64 group) HWY_ATTR {
+            k = add_unrolled<Step>(product, tile, factor, [&](i64 group) MOESAIC_INLINED {
                 for (i64 line = group * kLines; line < (group + 1) * kLines; ++line)
                     __builtin_prefetch(below[line % kRows] + line / kRows * kLine, 0, 3);
             });
         } else {
-            k = add_unrolled<Step>(product, tile, factor, [](i64) HWY_ATTR {});
+            k = add_unrolled<Step>(product, tile, factor, [](i64) MOESAIC_INLINED {});
         }
     } else if (b_step == width && kRows <= kRowTile && in_tiles(product)) {
         k = add_unrolled<Step>(
             product, tile,
             [&](int i, i64 first, i64 ahead)
-                HWY_ATTR { return a[0] + first * kRowTile + (ahead * kRowTile + i); },
-            [](i64) HWY_ATTR {});
+                MOESAIC_INLINED { return a[0] + first * kRowTile + (ahead * kRowTile + i); },
+            [](i64) MOESAIC_INLINED {});
     } else if (b_step == width && in_tiles(product)) {
         k = add_unrolled<Step>(
             product, tile,
-            [&](int i, i64 first, i64 ahead) HWY_ATTR {
+            [&](int i, i64 first, i64 ahead) MOESAIC_INLINED {
                 return a[i / kRowTile * kRowTile] + first * kRowTile + (ahead * kRowTile + i % kRowTile);
             },
-            [](i64) HWY_ATTR {});
+            [](i64) MOESAIC_INLINED {});
     }
     for (; k < product.p; ++k)
         tile.template add<Step>(product.panel + k * b_step,
-                                [&](int i) HWY_ATTR { return a[i] + k * a_step; });
+                                [&](int i) MOESAIC_INLINED { return a[i] + k * a_step; });
     tile.finish(product);
 }
 
@@ -284,6 +300,7 @@ void multiply_rows(const PanelProduct<typename Step::Element>& product) {
             tile.a = tile.a.from(kHeight, 0);
         }
         tile.c += kHeight * product.c_row_stride;
+        if (tile.rounded) tile.rounded += kHeight * product.rounded_row_stride;
         if (tile.sum) tile.sum += kHeight * product.sum_row_stride;
         tile.next += tile.next_elements;
     }

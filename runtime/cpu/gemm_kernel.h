@@ -60,6 +60,9 @@ struct PanelProduct {
     T* c = nullptr;
     i64 c_row_stride = 0;
     bool accumulate = false;
+    /// Rows rounded_row_stride apart, or null: the result is rounded to these instead of stored to c.
+    BFloat16* rounded = nullptr;
+    i64 rounded_row_stride = 0;
     /// Rows sum_row_stride apart, or null: the result is added there instead of stored to c.
     double* sum = nullptr;
     i64 sum_row_stride = 0;

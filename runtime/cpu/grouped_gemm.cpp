@@ -52,6 +52,7 @@ void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product, const O
         one.b = operand(product.b.from(index * product.n * product.p),
                         product.trans_b ? product.p : product.n, product.trans_b);
         if (product.c) one.c = product.c + first_row * product.n;
+        if (product.rounded_c) one.rounded_c = product.rounded_c + first_row * product.n;
         one.c_row_stride = product.n;
         one.accumulate = product.accumulate;
         one.packed_b = product.packed_b.from(index * packed);

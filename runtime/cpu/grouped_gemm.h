@@ -21,6 +21,7 @@ struct GroupedProduct {
     const i32* a_rows = nullptr;         // [R] which row of a takes the place of each, or null
     const BlockWork<T>* work = nullptr;  // as in MatrixProduct; numbered by group
     i64 halves = 1;
+    BFloat16* rounded_c = nullptr;  // as in MatrixProduct, [R,n]
 };
 
 template <class T>

@@ -32,7 +32,7 @@ struct OneDnnResult {
 
 /// A product of floats alone, on whose result no work waits.
 [[nodiscard]] inline bool is_for_library(const MatrixProduct<float>& product) {
-    return !product.a.is_narrow() && !product.b.is_narrow() && !product.work;
+    return !product.a.is_narrow() && !product.b.is_narrow() && !product.work && !product.rounded_c;
 }
 /// As multiply_all, of such products, but that a sum's order is oneDNN's and may depend on the extents: equal
 /// to rounding only. They are cut among the pool's threads, oneDNN computes each piece on one.

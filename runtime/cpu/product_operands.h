@@ -70,16 +70,25 @@ class RoundingWork final : public BlockWork<float> {
     i64 halves_;
 };
 
-/// Calls multiply(c, work) with what a product in Real writes to: the result, or work that rounds into it.
+/// What a product in Real writes to: one of them.
+template <class Real>
+struct ProductResult {
+    Real* c = nullptr;
+    BFloat16* rounded = nullptr;
+    const BlockWork<Real>* work = nullptr;  ///< that rounds what is added to a bf16 result
+};
+
+/// Calls multiply(ProductResult).
 template <class Real, class Multiply>
-void with_result(TensorView result, const Multiply& multiply) {
+void with_result(TensorView result, bool accumulate, const Multiply& multiply) {
     if constexpr (std::is_same_v<Real, float>) {
         if (result.dtype == DType::bf16) {
+            if (!accumulate) return multiply(ProductResult<Real>{.rounded = result.as<BFloat16>()});
             const RoundingWork work(result);
-            return multiply(static_cast<Real*>(nullptr), &work);
+            return multiply(ProductResult<Real>{.work = &work});
         }
     }
-    multiply(result.data ? result.as<Real>() : nullptr, static_cast<const BlockWork<Real>*>(nullptr));
+    multiply(ProductResult<Real>{.c = result.data ? result.as<Real>() : nullptr});
 }
 
 /// Elements of the copies of G matrices b [P,N], whose columns come in halves.
