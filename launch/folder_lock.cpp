@@ -36,7 +36,7 @@ std::string holder_of(int descriptor) {
 }  // namespace
 
 FolderLock::FolderLock(const std::string& folder, std::string_view who, Patience patience) {
-    using Clock = std::chrono::steady_clock;
+    using Steady = std::chrono::steady_clock;
     const std::filesystem::path path(folder);
     const std::string file = path.parent_path() / fmt::format(".{}.lock", path.filename().string());
     std::error_code error;
@@ -47,14 +47,14 @@ FolderLock::FolderLock(const std::string& folder, std::string_view who, Patience
         throw UserError(
             fmt::format("{}: cannot be created: {}; choose another --out", folder, std::strerror(errno)));
     const std::string host = this_host();
-    const auto start = Clock::now();
+    const auto start = Steady::now();
     for (bool told = false; ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0;) {
         if (errno != EWOULDBLOCK && errno != EINTR) return;  // no locks here
         const std::string holder = holder_of(descriptor_);
         const bool near = holder.empty() || holder.ends_with(" on " + host);
         const std::string text = fmt::format("{}: {} still writes there (started by process {})", folder, who,
                                              holder.empty() ? "unknown" : holder);
-        if (Clock::now() - start >= (near ? patience.here : patience.elsewhere)) {
+        if (Steady::now() - start >= (near ? patience.here : patience.elsewhere)) {
             ::close(descriptor_);
             throw UserError(text + "; wait for it or end it, then start again, or choose another --out");
         }
