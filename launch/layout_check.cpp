@@ -10,6 +10,7 @@
 #include "launch/training_step.h"
 #include "launch/weights_checksum.h"
 #include "runtime/base/run_context.h"
+#include "runtime/base/worse.h"
 
 namespace moesaic {
 
@@ -67,10 +68,11 @@ double relative_difference(double value, double reference) {
 
 /// The worst of the four balance losses.
 double balance_difference(const StepResult& mine, const StepResult& single) {
-    return std::max({relative_difference(mine.loss_aux, single.loss_aux),
-                     relative_difference(mine.loss_z, single.loss_z),
-                     relative_difference(mine.loss_importance, single.loss_importance),
-                     relative_difference(mine.loss_load, single.loss_load)});
+    double worst = 0;
+    for (const auto loss :
+         {&StepResult::loss_aux, &StepResult::loss_z, &StepResult::loss_importance, &StepResult::loss_load})
+        worst = worse(worst, relative_difference(mine.*loss, single.*loss));
+    return worst;
 }
 
 double relative_l2(const std::vector<double>& value, const std::vector<double>& reference) {
@@ -97,7 +99,7 @@ WorstTensor worst_tensor(const LogicalTensors& mine, const LogicalTensors& refer
         const auto found = mine.find(name);
         if (found == mine.end()) return {kInfinity, name + " (missing)"};
         const double difference = relative_l2(found->second, values);
-        if (!(difference <= worst.difference)) worst = {difference, name};
+        if (!std::isnan(worst.difference) && !(difference <= worst.difference)) worst = {difference, name};
     }
     return worst;
 }
@@ -130,6 +132,8 @@ void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const L
 
 /// What has to hold, in the order in which a person wants to hear what does not.
 std::string verdict(const LayoutResult& result, const LayoutTolerances& limits) {
+    if (result.nonfinite_at != 0)
+        return fmt::format("the loss of step {} is not finite, and says nothing", result.nonfinite_at);
     if (limits.same_bits && !result.loss_bits) return "step 1's losses are not the one-rank run's bits";
     if (!(result.loss_difference <= limits.loss)) return "step 1's loss depends on the layout";
     if (!result.routing_equal) return "routing differs from the one-rank run";
@@ -162,6 +166,9 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     result.loss_bits =
         mine.first.sequence_loss == single.first.sequence_loss && mine.first.loss == single.first.loss;
     result.loss_difference = relative_difference(mine.first.loss, single.first.loss);
+    const auto nonfinite =
+        std::ranges::find_if_not(mine.losses, [](double loss) { return std::isfinite(loss); });
+    if (nonfinite != mine.losses.end()) result.nonfinite_at = nonfinite - mine.losses.begin() + 1;
     result.routing_equal =
         mine.first.expert_counts == single.first.expert_counts && mine.first.dropped == single.first.dropped;
     result.routing_as_reference = mine.first.expert_counts == reference.first.expert_counts;
@@ -179,7 +186,7 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     }
     for (std::size_t i = 1; i < mine.losses.size(); ++i) {
         result.later_loss_difference =
-            std::max(result.later_loss_difference, relative_difference(mine.losses[i], single.losses[i]));
+            worse(result.later_loss_difference, relative_difference(mine.losses[i], single.losses[i]));
     }
     result.weight_bits = mine.weights == single.weights;
     const auto differs =

@@ -40,6 +40,7 @@ struct LayoutResult {
     double later_loss_difference = 0;  ///< worst relative difference of losses after step 1
     bool weight_bits = false;          ///< the weights after all steps are the one-rank run's to the last bit
     i64 routing_differs_at = 0;        ///< first step whose expert loads are not the one-rank run's; 0: none
+    i64 nonfinite_at = 0;              ///< first step whose loss is not finite; 0: none
     bool routing_as_reference = true;  ///< f64 routes alike; a near tie may fall the other way in f32
     bool ok = false;
     std::string why;  ///< empty when ok
