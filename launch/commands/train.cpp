@@ -123,7 +123,10 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     check_agreement(world, "the data", data_fingerprint(run));
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
     TrainerOptions plan = plan_resume(options, world, run_folder);
-    if (!plan.resume_from.empty()) check_tokenizer(run, plan.resume_from);
+    if (!plan.resume_from.empty()) {
+        check_tokenizer(run, plan.resume_from);
+        check_model(run, plan.resume_from);
+    }
     plan.trace_step = options.trace_step;
     if (plan.trace_step > run.config.train.steps)
         throw UserError(fmt::format("--trace-step {}: the run ends with step {}; give a step from 1 to that",
