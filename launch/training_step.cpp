@@ -245,6 +245,7 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers(), scales_.has_value());
     const MicroBatches::Part part = micro_batches_.part(index, runtime_.mesh->world().rank());
     StepContext context = runtime_.context(Phase::train, step);
+    context.observer = observer_;
     ModelSaved saved;
     const ForwardResult result = runtime_.model.forward(context, load_batch(step, part), saved);
     if (trace_) write_trace(context, part, saved);
