@@ -347,7 +347,12 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
 
 NonfiniteOrigin TrainingStep::find_nonfinite(i64 step) {
     StepContext context = runtime_.context(Phase::train, step);
-    return search_.find(context, runtime_.store, *runtime_.gradient_sync);
+    std::optional<double> limit;
+    if (config_.train.determinism == "elastic")
+        limit = ParameterStore::kLargestExact /
+                static_cast<double>(
+                    MicroBatches{config_.train.batch_sequences, config_.train.micro_sequences}.count());
+    return search_.find(context, runtime_.store, *runtime_.gradient_sync, limit);
 }
 
 double TrainingStep::learning_rate_of(i64 step) const {
