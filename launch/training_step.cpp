@@ -122,10 +122,8 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Tas
 
 void TrainingStep::record_routing(const std::string& file) {
     const ModelSpec& spec = runtime_.model.spec();
-    trace_.emplace(file,
-                   RoutingTraceShape{config_.train.steps, spec.expert_layers(),
-                                     config_.train.batch_sequences * spec.seq_len,
-                                     router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k});
+    trace_.emplace(file, RoutingTraceShape{config_.train.steps, spec.expert_layers(),
+                                           config_.train.batch_sequences * spec.seq_len, spec.top_k});
 }
 
 void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved) {
