@@ -26,7 +26,10 @@ i64 elements_of(const RoutingTraceShape& shape) {
 }  // namespace
 
 RoutingTrace::RoutingTrace(const std::string& path, i64 layers, i64 choices, i64 experts)
-    : array_(map_npy_ids(path, experts, 4)) {
+    : array_(map_npy_ids(path, experts, 4,
+                         fmt::format("a trace for {} experts has their numbers, 0 to {}, and nothing else; "
+                                     "record one with as many experts, in a run where tokens choose",
+                                     experts, experts - 1))) {
     const std::vector<i64>& shape = array_.shape;
     if (shape.size() != 4)
         throw UserError(

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace moesaic {
 
@@ -41,7 +42,7 @@ void ShardedOptimizer::set_initial_masters() {
 std::vector<ShardedOptimizer::Run> ShardedOptimizer::runs_in(Placement placement, ArenaRange range) const {
     std::vector<Run> runs;
     for (const TensorPiece& piece : pieces_in(store_, placement, range)) {
-        const bool decays = store_.parameters()[piece.parameter].decays();
+        const bool decays = std::as_const(store_).parameters()[piece.parameter].decays();
         if (!runs.empty() && runs.back().decays == decays) {
             runs.back().range.end = piece.range.end;
         } else {
@@ -123,7 +124,7 @@ void ShardedOptimizer::visit_state(StepContext& context, const StateVisitor& vis
         if (master_) master = gathered(master_);
         context.compute.synchronize();
         for (const TensorPiece& piece : pieces_in(store_, bucket.placement, bucket.range)) {
-            const Parameter& parameter = store_.parameters()[piece.parameter];
+            const Parameter& parameter = std::as_const(store_).parameters()[piece.parameter];
             const i64 offset = piece.range.begin - bucket.range.begin;
             const auto part = [&](const Tensor& all) {
                 return all.view().flat(offset, piece.range.size()).reshaped(parameter.shape);

@@ -1,8 +1,10 @@
 #include "launch/checkpoint_loading.h"
 
 #include <algorithm>
+#include <set>
 
 #include "comm/expert_slices.h"
+#include "launch/convert/declared_parameters.h"
 #include "launch/together.h"
 #include "runtime/base/log.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -34,10 +36,24 @@ void verify_own_shards(const Communicator& world, CheckpointReader& reader) {
         reader.verify_shard(shard);
 }
 
+/// Every tensor of the whole model, whichever of them this rank holds.
+std::set<std::string> tensors_of(const ModelSpec& spec, bool with_moments) {
+    std::set<std::string> names;
+    for (const Parameter& parameter : declared_parameters(spec)) {
+        names.insert(parameter.name);
+        if (!with_moments) continue;
+        for (const std::string_view suffix : {kFirstMomentSuffix, kSecondMomentSuffix})
+            names.insert(moment_name(parameter.name, suffix));
+    }
+    for (const auto& [name, shape] : declared_buffers(spec)) names.insert(name);
+    return names;
+}
+
 void read_all(RankRuntime& runtime, CheckpointReader& reader, bool with_optimizer) {
     StepContext context = runtime.context(Phase::train, 0);
     // Imported weights have no moments; before step 1 these are zero.
     const bool starts_afresh = reader.manifest().step == 0 && !holds_moments(reader.manifest());
+    reader.require_exactly(tensors_of(runtime.model.spec(), with_optimizer && !starts_afresh));
     for (Parameter& parameter : runtime.store.parameters()) {
         if (!with_optimizer) {
             read_slice(runtime, reader, parameter, parameter.name, parameter.value);

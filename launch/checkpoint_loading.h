@@ -20,7 +20,7 @@ struct TrainingPosition {
 /// Collective over the world. Verifies all shards (shared out among the ranks) unless they are `verified`,
 /// then reads this rank's parameters and, with `with_optimizer`, its part of the optimizer's state, whichever
 /// layout and precision wrote them: other floating-point types are converted. A checkpoint of step 0 without
-/// any moments leaves them at zero.
+/// any moments leaves them at zero. One that lacks a tensor of the model, or holds another, is a UserError.
 TrainingPosition load_checkpoint(RankRuntime& runtime, const std::string& folder, bool with_optimizer,
                                  bool verified = false);
 

@@ -1,15 +1,20 @@
 #include "launch/layout_check.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <utility>
 
+#include "comm/routing.h"
 #include "comm/thread_communicator.h"
 #include "launch/logical_gradients.h"
 #include "launch/training_step.h"
 #include "launch/weights_checksum.h"
+#include "runtime/base/checksum.h"
 #include "runtime/base/run_context.h"
+#include "runtime/base/worse.h"
 
 namespace moesaic {
 
@@ -17,9 +22,9 @@ namespace {
 
 /// What one run of one layout leaves behind.
 struct Outcome {
-    StepResult first;                             // step 1
-    std::vector<double> losses;                   // steps 1...
-    std::vector<std::vector<i64>> expert_counts;  // steps 1...
+    StepResult first;            // step 1
+    std::vector<double> losses;  // steps 1...
+    std::vector<u64> routing;    // steps 1..., of all ranks' choices (RoutingChecksum)
     std::vector<double> rank_norms;
     LogicalTensors gradients;  // step 1
     u64 weights = 0;           // checksum after the last step
@@ -30,13 +35,55 @@ struct LayoutRun {
     RuntimeOptions options;
 };
 
+/// Adds up a checksum of every choice that is kept: (layer, token of the global batch, expert). Two runs
+/// route a batch alike where the sums over their ranks agree; counts of tokens would not tell experts that
+/// choose their tokens, of which each has as many whatever happens.
+class RoutingChecksum final : public RoutingObserver {
+  public:
+    explicit RoutingChecksum(const RankRuntime& runtime) : runtime_(runtime) {
+        micro_steps_.resize(static_cast<std::size_t>(runtime.model.spec().layers));
+    }
+
+    void routed(StepContext& context, int layer, const Routing& routing) override {
+        const ModelSpec& spec = runtime_.model.spec();
+        const Communicator& world = runtime_.mesh->world();
+        const i64 micro_step = micro_steps_[static_cast<std::size_t>(layer)]++;
+        const i64 first = (micro_step * world.size() + world.rank()) * spec.micro_sequences * spec.seq_len;
+        std::vector<i32> experts(static_cast<std::size_t>(routing.expert.elements()));
+        if (experts.empty()) return;
+        context.backend.copy(context.compute, routing.expert,
+                             view_of(experts.data(), routing.expert.shape()));
+        context.compute.synchronize();
+        for (i64 i = 0; i < std::ssize(experts); ++i) {
+            const i64 expert = experts[static_cast<std::size_t>(i)];
+            if (expert < 0) continue;  // dropped
+            const std::array<i64, 3> choice{layer, first + i / routing.expert.cols(), expert};
+            sum_ += checksum_of(choice.data(), sizeof choice);
+        }
+    }
+
+    /// Of this rank's choices since the last call, modulo 2^64.
+    u64 take() {
+        std::ranges::fill(micro_steps_, 0);
+        return std::exchange(sum_, 0);
+    }
+
+  private:
+    const RankRuntime& runtime_;
+    std::vector<i64> micro_steps_;  // by layer, since the last call
+    u64 sum_ = 0;
+};
+
 Outcome run_layout(const RunSetup& setup, const LayoutRun& run, i64 steps) {
     Outcome outcome;
     outcome.rank_norms.resize(static_cast<std::size_t>(run.world));
+    outcome.routing.resize(static_cast<std::size_t>(steps));
     std::mutex mutex;
     const auto body = [&](Communicator& world) {
         RankRuntime runtime(setup.config, setup.spec, world, run.options);
         TrainingStep training(runtime, setup.config, *setup.dataset);
+        RoutingChecksum routing(runtime);
+        training.watch_routing(&routing);
         for (i64 step = 1; step <= steps; ++step) {
             run_context().step = step;
             const StepResult result = training.forward_backward(step);
@@ -44,10 +91,10 @@ Outcome run_layout(const RunSetup& setup, const LayoutRun& run, i64 steps) {
             if (step == 1) gradients = gather_gradients(runtime);
             training.update(step, result.grad_norm);
             const std::lock_guard lock(mutex);
+            outcome.routing[static_cast<std::size_t>(step - 1)] += routing.take();
             if (step == 1) outcome.rank_norms[static_cast<std::size_t>(world.rank())] = result.grad_norm;
             if (world.rank() != 0) continue;
             outcome.losses.push_back(result.loss);
-            outcome.expert_counts.push_back(result.expert_counts);
             if (step == 1) {
                 outcome.first = result;
                 outcome.gradients = std::move(gradients);
@@ -67,10 +114,11 @@ double relative_difference(double value, double reference) {
 
 /// The worst of the four balance losses.
 double balance_difference(const StepResult& mine, const StepResult& single) {
-    return std::max({relative_difference(mine.loss_aux, single.loss_aux),
-                     relative_difference(mine.loss_z, single.loss_z),
-                     relative_difference(mine.loss_importance, single.loss_importance),
-                     relative_difference(mine.loss_load, single.loss_load)});
+    double worst = 0;
+    for (const auto loss :
+         {&StepResult::loss_aux, &StepResult::loss_z, &StepResult::loss_importance, &StepResult::loss_load})
+        worst = worse(worst, relative_difference(mine.*loss, single.*loss));
+    return worst;
 }
 
 double relative_l2(const std::vector<double>& value, const std::vector<double>& reference) {
@@ -97,7 +145,7 @@ WorstTensor worst_tensor(const LogicalTensors& mine, const LogicalTensors& refer
         const auto found = mine.find(name);
         if (found == mine.end()) return {kInfinity, name + " (missing)"};
         const double difference = relative_l2(found->second, values);
-        if (!(difference <= worst.difference)) worst = {difference, name};
+        if (!std::isnan(worst.difference) && !(difference <= worst.difference)) worst = {difference, name};
     }
     return worst;
 }
@@ -130,6 +178,8 @@ void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const L
 
 /// What has to hold, in the order in which a person wants to hear what does not.
 std::string verdict(const LayoutResult& result, const LayoutTolerances& limits) {
+    if (result.nonfinite_at != 0)
+        return fmt::format("the loss of step {} is not finite, and says nothing", result.nonfinite_at);
     if (limits.same_bits && !result.loss_bits) return "step 1's losses are not the one-rank run's bits";
     if (!(result.loss_difference <= limits.loss)) return "step 1's loss depends on the layout";
     if (!result.routing_equal) return "routing differs from the one-rank run";
@@ -162,9 +212,12 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     result.loss_bits =
         mine.first.sequence_loss == single.first.sequence_loss && mine.first.loss == single.first.loss;
     result.loss_difference = relative_difference(mine.first.loss, single.first.loss);
+    const auto nonfinite =
+        std::ranges::find_if_not(mine.losses, [](double loss) { return std::isfinite(loss); });
+    if (nonfinite != mine.losses.end()) result.nonfinite_at = nonfinite - mine.losses.begin() + 1;
     result.routing_equal =
-        mine.first.expert_counts == single.first.expert_counts && mine.first.dropped == single.first.dropped;
-    result.routing_as_reference = mine.first.expert_counts == reference.first.expert_counts;
+        mine.routing.front() == single.routing.front() && mine.first.dropped == single.first.dropped;
+    result.routing_as_reference = mine.routing.front() == reference.routing.front();
     result.norm_same_on_ranks = std::all_of(mine.rank_norms.begin(), mine.rank_norms.end(),
                                             [&](double norm) { return norm == mine.rank_norms[0]; });
     result.balance_difference = balance_difference(mine.first, single.first);
@@ -179,13 +232,11 @@ LayoutResult compare(const LayoutRun& run, const Outcome& mine, const Outcome& s
     }
     for (std::size_t i = 1; i < mine.losses.size(); ++i) {
         result.later_loss_difference =
-            std::max(result.later_loss_difference, relative_difference(mine.losses[i], single.losses[i]));
+            worse(result.later_loss_difference, relative_difference(mine.losses[i], single.losses[i]));
     }
     result.weight_bits = mine.weights == single.weights;
-    const auto differs =
-        std::mismatch(mine.expert_counts.begin(), mine.expert_counts.end(), single.expert_counts.begin());
-    if (differs.first != mine.expert_counts.end())
-        result.routing_differs_at = differs.first - mine.expert_counts.begin() + 1;
+    const auto differs = std::ranges::mismatch(mine.routing, single.routing).in1;
+    if (differs != mine.routing.end()) result.routing_differs_at = differs - mine.routing.begin() + 1;
     result.why = verdict(result, tolerances);
     result.ok = result.why.empty();
     return result;

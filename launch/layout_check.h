@@ -26,7 +26,7 @@ struct LayoutResult {
     double loss = 0, loss_aux = 0, loss_z = 0, grad_norm = 0;
     bool loss_bits = false;      ///< step 1's loss of every sequence is the one-rank run's to the last bit
     double loss_difference = 0;  ///< relative, of step 1's loss
-    bool routing_equal = false;  ///< every expert got as many tokens in every layer
+    bool routing_equal = false;  ///< every token visits the same experts in every layer
     bool norm_same_on_ranks = false;  ///< the clip norm is one number on all ranks, to the last bit
     /// Expert gradients are the one-rank run's bits; only asked where experts have no replicas.
     bool expert_bits = true;
@@ -39,7 +39,8 @@ struct LayoutResult {
     std::string worst_layout_tensor;
     double later_loss_difference = 0;  ///< worst relative difference of losses after step 1
     bool weight_bits = false;          ///< the weights after all steps are the one-rank run's to the last bit
-    i64 routing_differs_at = 0;        ///< first step whose expert loads are not the one-rank run's; 0: none
+    i64 routing_differs_at = 0;        ///< first step whose routing is not the one-rank run's; 0: none
+    i64 nonfinite_at = 0;              ///< first step whose loss is not finite; 0: none
     bool routing_as_reference = true;  ///< f64 routes alike; a near tie may fall the other way in f32
     bool ok = false;
     std::string why;  ///< empty when ok

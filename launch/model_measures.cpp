@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <numbers>
+#include <utility>
 
 #include "comm/expert_slices.h"
 #include "layers/layer.h"
@@ -192,7 +193,8 @@ std::vector<LayerNormsOfExperts> measure_experts(RankRuntime& runtime) {
     // Without a norm before the experts nothing bounds their inputs; a MoMLP's experts are whole networks.
     if (layers.empty() || spec.kind == ModelKind::momlp || !spec.residual) return {};
     std::map<std::string, const Parameter*> parameters;
-    for (const Parameter& parameter : runtime.store.parameters()) parameters[parameter.name] = &parameter;
+    for (const Parameter& parameter : std::as_const(runtime.store).parameters())
+        parameters[parameter.name] = &parameter;
     const auto matrices = static_cast<i64>(matrix_names(spec).size());
     const i64 of_expert = 1 + matrices * kMatrixNumbers;
     std::vector<LayerNormsOfExperts> norms(layers.size());

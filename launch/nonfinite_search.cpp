@@ -13,6 +13,11 @@ namespace moesaic {
 
 namespace {
 
+constexpr auto kBeyondLimit =
+    "; a micro-batch's was finite, but beyond {:.4g}, the most that train.determinism: elastic sums exactly; "
+    "train.determinism: layout has no such limit, a smaller optimizer.lr or a longer warm-up keeps away from "
+    "it where training diverges";
+
 /// Whatever device it is on; only called once something is wrong.
 std::vector<double> to_host(StepContext& context, ConstTensorView view) {
     const auto fetch = [&]<class T>(T) {
@@ -135,9 +140,12 @@ void NonfiniteSearch::look_at_gradients(StepContext& context, ParameterStore& st
         for (const TensorPiece& piece : pieces_in(store, bucket.placement, range)) {
             const auto order = -static_cast<i64>(piece.parameter);
             if (best.stage != static_cast<i64>(NonfiniteStage::none) && best.order <= order) continue;
-            if (all_finite(context, arena.flat(piece.range.begin, piece.range.size()))) continue;
+            const std::vector<double> values =
+                to_host(context, arena.flat(piece.range.begin, piece.range.size()));
+            if (std::ranges::all_of(values, is_finite)) continue;
             best = finding_of(NonfiniteStage::gradient, order,
                               std::as_const(store).parameters()[piece.parameter]);
+            best.infinite = std::ranges::none_of(values, [](double value) { return std::isnan(value); });
         }
     };
     look(store.sums(bucket.placement), {bucket.range.begin, bucket.owned.begin}, certain);
@@ -145,8 +153,8 @@ void NonfiniteSearch::look_at_gradients(StepContext& context, ParameterStore& st
     look(store.gradients(bucket.placement), bucket.owned, alone ? certain : uncertain);
 }
 
-NonfiniteOrigin NonfiniteSearch::find(StepContext& context, ParameterStore& store,
-                                      const GradientSync& sync) const {
+NonfiniteOrigin NonfiniteSearch::find(StepContext& context, ParameterStore& store, const GradientSync& sync,
+                                      std::optional<double> limit) const {
     std::array<Finding, 3> mine;
     mine[0] = in_weights(context, store).value_or(forward_.value_or(Finding{}));
     for (const GradientBucket& bucket : sync.buckets())
@@ -174,6 +182,8 @@ NonfiniteOrigin NonfiniteSearch::find(StepContext& context, ParameterStore& stor
     if (first.layer >= 0) origin.layer = first.layer;
     if (first.expert >= 0) origin.expert = first.expert;
     origin.what = first.what.data();
+    // Folding leaves an infinity of nothing but numbers beyond its limit.
+    if (origin.stage == NonfiniteStage::gradient && first.infinite != 0) origin.limit = limit;
     return origin;
 }
 
@@ -189,8 +199,9 @@ std::string NonfiniteOrigin::text() const {
             return fmt::format("first in the forward of {}{}, on rank {}", place.empty() ? "" : place + ": ",
                                what, rank);
         default:
-            return fmt::format("first in the gradient of {}{}, on rank {}", what,
-                               place.empty() ? "" : " (" + place + ")", rank);
+            return fmt::format("first in the gradient of {}{}, on rank {}{}", what,
+                               place.empty() ? "" : " (" + place + ")", rank,
+                               limit ? fmt::format(kBeyondLimit, *limit) : "");
     }
 }
 

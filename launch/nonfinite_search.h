@@ -19,6 +19,9 @@ struct NonfiniteOrigin {
     int rank = -1;  ///< the lowest that has it
     std::optional<i64> layer, expert;
     std::string what;  ///< a tensor, or a part of a layer
+    /// Of train.determinism: elastic: a micro-batch's gradient was finite, but beyond this, the most that its
+    /// exact sums take.
+    std::optional<double> limit;
 
     /// "first in the gradient of model.layers.1.mlp.experts.3.up_proj.weight (layer 1, expert 3) on rank 1".
     [[nodiscard]] std::string text() const;
@@ -33,9 +36,10 @@ class NonfiniteSearch {
     /// After a forward, on this rank alone: where its activations stop being finite, if its `losses` are not.
     void look_at_forward(StepContext& context, const ModelSpec& spec, const ModelSaved& saved,
                          std::span<const double> losses, i64 micro_step);
-    /// Collective over mesh.world(), after GradientSync::finish and before the update.
-    [[nodiscard]] NonfiniteOrigin find(StepContext& context, ParameterStore& store,
-                                       const GradientSync& sync) const;
+    /// Collective over mesh.world(), after GradientSync::finish and before the update. `limit`: of one
+    /// micro-batch where sums are exact (FoldRounding), else none.
+    [[nodiscard]] NonfiniteOrigin find(StepContext& context, ParameterStore& store, const GradientSync& sync,
+                                       std::optional<double> limit) const;
 
   private:
     /// Flat, as ranks send it to each other.
@@ -43,6 +47,7 @@ class NonfiniteSearch {
         i64 stage = static_cast<i64>(NonfiniteStage::none);
         i64 order = 0;      // lower comes first
         i64 uncertain = 0;  // it may be another rank's, added to this one's
+        i64 infinite = 0;   // and nothing is NaN
         i64 layer = -1, expert = -1;
         std::array<char, 120> what{};
     };

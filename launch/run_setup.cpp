@@ -1,6 +1,8 @@
 #include "launch/run_setup.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -165,6 +167,62 @@ void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder) 
         "{}: was trained with another tokenizer: {}, and task.data.tokenizer '{}' ({}) is {}; give the one "
         "it was trained with, wherever it is now: --set task.data.tokenizer=PATH",
         checkpoint_folder, trained, run.config.task.data.tokenizer, run.tokenizer->describe(), found));
+}
+
+namespace {
+
+/// Keys of `model` with which the same weights are the same model, or whose resolved values are compared.
+bool may_change(std::string_view key) {
+    constexpr std::string_view kSections[] = {"model.moe.balance", "model.moe.capacity"};
+    constexpr std::string_view kKeys[] = {"model.vocabulary",
+                                          "model.head_dim",
+                                          "model.init_std",
+                                          "model.dense_hidden",
+                                          "model.moe.router.normalize",
+                                          "model.moe.router.bias_rate",
+                                          "model.moe.router.bias_recentre",
+                                          "model.moe.router.jitter",
+                                          "model.moe.router.prototypes",
+                                          "model.moe.router.allow_noncausal",
+                                          "model.moe.router.trace",
+                                          "model.moe.router.traffic"};
+    return std::ranges::find(kKeys, key) != std::end(kKeys) ||
+           std::ranges::any_of(kSections, [&](std::string_view section) { return key.starts_with(section); });
+}
+
+/// What the weights mean, by key; shapes of tensors are compared when these are read.
+std::map<std::string, std::string> meaning_of(const Config& config) {
+    std::map<std::string, std::string> meaning;
+    for (const auto& [key, value] : flatten(config)) {
+        const bool of_experts = key.starts_with("model.moe.") && key != "model.moe.activation";
+        if (!key.starts_with("model.") || may_change(key)) continue;
+        if (!of_experts || config.model.moe.experts > 0 || key == "model.moe.experts") meaning[key] = value;
+    }
+    if (config.model.moe.experts > 0)
+        meaning["model.moe.router.normalize"] = config.model.moe.normalized() ? "true" : "false";
+    return meaning;
+}
+
+}  // namespace
+
+void check_model(const RunSetup& run, const std::string& checkpoint_folder) {
+    const Manifest manifest = read_manifest(checkpoint_folder);
+    if (manifest.config.empty()) return;  // another program's
+    const std::string name = checkpoint_folder + "/" + std::string(kManifestName) + ": config";
+    // Its mistakes do not matter here: files that were there then, limits of training.
+    const Config trained = parse_config(manifest.config, name, {}, Purpose::inference).config;
+    std::map<std::string, std::string> before = meaning_of(trained), now = meaning_of(run.config);
+    std::string changes;
+    for (const auto& [key, value] : before) {
+        if (now.contains(key) && now[key] != value)
+            changes += fmt::format("\n  {}: {} in the checkpoint, {} here", key, value, now[key]);
+    }
+    if (changes.empty()) return;
+    throw UserError(fmt::format(
+        "{}: the checkpoint is of another model:{}\ngive these keys as they were trained. Another model from "
+        "the same weights: `convert export`, change config.json, `convert import`; experts from a dense one: "
+        "`convert upcycle`",
+        checkpoint_folder, changes));
 }
 
 std::vector<i64> probe_windows(const RunSetup& run) {

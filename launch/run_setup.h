@@ -48,6 +48,11 @@ void expect_language_model(const RunSetup& run, std::string_view what);
 /// would mean something else.
 void check_tokenizer(const RunSetup& run, const std::string& checkpoint_folder);
 
+/// Throws UserError naming the keys of `model` that the run has otherwise than the run that wrote the
+/// checkpoint had, and with which the same weights would compute something else or not fit. How training
+/// treats the model (balance, capacity, noise, the rate of a bias) may change.
+void check_model(const RunSetup& run, const std::string& checkpoint_folder);
+
 /// Samples of the fixed training probe: the first that training sees, each once.
 [[nodiscard]] std::vector<i64> probe_windows(const RunSetup& run);
 /// Samples of the held-out shard: all, or the configured number spread evenly over the files.

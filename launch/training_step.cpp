@@ -123,10 +123,8 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, const Tas
 
 void TrainingStep::record_routing(const std::string& file) {
     const ModelSpec& spec = runtime_.model.spec();
-    trace_.emplace(file,
-                   RoutingTraceShape{config_.train.steps, spec.expert_layers(),
-                                     config_.train.batch_sequences * spec.seq_len,
-                                     router_traits(spec.router).chooses_tokens ? spec.experts : spec.top_k});
+    trace_.emplace(file, RoutingTraceShape{config_.train.steps, spec.expert_layers(),
+                                           config_.train.batch_sequences * spec.seq_len, spec.top_k});
 }
 
 void TrainingStep::write_trace(StepContext& context, MicroBatches::Part part, const ModelSaved& saved) {
@@ -246,6 +244,7 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     const RecordLayout layout(micro_batches_, runtime_.model.spec().expert_layers(), scales_.has_value());
     const MicroBatches::Part part = micro_batches_.part(index, runtime_.mesh->world().rank());
     StepContext context = runtime_.context(Phase::train, step);
+    context.observer = observer_;
     ModelSaved saved;
     const ForwardResult result = runtime_.model.forward(context, load_batch(step, part), saved);
     if (trace_) write_trace(context, part, saved);
@@ -355,7 +354,12 @@ StepResult TrainingStep::gather_results(std::vector<double>& mine) {
 
 NonfiniteOrigin TrainingStep::find_nonfinite(i64 step) {
     StepContext context = runtime_.context(Phase::train, step);
-    return search_.find(context, runtime_.store, *runtime_.gradient_sync);
+    std::optional<double> limit;
+    if (config_.train.determinism == "elastic")
+        limit = ParameterStore::kLargestExact /
+                static_cast<double>(
+                    MicroBatches{config_.train.batch_sequences, config_.train.micro_sequences}.count());
+    return search_.find(context, runtime_.store, *runtime_.gradient_sync, limit);
 }
 
 double TrainingStep::learning_rate_of(i64 step) const {

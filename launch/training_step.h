@@ -78,6 +78,8 @@ class TrainingStep {
     }
     /// This rank's seconds with that, of all steps.
     [[nodiscard]] double unit_seconds() const { return unit_seconds_; }
+    /// May be null; outlives this. Sees what the routers decide for each micro-batch.
+    void watch_routing(RoutingObserver* observer) { observer_ = observer; }
     /// From now on every step's routing goes into a file that all ranks share (comm/routing_trace.h).
     void record_routing(const std::string& file);
     /// Collective over the world. Clips and updates weights and routers, and places experts anew where that
@@ -128,6 +130,7 @@ class TrainingStep {
     std::optional<PlacementRecord> moved_;
     i64 batch_shift_ = 0;
     FaultInjector* faults_ = nullptr;
+    RoutingObserver* observer_ = nullptr;
     NonfiniteSearch search_;  // what this rank has seen in the step
 };
 

@@ -298,9 +298,9 @@ class Backend {
     /// and bf16.
     virtual void convert(Stream&, ConstTensorView from, TensorView to) = 0;
     virtual void scale(Stream&, double factor, TensorView y) = 0;  ///< y *= factor
-    virtual void clamp(Stream&, double limit, TensorView y) = 0;   ///< y = min(max(y, -limit), limit)
+    virtual void clamp(Stream&, double limit, TensorView y) = 0;   ///< to +- limit, rounded to y's type
     virtual void clamp_grad(Stream&, double limit, ConstTensorView y,
-                            TensorView dy) = 0;  ///< dy = 0 where |y| >= limit
+                            TensorView dy) = 0;  ///< dy = 0 where |y| >= limit, rounded to y's type
 
     virtual void gemm(Stream&, const Gemm&) = 0;
     virtual void grouped_gemm(Stream&, const GroupedGemm&) = 0;

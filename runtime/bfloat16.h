@@ -32,4 +32,10 @@ namespace moesaic {
     return to_bfloat16(std::bit_cast<float>(outward ? bits + 1 : bits - 1));
 }
 
+/// What a tensor of type `dtype`, a floating-point one, holds of `value`.
+[[nodiscard]] constexpr double rounded_to(DType dtype, double value) {
+    if (dtype == DType::bf16) return static_cast<double>(widened(to_bfloat16(value)));
+    return dtype == DType::f32 ? static_cast<double>(static_cast<float>(value)) : value;
+}
+
 }  // namespace moesaic

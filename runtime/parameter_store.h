@@ -97,7 +97,7 @@ class ParameterStore {
     void keep_packed_copies() { keeps_packed_ = true; }
     /// Before the first backward: sums over up to `parts` micro-batches become exact, and so the same bits in
     /// whatever order ranks add them. Each part is rounded to multiples of 2^-43 for it, about 1e-13; an
-    /// element of more than kLargestExact / parts becomes NaN.
+    /// element of more than kLargestExact / parts becomes infinity.
     void sum_exactly(i64 parts);
     static constexpr double kLargestExact = 256;
     /// Makes the packed copies anew from the values.

@@ -5,6 +5,7 @@
 
 #include "launch/bench/element_access.h"
 #include "layers/layer.h"
+#include "runtime/bfloat16.h"
 
 namespace moesaic {
 

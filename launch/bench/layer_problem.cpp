@@ -59,11 +59,6 @@ double LayerProblem::dy(i64 token, i64 column) const {
     return dy_.normal(static_cast<u64>(token * spec_.width + column));
 }
 
-double rounded_to(DType dtype, double value) {
-    if (dtype == DType::bf16) return widened(to_bfloat16(value));
-    return dtype == DType::f32 ? static_cast<float>(value) : value;
-}
-
 std::vector<double> initial_values(const LayerProblem& problem, const std::string& name, DType dtype) {
     const Philox random(kBenchSeed, name);
     std::vector<double> values(static_cast<std::size_t>(problem.spec().width * problem.spec().hidden));

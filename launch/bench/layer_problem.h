@@ -32,8 +32,6 @@ class LayerProblem {
     std::vector<i32> choices_;
 };
 
-/// To the nearest number of a real type.
-[[nodiscard]] double rounded_to(DType dtype, double value);
 /// Initial values of a projection by its name ("model.layers.0.mlp.experts.3.up_proj.weight"), as the
 /// parameter store sets them, rounded to `dtype`.
 [[nodiscard]] std::vector<double> initial_values(const LayerProblem& problem, const std::string& name,

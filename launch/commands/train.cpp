@@ -180,7 +180,10 @@ int train_on_rank(const TrainOptions& options, Communicator& world) {
     const std::string run_folder = run.config.run.out + "/" + run.config.run.name;
     const auto lock = lock_folder(options, world, run_folder, run.config.parallel.timeout_seconds);
     TrainerOptions plan = plan_resume(options, world, run_folder);
-    if (!plan.resume_from.empty()) check_tokenizer(run, plan.resume_from);
+    if (!plan.resume_from.empty()) {
+        check_tokenizer(run, plan.resume_from);
+        check_model(run, plan.resume_from);
+    }
     plan.trace_step = options.trace_step;
     check_ordered_steps(options, plan, run.config.train.steps, world.rank());
     plan.faults = faults ? &*faults : nullptr;

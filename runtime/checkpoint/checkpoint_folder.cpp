@@ -130,12 +130,20 @@ std::vector<std::string> checkpoints_to_prune(const std::string& run_folder, i64
     std::vector<std::string> goers;
     const std::optional<std::string> latest = find_latest(run_folder);
     if (keep <= 0 || !latest) return goers;
-    i64 complete = 0;
     const std::vector<CheckpointFolder> all = list_checkpoints(run_folder);
+    const i64 last = step_of(fs::path(*latest).filename().string()).value_or(0);
+    // Later ones are of a course that a return has left; they stay until the new one has a fallback.
+    const auto is_of_course = [&](const CheckpointFolder& one) { return one.step <= last; };
+    const auto good = std::ranges::count_if(
+        all, [&](const CheckpointFolder& one) { return one.complete && is_of_course(one); });
+    const bool has_fallback = good >= 2;
+    i64 kept = 0;
+    bool later_is_complete = false;
     for (auto one = all.rbegin(); one != all.rend(); ++one) {
-        if (one->complete) ++complete;
-        const bool surplus = one->complete ? complete > keep : complete > 0;
+        bool surplus = has_fallback && (one->complete || later_is_complete);
+        if (is_of_course(*one)) surplus = one->complete ? kept++ >= keep : kept > 0;
         if (surplus && one->path != *latest) goers.push_back(one->path);
+        later_is_complete = later_is_complete || one->complete;
     }
     return goers;
 }

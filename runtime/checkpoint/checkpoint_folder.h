@@ -36,8 +36,10 @@ void write_latest(const std::string& run_folder, i64 step);
 /// it is. Anything else is a UserError that says what would be right.
 [[nodiscard]] std::string resolve_checkpoint(const std::string& path);
 
-/// Which folders go when the newest `keep` complete ones stay (0 keeps all): never the one that find_latest
-/// returns, and of the incomplete only those older than the newest complete one.
+/// Which folders go when the newest `keep` complete ones up to the one that find_latest returns stay (0 keeps
+/// all); of the incomplete only those older than a complete one that counts. Later ones, which a run that
+/// returned to an earlier checkpoint has left behind, go first, once there are two complete ones without
+/// them.
 [[nodiscard]] std::vector<std::string> checkpoints_to_prune(const std::string& run_folder, i64 keep);
 
 /// Removes those folders and returns their paths; the manifest goes first, so that an interruption leaves an

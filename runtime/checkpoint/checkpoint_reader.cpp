@@ -1,5 +1,6 @@
 #include "runtime/checkpoint/checkpoint_reader.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -22,6 +23,23 @@ bool same_shape(const std::vector<i64>& stored, const Shape& shape) {
     for (int axis = 0; axis < shape.rank(); ++axis)
         if (stored[static_cast<std::size_t>(axis)] != shape[axis]) return false;
     return true;
+}
+
+/// The parameter that a moment is of; a name without such an end is returned as it is.
+std::string owner_of_moment(const std::string& name) {
+    for (const std::string_view suffix : {kFirstMomentSuffix, kSecondMomentSuffix})
+        if (name.ends_with(suffix)) return name.substr(0, name.size() - suffix.size());
+    return name;
+}
+
+/// A line "WHAT 2 tensors:" and a line for each of the first of them; empty where there are none.
+std::string list_of(std::string_view what, const std::vector<std::string>& names) {
+    constexpr std::size_t kShown = 10;
+    if (names.empty()) return "";
+    std::string text = fmt::format("\n{} {} tensor{}:", what, names.size(), names.size() == 1 ? "" : "s");
+    for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i)
+        text += "\n  " + detail::shown_name(names[i]);
+    return text + (names.size() > kShown ? "\n  ..." : "");
 }
 
 }  // namespace
@@ -104,15 +122,21 @@ bool CheckpointReader::contains(std::string_view name) const {
     return manifest_.tensors.contains(std::string(name));
 }
 
-void CheckpointReader::require(std::span<const std::string> names) const {
-    constexpr std::size_t kShown = 10;
-    std::size_t missing = 0;
-    std::string list;
-    for (const std::string& name : names)
-        if (!contains(name) && ++missing <= kShown) list += "\n  " + name;
-    if (missing == 0) return;
-    throw UserError(fmt::format("{}: the checkpoint does not fit this model; it lacks {} of {} tensors:{}{}",
-                                folder_, missing, names.size(), list, missing > kShown ? "\n  ..." : ""));
+void CheckpointReader::require_exactly(const std::set<std::string>& names) const {
+    std::vector<std::string> missing, surplus;
+    // Moments are told of only where what they are of is there.
+    for (const std::string& name : names) {
+        const std::string owner = owner_of_moment(name);
+        if (!contains(name) && (owner == name || contains(owner))) missing.push_back(name);
+    }
+    for (const auto& [name, tensor] : manifest_.tensors) {
+        const std::string owner = owner_of_moment(name);
+        if (!names.contains(owner) && !names.contains(name) && (owner == name || !contains(owner)))
+            surplus.push_back(name);
+    }
+    if (missing.empty() && surplus.empty()) return;
+    throw UserError(fmt::format("{}: the checkpoint is of another model:{}{}", folder_,
+                                list_of("it lacks", missing), list_of("this one has no place for", surplus)));
 }
 
 const TensorRecord& CheckpointReader::record(std::string_view name) const {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <optional>
-#include <span>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,8 +30,9 @@ class CheckpointReader {
     [[nodiscard]] const Manifest& manifest() const { return manifest_; }
     [[nodiscard]] const std::string& folder() const { return folder_; }
     [[nodiscard]] bool contains(std::string_view name) const;
-    /// A UserError that lists the tensors of `names` which the checkpoint lacks, if any.
-    void require(std::span<const std::string> names) const;
+    /// A UserError that lists the tensors of `names` which the checkpoint lacks, and what it holds besides
+    /// them and their moments, if anything.
+    void require_exactly(const std::set<std::string>& names) const;
 
     /// The tensor as it lies in its shard, which stays mapped as long as this reader lives.
     [[nodiscard]] const SafetensorsEntry& entry(std::string_view name);

@@ -123,6 +123,12 @@ void check_expert_choice(LoadedConfig& loaded) {
             "another kind (sigmoid_bias balances without a loss too), or allow_noncausal: true to "
             "do it all the same");
     }
+    if (config.metrics.record_routing != "none") {
+        loaded.complain("metrics.record_routing",
+                        "a trace has the experts that each token chose, and with expert_choice tokens choose "
+                        "none: no replay could follow it",
+                        "none, or another model.moe.router.kind");
+    }
     if (!config.model.moe.capacity.dropless) {
         loaded.complain("model.moe.capacity", "experts that choose tokens are never too full", "dropless");
     }

@@ -1,5 +1,6 @@
 #include "runtime/cpu/cpu_backend.h"
 
+#include "runtime/bfloat16.h"
 #include "runtime/cpu/checks.h"
 #include "runtime/cpu/elementwise.h"
 #include "runtime/cpu/onednn.h"
@@ -100,7 +101,7 @@ void CpuBackend::clamp(Stream& stream, double limit, TensorView y) {
     expect_stored(y.dtype, "clamp");
     expect(y, y.dtype, "clamp");
     MOESAIC_ASSERT(limit >= 0, "clamp to {}", limit);
-    run_on_host(stream, [this, limit, y] {
+    run_on_host(stream, [this, limit = rounded_to(y.dtype, limit), y] {
         share(y.elements(), 1, [&](Range elements) { cpu::clamp(limit, y, elements); });
     });
 }
@@ -110,7 +111,7 @@ void CpuBackend::clamp_grad(Stream& stream, double limit, ConstTensorView y, Ten
     expect(y, y.dtype, "clamp_grad y");
     expect(dy, y.dtype, "clamp_grad dy");
     MOESAIC_ASSERT(y.elements() == dy.elements(), "y {} dy {}", y.shape.text(), dy.shape.text());
-    run_on_host(stream, [this, limit, y, dy] {
+    run_on_host(stream, [this, limit = rounded_to(y.dtype, limit), y, dy] {
         share(y.elements(), 1, [&](Range elements) { cpu::clamp_grad(limit, y, dy, elements); });
     });
 }

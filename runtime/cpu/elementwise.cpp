@@ -143,12 +143,13 @@ void fold_reals(Real* part, double* sum, i64 count) {
 /// Adding 1.5 * 2^52 steps leaves no room for anything finer than a step.
 template <class Real>
 void fold_rounded_reals(Real* part, double* sum, i64 count, const FoldRounding& rounding) {
-    constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
     const double shift = 0x1.8p52 * rounding.step, limit = rounding.limit;
     for (i64 i = 0; i < count; ++i) {
         const auto value = static_cast<double>(part[i]);
         const double rounded = (value + shift) - shift;
-        sum[i] += std::abs(value) <= limit ? rounded : kNaN;
+        // Of infinities and NaN the difference is NaN: what is infinite afterwards was too large.
+        sum[i] += std::abs(value) <= limit ? rounded : kInfinity + (value - value);
         part[i] = 0;
     }
 }

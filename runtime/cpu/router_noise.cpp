@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "runtime/cpu/element_types.h"
@@ -18,6 +19,12 @@ Real softplus(Real x) {
 template <class Real>
 Real sigmoid(Real x) {
     return 1 / (1 + std::exp(-x));
+}
+
+/// By how many deviations a logit beats its rival's; 0 of a tie, also without noise.
+template <class Real>
+Real lead(Real clean, Real rival, Real deviation) {
+    return clean == rival ? 0 : (clean - rival) / deviation;
 }
 
 /// The expert whose logit expert e has to beat: the K-th best of the others.
@@ -37,10 +44,12 @@ void load_grad_row(const NoisyLoadGrad& operation, i64 row) {
         const i32 rival = rival_of(e, ranked, choices);
         const Real spread = operation.spread.as<Real>()[first + e];
         const Real deviation = softplus(spread);
-        const Real z =
-            (operation.clean.as<Real>()[first + e] - operation.logits.as<Real>()[first + rival]) / deviation;
+        const Real z = lead(operation.clean.as<Real>()[first + e], operation.logits.as<Real>()[first + rival],
+                            deviation);
         const Real density =
             static_cast<Real>(std::numbers::inv_sqrtpi / std::numbers::sqrt2) * std::exp(-z * z / 2);
+        // No noise, no slope: the load is a step. Far from it 0 would meet an infinity.
+        if (deviation < std::numeric_limits<Real>::min() || density == 0) continue;
         const Real slope = static_cast<Real>(factor[e]) * density / deviation;
         operation.d_clean.as<Real>()[first + e] += slope;
         operation.d_logits.as<Real>()[first + rival] -= slope;
@@ -109,8 +118,8 @@ void noisy_load(const NoisyLoad& operation, Range rows) {
             const i32 rival =
                 rival_of(i % experts, operation.ranked.as<i32>() + row * (choices + 1), choices);
             const Real z =
-                (operation.clean.as<Real>()[i] - operation.logits.as<Real>()[row * experts + rival]) /
-                softplus(operation.spread.as<Real>()[i]);
+                lead(operation.clean.as<Real>()[i], operation.logits.as<Real>()[row * experts + rival],
+                     softplus(operation.spread.as<Real>()[i]));
             operation.probability.as<Real>()[i] = std::erfc(-z / std::numbers::sqrt2_v<Real>) / 2;
         }
     });

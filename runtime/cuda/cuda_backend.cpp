@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "runtime/bfloat16.h"
 #include "runtime/cpu/operand_checker.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels/elementwise.h"
@@ -131,7 +132,8 @@ void CudaBackend::clamp(Stream& stream, double limit, TensorView y) {
     const Launcher on = checked(stream, &Backend::clamp, limit, y);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
         with_quads<T>(begin_whole(in<T>(y)), [&](auto whole) {
-            on.each_quad(y.elements(), kernels::ClampQuads<T, whole>{static_cast<Real<T>>(limit), out<T>(y)});
+            on.each_quad(y.elements(), kernels::ClampQuads<T, whole>{
+                                           static_cast<Real<T>>(rounded_to(y.dtype, limit)), out<T>(y)});
         });
     });
 }
@@ -140,8 +142,9 @@ void CudaBackend::clamp_grad(Stream& stream, double limit, ConstTensorView y, Te
     const Launcher on = checked(stream, &Backend::clamp_grad, limit, y, dy);
     with_stored(y.dtype, [&]<class T>(TypeTag<T>) {
         with_quads<T>(begin_whole(in<T>(y), in<T>(dy)), [&](auto whole) {
-            on.each_quad(y.elements(), kernels::ClampGradQuads<T, whole>{static_cast<Real<T>>(limit),
-                                                                         in<T>(y), out<T>(dy)});
+            on.each_quad(y.elements(),
+                         kernels::ClampGradQuads<T, whole>{static_cast<Real<T>>(rounded_to(y.dtype, limit)),
+                                                           in<T>(y), out<T>(dy)});
         });
     });
 }

@@ -38,8 +38,13 @@ std::string_view name_of(IdType type) {
     return kFacts[static_cast<std::size_t>(type)].name;
 }
 
-IdArray::IdArray(MappedFile file, i64 offset, i64 count, IdType type, i64 vocabulary)
-    : file_(std::move(file)), offset_(offset), count_(count), type_(type), vocabulary_(vocabulary) {
+IdArray::IdArray(MappedFile file, i64 offset, i64 count, IdType type, i64 vocabulary, std::string refusal)
+    : file_(std::move(file)),
+      offset_(offset),
+      count_(count),
+      type_(type),
+      vocabulary_(vocabulary),
+      refusal_(std::move(refusal)) {
     static_assert(std::endian::native == std::endian::little, "ids are read as they lie in the file");
     MOESAIC_ASSERT(
         0 <= offset && 0 <= count && offset + count * size_of(type) <= static_cast<i64>(file_.size()),
@@ -94,6 +99,10 @@ void IdArray::read_as(i64 first, i64 count, i32* out) const {
     i64 wrong = 0;
     while (static_cast<u64>(at(wrong)) < limit) ++wrong;
     const i64 token = first + wrong;
+    if (!refusal_.empty())
+        throw UserError(fmt::format("{}: byte {}: element {} is {}; {}", path(),
+                                    offset_ + token * static_cast<i64>(sizeof(Integer)), token, at(wrong),
+                                    refusal_));
     throw UserError(fmt::format(
         "{}: byte {}: token {} has id {}, outside of the vocabulary of {} (0 to {}); set task.data.tokenizer "
         "or "

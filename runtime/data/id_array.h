@@ -25,7 +25,8 @@ class IdArray {
     /// The array lies within the file; that is the caller's to check. Ids of files up to 64 MiB are all
     /// checked here, so that a run does not find a wrong one after hours; ids of larger files when they are
     /// read.
-    IdArray(MappedFile file, i64 offset, i64 count, IdType type, i64 vocabulary);
+    /// Where ids are not those of tokens, `refusal` says what a wrong one means.
+    IdArray(MappedFile file, i64 offset, i64 count, IdType type, i64 vocabulary, std::string refusal = {});
 
     [[nodiscard]] i64 count() const { return count_; }
     [[nodiscard]] IdType type() const { return type_; }
@@ -42,6 +43,7 @@ class IdArray {
     i64 offset_ = 0, count_ = 0;
     IdType type_ = IdType::uint16;
     i64 vocabulary_ = 0;
+    std::string refusal_;
 };
 
 }  // namespace moesaic

@@ -41,7 +41,8 @@ struct NpyIds {
 };
 /// Maps an array of little-endian integers of any width. UserError with the byte where it is anything else or
 /// damaged or has more dimensions, and as IdArray has it.
-[[nodiscard]] NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions = 2);
+[[nodiscard]] NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions = 2,
+                                 std::string refusal = {});
 
 /// A mapped array of any element type, in C order.
 struct NpyArray {

@@ -162,11 +162,13 @@ i64 expect_npy_elements(const NpyArray& array, i64 size) {
     return count;
 }
 
-NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions) {
+NpyIds map_npy_ids(const std::string& path, i64 vocabulary, std::size_t most_dimensions,
+                   std::string refusal) {
     NpyArray array = open_npy_array(path, most_dimensions);
     const IdType type = type_of(path, array.descr);
     const i64 count = expect_npy_elements(array, size_of(type));
-    return {IdArray(std::move(array.file), array.data_at, count, type, vocabulary), array.shape};
+    return {IdArray(std::move(array.file), array.data_at, count, type, vocabulary, std::move(refusal)),
+            array.shape};
 }
 
 TokenRows read_token_rows(const std::string& path) {

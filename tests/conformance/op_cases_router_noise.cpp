@@ -125,13 +125,23 @@ double threshold_of(const std::vector<double>& logits, i64 expert, i64 choices) 
     return others[at(choices - 1)];
 }
 
+/// Of every fifth expert so small that no noise is left, in any type.
+Buffer some_without_noise(Shape shape) {
+    Buffer spread = normal("spread", shape);
+    for (std::size_t i = 2; i < spread.values.size(); i += 5) spread.values[i] = -1000;
+    return by_row(real(spread));
+}
+
 void append_noisy_load(std::vector<OpCase>& cases, i64 rows, i64 experts, i64 choices) {
     const Shape shape{rows, experts};
     const Buffer logits = by_row(real(normal("logits", shape)));
+    Buffer clean = normal("clean", shape);
+    if (rows > 0 && experts > 2)  // a tie without noise
+        clean.values[2] = threshold_of(row_of(logits.values, 0, experts), 2, choices);
     cases.push_back(
         {.name = fmt::format("noisy_load {} of {}x{}", choices, rows, experts),
-         .buffers = {by_row(real(normal("clean", shape))), by_row(real(normal("spread", shape))), logits,
-                     ranked_of(logits, choices), by_row(real(output("probability", shape)))},
+         .buffers = {by_row(real(clean)), some_without_noise(shape), logits, ranked_of(logits, choices),
+                     by_row(real(output("probability", shape)))},
          .run =
              [](Backend& b, Stream& s, Views v) {
                  b.noisy_load(
@@ -142,7 +152,8 @@ void append_noisy_load(std::vector<OpCase>& cases, i64 rows, i64 experts, i64 ch
                  for (i64 i = 0; i < rows * experts; ++i) {
                      const double rival =
                          threshold_of(row_of(v[2], i / experts, experts), i % experts, choices);
-                     const double z = (v[0][at(i)] - rival) / softplus(v[1][at(i)]);
+                     const double ahead = v[0][at(i)] - rival;
+                     const double z = ahead == 0 ? 0 : ahead / softplus(v[1][at(i)]);
                      v[4][at(i)] = 0.5 * (1 + std::erf(z / std::sqrt(2.0)));
                  }
              },
@@ -159,6 +170,7 @@ void noisy_load_grad_reference(Values& v, i64 experts, i64 choices, i64 rows_per
         const std::vector<double> row = row_of(v[2], i / experts, experts);
         const double rival = threshold_of(row, i % experts, choices);
         const double deviation = softplus(v[1][at(i)]);
+        if (deviation == 0) continue;
         const double z = (v[0][at(i)] - rival) / deviation;
         const double density = std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi);
         const double slope = v[4][factor_at(i, experts, rows_per_object)] * density / deviation;
@@ -178,7 +190,7 @@ void append_noisy_load_grad(std::vector<OpCase>& cases, i64 rows, i64 experts, i
     factor.storage = Storage::f64;
     cases.push_back(
         {.name = fmt::format("noisy_load_backward {} of {}x{}", choices, rows, experts),
-         .buffers = {by_row(real(normal("clean", shape))), by_row(real(normal("spread", shape))), logits,
+         .buffers = {by_row(real(normal("clean", shape))), some_without_noise(shape), logits,
                      ranked_of(logits, choices), factor, by_row(written(real(normal("d_clean", shape)))),
                      by_row(written(real(normal("d_spread", shape)))),
                      by_row(written(real(normal("d_logits", shape))))},

@@ -1,5 +1,6 @@
 // Damaged and incomplete checkpoints are named and refused; a full disk ends the run and harms nothing.
 #include <filesystem>
+#include <map>
 
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "tests/e2e/command.h"
@@ -90,8 +91,47 @@ TEST_F(BadCheckpoint, OfAnotherModel) {
         SCOPED_TRACE(name_of(ranks));
         const CommandResult result =
             moesaic(tiny(*scratch_ / "out", {"model.width=64"}, {"--resume", folder}), ranks);
-        expect_failure(result, 2, {" has shape [256,32], the model needs [256,64]"});
+        expect_failure(result, 2, {"model.width: 32 in the checkpoint, 64 here"});
     }
+}
+
+/// Whose tensors would all be found, or whose shapes all fit.
+TEST(ResumeAsAnotherModel, IsRefusedByItsKeys) {
+    const ScratchFolder scratch;
+    const std::string out = scratch / "out";
+    const Words trained{"train.steps=5", "model.layers=2", "model.moe.shared_experts=1",
+                        "model.qk_norm=head"};
+    const auto with = [&](const Words& changes) {
+        Words all = trained;
+        all.insert(all.end(), changes.begin(), changes.end());
+        return all;
+    };
+    train_tiny(out, kAlone, trained);
+    const std::map<std::string, std::string> changes{
+        {"model.layers=1", "model.layers: 2 in the checkpoint, 1 here"},
+        {"model.moe.shared_experts=0", "model.moe.shared_experts: 1 in the checkpoint, 0 here"},
+        {"model.qk_norm=none", "model.qk_norm: head in the checkpoint, none here"},
+        {"model.tie_embeddings=true", "model.tie_embeddings: false in the checkpoint, true here"},
+        {"model.moe.activation=gelu", "model.moe.activation: swiglu in the checkpoint, gelu here"},
+        {"model.moe.top_k=1", "model.moe.top_k: 2 in the checkpoint, 1 here"},
+        {"model.rope_theta=500", "model.rope_theta: 10000 in the checkpoint, 500 here"},
+        {"model.moe.router.normalize=false",
+         "model.moe.router.normalize: true in the checkpoint, false here"}};
+    for (const auto& [change, text] : changes) {
+        const Words changed = with({change, "model.moe.router.score=softmax"});
+        expect_failure(moesaic(tiny(out, changed, {"--resume", "auto"})), 2, {"is of another model", text});
+    }
+    // What only training is about may change, and keys that come to the same.
+    const auto records = train_tiny(
+        out, kAlone,
+        with({"train.steps=6", "model.moe.balance.aux=0.02", "model.init_std=0.1",
+              "model.moe.capacity={factor: 2}", "model.moe.router.normalize=true", "model.dense_hidden=64"}),
+        {"--resume", "auto"});
+    EXPECT_EQ(events(records, "end").back().at("step"), 6);
+    // Other commands read tensors too.
+    expect_failure(
+        moesaic({"eval", out + "/tiny", "--set", "model.layers=1"}), 2,
+        {"is of another model", "this one has no place for", "\"model.layers.1.input_layernorm.weight\""});
 }
 
 TEST_F(BadCheckpoint, ARefusedOneLeavesTheEarlierRunInPlace) {

@@ -4,6 +4,7 @@
 
 #include "launch/evaluation.h"
 #include "runtime/base/philox.h"
+#include "runtime/base/worse.h"
 #include "tests/support/source_folder.h"
 #include "tests/support/tiny_run.h"
 #include "tests/support/training_run.h"
@@ -98,7 +99,7 @@ double worst_gradient(const TrainingOutcome& got, const TrainingOutcome& want) {
     EXPECT_EQ(got.gradients.size(), want.gradients.size());
     double worst = 0;
     for (const auto& [name, values] : want.gradients)
-        worst = std::max(worst, relative_l2(got.gradients.at(name), values));
+        worst = worse(worst, relative_l2(got.gradients.at(name), values));
     return worst;
 }
 

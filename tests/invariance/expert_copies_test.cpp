@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "launch/checkpointer.h"
+#include "runtime/base/worse.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "tests/support/uneven_training.h"
 
@@ -28,7 +29,7 @@ Overrides copied(int places) {
 
 double worst_difference(const LogicalTensors& got, const LogicalTensors& want) {
     double worst = got.size() == want.size() ? 0 : std::numeric_limits<double>::infinity();
-    for (const auto& [name, values] : want) worst = std::max(worst, relative_l2(got.at(name), values));
+    for (const auto& [name, values] : want) worst = worse(worst, relative_l2(got.at(name), values));
     return worst;
 }
 

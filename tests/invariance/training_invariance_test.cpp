@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "launch/checkpointer.h"
+#include "runtime/base/worse.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "tests/support/uneven_training.h"
 
@@ -43,7 +44,7 @@ class TrainingInvariance : public UnevenTraining {
                 const double difference =
                     std::abs(outcome.steps[i].loss - one.steps[i].loss) / one.steps[i].loss;
                 EXPECT_LE(difference, tolerance) << "step " << i + 1;
-                worst = std::max(worst, difference);
+                worst = worse(worst, difference);
             }
         }
         RecordProperty("worst_loss", fmt::format("{:.1e}", worst));

@@ -21,7 +21,8 @@ __device__ void AddQuads<Stored, are_whole>::operator()(i64 first, i64 room) con
 __device__ inline double rounded(double part, double step, double limit) {
     if (!(step > 0)) return part;
     const double shift = 6755399441055744.0 * step;
-    return part >= -limit && part <= limit ? (part + shift) - shift : nan("");
+    return part >= -limit && part <= limit ? (part + shift) - shift
+                                           : static_cast<double>(INFINITY) + (part - part);
 }
 
 template <class T, bool are_whole>

@@ -86,11 +86,22 @@ __device__ inline i32 rival_of(i64 e, const i32* ranked, i64 choices) {
     return ranked[choices - 1];
 }
 
+/// By how many deviations a logit beats its rival's; 0 of a tie, also without noise.
+template <class T>
+__device__ T lead(T clean, T rival, T deviation) {
+    return clean == rival ? 0 : (clean - rival) / deviation;
+}
+
+template <class T>
+__device__ constexpr T smallest_normal() {
+    return static_cast<T>(sizeof(T) == sizeof(float) ? 1.1754943508222875e-38 : 2.2250738585072014e-308);
+}
+
 template <class T>
 __device__ void NoisyLoadElement<T>::operator()(i64 i) const {
     const i64 row = i / experts;
     const i32 rival = rival_of(i % experts, ranked + row * (choices + 1), choices);
-    const T z = (clean[i] - logits[row * experts + rival]) / softplus(spread[i]);
+    const T z = lead(clean[i], logits[row * experts + rival], softplus(spread[i]));
     probability[i] = std::erfc(-z / static_cast<T>(1.4142135623730951)) / 2;
 }
 
@@ -102,8 +113,10 @@ __device__ void NoisyLoadGradRow<T>::operator()(i64 row, const Warp& warp) const
     for (i64 e = warp.lane; e < experts; e += Warp::kSize) {
         const i32 rival = rival_of(e, best, choices);
         const T deviation = softplus(spread[first + e]);
-        const T z = (clean[first + e] - logits[first + rival]) / deviation;
+        const T z = lead(clean[first + e], logits[first + rival], deviation);
         const T density = static_cast<T>(0.3989422804014327) * std::exp(-z * z / 2);
+        // No noise, no slope: the load is a step. Far from it 0 would meet an infinity.
+        if (deviation < smallest_normal<T>() || density == 0) continue;
         const T slope = static_cast<T>(factor[object * experts + e]) * density / deviation;
         d_clean[first + e] += slope;
         d_spread[first + e] -= slope * z * sigmoid(spread[first + e]);

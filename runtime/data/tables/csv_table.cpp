@@ -102,8 +102,7 @@ class CsvColumns {
   public:
     explicit CsvColumns(const TableOptions& options) : path_(options.path), lines_(read_lines(options)) {
         const std::vector<std::string>& first = lines_.front().fields;
-        has_header_ = std::none_of(first.begin(), first.end(),
-                                   [](const std::string& field) { return number_of(field).has_value(); });
+        has_header_ = !holds_values();
         for (std::size_t i = 0; i < first.size(); ++i)
             names_.push_back(has_header_ ? first[i] : fmt::format("{}", i + 1));
         if (has_header_) lines_.erase(lines_.begin());
@@ -149,6 +148,18 @@ class CsvColumns {
     [[nodiscard]] bool has_header() const { return has_header_; }
 
   private:
+    /// Whether a field of the first line is a number, or a date above another date (years may be names).
+    [[nodiscard]] bool holds_values() const {
+        const std::vector<std::string>& first = lines_.front().fields;
+        for (std::size_t i = 0; i < first.size(); ++i) {
+            if (number_of(first[i])) return true;
+            const bool below = lines_.size() < 2 ||
+                               (i < lines_[1].fields.size() && date_of(lines_[1].fields[i]).has_value());
+            if (date_of(first[i]) && below) return true;
+        }
+        return false;
+    }
+
     std::string path_;
     std::vector<Line> lines_;
     std::vector<std::string> names_;

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <map>
+#include <optional>
+#include <string_view>
 
 #include "runtime/base/error.h"
 
@@ -44,17 +47,34 @@ Table read_table(const TableOptions& options) {
     return table;
 }
 
+namespace {
+
+std::optional<double> finite_number(std::string_view text) {
+    if (text.starts_with('+')) text.remove_prefix(1);
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return {};
+    return value;
+}
+
+}  // namespace
+
 namespace detail {
 
 void number_classes(const std::vector<std::string>& labels, Table& table) {
     std::map<std::string, i64> numbers;
     for (const std::string& label : labels) numbers.emplace(label, 0);
     std::map<std::string, double> values;
+    std::map<double, std::string> shortest;
     for (const auto& [label, unused] : numbers) {
-        double value = 0;
-        const auto [end, error] = std::from_chars(label.data(), label.data() + label.size(), value);
-        if (error == std::errc() && end == label.data() + label.size()) values[label] = value;
-        table.class_names.push_back(label);
+        const std::optional<double> value = finite_number(label);
+        if (!value) continue;
+        values[label] = *value;
+        std::string& name = shortest.try_emplace(*value, label).first->second;
+        if (label.size() < name.size()) name = label;
+    }
+    for (const auto& [label, unused] : numbers) {
+        if (!values.contains(label) || shortest[values[label]] == label) table.class_names.push_back(label);
     }
     if (values.size() == numbers.size()) {
         std::stable_sort(table.class_names.begin(), table.class_names.end(),
@@ -62,6 +82,7 @@ void number_classes(const std::vector<std::string>& labels, Table& table) {
     }
     for (std::size_t i = 0; i < table.class_names.size(); ++i)
         numbers[table.class_names[i]] = static_cast<i64>(i);
+    for (const auto& [label, value] : values) numbers[label] = numbers[shortest[value]];
     table.targets.reserve(labels.size());
     for (const std::string& label : labels) table.targets.push_back(static_cast<double>(numbers[label]));
 }

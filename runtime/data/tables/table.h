@@ -35,9 +35,10 @@ struct TableOptions {
 
 /// The formats' own readers, which read_table chooses from.
 ///
-/// The first line is a header where none of its fields is a number. A column of dates and times (2010-01-31,
-/// 2010-01-31T13:00:00) becomes four features: sine and cosine of the place in the year and in the day. Other
-/// columns of features are numbers. Fields may be quoted as in RFC 4180; empty lines are passed over.
+/// The first line is a header where none of its fields is a number, or a date above another date. A column of
+/// dates and times (2010-01-31, 2010-01-31T13:00:00) becomes four features: sine and cosine of the place in
+/// the year and in the day. Other columns of features are numbers. Fields may be quoted as in RFC 4180; empty
+/// lines are passed over.
 [[nodiscard]] Table read_csv_table(const TableOptions& options);
 /// Features [N,D] or [N,...] of integers or floating-point numbers, targets [N] in the labels' file; auto:
 /// the same name with a last X replaced by y, x_train.npy and y_train.npy included.

@@ -83,7 +83,8 @@ TEST_F(RoutingTraces, ThatDoNotFitAreRefused) {
     write_all();
     expect_refused([&] { RoutingTrace(file(), 3, 2, 8); }, "does not fit a model with 3 layers");
     expect_refused([&] { RoutingTrace(file(), 2, 1, 8); }, "and 1 choices");
-    expect_refused([&] { RoutingTrace(file(), 2, 2, 4); }, "");  // expert 7 of 4
+    expect_refused([&] { RoutingTrace(file(), 2, 2, 4); },
+                   "element 1 is 5; a trace for 4 experts has their numbers, 0 to 3");
     write_npy(path("ids.npy"), std::vector<i32>{1, 2, 3}, {3});
     expect_refused([&] { RoutingTrace(path("ids.npy"), 2, 2, 8); }, "is no routing trace");
 }

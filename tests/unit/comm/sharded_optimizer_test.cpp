@@ -252,6 +252,30 @@ TEST(ShardedOptimizer, MovesExpertsWithTheirState) {
     }
 }
 
+/// A checkpoint must not slow the step after it.
+TEST(ShardedOptimizer, ReadingItsStateLeavesPackedCopiesInUse) {
+    run_ranks(1, [&](Communicator& world) {
+        RankSetup setup(world, 1, kExperts);
+        ParameterStore store(*setup.backend, DType::f32);
+        Parameter parameter;
+        parameter.name = "weight";
+        parameter.shape = {64, 32};
+        Weight weight = store.declare(parameter);
+        store.used_in_products(weight);
+        store.end_segment();
+        store.keep_packed_copies();
+        store.allocate(*setup.compute, 1);
+        const GradientSync sync(setup.context, store, 70000);
+        ShardedOptimizer optimizer(setup.context, store, sync, kSettings, 1);
+        store.pack(*setup.compute);
+        setup.drain();
+        ASSERT_NE(weight.packed_plain().data, nullptr);
+        optimizer.visit_state(setup.context, [](const Parameter&, const ParameterState&) {});
+        EXPECT_NE(weight.packed_plain().data, nullptr);
+        setup.drain();
+    });
+}
+
 TEST(ShardedOptimizer, HoldsOnlyItsShareOfTheMoments) {
     const auto bytes_on = [](const Layout& layout) {
         std::vector<i64> bytes(static_cast<std::size_t>(layout.world));

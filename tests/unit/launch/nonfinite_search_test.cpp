@@ -138,6 +138,34 @@ TEST(NonfiniteSearch, NamesTheLayerOfTheForward) {
     }
 }
 
+/// Of gradients that are finite and too large for exact sums the message says so; of NaN it does not.
+TEST(NonfiniteSearch, TellsTheLimitOfExactSums) {
+    const RunSetup run = uneven_run({"train.determinism=elastic"});
+    const auto scale_head = [](RankRuntime& runtime) {
+        for (Parameter& parameter : runtime.store.parameters()) {
+            if (parameter.name != "lm_head.weight") continue;
+            float* const values = parameter.value.as<float>();
+            for (i64 i = 0; i < parameter.value.elements(); ++i) values[i] *= 1e5F;
+        }
+        runtime.store.pack(*runtime.compute);
+    };
+    for (const Layout& layout : {Layout{1, 1}, Layout{2, 2}, Layout{4, 2}}) {
+        SCOPED_TRACE(fmt::format("{} ranks, {} expert-parallel", layout.world, layout.expert_parallel));
+        NonfiniteOrigin origin;
+        StepResult result = second_step(run, layout, "", origin, scale_head);
+        EXPECT_TRUE(std::isfinite(result.loss));
+        EXPECT_FALSE(std::isfinite(result.grad_norm));
+        EXPECT_EQ(origin.limit, 256.0 / 3);
+        EXPECT_THAT(origin.text(), HasSubstr("beyond 85.33, the most that train.determinism: elastic sums"));
+        result = second_step(run, layout, "nan:layer=1,expert=5,step=2", origin);
+        EXPECT_EQ(origin.stage, NonfiniteStage::gradient);
+        EXPECT_EQ(origin.limit, std::nullopt) << origin.text();
+    }
+    NonfiniteOrigin origin;
+    (void)second_step(uneven_run(), {1, 1}, "", origin, scale_head);
+    EXPECT_EQ(origin.stage, NonfiniteStage::none) << "without exact sums there is no limit";
+}
+
 TEST(IdleRank, ChangesNoBitOfTheStep) {
     const RunSetup run = uneven_run({"train.batch_sequences=11"});
     for (const Layout& layout : {Layout{2, 2}, Layout{3, 1}, Layout{4, 2}, Layout{8, 8}}) {

@@ -66,8 +66,10 @@ TEST(ParameterStore, ExactSumsDoNotDependOnTheirOrderAtAll) {
     EXPECT_NE(sum_of({64, small, -64}, false), sum_of({64, -64, small}, false));
     EXPECT_EQ(sum_of({64, small, -64}, true), sum_of({64, -64, small}, true));
     EXPECT_EQ(sum_of({64, small, -64}, true), 0x1p-43);
-    EXPECT_TRUE(std::isnan(sum_of({86, 0, -86}, true)));  // more than 256 / 3
-    EXPECT_TRUE(std::isnan(sum_of({std::nan(""), 0, 1}, true)));
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    EXPECT_EQ(sum_of({86, 0, -86}, true), kInfinity);  // more than 256 / 3
+    EXPECT_TRUE(std::isnan(sum_of({std::nan(""), 86, 1}, true)));
+    EXPECT_TRUE(std::isnan(sum_of({1, 86, -kInfinity}, true)));
 }
 
 /// Large parameters are filled by several threads.

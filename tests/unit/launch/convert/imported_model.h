@@ -79,7 +79,7 @@ struct ExpectedLogits {
     if (left.size() != right.size() || left.empty()) return INFINITY;
     double difference = 0, largest = 0;
     for (std::size_t i = 0; i < left.size(); ++i) {
-        if (!std::isfinite(left[i])) return INFINITY;
+        if (!std::isfinite(left[i]) || !std::isfinite(right[i])) return INFINITY;
         difference = std::max(difference, std::abs(static_cast<double>(left[i]) - right[i]));
         largest = std::max(largest, std::abs(static_cast<double>(right[i])));
     }

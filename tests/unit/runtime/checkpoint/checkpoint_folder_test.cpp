@@ -12,6 +12,7 @@
 namespace moesaic {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -84,13 +85,38 @@ TEST(CheckpointFolder, PruningKeepsTheNewestAndTheLatest) {
     EXPECT_TRUE(checkpoints_to_prune(run.path(), 0).empty());
     EXPECT_THAT(checkpoints_to_prune(run.path(), 3), ElementsAre(wreck));
     EXPECT_THAT(checkpoints_to_prune(run.path(), 1), ElementsAre(second, wreck, first));
-    write_latest(run.path(), 100);
-    EXPECT_THAT(checkpoints_to_prune(run.path(), 1), ElementsAre(second, wreck));
-    EXPECT_THAT(prune_checkpoints(run.path(), 1), ElementsAre(second, wreck));
-    EXPECT_FALSE(std::filesystem::exists(second));
-    EXPECT_TRUE(has_manifest(first));
+    EXPECT_THAT(prune_checkpoints(run.path(), 2), ElementsAre(wreck, first));
+    EXPECT_FALSE(std::filesystem::exists(first));
+    EXPECT_TRUE(has_manifest(second));
     EXPECT_TRUE(has_manifest(third));
     EXPECT_TRUE(std::filesystem::exists(growing));
+}
+
+/// A run that has gone back to step 2: what it left behind neither counts nor goes before there is another
+/// fallback.
+TEST(CheckpointFolder, PruningCountsTheCourseThatLatestIsOf) {
+    const ScratchFolder run;
+    for (const i64 step : {2, 4, 5, 6, 9, 10}) write_small_checkpoint(run.path(), step);
+    const std::string wreck = prepare_checkpoint_folder(run.path(), 8);
+    const auto steps = [&] {
+        std::vector<i64> found;
+        for (const CheckpointFolder& one : list_checkpoints(run.path())) found.push_back(one.step);
+        return found;
+    };
+    write_latest(run.path(), 2);
+    EXPECT_TRUE(checkpoints_to_prune(run.path(), 2).empty());
+    EXPECT_TRUE(checkpoints_to_prune(run.path(), 1).empty());
+    std::vector<std::vector<i64>> left;
+    for (const i64 step : {3, 4, 5}) {
+        write_small_checkpoint(run.path(), step);
+        write_latest(run.path(), step);
+        if (step == 3) {
+            EXPECT_THAT(checkpoints_to_prune(run.path(), 2), Contains(wreck));
+        }
+        prune_checkpoints(run.path(), 2);
+        left.push_back(steps());
+    }
+    EXPECT_THAT(left, ElementsAre(ElementsAre(2, 3), ElementsAre(3, 4), ElementsAre(4, 5)));
 }
 
 }  // namespace

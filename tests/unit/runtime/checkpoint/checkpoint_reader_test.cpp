@@ -85,9 +85,15 @@ TEST(Checkpoint, NamesWhatDoesNotFitTheModel) {
                 HasSubstr("tensor a has shape [2,3], the model needs [3,2]"));
     EXPECT_THROW(reader.read_elements("a", 5, view_of(values.data(), {2})), UserError);
     EXPECT_THROW(reader.read_elements("a", -1, view_of(values.data(), {2})), UserError);
-    const std::vector<std::string> needed{"a", "c", "d"};
-    EXPECT_THAT(message_of<UserError>([&] { reader.require(needed); }),
-                HasSubstr("lacks 2 of 3 tensors:\n  c\n  d"));
+    EXPECT_NO_THROW(reader.require_exactly({"a", "b"})) << "moments belong to what they are of";
+    EXPECT_THAT(
+        message_of<UserError>([&] {
+            reader.require_exactly({"a", "c", "d"});
+        }),
+        HasSubstr("is of another model:\nit lacks 2 tensors:\n  \"c\"\n  \"d\"\nthis one has no place "
+                  "for 1 tensor:\n  \"b\""));
+    EXPECT_THAT(message_of<UserError>([&] { reader.require_exactly({"b"}); }),
+                HasSubstr("no place for 1 tensor:\n  \"a\""));
 }
 
 TEST(Checkpoint, WithoutManifestIsIncomplete) {

@@ -90,6 +90,15 @@ TEST(RouterConfig, RefusesGroupsThatDoNotFit) {
                "1 groups of 1 experts hold fewer than top_k = 2", "more groups");
 }
 
+/// Whose trace no replay could follow.
+TEST(RouterConfig, ChoicesOfExpertsAreNotRecorded) {
+    const LoadedConfig loaded = parse_config("", "c.yaml",
+                                             std::vector<std::string>{"model.moe.router.kind=expert_choice",
+                                                                      "model.moe.router.allow_noncausal=true",
+                                                                      "metrics.record_routing=choices.npy"});
+    EXPECT_THAT(loaded.diagnostics.text(), testing::HasSubstr("no replay could follow it"));
+}
+
 TEST(RouterConfig, ReplayNeedsItsFile) {
     expect_one({"router.kind=replay"}, "router.trace", "needs a trace", "metrics.record_routing");
     expect_one({"router.kind=replay", "router.trace=/no/such/file.npy"}, "router.trace", "is no file",

@@ -1,5 +1,6 @@
 // Causal attention against a naive oracle, its gradient against differences, and its independence of layout.
 #include "runtime/cpu/attention.h"
+#include "runtime/base/worse.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -120,8 +121,8 @@ template <class T>
 double largest_error(const Values<T>& have, const Values<double>& want) {
     double error = 0;
     for (std::size_t i = 0; i < have.size(); ++i)
-        error = std::max(error,
-                         std::abs(static_cast<double>(have[i]) - want[i]) / std::max(1.0, std::abs(want[i])));
+        error =
+            worse(error, std::abs(static_cast<double>(have[i]) - want[i]) / std::max(1.0, std::abs(want[i])));
     return error;
 }
 

@@ -57,6 +57,29 @@ TEST(CsvTable, ReadsNumbersAndClassesWithoutHeader) {
     EXPECT_EQ(table.layout, "CSV without header");
 }
 
+/// A first line without a number is an example all the same where a date stands above a date.
+TEST(CsvTable, ALineOfDatesIsNoHeader) {
+    const auto layout_of = [](const std::string& text) {
+        const TableFile file("a.csv", text);
+        TableOptions options;
+        options.path = file.path;
+        const Table table = read_table(options);
+        return fmt::format("{}, {} examples", table.layout, table.rows);
+    };
+    EXPECT_EQ(layout_of("2020-01-01,a\n2020-02-01,b\n"), "CSV without header, 2 examples");
+    EXPECT_EQ(layout_of("2020-01-01,2020-02-01,class\n1,2,a\n3,4,b\n"), "CSV with header, 2 examples");
+    EXPECT_EQ(layout_of("date,class\n2020-01-01,a\n2020-02-01,b\n"), "CSV with header, 2 examples");
+}
+
+TEST(CsvTable, ANumberWrittenOtherwiseIsTheSameClass) {
+    const TableFile file("a.csv", "x,y\n1,1.0\n2,1\n3,+1\n4,10\n5,1e1\n6,2\n");
+    TableOptions options;
+    options.path = file.path;
+    const Table table = read_table(options);
+    EXPECT_THAT(table.class_names, ElementsAre("1", "2", "10"));
+    EXPECT_THAT(table.targets, ElementsAre(0, 0, 0, 2, 2, 1));
+}
+
 TEST(CsvTable, ClassesThatAreNumbersKeepTheirOrder) {
     const TableFile file("a.csv", "0,10\n0,9\n0,-1\n");
     TableOptions options;
