@@ -19,9 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
 namespace {  // other files have functions of the same names here
 
-// Of a lambda: where one that reads a tile's sums is not inlined, they stand in memory all the while.
-#define MOESAIC_INLINED HWY_ATTR __attribute__((always_inline))
-
 constexpr int kPanelVectors = 3;
 // Rows of a tile one vector wide: eight sums hide the latency of the multiply-adds.
 constexpr int kTallTile = 8;
@@ -68,6 +65,44 @@ HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
     }
 }
 
+template <SumStart kStart, class T>
+void add_tile_to_sum(const PanelProduct<T>& product, const T* values, i64 rows, i64 width) {
+    const Lanes<T> d;
+    for (i64 row = 0; row < rows; ++row, values += width) {
+        for (i64 column = 0; column < product.columns; column += static_cast<i64>(hn::Lanes(d)))
+            add_to_sum<kStart, T>(hn::Load(d, values + column),
+                                  product.sum + row * product.sum_row_stride + column,
+                                  product.columns - column);
+    }
+}
+
+/// Puts a tile's results, rows `width` apart, where the product wants them.
+template <class T>
+HWY_NOINLINE void put_tile(const PanelProduct<T>& product, const T* values, i64 rows, i64 width) {
+    const Lanes<T> d;
+    if (product.sum) {
+        if (product.sum_start == SumStart::added)
+            return add_tile_to_sum<SumStart::added>(product, values, rows, width);
+        if (product.sum_start == SumStart::zero)
+            return add_tile_to_sum<SumStart::zero>(product, values, rows, width);
+        return add_tile_to_sum<SumStart::streamed>(product, values, rows, width);
+    }
+    for (i64 row = 0; row < rows; ++row, values += width) {
+        for (i64 column = 0; column < product.columns; column += static_cast<i64>(hn::Lanes(d))) {
+            const Vector<T> value = hn::Load(d, values + column);
+            const i64 rest = product.columns - column;
+            if constexpr (sizeof(T) == sizeof(float)) {
+                if (product.rounded) {
+                    cpu::HWY_NAMESPACE::store(
+                        d, value, product.rounded + row * product.rounded_row_stride + column, rest);
+                    continue;
+                }
+            }
+            store_columns(value, product.c + row * product.c_row_stride + column, rest);
+        }
+    }
+}
+
 /// What a register tile does with two vectors of elements: one addend.
 template <class T>
 struct MultiplyAdd {
@@ -91,34 +126,18 @@ template <class T, int kRows, int kVectors>
 struct Tile {
     Vector<T> sums[kRows][kVectors];
 
-    /// Calls work(columns), with a number known to the compiler where all vectors are full.
-    template <class Work>
-    static HWY_INLINE void with_columns(i64 columns, const Work& work) {
-        constexpr i64 kFull = kVectors * static_cast<i64>(hn::MaxLanes(Lanes<T>()));
-        if (columns == kFull) {
-            work(kFull);
-        } else {
-            work(columns);
-        }
-    }
-
     HWY_INLINE void start(const PanelProduct<T>& product) {
         const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::Zero(Lanes<T>());
-        }
-        if (!product.accumulate) return;
-        with_columns(product.columns, [&](i64 columns) MOESAIC_INLINED {
-#pragma GCC unroll 8
-            for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 3
-                for (int j = 0; j < kVectors; ++j)
-                    sums[i][j] = load_columns<T>(product.c + i * product.c_row_stride + j * lanes,
-                                                 columns - j * lanes);
+            for (int j = 0; j < kVectors; ++j) {
+                sums[i][j] = product.accumulate
+                                 ? load_columns<T>(product.c + i * product.c_row_stride + j * lanes,
+                                                   product.columns - j * lanes)
+                                 : hn::Zero(Lanes<T>());
             }
-        });
+        }
     }
 
     /// One more p: `factor(i)` is where row i's element stands.
@@ -137,41 +156,21 @@ struct Tile {
         }
     }
 
-    template <class Put>
-    HWY_INLINE void put_all(i64 columns, const Put& put) const {
-        const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
+    /// Whole vectors go to c from here. All else goes through memory: in functions that read the sums they
+    /// would not stay in registers.
+    HWY_INLINE void finish(const PanelProduct<T>& product) const {
+        const Lanes<T> d;
+        const i64 lanes = static_cast<i64>(hn::Lanes(d));
+        const bool plain = product.columns == kVectors * lanes && !product.sum && !product.rounded;
+        alignas(64) T values[kRows * kVectors * hn::MaxLanes(Lanes<T>())];
+        T* const to = plain ? product.c : values;
+        const i64 stride = plain ? product.c_row_stride : kVectors * lanes;
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j) put(sums[i][j], i, j * lanes, columns - j * lanes);
+            for (int j = 0; j < kVectors; ++j) hn::StoreU(sums[i][j], d, to + i * stride + j * lanes);
         }
-    }
-    template <SumStart kStart>
-    HWY_INLINE void finish_sum(const PanelProduct<T>& product, i64 columns) const {
-        put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) MOESAIC_INLINED {
-            add_to_sum<kStart, T>(value, product.sum + row * product.sum_row_stride + column, rest);
-        });
-    }
-    HWY_INLINE void finish(const PanelProduct<T>& product) const {
-        with_columns(product.columns, [&](i64 columns) MOESAIC_INLINED {
-            if constexpr (sizeof(T) == sizeof(float)) {
-                if (product.rounded)
-                    return put_all(columns,
-                                   [&](Vector<T> value, int row, i64 column, i64 rest) MOESAIC_INLINED {
-                                       if (rest <= 0) return;
-                                       cpu::HWY_NAMESPACE::store(
-                                           Lanes<T>(), value,
-                                           product.rounded + row * product.rounded_row_stride + column, rest);
-                                   });
-            }
-            if (!product.sum)
-                return put_all(columns, [&](Vector<T> value, int row, i64 column, i64 rest) MOESAIC_INLINED {
-                    store_columns(value, product.c + row * product.c_row_stride + column, rest);
-                });
-            if (product.sum_start == SumStart::added) return finish_sum<SumStart::added>(product, columns);
-            if (product.sum_start == SumStart::zero) return finish_sum<SumStart::zero>(product, columns);
-            finish_sum<SumStart::streamed>(product, columns);
-        });
+        if (!plain) put_tile(product, values, kRows, kVectors * lanes);
     }
 };
 
@@ -192,7 +191,7 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
 #pragma GCC unroll 4
         for (i64 ahead = 0; ahead < kUnroll; ++ahead) {
             tile.template add<Step>(b + ahead * width,
-                                    [&](int i) MOESAIC_INLINED { return factor_of(i, k, ahead); });
+                                    [&](int i) HWY_ATTR { return factor_of(i, k, ahead); });
             // Nothing is loaded earlier: the registers are all taken, and the panel would be read twice.
             std::atomic_signal_fence(std::memory_order_seq_cst);
         }
@@ -244,35 +243,35 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
                    : product.a.row(i);
     i64 k = 0;
     if (b_step == width && a_step == 1) {
-        const auto factor = [&](int i, i64 first, i64 ahead) MOESAIC_INLINED { return a[i] + first + ahead; };
+        const auto factor = [&](int i, i64 first, i64 ahead) HWY_ATTR { return a[i] + first + ahead; };
         if (kRows == kRowTile && product.fetches_rows) {
             const T* below[kRows];
             for (int i = 0; i < kRows; ++i) below[i] = product.a.row(kRows + i);
             constexpr i64 kLine = 64 / sizeof(T), kLines = std::max<i64>(1, kRows * kUnroll / kLine);
-            k = add_unrolled<Step>(product, tile, factor, [&](i64 group) MOESAIC_INLINED {
+            k = add_unrolled<Step>(product, tile, factor, [&](i64 group) HWY_ATTR {
                 for (i64 line = group * kLines; line < (group + 1) * kLines; ++line)
                     __builtin_prefetch(below[line % kRows] + line / kRows * kLine, 0, 3);
             });
         } else {
-            k = add_unrolled<Step>(product, tile, factor, [](i64) MOESAIC_INLINED {});
+            k = add_unrolled<Step>(product, tile, factor, [](i64) HWY_ATTR {});
         }
     } else if (b_step == width && kRows <= kRowTile && in_tiles(product)) {
         k = add_unrolled<Step>(
             product, tile,
             [&](int i, i64 first, i64 ahead)
-                MOESAIC_INLINED { return a[0] + first * kRowTile + (ahead * kRowTile + i); },
-            [](i64) MOESAIC_INLINED {});
+                HWY_ATTR { return a[0] + first * kRowTile + (ahead * kRowTile + i); },
+            [](i64) HWY_ATTR {});
     } else if (b_step == width && in_tiles(product)) {
         k = add_unrolled<Step>(
             product, tile,
-            [&](int i, i64 first, i64 ahead) MOESAIC_INLINED {
+            [&](int i, i64 first, i64 ahead) HWY_ATTR {
                 return a[i / kRowTile * kRowTile] + first * kRowTile + (ahead * kRowTile + i % kRowTile);
             },
-            [](i64) MOESAIC_INLINED {});
+            [](i64) HWY_ATTR {});
     }
     for (; k < product.p; ++k)
         tile.template add<Step>(product.panel + k * b_step,
-                                [&](int i) MOESAIC_INLINED { return a[i] + k * a_step; });
+                                [&](int i) HWY_ATTR { return a[i] + k * a_step; });
     tile.finish(product);
 }
 
