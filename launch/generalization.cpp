@@ -259,7 +259,11 @@ void Generalization::record_bounded_gaps(const std::vector<UnitScores>& heldout,
         if (std::isinf(range) || !bounded_ || unseen_losses.empty() || seen_losses.empty()) continue;
         for (double& value : unseen_losses) value -= least;
         for (double& value : seen_losses) value -= least;
-        const GapInterval interval = bounded_gap_interval(unseen_losses, seen_losses, range, delta);
+        // A document may read those before it in its window; sequences and examples lie file by file.
+        const GapInterval interval = documents_
+                                         ? ordered_gap_interval(unseen_losses, seen_losses, range, delta)
+                                         : bounded_gap_interval(unseen_losses, seen_losses, range, delta,
+                                                                static_cast<u64>(run_.config.run.seed));
         record.gaps[std::string(name_of(loss))] = {interval.gap, interval.low, interval.high};
     }
 }
