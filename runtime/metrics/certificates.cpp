@@ -54,12 +54,14 @@ BoundResult heldout_bound(const CertifiedLoss& certified, const CertificateOptio
     return result;
 }
 
-BoundResult untouched(BoundResult result, bool of_run) {
-    result.assume("untouched", AssumptionStatus::unknown,
-                  of_run ? "no update saw these units and no setting was chosen by them; choosing among the "
-                           "looks of a run is paid for, by delta/(t(t+1)) at look t"
-                         : "no update saw these units, and neither a setting nor this checkpoint was chosen "
-                           "by them; the statement stands by itself, and no other is paid for with it");
+BoundResult untouched(BoundResult result, const CertificateOptions& options, bool of_run) {
+    std::string meaning =
+        of_run ? "no update saw these units and no setting was chosen by them; choosing among the "
+                 "looks of a run is paid for, by delta/(t(t+1)) at look t"
+               : "no update saw these units, and neither a setting nor this checkpoint was chosen "
+                 "by them; the statement stands by itself, and no other is paid for with it";
+    if (!options.recorded) meaning += "; what the weights were trained on is not all on record";
+    result.assume("untouched", AssumptionStatus::unknown, std::move(meaning));
     return result;
 }
 
@@ -211,7 +213,8 @@ std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScor
         } else {
             result.assume_independent_samples();
         }
-        bounds.emplace(name_for("heldout", certified), untouched(std::move(result), look.has_value()));
+        bounds.emplace(name_for("heldout", certified),
+                       untouched(std::move(result), options, look.has_value()));
     }
     return bounds;
 }
@@ -237,7 +240,8 @@ std::map<std::string, BoundResult> document_certificates(std::span<const UnitSco
             "independent_samples", AssumptionStatus::unknown,
             "documents are drawn independently; one may read those before it in its window, and the "
             "statement is about new documents in these places");
-        bounds.emplace(name_for("heldout", certified), untouched(std::move(result), look.has_value()));
+        bounds.emplace(name_for("heldout", certified),
+                       untouched(std::move(result), options, look.has_value()));
     }
     return bounds;
 }
