@@ -146,7 +146,8 @@ void Generalization::begin(const TrainingPosition& position, bool imported) {
 }
 
 std::vector<double> Generalization::prequential_of() const {
-    return {documents_ ? 1.0 : 0.0, static_cast<double>(run_.config.train.batch_sequences)};
+    return {documents_ ? 1.0 : 0.0, static_cast<double>(run_.config.train.batch_sequences),
+            options_.scales.smoothing, options_.delta};
 }
 
 std::string Generalization::go_on_from(const TrainingPosition& position) {
@@ -161,6 +162,8 @@ std::string Generalization::go_on_from(const TrainingPosition& position) {
         return "the checkpoint that the run was resumed from holds another version's state of it";
     if (of->second[0] != mine[0]) return "it was begun with another unit (generalization.unit)";
     if (of->second[1] != mine[1]) return "it was begun with another train.batch_sequences";
+    if (of->second != mine)
+        return "it was begun with another generalization.smoothing or generalization.delta";
     return prequential_->restore(state->second)
                ? ""
                : "the checkpoint that the run was resumed from holds another version's state of it";

@@ -198,6 +198,20 @@ TEST(Certificate, OfWhatIsAheadNeedsTheOrderAndAllThatWasMet) {
     EXPECT_THAT(other_order.at("seen_off"), HasSubstr("in another order"));
 }
 
+TEST(Certificate, OfFreshDataIsForItsSmoothingAndDelta) {
+    const ScratchFolder scratch;
+    (void)train_tiny(scratch / "out", kAlone);
+    const std::string checkpoint = checkpoint_of(scratch / "out", 20);
+    EXPECT_TRUE(evaluate(checkpoint).at("bounds").contains("prequential_bits"));
+    for (const char* change : {"generalization.smoothing=0.9", "generalization.delta=0.000001"}) {
+        const Json record = evaluate(checkpoint, {change});
+        EXPECT_FALSE(record.at("bounds").contains("prequential")) << change;
+        EXPECT_FALSE(record.at("bounds").contains("prequential_bits")) << change;
+        EXPECT_THAT(record.at("prequential_off"), HasSubstr("generalization.smoothing or")) << change;
+        EXPECT_TRUE(record.at("bounds").contains("heldout")) << change;
+    }
+}
+
 TEST(Certificate, SaysWhyThereIsNone) {
     const ScratchFolder scratch;
     const auto records =
