@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "launch/faults/fault_injector.h"
-#include "launch/stream_position.h"
+#include "launch/step_policy.h"
 #include "launch/together.h"
 #include "runtime/base/disk_fault.h"
 #include "runtime/base/log.h"
@@ -112,8 +112,7 @@ void Checkpointer::write_manifest_of(const std::vector<RankNote>& notes) {
     manifest.expert_parallel = runtime_.mesh->expert_parallel();
     manifest.tokens = position_.tokens;
     manifest.sampler_cursor =
-        StreamPosition{position_.step, batch_shift_of(position_.observers), settings_.batch_sequences}
-            .sequences();
+        (position_.step + batch_shift_of(position_.observers)) * settings_.batch_sequences;
     manifest.config = settings_.config;
     manifest.tokenizer = settings_.tokenizer;
     manifest.observers = position_.observers;

@@ -191,6 +191,18 @@ ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source, con
     return gather_scores(runtime, batches, mine, margins, shard);
 }
 
+std::string why_training_forward_differs(const ModelSpec& spec) {
+    if (spec.loss == LossKind::squared_error) return "the squared error has no bound";
+    if (spec.kind == ModelKind::momlp) return "a sample's loss is known to the rank of its cell alone";
+    if (spec.experts == 0) return "";
+    if (spec.capacity) return "a capacity drops choices: a sequence's loss depends on the rest of its batch";
+    if (spec.router.kind == "noisy_top_k") return "the router adds noise while training";
+    if (spec.router.jitter > 0) return "the router's input is jittered while training";
+    if (spec.router.kind == "sinkhorn") return "the router plans while training and does not in evaluation";
+    if (spec.router.kind == "replay") return "the routing is replayed from a file";
+    return "";
+}
+
 LossScales loss_scales(const RunSetup& run) {
     const GeneralizationConfig& config = run.config.generalization;
     const auto answers = static_cast<double>(std::max<i64>(run.spec.head_outputs(), 2));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "launch/batch_windows.h"
@@ -52,6 +53,9 @@ struct ShardOptions {
 
 /// generalization.smoothing, margin and clip for the run's model and task.
 [[nodiscard]] LossScales loss_scales(const RunSetup& run);
+
+/// Why losses of the training forward are not those of an evaluation; empty: they are.
+[[nodiscard]] std::string why_training_forward_differs(const ModelSpec& spec);
 
 /// Collective over the world. Evaluates all sequences of a shard in evaluation mode.
 [[nodiscard]] ShardScores evaluate_shard(RankRuntime& runtime, const WindowSource& source,

@@ -19,6 +19,7 @@ namespace {
 constexpr const char* kRunNumbers = "generalization";
 constexpr std::size_t kFewestRunNumbers = 6;
 constexpr const char* kPrequentialNumbers = "prequential";
+constexpr const char* kPrequentialOf = "prequential_of";
 constexpr const char* kLookStep = "generalization_look_step";
 constexpr std::array kMarginQuantiles{0.05, 0.25, 0.5, 0.75, 0.95};
 
@@ -92,27 +93,15 @@ void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& recor
     if (shifted.measure == SampleError::any_wrong) record.shifted_target_error = shifted.mean_share_wrong();
 }
 
-std::string why_training_forward_differs(const ModelSpec& spec) {
-    if (spec.loss == LossKind::squared_error) return "the squared error has no bound";
-    if (spec.kind == ModelKind::momlp) return "a sample's loss is known to the rank of its cell alone";
-    if (spec.experts == 0) return "";
-    if (spec.capacity) return "a capacity drops choices: a sequence's loss depends on the rest of its batch";
-    if (spec.router.kind == "noisy_top_k") return "the router adds noise while training";
-    if (spec.router.jitter > 0) return "the router's input is jittered while training";
-    if (spec.router.kind == "sinkhorn") return "the router plans while training and does not in evaluation";
-    if (spec.router.kind == "replay") return "the routing is replayed from a file";
-    return "";
-}
-
 Generalization::Generalization(RankRuntime& runtime, const RunSetup& run)
     : runtime_(runtime),
       run_(run),
       shards_(evaluation_shards(run)),
+      history_(run),
       first_epoch_(run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed))),
       bounded_(run.spec.loss == LossKind::cross_entropy),
       off_(why_training_forward_differs(run.spec)),
-      history_(
-          static_cast<std::size_t>(std::max<i64>(2, run.config.metrics.alarms.overfitting_onset.steps))) {
+      losses_(static_cast<std::size_t>(std::max<i64>(2, run.config.metrics.alarms.overfitting_onset.steps))) {
     options_.scales = loss_scales(run);
     options_.delta = run.config.generalization.delta;
     options_.exact_errors = options_.scales.all_right || run.spec.targets_per_sequence() == 1;
@@ -124,9 +113,9 @@ Generalization::Generalization(RankRuntime& runtime, const RunSetup& run)
                            document_units(*run.dataset, DataPart::training, shards_.unseen)};
 }
 
-std::map<std::string, std::vector<double>> Generalization::observers() const {
+std::map<std::string, std::vector<double>> Generalization::observers(i64 step) const {
     const auto number = [](i64 value) { return static_cast<double>(value); };
-    std::map<std::string, std::vector<double>> numbers;
+    std::map<std::string, std::vector<double>> numbers = history_.observers(step);
     numbers[kRunNumbers] = {number(looks_),
                             imported_ ? 1.0 : 0.0,
                             number(run_.config.run.seed),
@@ -134,8 +123,9 @@ std::map<std::string, std::vector<double>> Generalization::observers() const {
                             number(first_epoch_),
                             number(run_.dataset->training_windows())};
     if (look_step_) numbers[kLookStep] = {number(*look_step_)};
-    if (documents_) numbers[kRunNumbers].push_back(1);  // another certificate than that of sequences
-    if (prequential_) numbers[kPrequentialNumbers] = prequential_->state();
+    if (!prequential_) return numbers;
+    numbers[kPrequentialNumbers] = prequential_->state();
+    numbers[kPrequentialOf] = prequential_of();
     return numbers;
 }
 
@@ -143,26 +133,40 @@ void Generalization::begin(const TrainingPosition& position, bool imported) {
     const auto stored = position.observers.find(kRunNumbers);
     const bool known = stored != position.observers.end() && stored->second.size() >= kFewestRunNumbers;
     imported_ = known ? stored->second[1] != 0 : imported;
+    history_.begin(position, imported_);
     options_.from_scratch = !imported_;
-    batch_shift_ = batch_shift_of(position.observers);
+    options_.recorded = history_.recorded();
     if (known) looks_ = static_cast<i64>(stored->second[0]);
     if (!off_.empty()) return;
     const double per_sequence = documents_ ? run_.unit.documents_per_sequence : 1;
     prequential_.emplace(options_, per_sequence * static_cast<double>(first_epoch_),
                          per_sequence * static_cast<double>(run_.config.train.batch_sequences));
-    if (position.step == 0) return;
-    const auto certificate = position.observers.find(kPrequentialNumbers);
-    const std::vector<double> mine = observers().at(kRunNumbers);
-    if (!known || certificate == position.observers.end()) {
-        off_ = "the checkpoint that the run was resumed from holds no state of it";
-    } else if (!std::equal(mine.begin() + 2, mine.end(), stored->second.begin() + 2, stored->second.end())) {
-        off_ = documents_ || stored->second.size() > kFewestRunNumbers
-                   ? "the run was resumed with other data, or in another order, or with another unit"
-                   : "the run was resumed with other data, or in another order";
-    } else if (!prequential_->restore(certificate->second)) {
-        off_ = "the checkpoint that the run was resumed from holds another version's state of it";
-    }
+    if (position.step > 0) off_ = go_on_from(position);
     if (!off_.empty()) prequential_.reset();
+}
+
+std::vector<double> Generalization::prequential_of() const {
+    return {documents_ ? 1.0 : 0.0, static_cast<double>(run_.config.train.batch_sequences),
+            options_.scales.smoothing, options_.delta};
+}
+
+std::string Generalization::go_on_from(const TrainingPosition& position) {
+    const auto state = position.observers.find(kPrequentialNumbers),
+               of = position.observers.find(kPrequentialOf);
+    if (!history_.why_order_unknown().empty())
+        return "the run was resumed with other data, or in another order";
+    if (state == position.observers.end())
+        return "the checkpoint that the run was resumed from holds no state of it";
+    const std::vector<double> mine = prequential_of();
+    if (of == position.observers.end() || of->second.size() != mine.size())
+        return "the checkpoint that the run was resumed from holds another version's state of it";
+    if (of->second[0] != mine[0]) return "it was begun with another unit (generalization.unit)";
+    if (of->second[1] != mine[1]) return "it was begun with another train.batch_sequences";
+    if (of->second != mine)
+        return "it was begun with another generalization.smoothing or generalization.delta";
+    return prequential_->restore(state->second)
+               ? ""
+               : "the checkpoint that the run was resumed from holds another version's state of it";
 }
 
 void Generalization::give_up_fresh_data(const std::string& reason) {
@@ -170,12 +174,8 @@ void Generalization::give_up_fresh_data(const std::string& reason) {
     prequential_.reset();
 }
 
-StreamPosition Generalization::stream_position(i64 step) const {
-    return {step, batch_shift_, run_.config.train.batch_sequences};
-}
-
 bool Generalization::all_fresh(i64 step) const {
-    return stream_position(step).sequences() <= first_epoch_;
+    return history_.position(step) <= first_epoch_;
 }
 
 std::optional<LossScales> Generalization::scales_of_step(i64 step) const {
@@ -195,7 +195,7 @@ UnitRanges Generalization::unit_ranges() const {
     if (!documents_) return {};
     return [this](i64 step, i64 sequence) {
         std::vector<TargetRange> ranges;
-        const i64 number = stream_position(step - 1).sequences() + sequence;
+        const i64 number = history_.position(step - 1) + sequence;
         for (const WindowDocument& document :
              run_.dataset->documents_first_met(static_cast<u64>(run_.config.run.seed), number))
             ranges.push_back({document.first_target, document.targets});
@@ -209,6 +209,11 @@ std::map<std::string, BoundResult> Generalization::prequential_bounds(i64 step) 
     const i64 last = std::min(step, first_epoch_ / run_.config.train.batch_sequences);
     for (auto& [name, bound] : bounds) bound.details.add("until_step", static_cast<double>(last));
     return bounds;
+}
+
+bool Generalization::has_seen_probe(i64 step) const {
+    return step >= shards_.seen_at_step && history_.why_order_unknown().empty() &&
+           history_.after(step).prefix >= std::ssize(shards_.seen);
 }
 
 void Generalization::record_shard(const std::string& name, const ShardScores& scores,
@@ -225,7 +230,7 @@ void Generalization::record_shard(const std::string& name, const ShardScores& sc
 }
 
 void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
-    if (scores.heldout.units.empty()) return;
+    if (scores.heldout.units.empty() || !record.heldout_off.empty()) return;
     const auto documents = [&](DocumentUnits Documents::*shard) {
         return documents_ ? &((*documents_).*shard) : nullptr;
     };
@@ -237,16 +242,16 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
         record.unseen_difference =
             mean_difference(losses_of(unseen, UnitLoss::raw), losses_of(heldout, UnitLoss::raw), delta);
     // A gap compares with training samples already seen; before that there is none to speak of.
-    if (record.step < shards_.seen_at_step) return;
+    if (!has_seen_probe(record.step)) return;
     const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, options_.delta);
     record.gap = gap.gap;
     record.gap_low = gap.low;
     record.gap_high = gap.high;
     if (heldout.empty() || seen.empty()) return;  // no document lies whole in a window
-    history_.add(losses_of(heldout, UnitLoss::raw), losses_of(seen, UnitLoss::raw));
-    record.heldout_change = history_.heldout_change(delta);
-    record.gap_change = history_.gap_change(delta);
-    record.gap_rise = history_.gap_rise(delta);
+    losses_.add(losses_of(heldout, UnitLoss::raw), losses_of(seen, UnitLoss::raw));
+    record.heldout_change = losses_.heldout_change(delta);
+    record.gap_change = losses_.gap_change(delta);
+    record.gap_rise = losses_.gap_rise(delta);
     if (std::isfinite(gap.gap)) record_bounded_gaps(heldout, seen, delta, record);
 }
 
@@ -259,7 +264,11 @@ void Generalization::record_bounded_gaps(const std::vector<UnitScores>& heldout,
         if (std::isinf(range) || !bounded_ || unseen_losses.empty() || seen_losses.empty()) continue;
         for (double& value : unseen_losses) value -= least;
         for (double& value : seen_losses) value -= least;
-        const GapInterval interval = bounded_gap_interval(unseen_losses, seen_losses, range, delta);
+        // A document may read those before it in its window; sequences and examples lie file by file.
+        const GapInterval interval = documents_
+                                         ? ordered_gap_interval(unseen_losses, seen_losses, range, delta)
+                                         : bounded_gap_interval(unseen_losses, seen_losses, range, delta,
+                                                                static_cast<u64>(run_.config.run.seed));
         record.gaps[std::string(name_of(loss))] = {interval.gap, interval.low, interval.high};
     }
 }
@@ -272,8 +281,9 @@ void Generalization::record_certificates(const Scores& scores, EvalRecord& recor
                           : heldout_certificates(units, options_, record.look, seed);
     };
     // The document that the cut divides was begun in training.
-    record.bounds.merge(certify(units_where(scores.heldout, documents_ ? &documents_->heldout : nullptr,
-                                            [](const auto& one) { return !one.crosses_cut; })));
+    if (record.heldout_off.empty())
+        record.bounds.merge(certify(units_where(scores.heldout, documents_ ? &documents_->heldout : nullptr,
+                                                [](const auto& one) { return !one.crosses_cut; })));
     for (auto& [name, bound] :
          certify(comparable_units(scores.unseen, documents_ ? &documents_->unseen : nullptr)))
         record.bounds.emplace(look_ahead_name(name), bound);
@@ -282,8 +292,8 @@ void Generalization::record_certificates(const Scores& scores, EvalRecord& recor
 void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) {
     const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
     record.measured.merge(measures_by_name(routing.finish(), norms));
-    if (!bounded_) return;
-    const i64 trained = stream_position(record.step).trained_of(first_epoch_);
+    if (!bounded_ || !history_.why_order_unknown().empty()) return;  // m is not known
+    const i64 trained = history_.after(record.step).trained;
     const BoundInputs inputs = gap_bound_inputs(run_.spec, norms, static_cast<double>(trained),
                                                 options_.scales.margin, options_.delta);
     for (const Bound& bound : bound_table()) {
@@ -313,7 +323,8 @@ Generalization::Scores Generalization::score_shards(i64 step, RoutingObserver& r
     scores.seen = evaluate(shards_.seen, false, holds_out ? nullptr : &routing, &Documents::seen,
                            complexity != nullptr ? FeatureVisitor(add_features) : FeatureVisitor());
     const AddsSeconds watch(extra_seconds_);
-    if (certifies(step) && stream_position(step).sequences() <= shards_.unseen_after)
+    if (certifies(step) && history_.why_order_unknown().empty() &&
+        history_.after(step).met <= shards_.unseen_after)
         scores.unseen = evaluate(shards_.unseen, false, nullptr, &Documents::unseen);
     return scores;
 }
@@ -335,7 +346,7 @@ EvalRecord Generalization::look(i64 step, std::optional<i64> number, RoutingObse
     record.look = number;
     record.train_probe_loss = scores.seen.mean_loss();
     record.train_probe_error = scores.seen.mean_error();
-    if (step >= shards_.seen_at_step) record.train_probe_age = step - shards_.seen_at_step;
+    if (has_seen_probe(step)) record.train_probe_age = step - shards_.seen_at_step;
     if (!scores.unseen.units.empty()) {
         record.train_unseen_loss = scores.unseen.mean_loss();
         record.train_unseen_error = scores.unseen.mean_error();
@@ -344,6 +355,8 @@ EvalRecord Generalization::look(i64 step, std::optional<i64> number, RoutingObse
     record_shard("train_seen", scores.seen, record);
     record_shard("train_unseen", scores.unseen, record);
     record.prequential_off = off_;
+    if (holds_out) record.heldout_off = history_.why_not_held_out();
+    record.seen_off = history_.why_order_unknown();
     record.bounds = prequential_bounds(step);
     if (holds_out) {
         record.heldout_loss = scores.heldout.mean_loss();
@@ -365,7 +378,7 @@ EvalRecord Generalization::look(i64 step, std::optional<i64> number, RoutingObse
         const auto classes = static_cast<double>(run_.spec.head_outputs());
         record.measured["random_label_fit"] = {1 - scores.seen.mean_error() * classes / (classes - 1)};
     }
-    record.meaning = explain(record, options_.delta);
+    record.meaning = explain(record, options_.delta, history_.recorded());
     return record;
 }
 

@@ -10,7 +10,7 @@
 #include "launch/evaluation.h"
 #include "launch/evaluation_shards.h"
 #include "launch/head_complexity.h"
-#include "launch/stream_position.h"
+#include "launch/training_history.h"
 #include "launch/training_step.h"
 #include "runtime/metrics/certificates.h"
 #include "runtime/metrics/paired_change.h"
@@ -23,9 +23,6 @@ class RoutingMeasure;
 /// Collective over the world where the task has samples of another distribution: fills the record's fields.
 void record_shifted(RankRuntime& runtime, const RunSetup& run, EvalRecord& record);
 
-/// Why losses of the training forward are not those of an evaluation; empty: they are.
-[[nodiscard]] std::string why_training_forward_differs(const ModelSpec& spec);
-
 /// The same on every rank: fed with numbers of global batches and whole shards alone. The paired history
 /// begins anew when a run is resumed; the certificates go on.
 class Generalization {
@@ -36,8 +33,9 @@ class Generalization {
     void begin(const TrainingPosition& position, bool imported);
     /// Training is ahead of its steps by so many batches (StepPolicy::batch_shift), if not as the checkpoint
     /// that it began with says.
-    void shift_batches(i64 shift) { batch_shift_ = shift; }
-    [[nodiscard]] std::map<std::string, std::vector<double>> observers() const;
+    void shift_batches(i64 shift) { history_.shift_batches(shift); }
+    /// For a checkpoint of `step`.
+    [[nodiscard]] std::map<std::string, std::vector<double>> observers(i64 step) const;
 
     /// For TrainingStep::score_units; none where the certificate is off or the step meets a sequence again.
     [[nodiscard]] std::optional<LossScales> scales_of_step(i64 step) const;
@@ -72,11 +70,16 @@ class Generalization {
     /// Collective over the world. `routing` sees the held-out shard, or the seen one where nothing is held
     /// out.
     [[nodiscard]] Scores score_shards(i64 step, RoutingObserver& routing, HeadComplexity* complexity);
-    [[nodiscard]] StreamPosition stream_position(i64 step) const;
     [[nodiscard]] bool all_fresh(i64 step) const;
+    /// Whether the weights were trained on all of the train probe.
+    [[nodiscard]] bool has_seen_probe(i64 step) const;
     /// Of weights that have met no data nobody wants a certificate, and each look makes later ones weaker:
     /// step 0 of a run from scratch is none.
     [[nodiscard]] bool certifies(i64 step) const { return step > 0 || imported_; }
+    /// What the prequential certificate's state is for: it goes on where these are the same.
+    [[nodiscard]] std::vector<double> prequential_of() const;
+    /// Why that certificate does not go on from `position`; empty: it does.
+    [[nodiscard]] std::string go_on_from(const TrainingPosition& position);
     void record_shard(const std::string& name, const ShardScores& scores, EvalRecord& record) const;
     /// Collective over the world: what was measured of the model, and the bounds that this gives.
     void record_bounds(RoutingMeasure& routing, EvalRecord& record);
@@ -94,15 +97,15 @@ class Generalization {
     };
     std::optional<Documents> documents_;  // of the shards, where they are the units
     CertificateOptions options_;
+    TrainingHistory history_;
     i64 first_epoch_;
     bool bounded_;     // losses have bounds
     std::string off_;  // why there is no prequential certificate
     bool imported_ = false;
     i64 looks_ = 0;
     std::optional<i64> look_step_;  // of the last one since `begin`
-    i64 batch_shift_ = 0;
     std::optional<PrequentialCertificate> prequential_;
-    LossHistory history_;
+    LossHistory losses_;
     std::vector<DomainScore> domains_;
     double extra_seconds_ = 0;
 };

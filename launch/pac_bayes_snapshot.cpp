@@ -7,7 +7,7 @@
 
 #include "launch/evaluation.h"
 #include "launch/generalization.h"
-#include "launch/stream_position.h"
+#include "launch/training_history.h"
 #include "runtime/base/philox.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/data/first_share.h"
@@ -64,16 +64,17 @@ struct SnapshotUnits {
     }
 };
 
-SnapshotUnits units_of(const RunSetup& run, const StreamPosition& prior) {
+/// `met`: the prior's weights may have met the first so many of the first epoch.
+SnapshotUnits units_of(const RunSetup& run, i64 prior_step, i64 met) {
     const auto seed = static_cast<u64>(run.config.run.seed);
-    const i64 epoch = run.dataset->first_epoch_sequences(seed), met = prior.of_first_epoch(epoch);
+    const i64 epoch = run.dataset->first_epoch_sequences(seed);
     if (met >= epoch)
         throw UserError(
             fmt::format("the prior of step {} has met all {} sequences of the training data: none is left to "
                         "certify with; "
                         "give --prior a checkpoint of step {} or earlier, train with "
                         "train.checkpoint_every below that, or train a prior on task.data.training_share",
-                        prior.step, epoch, (epoch - 1) / prior.batch_sequences));
+                        prior_step, epoch, (epoch - 1) / run.config.train.batch_sequences));
     SnapshotUnits units;
     for (i64 number = 0; number < epoch; ++number) {
         std::vector<SnapshotUnit>& part = number < met ? units.met : units.certifying;
@@ -90,7 +91,7 @@ SnapshotUnits units_of(const RunSetup& run, const StreamPosition& prior) {
         throw UserError(fmt::format(
             "no document begins in the {} training sequences that the prior of step {} has not met; give "
             "--prior an earlier checkpoint, or train with generalization.unit: sequence",
-            epoch - met, prior.step));
+            epoch - met, prior_step));
     return units;
 }
 
@@ -113,23 +114,45 @@ std::vector<double> stream_of(const TrainingPosition& position) {
                : std::vector<double>(found->second.begin() + 2, found->second.end());
 }
 
-/// Whether the prior's stream is that of the run or the beginning of it (task.data.training_share).
-void expect_same_stream(const RunSetup& run, const TrainingPosition& prior, const TrainingPosition& trained,
-                        double prior_share) {
+/// Of checkpoints of earlier versions, from sizes and the seed: whether the prior's stream is that of the run
+/// or the beginning of it (task.data.training_share).
+bool looks_like_one_stream(const RunSetup& run, const TrainingPosition& prior,
+                           const TrainingPosition& trained, double prior_share) {
     const std::vector<double> before = stream_of(prior), after = stream_of(trained);
     const auto epoch = run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed));
     const auto kept = [&](i64 samples) {
         return static_cast<double>(FirstShare::size_of(prior_share, samples));
     };
     const bool known = !before.empty() && !after.empty();
-    const bool same = known ? before[0] == after[0] && before[1] == after[1] && before[2] == kept(epoch) &&
-                                  before[3] == kept(run.dataset->training_windows())
-                            : before == after;
+    return known ? before[0] == after[0] && before[1] == after[1] && before[2] == kept(epoch) &&
+                       before[3] == kept(run.dataset->training_windows())
+                 : before == after;
+}
+
+/// The certifying units are new to the prior's weights if all legs of their training met these data in this
+/// order; the trained weights may have met anything, but others are no run that the user could mean.
+void expect_same_stream(const RunSetup& run, const TrainingPosition& prior, const std::string& prior_folder,
+                        const TrainingPosition& trained, const std::string& trained_folder) {
+    const auto before = trained_on(prior.observers), after = trained_on(trained.observers);
+    const double share = share_of_training(prior_folder);
+    const auto is_of_run = [&](const TrainedOn& history, double of) {
+        return history.one_order && (history.met == 0 || history.order == order_with_share(run, of));
+    };
+    const bool same = before && after
+                          ? is_of_run(*before, share) && is_of_run(*after, share_of_training(trained_folder))
+                          : looks_like_one_stream(run, prior, trained, share);
     if (!same)
         throw UserError(
-            "moesaic bound --pac-bayes: the prior was trained with other data, another seed or other "
-            "batches than the trained weights; give --prior a checkpoint of the same run, or of one that "
-            "differs by task.data.training_share");
+            "moesaic bound --pac-bayes: the prior was trained with other data, another split, another seed "
+            "or other batches than the trained weights, or one of them was resumed with such, so that "
+            "nothing is known to be new to the prior; give --prior a checkpoint of the same run, or of one "
+            "that differs by task.data.training_share");
+}
+
+/// Whether all that the weights were trained on is on record.
+bool is_recorded(const TrainingPosition& position) {
+    const auto history = trained_on(position.observers);
+    return history && history->recorded;
 }
 
 /// Whether the weights that the run began with had met data.
@@ -195,15 +218,17 @@ class MeasuredLosses {
     Philox random_;
 };
 
-void add_assumptions(const RunSetup& run, bool imported, SnapshotMeasurement& measurement) {
+void add_assumptions(const RunSetup& run, const TrainingPosition& weights, SnapshotMeasurement& measurement) {
+    const bool known = !is_imported(weights) && is_recorded(weights);
     for (auto& [name, bound] : measurement.certificate.bounds) {
         for (Assumption& assumption : bound.assumptions) {
             const bool prior = assumption.name == "prior_independent";
             const bool lambda = assumption.name == "lambda_fixed";
             const bool model = assumption.name == "randomised_model";
             const bool scaled = run.config.task.kind == "classification" && run.config.task.data.standardize;
-            if (model || lambda || (prior && !imported && !scaled))
-                assumption.status = AssumptionStatus::holds;
+            if (model || lambda || (prior && known && !scaled)) assumption.status = AssumptionStatus::holds;
+            if (prior && !is_recorded(weights))
+                assumption.meaning += "; what it was trained on is not all on record";
             if (prior && scaled)
                 assumption.meaning +=
                     "; but features were standardized with all training rows (their values, "
@@ -277,8 +302,8 @@ std::string choose_prior(const std::string& trained, const RunSetup& run) {
     std::string best;
     for (const CheckpointFolder& one : list_checkpoints(run_folder.string())) {
         if (!one.complete) continue;
-        const auto met = static_cast<double>(
-            StreamPosition::of(one.step, read_manifest(one.path).observers, run.config.train).sequences());
+        const auto met =
+            static_cast<double>(met_by(one.step, read_manifest(one.path).observers, run.config.train));
         if (one.step < trained_step && (one.step == 0 || met <= kMostOfEpoch * epoch)) best = one.path;
     }
     if (best.empty())
@@ -295,13 +320,16 @@ SnapshotMeasurement measure_snapshot(RankRuntime& runtime, const RunSetup& run, 
                                      const std::string& trained, i64 draws) {
     expect_bounded(run);
     NoisyWeights weights(runtime, prior, trained, static_cast<u64>(run.config.run.seed));
-    const double prior_share = share_of_training(prior);
-    expect_same_stream(run, weights.prior(), weights.trained(), prior_share);
+    const TrainingPosition& before = weights.prior();
+    expect_same_stream(run, before, prior, weights.trained(), trained);
     SnapshotMeasurement measurement;
     measurement.step = weights.trained().step;
-    measurement.prior_step = weights.prior().step;
-    SnapshotUnits units = units_of(run, StreamPosition::of(weights.prior().step, weights.prior().observers,
-                                                           run.config.train, prior_share));
+    measurement.prior_step = before.step;
+    const i64 epoch = run.dataset->first_epoch_sequences(static_cast<u64>(run.config.run.seed));
+    // No sequence beyond its share was ever met.
+    SnapshotUnits units = units_of(run, before.step,
+                                   std::min(met_by(before.step, before.observers, run.config.train),
+                                            FirstShare::size_of(share_of_training(prior), epoch)));
     SnapshotOptions& options = measurement.options;
     options.scales = loss_scales(run);
     options.delta = run.config.generalization.delta;
@@ -313,7 +341,7 @@ SnapshotMeasurement measure_snapshot(RankRuntime& runtime, const RunSetup& run, 
     options.trial_draws = std::min(options.trial_draws, draws);
     MeasuredLosses losses(runtime, run, weights, std::move(units));
     measurement.certificate = certify_snapshot(options, std::ref(losses));
-    add_assumptions(run, is_imported(weights.prior()), measurement);
+    add_assumptions(run, before, measurement);
     return measurement;
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "launch/rank_runtime.h"
+#include "runtime/base/checksum.h"
 #include "runtime/checkpoint/manifest.h"
 #include "runtime/data/first_share.h"
 #include "runtime/data/generated/skills_data.h"
@@ -22,6 +23,56 @@ namespace {
 
 constexpr i64 kFunctionSamples = 10000;
 constexpr i64 kMostHeldoutSequences = 1024;  // `auto`: an evaluation stays a small part of a run
+constexpr i64 kLookedAt = 64;                // samples of a part, and places of the order, in a checksum
+
+/// So many numbers below `count` at most, evenly spread.
+std::vector<i64> spread_over(i64 count, i64 most) {
+    std::vector<i64> numbers;
+    for (i64 i = 0; i < std::min(count, most); ++i) numbers.push_back(i * count / std::min(count, most));
+    return numbers;
+}
+
+u64 split_checksum(const TaskData& data) {
+    const SampleShape shape = data.shape();
+    const auto rows = static_cast<std::size_t>(shape.seq_len);
+    std::vector<i32> tokens(rows + 1), targets(rows);
+    std::vector<float> features(rows * static_cast<std::size_t>(shape.features));
+    std::vector<double> values(rows * static_cast<std::size_t>(std::max<i64>(shape.outputs, 1)));
+    WindowBuffer buffer(tokens.data());
+    buffer.targets = targets.data();
+    buffer.features = features.data();
+    buffer.values = values.data();
+    Checksum checksum;
+    const auto add = [&](const auto& numbers) {
+        checksum.update(numbers.data(), numbers.size() * sizeof(numbers.front()));
+    };
+    const auto add_sample = [&] {
+        add(tokens);
+        add(targets);
+        add(features);
+        add(values);
+    };
+    add(fmt::format("{} {}", data.validation_windows(), data.fingerprint()));
+    for (const i64 number : spread_over(data.training_windows(), kLookedAt)) {
+        data.training_window(number, buffer);
+        add_sample();
+    }
+    for (const i64 number : spread_over(data.validation_windows(), kLookedAt)) {
+        data.validation_window(number, buffer);
+        add_sample();
+    }
+    return checksum.value();
+}
+
+u64 order_checksum(const TaskData& data, u64 seed) {
+    Checksum checksum;
+    checksum.update(&seed, sizeof seed);
+    for (const i64 number : spread_over(data.first_epoch_sequences(seed), kLookedAt)) {
+        const i64 sample = data.training_sequence(seed, number);
+        checksum.update(&sample, sizeof sample);
+    }
+    return checksum.value();
+}
 
 }  // namespace
 
@@ -133,6 +184,8 @@ RunSetup set_up_run(Config config) {
     } else {
         run.dataset = make_table_data(run.config);
     }
+    run.split = split_checksum(*run.dataset);
+    run.order = order_checksum(*run.dataset, static_cast<u64>(run.config.run.seed));
     if (const double share = run.config.task.data.training_share; share < 1)
         run.dataset = std::make_unique<FirstShare>(std::move(run.dataset), share);
     run.spec = resolve_model(run.config, run.dataset->shape());

@@ -22,6 +22,9 @@ struct RunSetup {
     std::unique_ptr<TaskData> dataset;
     ModelSpec spec;
     UnitChoice unit;
+    /// Checksums of which samples train and which are held out, by their numbers and some of the content; and
+    /// of the order that training meets them in, whatever share of them it keeps to.
+    u64 split = 0, order = 0;
 };
 
 /// Reads and validates everything that needs no ranks; throws UserError with all mistakes at once.

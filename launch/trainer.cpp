@@ -269,7 +269,7 @@ void Trainer::checkpoint(i64 step) {
         }
     }
     sinks_.flush();
-    position_.observers = generalization_.observers();
+    position_.observers = generalization_.observers(step);
     position_.observers.merge(policy_.observers());
     std::optional<CheckpointOutcome> outcome = checkpointer_.begin(position_);
     checkpoint_step_ = step;

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "runtime/base/philox.h"
 #include "runtime/metrics/bounds/divergence.h"
 #include "runtime/metrics/bounds/test_set.h"
 
@@ -45,16 +44,6 @@ std::vector<double> losses_in_unit(std::span<const UnitScores> units, const Cert
     return losses;
 }
 
-/// Of losses in [0, 1]; the largest there is where there are fewer than two.
-double variance_of(const std::vector<double>& losses) {
-    if (losses.size() < 2) return 0.25;
-    const auto count = static_cast<double>(losses.size());
-    const double mean = std::accumulate(losses.begin(), losses.end(), 0.0) / count;
-    double squares = 0;
-    for (const double loss : losses) squares += (loss - mean) * (loss - mean);
-    return squares / (count - 1);
-}
-
 BoundResult heldout_bound(const CertifiedLoss& certified, const CertificateOptions& options,
                           const std::vector<double>& losses, double upper, double delta) {
     const auto count = static_cast<double>(losses.size());
@@ -65,12 +54,14 @@ BoundResult heldout_bound(const CertifiedLoss& certified, const CertificateOptio
     return result;
 }
 
-BoundResult untouched(BoundResult result, bool of_run) {
-    result.assume("untouched", AssumptionStatus::unknown,
-                  of_run ? "no update saw these units and no setting was chosen by them; choosing among the "
-                           "looks of a run is paid for, by delta/(t(t+1)) at look t"
-                         : "no update saw these units, and neither a setting nor this checkpoint was chosen "
-                           "by them; the statement stands by itself, and no other is paid for with it");
+BoundResult untouched(BoundResult result, const CertificateOptions& options, bool of_run) {
+    std::string meaning =
+        of_run ? "no update saw these units and no setting was chosen by them; choosing among the "
+                 "looks of a run is paid for, by delta/(t(t+1)) at look t"
+               : "no update saw these units, and neither a setting nor this checkpoint was chosen "
+                 "by them; the statement stands by itself, and no other is paid for with it";
+    if (!options.recorded) meaning += "; what the weights were trained on is not all on record";
+    result.assume("untouched", AssumptionStatus::unknown, std::move(meaning));
     return result;
 }
 
@@ -200,22 +191,18 @@ std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScor
                                                         const CertificateOptions& options,
                                                         std::optional<i64> look, u64 seed) {
     std::map<std::string, BoundResult> bounds;
-    std::vector<const UnitScores*> order;
+    std::vector<const UnitScores*> counted;
     for (const UnitScores& unit : units) {
-        if (unit.targets > 0) order.push_back(&unit);
+        if (unit.targets > 0) counted.push_back(&unit);
         if (unit.targets > 0 && !std::isfinite(unit.of(UnitLoss::raw))) return bounds;
     }
-    if (order.empty()) return bounds;
-    const Philox random(seed, "order of the held-out units");
-    for (std::size_t i = order.size() - 1; i > 0; --i) {
-        const auto other = static_cast<std::size_t>(random.uniform(i) * static_cast<double>(i + 1));
-        std::swap(order[i], order[std::min(other, i)]);
-    }
+    if (counted.empty()) return bounds;
+    const std::vector<std::size_t> order = random_order(counted.size(), seed, "order of the held-out units");
     const double delta = delta_of_statement(options.delta, look), samples = static_cast<double>(order.size());
     for (const CertifiedLoss& certified : kCertified) {
         std::vector<double> losses;
-        for (const UnitScores* unit : order)
-            losses.push_back(options.scales.to_unit(certified.loss, unit->of(certified.loss)));
+        for (const std::size_t place : order)
+            losses.push_back(options.scales.to_unit(certified.loss, counted[place]->of(certified.loss)));
         const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
         const bool exact = certified.loss == UnitLoss::error && options.exact_errors;
         const double upper =
@@ -226,7 +213,8 @@ std::map<std::string, BoundResult> heldout_certificates(std::span<const UnitScor
         } else {
             result.assume_independent_samples();
         }
-        bounds.emplace(name_for("heldout", certified), untouched(std::move(result), look.has_value()));
+        bounds.emplace(name_for("heldout", certified),
+                       untouched(std::move(result), options, look.has_value()));
     }
     return bounds;
 }
@@ -252,7 +240,8 @@ std::map<std::string, BoundResult> document_certificates(std::span<const UnitSco
             "independent_samples", AssumptionStatus::unknown,
             "documents are drawn independently; one may read those before it in its window, and the "
             "statement is about new documents in these places");
-        bounds.emplace(name_for("heldout", certified), untouched(std::move(result), look.has_value()));
+        bounds.emplace(name_for("heldout", certified),
+                       untouched(std::move(result), options, look.has_value()));
     }
     return bounds;
 }

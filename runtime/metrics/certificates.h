@@ -44,6 +44,7 @@ struct CertificateOptions {
     bool text = false;         ///< units are parts of texts
     bool documents = false;    ///< and those are documents
     bool from_scratch = true;  ///< the weights that the run began with had met no data
+    bool recorded = true;      ///< what the weights were trained on, from their start
 };
 
 /// Fed with the losses of every step's units before the weights see them, while all of them are met for the

@@ -105,6 +105,23 @@ std::string by_itself_text(const EvalRecord& record, double delta) {
         100 * (1 - delta));
 }
 
+/// What is not said, and why; and what is said on an assumption.
+std::string history_text(const EvalRecord& record, bool recorded) {
+    if (!record.heldout_off.empty())
+        return fmt::format("Nothing is said of new data: {}.", record.heldout_off);
+    std::string text;
+    const bool limits = std::any_of(record.bounds.begin(), record.bounds.end(),
+                                    [](const auto& bound) { return is_certificate(bound.first); });
+    if (!recorded && limits)
+        text =
+            "What these weights were trained on is not all on record: the limits assume that none of these "
+            "data were among it.";
+    if (!record.seen_off.empty())
+        text += fmt::format("{}No gap is told, and nothing of training data that are ahead: {}.",
+                            text.empty() ? "" : " ", record.seen_off);
+    return text;
+}
+
 std::string line_part(const Bounds& bounds, const std::string& certificate, const std::string& source) {
     const BoundResult* const error = find(bounds, certificate);
     const BoundResult* const bits = find(bounds, certificate + "_bits");
@@ -120,10 +137,10 @@ std::string line_part(const Bounds& bounds, const std::string& certificate, cons
 
 }  // namespace
 
-std::string explain(const EvalRecord& record, double delta) {
+std::string explain(const EvalRecord& record, double delta, bool recorded) {
     std::string text;
-    for (const std::string& part :
-         {certified(record, delta), by_itself_text(record, delta), gap_text(record), vacuous_text(record)}) {
+    for (const std::string& part : {certified(record, delta), history_text(record, recorded),
+                                    by_itself_text(record, delta), gap_text(record), vacuous_text(record)}) {
         if (!part.empty()) text += (text.empty() ? "" : " ") + part;
     }
     return text;

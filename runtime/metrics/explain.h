@@ -10,8 +10,9 @@
 namespace moesaic {
 
 /// One paragraph without line breaks: how good the model is on data it has not met, what is certain, what the
-/// gap is, and which bounds say nothing. 1 - delta is the confidence.
-[[nodiscard]] std::string explain(const EvalRecord& record, double delta);
+/// gap is, and which bounds say nothing. 1 - delta is the confidence. Not `recorded`: nobody has noted all
+/// that the weights were trained on.
+[[nodiscard]] std::string explain(const EvalRecord& record, double delta, bool recorded = true);
 
 /// Not a bound for gates that the model does not have.
 [[nodiscard]] bool speaks_of_the_model(const BoundResult& bound);

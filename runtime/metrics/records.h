@@ -213,8 +213,9 @@ struct EvalRecord {
     std::optional<i64> train_probe_age;  ///< steps since training saw the last of the train probe
     /// Mean losses by shard (heldout, train_seen, train_unseen) and UnitLoss.
     std::map<std::string, std::map<std::string, double>> losses;
-    /// Held-out minus seen training loss, by bounded UnitLoss: limits by betting (betting_upper), valid as
-    /// `look` says. gap_low and gap_high are those of the raw loss, normal and of this evaluation.
+    /// Held-out minus seen training loss, by bounded UnitLoss: limits by betting, of documents by
+    /// Bernstein's form (bounded_gap_interval, ordered_gap_interval), valid as `look` says. gap_low and
+    /// gap_high are those of the raw loss, normal and of this evaluation.
     std::map<std::string, IntervalRecord> gaps;
     /// Since the evaluation before, unit by unit: of the held-out loss, and of the gap.
     std::optional<IntervalRecord> heldout_change, gap_change;
@@ -225,7 +226,10 @@ struct EvalRecord {
     std::map<std::string, std::vector<double>> measured;  ///< what the bounds were computed from, see README
     std::vector<DomainExperts> domain_experts;            ///< by layer; empty where there is one source alone
     std::string prequential_off;                          ///< why there is no fresh-data certificate
-    std::string meaning;                                  ///< the record in plain words
+    /// Why held-out data say nothing of new data: no certificate and no gap; and why it is not known which
+    /// training data were met: no gap, no look-ahead, no bound by their number.
+    std::string heldout_off, seen_off;
+    std::string meaning;  ///< the record in plain words
     /// Share of the run's time so far: of evaluations in all; of what bounds and certificates took, in steps
     /// and besides the losses of the held-out shard and the train probe in evaluations.
     std::optional<double> evaluation_share, generalization_share;
@@ -261,6 +265,8 @@ struct EvalRecord {
         visit("measured", measured);
         visit("domain_experts", domain_experts);
         visit("prequential_off", prequential_off);
+        visit("heldout_off", heldout_off);
+        visit("seen_off", seen_off);
         visit("meaning", meaning);
         visit("evaluation_share", evaluation_share);
         visit("generalization_share", generalization_share);

@@ -100,7 +100,7 @@ TEST_F(Documents, GoOnAfterAResume) {
     const auto other = train_tiny(scratch_ / "unit", kAlone, with({"generalization.unit=sequence"}),
                                   {"--resume", checkpoint});
     EXPECT_EQ(events(other, "eval").back().at("prequential_off"),
-              "the run was resumed with other data, or in another order, or with another unit");
+              "it was begun with another unit (generalization.unit)");
     EXPECT_EQ(events(other, "run").front().at("unit"), "sequence");
 }
 

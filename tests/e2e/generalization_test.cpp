@@ -22,6 +22,14 @@ std::map<i64, Json> certificates(const std::vector<Json>& records, const std::st
     return by_step;
 }
 
+/// `count` letters of 80, drawn evenly.
+std::string random_text(const char* name, u64 count) {
+    const Philox random(1, name);
+    std::string text;
+    for (u64 i = 0; i < count; ++i) text += static_cast<char>('+' + static_cast<int>(80 * random.uniform(i)));
+    return text;
+}
+
 const Words kEveryStep{"train.log_every=1"};
 
 TEST(Certificate, IsPrintedFromFreshDataAndTheSameOnEveryLayout) {
@@ -110,6 +118,100 @@ TEST(Certificate, OfACheckpointIsTheRunsLookOrAStatementByItself) {
                 HasSubstr(", at all looks of the run at once ["));
 }
 
+bool has_heldout_bound(const Json& record) {
+    for (const auto& [name, bound] : record.at("bounds").items())
+        if (name.starts_with("heldout")) return true;
+    return false;
+}
+
+Json evaluate(const std::string& checkpoint, const Words& overrides = {}) {
+    Words words{"eval", checkpoint, "--json"};
+    for (const std::string& one : overrides) words.insert(words.end(), {"--set", one});
+    const CommandResult result = moesaic(words);
+    EXPECT_EQ(result.code, 0) << result.text();
+    return Json::parse(result.out);
+}
+
+void expect_nothing_of_new_data(const Json& record) {
+    EXPECT_FALSE(has_heldout_bound(record)) << record.at("bounds");
+    EXPECT_THAT(record.at("heldout_off"), HasSubstr("with another split of them"));
+    EXPECT_THAT(record.at("meaning"), HasSubstr("Nothing is said of new data: the weights were trained on"));
+    EXPECT_THAT(record.at("meaning"), testing::Not(HasSubstr("On new data the model is")));
+    for (const char* field : {"gap", "gap_low", "train_unseen_loss", "heldout_change", "unseen_difference"})
+        EXPECT_TRUE(record.at(field).is_null()) << field;
+    EXPECT_TRUE(record.at("gaps").empty());
+    EXPECT_FALSE(record.at("bounds").contains("published")) << "m is not known";
+    EXPECT_FALSE(record.at("heldout_loss").is_null()) << "a loss of these windows it is";
+}
+
+TEST(Certificate, OfHeldOutDataNeedsTheSplitThatWasTrainedWith) {
+    const ScratchFolder scratch;
+    const auto records = train_tiny(scratch / "out", kAlone);
+    EXPECT_TRUE(has_heldout_bound(events(records, "eval").back()));
+    EXPECT_EQ(events(records, "eval").back().at("heldout_off"), "");
+    const std::string other_split = "task.data.validation=0.9";
+    expect_nothing_of_new_data(evaluate(checkpoint_of(scratch / "out", 20), {other_split}));
+
+    const auto other = train_tiny(scratch / "other", kAlone, {other_split},
+                                  {"--resume", checkpoint_of(scratch / "out", 10)});
+    expect_nothing_of_new_data(events(other, "eval").back());
+    EXPECT_THAT(read_text(scratch / "other/tiny/log.rank0.txt"), HasSubstr("Nothing is said of new data"));
+    const auto back = train_tiny(scratch / "back", kAlone, {"train.steps=25"},
+                                 {"--resume", checkpoint_of(scratch / "other", 20)});
+    expect_nothing_of_new_data(events(back, "eval").back());  // what was held out first was trained on since
+    expect_nothing_of_new_data(evaluate(checkpoint_of(scratch / "other", 20)));
+
+    const CommandResult digits =
+        moesaic({"train", "configs/digits.yaml", "--out", scratch / "out", "--set", "train.steps=30"});
+    ASSERT_EQ(digits.code, 0) << digits.text();
+    expect_nothing_of_new_data(evaluate(scratch / "out/digits", {"task.data.split_seed=2"}));
+}
+
+TEST(Certificate, OfWhatIsAheadNeedsTheOrderAndAllThatWasMet) {
+    const ScratchFolder scratch;
+    const std::string text = scratch / "small.txt";
+    std::ofstream(text) << random_text("small", 64 * 300 + 1);  // some 270 windows train
+    const Words small{"task.data.path=" + text, "train.steps=10", "train.batch_sequences=32",
+                      "train.checkpoint_every=1", "generalization.probe_sequences=32"};
+    (void)train_tiny(scratch / "out", kAlone, small);
+    Words smaller = small;
+    smaller.insert(smaller.end(), {"train.batch_sequences=8", "train.steps=15", "train.eval_every=15"});
+    const auto resumed =
+        train_tiny(scratch / "other", kAlone, smaller, {"--resume", checkpoint_of(scratch / "out", 10)});
+    const Json last = events(resumed, "eval").back();
+    EXPECT_TRUE(last.at("bounds").contains("heldout")) << "what is held out was met by no step";
+    EXPECT_FALSE(last.at("bounds").contains("heldout_lookahead")) << "ten steps of 32 have met all";
+    EXPECT_TRUE(last.at("train_unseen_loss").is_null());
+    EXPECT_FALSE(last.at("gap").is_null());
+    EXPECT_THAT(last.at("prequential_off"), HasSubstr("train.batch_sequences"));
+    const Words pac_bayes{"--pac-bayes", "--draws", "2", "--prior"};
+    Words command{"bound", scratch / "other/tiny"};
+    command.insert(command.end(), pac_bayes.begin(), pac_bayes.end());
+    command.push_back(checkpoint_of(scratch / "other", 14));
+    expect_failure(moesaic(command), 2, {"the prior of step 14 has met all"});
+
+    const Json other_order = evaluate(scratch / "out/tiny/checkpoints/step-00000001", {"run.seed=7"});
+    EXPECT_TRUE(other_order.at("bounds").contains("heldout"));
+    EXPECT_TRUE(other_order.at("gap").is_null());
+    EXPECT_TRUE(other_order.at("train_unseen_loss").is_null());
+    EXPECT_THAT(other_order.at("meaning"), HasSubstr("No gap is told"));
+    EXPECT_THAT(other_order.at("seen_off"), HasSubstr("in another order"));
+}
+
+TEST(Certificate, OfFreshDataIsForItsSmoothingAndDelta) {
+    const ScratchFolder scratch;
+    (void)train_tiny(scratch / "out", kAlone);
+    const std::string checkpoint = checkpoint_of(scratch / "out", 20);
+    EXPECT_TRUE(evaluate(checkpoint).at("bounds").contains("prequential_bits"));
+    for (const char* change : {"generalization.smoothing=0.9", "generalization.delta=0.000001"}) {
+        const Json record = evaluate(checkpoint, {change});
+        EXPECT_FALSE(record.at("bounds").contains("prequential")) << change;
+        EXPECT_FALSE(record.at("bounds").contains("prequential_bits")) << change;
+        EXPECT_THAT(record.at("prequential_off"), HasSubstr("generalization.smoothing or")) << change;
+        EXPECT_TRUE(record.at("bounds").contains("heldout")) << change;
+    }
+}
+
 TEST(Certificate, SaysWhyThereIsNone) {
     const ScratchFolder scratch;
     const auto records =
@@ -137,14 +239,6 @@ TEST(Certificate, EndsWithTheFirstEpoch) {
     EXPECT_EQ(bounds.at(12).at("details").at("until_step"), 12);
     EXPECT_FALSE(events(records, "eval").back().at("bounds").contains("heldout"));
     EXPECT_TRUE(events(records, "eval").back().at("heldout_loss").is_null());
-}
-
-/// `count` letters of 80, drawn evenly.
-std::string random_text(const char* name, u64 count) {
-    const Philox random(1, name);
-    std::string text;
-    for (u64 i = 0; i < count; ++i) text += static_cast<char>('+' + static_cast<int>(80 * random.uniform(i)));
-    return text;
 }
 
 struct Planted {

@@ -63,6 +63,12 @@ TEST(PacBayes, RefusesWhatHasNoBoundOrNoPrior) {
     expect_failure(moesaic({"bound", scratch / "out/tiny", "--pac-bayes", "--prior",
                             scratch / "other/tiny/checkpoints/step-00000010"}),
                    2, {"another seed"});
+    (void)train_tiny(scratch / "resumed", kAlone, {"run.seed=2", "train.checkpoint_every=5"},
+                     {"--resume", scratch / "out/tiny/checkpoints/step-00000020", "--set", "train.steps=30"});
+    expect_failure(moesaic(words({"bound", scratch / "resumed/tiny", "--pac-bayes", "--prior",
+                                  scratch / "resumed/tiny/checkpoints/step-00000025"},
+                                 kQuick)),
+                   2, {"one of them was resumed with such"});
 }
 
 TEST(DigitsCertificate, IsBelowSixPercent) {

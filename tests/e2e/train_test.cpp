@@ -79,6 +79,8 @@ const std::map<std::string, Words>& always_there() {
           "measured",
           "domain_experts",
           "prequential_off",
+          "heldout_off",
+          "seen_off",
           "meaning",
           "evaluation_share",
           "generalization_share"}},

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "runtime/base/error.h"
+#include "runtime/base/philox.h"
 #include "runtime/metrics/bounds/divergence.h"
 #include "runtime/metrics/bounds/fresh_data.h"
 
@@ -115,6 +117,31 @@ double betting_upper_with(std::span<const double> losses, std::span<const double
                       (linear - slope) / curvature, slope);
 }
 
+std::vector<double> scaled_by(std::span<const double> losses, double range) {
+    std::vector<double> scaled(losses.begin(), losses.end());
+    for (double& loss : scaled) loss /= range;
+    return scaled;
+}
+
+std::vector<double> mirrored(std::span<const double> losses) {
+    std::vector<double> others(losses.begin(), losses.end());
+    for (double& loss : others) loss = 1 - loss;
+    return others;
+}
+
+double mean_of(std::span<const double> losses) {
+    return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
+}
+
+/// A shard's mean with its limits, all in [0, 1].
+struct Side {
+    double mean = 0, low = 0, high = 0;
+};
+GapInterval interval_of(const Side& heldout, const Side& train, double range) {
+    return {range * (heldout.mean - train.mean), range * (heldout.low - train.high),
+            range * (heldout.high - train.low)};
+}
+
 }  // namespace
 
 BoundResult hoeffding_bound(const HeldoutLosses& input) {
@@ -190,26 +217,49 @@ double betting_upper(std::span<const double> losses, double delta) {
     return betting_upper_with(losses, betting_stakes(losses, delta), delta);
 }
 
+std::vector<std::size_t> random_order(std::size_t count, u64 seed, std::string_view name) {
+    std::vector<std::size_t> order(count);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    const Philox random(seed, name);
+    for (std::size_t i = count; i-- > 1;) {
+        const auto other = static_cast<std::size_t>(random.uniform(i) * static_cast<double>(i + 1));
+        std::swap(order[i], order[std::min(other, i)]);
+    }
+    return order;
+}
+
 GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train, double range,
+                                 double delta, u64 seed) {
+    const auto side = [&](std::span<const double> losses, std::string_view name) {
+        std::vector<double> shuffled;
+        for (const std::size_t place : random_order(losses.size(), seed, name))
+            shuffled.push_back(losses[place] / range);
+        const std::vector<double> stakes = betting_stakes(shuffled, delta / 4);
+        return Side{mean_of(shuffled), 1 - betting_upper_with(mirrored(shuffled), stakes, delta / 4),
+                    betting_upper_with(shuffled, stakes, delta / 4)};
+    };
+    return interval_of(side(heldout, "held-out losses of a gap"), side(train, "training losses of a gap"),
+                       range);
+}
+
+GapInterval ordered_gap_interval(std::span<const double> heldout, std::span<const double> train, double range,
                                  double delta) {
-    struct Side {
-        double mean = 0, low = 0, high = 0;
+    const std::vector<double> unseen = scaled_by(heldout, range), seen = scaled_by(train, range);
+    const auto side = [&](const std::vector<double>& losses, const std::vector<double>& others) {
+        const double lambda =
+            bernstein_lambda(variance_of(others), static_cast<double>(losses.size()), delta / 4);
+        return Side{mean_of(losses), 1 - ordered_bernstein_upper(mirrored(losses), lambda, delta / 4),
+                    ordered_bernstein_upper(losses, lambda, delta / 4)};
     };
-    const auto side = [&](std::span<const double> losses) {
-        std::vector<double> scaled(losses.size()), mirrored(losses.size());
-        double sum = 0;
-        for (std::size_t i = 0; i < losses.size(); ++i) {
-            scaled[i] = losses[i] / range;
-            mirrored[i] = 1 - scaled[i];
-            sum += losses[i];
-        }
-        const std::vector<double> stakes = betting_stakes(scaled, delta / 4);
-        return Side{sum / static_cast<double>(losses.size()),
-                    range * (1 - betting_upper_with(mirrored, stakes, delta / 4)),
-                    range * betting_upper_with(scaled, stakes, delta / 4)};
-    };
-    const Side unseen = side(heldout), seen = side(train);
-    return {unseen.mean - seen.mean, unseen.low - seen.high, unseen.high - seen.low};
+    return interval_of(side(unseen, seen), side(seen, unseen), range);
+}
+
+double variance_of(std::span<const double> losses) {
+    if (losses.size() < 2) return 0.25;
+    const double mean = mean_of(losses);
+    double squares = 0;
+    for (const double loss : losses) squares += (loss - mean) * (loss - mean);
+    return squares / static_cast<double>(losses.size() - 1);
 }
 
 }  // namespace moesaic

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <span>
+#include <string_view>
+#include <vector>
 
+#include "runtime/base/types.h"
 #include "runtime/metrics/bounds/bound_result.h"
 
 namespace moesaic {
@@ -53,12 +56,24 @@ struct HeldoutLosses {
 /// that. Source: Waudby-Smith and Ramdas 2024, section 4 (betting).
 [[nodiscard]] double betting_upper(std::span<const double> losses, double delta);
 
-/// Interval of mean(heldout) - mean(train), losses in [0, range], the two shards independent:
-/// betting_upper on both sides of both shards at delta/4 each.
+/// The numbers below `count` in a random order that follows from the seed and a name alone: what a shard's
+/// losses are taken in where a stake comes from those before. Shards lie in the order of their files.
+[[nodiscard]] std::vector<std::size_t> random_order(std::size_t count, u64 seed, std::string_view name);
+
+/// Interval of mean(heldout) - mean(train), losses in [0, range], the two shards independent.
 struct GapInterval {
     double gap = 0, low = 0, high = 0;
 };
+/// betting_upper on both sides of both shards at delta/4 each, in random orders that follow from `seed`: for
+/// losses that are independent draws, in any order.
 [[nodiscard]] GapInterval bounded_gap_interval(std::span<const double> heldout, std::span<const double> train,
+                                               double range, double delta, u64 seed);
+/// The same for losses that may depend on those before them in their shard: ordered_bernstein_upper, its
+/// stakes from the other shard's variance. About the mean over the places of these losses.
+[[nodiscard]] GapInterval ordered_gap_interval(std::span<const double> heldout, std::span<const double> train,
                                                double range, double delta);
+
+/// Of losses, divisor n - 1; the largest that losses in [0, 1] have where there are fewer than two.
+[[nodiscard]] double variance_of(std::span<const double> losses);
 
 }  // namespace moesaic

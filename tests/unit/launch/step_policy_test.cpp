@@ -1,8 +1,6 @@
 // What becomes of steps whose loss or gradient is not finite or far larger than usual.
 #include "launch/step_policy.h"
 
-#include "launch/stream_position.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -104,19 +102,6 @@ TEST(StepPolicy, ReturnsAreForgottenBeyondTheStepThatFailed) {
     StepPolicy again(policy("rollback"), steps.returns());
     again.begin(8, {{"step_policy", {0, 3, 0}}});
     EXPECT_EQ(again.batch_shift(), 3) << "what the checkpoint says, and the same batches once more";
-}
-
-TEST(StreamPosition, CountsWhatWasLeftOutAsMetAndNotAsTrainedOn) {
-    TrainConfig config;
-    config.batch_sequences = 8;
-    const auto ahead = StreamPosition::of(3, {{"step_policy", {0, 2, 0}}}, config);
-    EXPECT_EQ(ahead.sequences(), 40);
-    EXPECT_EQ(ahead.of_first_epoch(100), 40);
-    EXPECT_EQ(ahead.of_first_epoch(30), 30) << "the second epoch meets nothing new";
-    EXPECT_EQ(ahead.trained_of(100), 24);
-    EXPECT_EQ(ahead.trained_of(20), 20);
-    EXPECT_EQ(StreamPosition::of(30, {}, config, 0.5).of_first_epoch(100), 50) << "the rest certifies";
-    EXPECT_EQ(StreamPosition::of(0, {}, config).sequences(), 0);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "runtime/base/philox.h"
 #include "runtime/metrics/bounds/divergence.h"
+#include "runtime/metrics/explain.h"
 
 namespace moesaic {
 namespace {
@@ -190,6 +191,20 @@ TEST(Certificates, AnEvaluationBetweenTheLooksIsAStatementByItself) {
     const auto about = [](const BoundResult& bound) { return bound.assumptions.back().meaning; };
     EXPECT_NE(about(alone).find("stands by itself"), std::string::npos) << about(alone);
     EXPECT_NE(about(second).find("delta/(t(t+1))"), std::string::npos) << about(second);
+}
+
+TEST(Certificates, WhatIsNotOnRecordIsAssumedAndSaid) {
+    const std::vector<UnitScores> units(100, unit_of(Philox(1, "unit"), 0, 1, 0.5));
+    CertificateOptions options = options_of(true);
+    EvalRecord record;
+    record.bounds = heldout_certificates(units, options, 1, 1);
+    EXPECT_EQ(explain(record, 0.05, true).find("on record"), std::string::npos);
+    options.recorded = false;
+    record.bounds = heldout_certificates(units, options, 1, 1);
+    EXPECT_NE(record.bounds.at("heldout").assumptions.back().meaning.find("not all on record"),
+              std::string::npos);
+    EXPECT_NE(explain(record, 0.05, false).find("the limits assume that none of these data were among it"),
+              std::string::npos);
 }
 
 TEST(Certificates, HeldoutIsTheBinomialLimitForExactErrors) {

@@ -87,14 +87,15 @@ TEST(Records, HaveTheFieldsOfTheContract) {
                 ElementsAre("event", "step", "layer", "load", "entropy", "dead", "weight_mean", "evenness",
                             "max_over_mean", "variation", "idle_steps", "router_entropy", "first_weight_mean",
                             "dropped_fraction", "bias_span", "alarms"));
-    EXPECT_THAT(names_in(json_of(EvalRecord())),
-                ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
-                            "heldout_error", "train_probe_error", "heldout_by_source", "bounds",
-                            "routing_changed", "shifted_loss", "shifted_error", "heldout_target_error",
-                            "shifted_target_error", "unit", "look", "train_unseen_loss", "train_unseen_error",
-                            "train_probe_age", "losses", "gaps", "heldout_change", "gap_change", "gap_rise",
-                            "unseen_difference", "measured", "domain_experts", "prequential_off", "meaning",
-                            "evaluation_share", "generalization_share"));
+    EXPECT_THAT(
+        names_in(json_of(EvalRecord())),
+        ElementsAre("event", "step", "heldout_loss", "train_probe_loss", "gap", "gap_low", "gap_high",
+                    "heldout_error", "train_probe_error", "heldout_by_source", "bounds", "routing_changed",
+                    "shifted_loss", "shifted_error", "heldout_target_error", "shifted_target_error", "unit",
+                    "look", "train_unseen_loss", "train_unseen_error", "train_probe_age", "losses", "gaps",
+                    "heldout_change", "gap_change", "gap_rise", "unseen_difference", "measured",
+                    "domain_experts", "prequential_off", "heldout_off", "seen_off", "meaning",
+                    "evaluation_share", "generalization_share"));
     EXPECT_THAT(names_in(json_of(AlarmRecord())),
                 ElementsAre("event", "step", "kind", "message", "rank", "layer", "expert", "value",
                             "threshold", "action"));

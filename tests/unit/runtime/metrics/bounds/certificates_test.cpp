@@ -163,13 +163,62 @@ TEST(GapInterval, HoldsTheTrueGapAndIsNarrowForSmallVariance) {
             heldout.push_back(4 + .6 * (2 * random.uniform(2 * i) - 1));  // bits, range 18.8
             train.push_back(3.9 + .6 * (2 * random.uniform(2 * i + 1) - 1));
         }
-        const GapInterval interval = bounded_gap_interval(heldout, train, 18.8, .05);
+        const GapInterval interval = bounded_gap_interval(heldout, train, 18.8, .05, run);
         outside += interval.low > .1 || interval.high < .1 ? 1 : 0;
         EXPECT_LT(interval.low, interval.gap);
         EXPECT_GT(interval.high, interval.gap);
         EXPECT_LT(interval.high - interval.low, 2) << "Hoeffding's would be 5.4";
     }
     EXPECT_LE(outside, 10);
+}
+
+/// As a shard lies that is made of an easy file and a hard one.
+std::vector<double> file_by_file(double first, double second) {
+    std::vector<double> losses;
+    for (u64 i = 0; i < 1000; ++i)
+        losses.push_back((i < 500 ? first : second) + .02 * Philox(1, "files").uniform(i));
+    return losses;
+}
+
+TEST(GapInterval, HoldsTheGapOfShardsThatLieFileByFile) {
+    const std::vector<double> easy_first = file_by_file(.1, .9), hard_first = file_by_file(.9, .1);
+    for (const auto* heldout : {&easy_first, &hard_first}) {
+        for (const auto* train : {&easy_first, &hard_first}) {
+            for (const GapInterval& interval : {bounded_gap_interval(*heldout, *train, 1, .05, 1),
+                                                ordered_gap_interval(*heldout, *train, 1, .05)}) {
+                EXPECT_NEAR(interval.gap, 0, 1e-3);
+                EXPECT_LT(interval.low, interval.gap);
+                EXPECT_GT(interval.high, interval.gap);
+                EXPECT_LT(interval.high - interval.low, .35);
+            }
+        }
+    }
+}
+
+/// Documents of which every other one repeats the loss of the one before it.
+TEST(GapInterval, HoldsForLossesThatDependOnThoseBefore) {
+    int outside = 0;
+    double width = 0;
+    for (u64 run = 0; run < 400; ++run) {
+        const Philox random(run, "dependent gap");
+        std::vector<double> heldout, train;
+        double heldout_mean = 0, train_mean = 0;  // of the losses given those before
+        for (u64 i = 0; i < 400; ++i) {
+            const auto draw = [&](std::vector<double>& losses, double& mean, double chance, u64 which) {
+                const double expected = i % 2 == 0 ? chance : losses.back() > 0 ? .9 : .1;
+                mean += expected / 400;
+                losses.push_back(random.uniform(2 * i + which) < expected ? 1 : 0);
+            };
+            draw(heldout, heldout_mean, .4, 0);
+            draw(train, train_mean, .3, 1);
+        }
+        const GapInterval interval = ordered_gap_interval(heldout, train, 1, .05);
+        const double gap = heldout_mean - train_mean;
+        outside += interval.low > gap || interval.high < gap ? 1 : 0;
+        width += (interval.high - interval.low) / 400;
+    }
+    EXPECT_LE(outside, 20);
+    EXPECT_LT(width, .35) << "and it says something";
 }
 
 TEST(Compression, Oracles) {
