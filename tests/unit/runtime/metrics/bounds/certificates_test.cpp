@@ -139,7 +139,8 @@ double betting_upper_by_definition(const std::vector<double>& losses, double del
 TEST(HeldoutBounds, BettingIsItsDefinition) {
     const Philox random(3, "betting");
     u64 next = 0;
-    for (const std::size_t count : std::vector<std::size_t>{1, 2, 3, 7, 8, 9, 63, 64, 65, 72, 137, 1000, 3000}) {
+    for (const std::size_t count :
+         std::vector<std::size_t>{1, 2, 3, 7, 8, 9, 63, 64, 65, 72, 137, 1000, 3000}) {
         for (const double chance : {0.0, 0.02, 0.5, 0.98, 1.0, -1.0}) {  // -1: averages
             for (const double delta : {0.05, 1e-6}) {
                 std::vector<double> losses(count);
