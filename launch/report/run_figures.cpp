@@ -35,9 +35,10 @@ void add_line(PlotScript& plot, const Series& series, const std::string& title,
                title);
 }
 
+/// From step 0 on: around a single evaluation the axis would have the same step at every tic.
 PlotScript by_step(std::string_view y) {
     PlotScript plot;
-    plot.labels("step", y).set("format x '%.0f'");
+    plot.labels("step", y).set("format x '%.0f'").set("xrange [*<0:*]");
     return plot;
 }
 
