@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/median.h"
 #include "runtime/metrics/bounds/bound_table.h"
 #include "runtime/metrics/explain.h"
 #include "runtime/metrics/load_summary.h"
@@ -15,12 +16,6 @@ namespace moesaic {
 namespace {
 
 constexpr std::size_t kExpertsNamed = 8;
-
-double median_of(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
 
 /// "5", "1, 4, 5", and no more than a line holds.
 std::string named(std::vector<i64> experts) {
@@ -144,7 +139,7 @@ void RunWatch::watch_loss(i64 step, double loss, AlarmVerdict& verdict) {
     const AlarmConfig* const settings = board_.settings(AlarmKind::loss_spike);
     if (settings == nullptr) return;
     if (std::ssize(losses_) == settings->steps) {
-        const double usual = median_of({losses_.begin(), losses_.end()});
+        const double usual = upper_median({losses_.begin(), losses_.end()});
         if (usual > 0) {
             board_.observe(step,
                            {AlarmKind::loss_spike,

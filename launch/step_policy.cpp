@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/median.h"
+
 namespace moesaic {
 
 namespace {
@@ -16,12 +18,6 @@ StepVerdict verdict_of(const std::string& policy) {
     return policy == "skip"       ? StepVerdict::skip
            : policy == "rollback" ? StepVerdict::rollback
                                   : StepVerdict::stop;
-}
-
-double median_norm(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
 }
 
 std::string shown(double value) {
@@ -40,7 +36,7 @@ StepJudgement StepPolicy::judge(i64 step, double loss, double grad_norm) {
                      0,
                      false};
     } else if (!config_.spike.off && std::ssize(norms_) == config_.spike.steps) {
-        const double usual = median_norm({norms_.begin(), norms_.end()});
+        const double usual = upper_median({norms_.begin(), norms_.end()});
         if (usual > 0 && grad_norm >= config_.spike.threshold * usual) {
             judgement = {verdict_of(config_.spike.policy),
                          "gradient_spike",

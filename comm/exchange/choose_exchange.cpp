@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "comm/host_values.h"
+#include "runtime/base/median.h"
 #include "runtime/base/philox.h"
 
 namespace moesaic {
@@ -92,11 +93,6 @@ class Trial {
     Routing routing_;
 };
 
-double median_of(std::vector<double> values) {
-    std::ranges::sort(values);
-    return values[values.size() / 2];
-}
-
 /// Collective over the world. Seconds of each, the first one's median times the median of the others' over
 /// its in the same turn: what disturbs the machine for longer than a turn then disturbs all alike.
 std::vector<double> measure(Trial& trial, const std::vector<std::unique_ptr<Exchange>>& exchanges) {
@@ -113,7 +109,8 @@ std::vector<double> measure(Trial& trial, const std::vector<std::unique_ptr<Exch
         }
     }
     std::vector<double> times;
-    for (const std::vector<double>& one : over_first) times.push_back(median_of(first) * median_of(one));
+    for (const std::vector<double>& one : over_first)
+        times.push_back(upper_median(first) * upper_median(one));
     return times;
 }
 

@@ -10,6 +10,7 @@
 
 #include "launch/report/page.h"
 #include "launch/report/run_figures.h"
+#include "runtime/base/median.h"
 #include "runtime/machine/text_file.h"
 
 namespace moesaic {
@@ -33,13 +34,6 @@ std::string duration_text(double seconds) {
 std::string run_name(const RunHistory& run) {
     const std::filesystem::path folder = std::filesystem::path(run.folder).lexically_normal();
     return folder.has_filename() ? folder.filename().string() : folder.parent_path().filename().string();
-}
-
-/// Median of a series, of the runs of single steps that others disturbed too.
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
 }
 
 void add_tiles(Page& page, const RunHistory& run) {
@@ -74,14 +68,15 @@ void add_tiles(Page& page, const RunHistory& run) {
     if (run.has("step.tokens_per_s")) {
         const auto used = last_of(run, "step.flops_utilization");
         tiles.push_back(
-            {"tokens per second", shown_count(median(run.at("step.tokens_per_s").value)),
+            {"tokens per second", shown_count(upper_median(run.at("step.tokens_per_s").value)),
              used ? fmt::format("median; {:.0f} % of the peak at the end", 100 * *used) : "median"});
     }
     const Series &time = run.at("step.step_ms"), &exchange = run.at("step.exchange_ms");
     if (!time.value.empty() && time.step == exchange.step)
-        tiles.push_back({"exchange",
-                         fmt::format("{:.0f} %", 100 * median(exchange.value) / median(time.value)),
-                         "of a step's time, by medians"});
+        tiles.push_back(
+            {"exchange",
+             fmt::format("{:.0f} %", 100 * upper_median(exchange.value) / upper_median(time.value)),
+             "of a step's time, by medians"});
     if (const auto memory = last_of(run, "step.memory_bytes"))
         tiles.push_back({"memory", bytes_text(*memory), "of the largest rank"});
     tiles.push_back({"alarms", std::to_string(run.alarms.size()), ""});
