@@ -60,18 +60,38 @@ void pack_narrow_panel(const StridedOperand<BFloat16>& b, i64 p, i64 columns, fl
                   });
 }
 
-void copy_narrow_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {
-    const Lanes<float> d;
-    const i64 lanes = static_cast<i64>(hn::Lanes(d));
+/// Calls copy(row + k, rest, to + k / together) for every vector of a row that begins at k, where `together`
+/// elements of a row become one; `rest` elements are left.
+template <i64 together, class Copy>
+HWY_INLINE void copy_rows_by(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride,
+                             const Copy& copy) {
+    const i64 elements = together * static_cast<i64>(hn::Lanes(Lanes<float>()));
     constexpr i64 kLine = 64 / sizeof(BFloat16);
     for (i64 row = 0; row < rows; ++row, to += stride) {
         const BFloat16* const from = a.row(row);
         const BFloat16* const later = a.row(std::min(row + 1, rows - 1));
-        for (i64 k = 0; k < p; k += lanes) {
+        for (i64 k = 0; k < p; k += elements) {
             if (k % kLine == 0) __builtin_prefetch(later + k, 0, 3);
-            hn::StoreU(load_columns<float>(from + k, p - k), d, to + k);
+            copy(from + k, p - k, to + k / together);
         }
     }
+}
+
+void copy_narrow_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {
+    copy_rows_by<1>(a, rows, p, to, stride, [](const BFloat16* from, i64 rest, float* there) HWY_ATTR {
+        hn::StoreU(load_columns<float>(from, rest), Lanes<float>(), there);
+    });
+}
+
+void copy_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {
+    copy_rows_by<2>(a, rows, p, to, stride, [](const BFloat16* from, i64 rest, float* there) HWY_ATTR {
+        const Lanes<float> d;
+        if (rest >= 2 * static_cast<i64>(hn::Lanes(d)))
+            return hn::StoreU(pairs_from_memory(hn::LoadU(d, reinterpret_cast<const float*>(from))), d,
+                              there);
+        for (i64 k = 0; k < rest; k += 2)
+            there[k / 2] = pair_of(from[k], k + 1 < rest ? from[k + 1] : BFloat16{});
+    });
 }
 
 void pack_pairs_of_columns(const StridedOperand<BFloat16>& b, i64 k, i64 p, i64 columns, BFloat16* pairs,
@@ -132,23 +152,6 @@ void unpack_pairs(const BFloat16* pairs, i64 p, i64 width, float* panel) {
             hn::StoreU(upper_halves(both), d, panel + column);
             hn::StoreU(lower_halves(both), d, panel + width + column);
         }
-    }
-}
-
-void copy_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {
-    const Lanes<float> d;
-    const i64 lanes = static_cast<i64>(hn::Lanes(d));
-    constexpr i64 kLine = 64 / sizeof(BFloat16);
-    for (i64 row = 0; row < rows; ++row, to += stride) {
-        const BFloat16* const from = a.row(row);
-        const BFloat16* const later = a.row(std::min(row + 1, rows - 1));
-        i64 k = 0;
-        for (; k + 2 * lanes <= p; k += 2 * lanes) {
-            if (k % kLine == 0) __builtin_prefetch(later + k, 0, 3);
-            hn::StoreU(pairs_from_memory(hn::LoadU(d, reinterpret_cast<const float*>(from + k))), d,
-                       to + k / 2);
-        }
-        for (; k < p; k += 2) to[k / 2] = pair_of(from[k], k + 1 < p ? from[k + 1] : BFloat16{});
     }
 }
 
