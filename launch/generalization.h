@@ -1,6 +1,7 @@
 // How well a run's model does on data it has not met: fixed shards, certificates, the gap and its course.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -34,6 +35,10 @@ class Generalization {
     /// Training is ahead of its steps by so many batches (StepPolicy::batch_shift), if not as the checkpoint
     /// that it began with says.
     void shift_batches(i64 shift) { history_.shift_batches(shift); }
+    /// So many looks were made already, by an attempt that the run went back from: what they spent of delta
+    /// stays spent, though their records are cut away.
+    void count_looks(i64 made) { looks_ = std::max(looks_, made); }
+    [[nodiscard]] i64 looks() const { return looks_; }
     /// For a checkpoint of `step`.
     [[nodiscard]] std::map<std::string, std::vector<double>> observers(i64 step) const;
 

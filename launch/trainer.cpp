@@ -67,6 +67,7 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
     training_.inject(options_.faults);
     row_checks().checksums = config_.parallel.checksums;
     generalization_.begin(position_, !options_.resume_from.empty());
+    generalization_.count_looks(options_.looks);
     generalization_.shift_batches(policy_.batch_shift());
     if (policy_.batch_shift() > 0)
         generalization_.give_up_fresh_data("batches were left out of the training");

@@ -26,6 +26,7 @@ struct TrainerOptions {
     bool verified = false;             ///< the checkpoint is known to be sound
     std::optional<AlarmRecord> alarm;  ///< why an earlier Trainer of this process went back to it
     Returns returns;
+    i64 looks = 0;  ///< Generalization::looks of that one; 0: there was none
     FaultInjector* faults = nullptr;  ///< outlives the trainer
     i64 trace_step = 0;               ///< whose timeline is written; 0: none
 };
@@ -38,10 +39,11 @@ class Trainer {
     /// Collective over the world. Trains to the last step and returns the exit code: 0, or after a checkpoint
     /// 75 because a signal asked for it, 1 because an alarm with action `stop` was raised: not 75, with which
     /// a scheduler would start the run again. Empty: the run has to go back to its newest checkpoint with a
-    /// new Trainer, whose options get alarm() and returns().
+    /// new Trainer, whose options get alarm(), returns() and looks().
     std::optional<int> run();
     [[nodiscard]] const AlarmRecord& alarm() const { return alarm_; }
     [[nodiscard]] const Returns& returns() const { return policy_.returns(); }
+    [[nodiscard]] i64 looks() const { return generalization_.looks(); }
 
   private:
     void begin();

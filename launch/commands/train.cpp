@@ -122,6 +122,7 @@ TrainerOptions plan_return(const TrainerOptions& last, const Trainer& trainer, C
     plan.resume_in_place = lies_in(plan.resume_from, plan.run_folder);
     plan.alarm = trainer.alarm();
     plan.returns = trainer.returns();
+    plan.looks = trainer.looks();
     return plan;
 }
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "launch/faults/fault.h"
@@ -217,6 +218,21 @@ TEST(Faults, StepZeroIsLookedAtOnce) {
     }
     EXPECT_FALSE(wanted.front().at("bounds").contains("heldout"));
     EXPECT_TRUE(wanted.back().at("bounds").contains("heldout"));
+}
+
+/// What a look spent stays spent when the run goes back before it: the next one is not its equal.
+TEST(Faults, LooksThatWereCutAwayAreCounted) {
+    const ScratchFolder scratch;
+    const Words often{"train.nonfinite=rollback", "train.steps=20", "train.checkpoint_every=10",
+                      "train.eval_every=4"};
+    const auto records =
+        train_tiny(scratch / "back", threads(2), often, {"--inject", "nan:layer=1,expert=3,step=19"});
+    std::map<i64, i64> looks;
+    for (const Json& evaluation : events(records, "eval"))
+        if (!evaluation.at("look").is_null())
+            looks[evaluation.at("step").get<i64>()] = evaluation.at("look").get<i64>();
+    // The attempt that failed looked at 12 and 16 too, the third and the fourth time.
+    EXPECT_EQ(looks, (std::map<i64, i64>{{4, 1}, {8, 2}, {12, 5}, {16, 6}, {20, 7}}));
 }
 
 }  // namespace
