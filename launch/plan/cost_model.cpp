@@ -15,7 +15,7 @@ namespace {
 
 constexpr double kSmallCollectives = 6;  // of a step: losses, norms, counts
 
-/// Fitted to the runs of the first table in launch/plan/README.md, phase by phase of their traces.
+/// Fitted to runs of a processor with AVX2 (launch/plan/README.md), phase by phase of their traces.
 constexpr CostFactors kHost{.projections = 0.95,
                             .scores = 0.75,
                             .experts = 0.84,
@@ -31,7 +31,29 @@ constexpr CostFactors kHost{.projections = 0.95,
                             .operation_us = 1.15,
                             .collective_us = 1.9,
                             .sync_passes = 7,
-                            .several_threads = 0.71};
+                            .several_threads = 0.71,
+                            .message_share = 1.0 / 7};
+/// The same of one with AVX-512. Its main memory is twice as fast at some times as at others, and steps are
+/// not: what they move is mostly in the caches.
+constexpr CostFactors kWideHost{.projections = 0.74,
+                                .scores = 0.47,
+                                .experts = 0.95,
+                                .head = 0.8,
+                                .attention_passes = 7,
+                                .expert_passes = 2.2,
+                                .weight_passes = 0.91,
+                                .router_passes = 253,
+                                .logit_passes = 3.8,
+                                .packing_passes = 2.7,
+                                .folding_passes = 0.45,
+                                .update_passes = 1.2,
+                                .operation_us = 0.71,
+                                .collective_us = 1,
+                                .sync_passes = 12,
+                                .several_threads = 0.95,
+                                .copied_bytes = i64{2} << 20,
+                                .copied_by_each_core = true,
+                                .message_share = 1 / 3.5};
 /// Not measured: shares that well-tuned libraries report for products of some thousand rows.
 constexpr CostFactors kGpu{.projections = 0.6, .scores = 0.4, .experts = 0.5, .head = 0.6, .operation_us = 6};
 
@@ -61,7 +83,9 @@ double bf16_tflops(int threads, double fp32_tflops) {
 }  // namespace
 
 const CostFactors& cost_factors(const DeviceProfile& device) {
-    return device.of_host ? kHost : kGpu;
+    if (!device.of_host) return kGpu;
+    static const bool wide = vector_target_name().starts_with("AVX3");
+    return wide ? kWideHost : kHost;
 }
 
 void measure_host(ClusterConfig& cluster) {
@@ -71,19 +95,20 @@ void measure_host(ClusterConfig& cluster) {
     if (!cluster.gives("device.fp32_tflops")) device.fp32_tflops = 1e-12 * measure_peak_flops(threads, false);
     if (!cluster.gives("device.fp64_tflops")) device.fp64_tflops = 1e-12 * measure_peak_flops(threads, true);
     if (!cluster.gives("device.bf16_tflops")) device.bf16_tflops = bf16_tflops(threads, device.fp32_tflops);
+    const CostFactors& factors = cost_factors(device);
     if (!cluster.gives("device.memory_gb_per_s")) {
-        constexpr i64 kArrayBytes = i64{64} << 20;
-        for (const MemoryRate& rate : measure_memory_bandwidth(threads, kArrayBytes)) {
-            if (rate.operation == "copy") device.memory_gb_per_s = 1e-9 * rate.best;
+        const int copying = factors.copied_by_each_core ? 1 : threads;
+        for (const MemoryRate& rate : measure_memory_bandwidth(copying, factors.copied_bytes)) {
+            if (rate.operation == "copy") device.memory_gb_per_s = 1e-9 * rate.best * threads / copying;
         }
     }
     if (!cluster.gives("device.memory_gib")) {
         const double pages = static_cast<double>(sysconf(_SC_PHYS_PAGES));
         device.memory_gib = pages * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 30);
     }
-    // A message within a machine is a copy by one core, of rows that another one has just written; fitted as
-    // well.
-    if (!cluster.gives("node.gb_per_s")) device.node.gb_per_s = device.memory_gb_per_s / 7;
+    // A message within a machine is a copy by one core, of rows that another one has just written.
+    if (!cluster.gives("node.gb_per_s"))
+        device.node.gb_per_s = device.memory_gb_per_s * factors.message_share;
 }
 
 RankDevice rank_device(const ClusterConfig& cluster, const std::string& precision, i64 ranks_on_node) {

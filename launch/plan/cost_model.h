@@ -19,6 +19,11 @@ struct CostFactors {
     double collective_us = 0;    ///< of a collective, besides its bytes and the link's latency
     double sync_passes = 1;      ///< of gradients and weights that travel
     double several_threads = 1;  ///< what the threads of a rank reach of what as many ranks of one thread do
+    /// Copies of arrays of this size stand for the memory: beyond the caches, or of one core within its
+    /// share.
+    i64 copied_bytes = i64{64} << 20;
+    bool copied_by_each_core = false;
+    double message_share = 1;  ///< of the copies' speed: a message within a machine
 };
 [[nodiscard]] const CostFactors& cost_factors(const DeviceProfile& device);
 

@@ -40,6 +40,8 @@ CALIBRATION = [
     ("tiny, 4 ranks", "tiny", 4, {"parallel.expert": 4}),
     ("4 ranks, 4 replicas", "quad", 4, {"parallel.expert": 1, "model.layers": 3}),
     ("64 experts of 32", "quad", 1, {"model.moe.experts": 64, "model.moe.hidden": 32, "model.moe.top_k": 4}),
+    ("width 512", "quad", 1, {"model.width": 512, "model.moe.hidden": 1024, "model.layers": 2, "train.batch_sequences": 8}),
+    ("width 512, 2 ranks", "quad", 2, {"model.width": 512, "model.moe.hidden": 1024, "model.layers": 2, "train.batch_sequences": 8, "parallel.expert": 2}),
 ]
 UNSEEN = [
     ("quad, 6 layers", "quad", 2, {"model.layers": 6, "parallel.expert": 2}),
