@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "runtime/config/nearby_path.h"
 #include "runtime/config/yaml_file.h"
 
 namespace moesaic {
@@ -374,6 +375,7 @@ LoadedConfig load_config(const std::filesystem::path& path, std::span<const std:
     }
     read_text(loaded, text);
     finish(loaded, overrides, Purpose::training);
+    find_data(loaded.config.task.data, path);
     return loaded;
 }
 

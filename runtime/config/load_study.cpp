@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "runtime/config/nearby_path.h"
 #include "runtime/config/study_config.h"
 #include "runtime/config/yaml_file.h"
 
@@ -31,6 +32,7 @@ class StudyReader {
         text(root, "name", study_.name);
         text(root, "out", study_.out);
         text(root, "base", study_.base);
+        study_.base = nearby_path(study_.base, study_.file);
         text(root, "simulation", study_.simulation);
         text(root, "takes", study_.takes);
         study_.first_seed = whole(root, "", "first_seed").value_or(study_.first_seed);
