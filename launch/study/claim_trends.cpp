@@ -147,11 +147,8 @@ void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
     result.estimate = fit.estimate;
     result.low = fit.low;
     result.high = fit.high;
-    // One-sided, by the t approximation: few cells have high correlations by chance, and drawing them anew
-    // does not tell.
-    const auto free = static_cast<double>(left.size()) - 2;
-    const double t = fit.estimate * std::sqrt(free / std::max(1e-300, 1 - fit.estimate * fit.estimate));
-    result.p = student_cdf(-t, free);
+    // Few cells have high correlations by chance, and drawing them anew does not tell.
+    result.p = spearman_chance(left, right);
     if (fit.high < wanted) result.verdict = Verdict::not_reproduced;
     if (fit.estimate >= wanted && fit.low > 0 && *result.p < 0.05) result.verdict = Verdict::reproduced;
     result.finding =

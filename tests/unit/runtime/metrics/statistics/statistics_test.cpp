@@ -40,6 +40,20 @@ TEST(Statistics, RanksAndQuantiles) {
     const std::vector<double> left{1, 2, 2, 4, 7, 3}, right{3, 1, 4, 4, 9, 2};
     EXPECT_NEAR(spearman(left, right), 0.5735294117647058, 1e-14);
     EXPECT_TRUE(std::isnan(spearman(left, std::vector<double>(6, 1.0))));
+    // Exact tables of Spearman's distribution (e.g. Zar 1972): 1/24, 1/120, 5/120, 8/120.
+    const std::vector<double> few{1, 2, 3, 4}, five{1, 2, 3, 4, 5};
+    EXPECT_NEAR(spearman_chance(few, few), 1.0 / 24, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, five), 1.0 / 120, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, std::vector<double>{2, 1, 3, 4, 5}), 5.0 / 120, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, std::vector<double>{2, 1, 3, 5, 4}), 8.0 / 120, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, std::vector<double>{5, 4, 3, 2, 1}), 1, 1e-14);
+    // Two of four equal: 12 distinct orders, one of them the best.
+    EXPECT_NEAR(spearman_chance(few, std::vector<double>{1, 2, 2, 3}), 1.0 / 12, 1e-14);
+    // Nine pairs are drawn: 136 of all 362880 orders are as high.
+    const std::vector<double> nine{1, 2, 3, 4, 5, 6, 7, 8, 9};
+    EXPECT_NEAR(spearman_chance(nine, std::vector<double>{2, 1, 4, 3, 6, 5, 8, 7, 9}), 136.0 / 362880,
+                2.5e-4);
+    EXPECT_NEAR(spearman_chance(nine, std::vector<double>{1, 3, 2, 9, 4, 5, 8, 7, 6}), 10685.0 / 362880, 0.002);
     EXPECT_NEAR(quantile_of({3, 1, 4, 1, 5, 9, 2}, .1), 1, 1e-14);
     EXPECT_NEAR(quantile_of({3, 1, 4, 1, 5, 9, 2}, .9), 6.6, 1e-14);
     EXPECT_EQ(quantile_of({3}, .5), 3);
