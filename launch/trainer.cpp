@@ -63,6 +63,7 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
     if (!options_.resume_from.empty())
         position_ = load_checkpoint(runtime_, options_.resume_from, true, options_.verified);
     policy_.begin(position_.step, position_.observers);
+    watch_.begin(position_.observers);
     training_.shift_batches(policy_.batch_shift());
     training_.inject(options_.faults);
     row_checks().checksums = config_.parallel.checksums;
@@ -272,6 +273,7 @@ void Trainer::checkpoint(i64 step) {
     sinks_.flush();
     position_.observers = generalization_.observers(step);
     position_.observers.merge(policy_.observers());
+    position_.observers.merge(watch_.observers());
     std::optional<CheckpointOutcome> outcome = checkpointer_.begin(position_);
     checkpoint_step_ = step;
     if (!outcome && !config_.train.async_checkpoints) outcome = checkpointer_.finish();
