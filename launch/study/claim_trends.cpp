@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
-#include <sstream>
 
 #include "launch/study/claim_kinds.h"
 #include "launch/study/claim_options.h"
@@ -20,16 +19,6 @@ namespace {
 constexpr double kIntervalAlpha = 0.1;  // intervals of 90 %
 constexpr i64 kDraws = 2000;
 constexpr u64 kSeed = 1;
-
-std::vector<std::string> split_list(const std::string& text) {
-    std::istringstream stream(text);
-    std::vector<std::string> names;
-    for (std::string name; std::getline(stream, name, ',');) {
-        const std::size_t first = name.find_first_not_of(" ["), last = name.find_last_not_of(" ]");
-        if (first != std::string::npos) names.push_back(name.substr(first, last - first + 1));
-    }
-    return names;
-}
 
 /// Correlation of means over cells, and percentiles of it when cells are drawn anew.
 struct RankFit {
@@ -121,7 +110,8 @@ void judge_slope(const StudyClaim& claim, const StudyTable& table, const std::ve
         fmt::join(slopes, ", "), fit->cells,
         fit->left_out > 0 ? fmt::format(", {} runs not positive left out", fit->left_out) : "", low, high);
     // Runs whose gap is not positive are not lost at random: without them a slope would flatter.
-    if (fit->left_out * 10 > result.rows) result.verdict = Verdict::inconclusive;
+    if (too_many_lost(fit->left_out + result.missing, result.rows + result.missing))
+        result.verdict = Verdict::inconclusive;
 }
 
 void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
