@@ -282,6 +282,20 @@ TEST(GapAlarms, ALeakedHeldOutShardIsNoticedWithinTheFirstEpoch) {
     EXPECT_THAT(alarms_of(clean), testing::IsEmpty()) << "one epoch of the same size, without the leak";
 }
 
+TEST(Certificate, OfAModelThatKnowsNothingIsThatItIsWrong) {
+    const ScratchFolder scratch;
+    const CommandResult result =
+        moesaic({"train", "configs/digits.yaml", "--out", scratch / "out", "--set", "model.init_std=1e-30",
+                 "--set", "optimizer.lr=1e-30", "--set", "train.steps=2", "--set", "train.eval_every=2",
+                 "--set", "train.checkpoint_every=2", "--set", "optimizer.schedule.warmup=1"});
+    ASSERT_EQ(result.code, 0) << result.text();
+    const Json last = events(read_records(scratch / "out/digits"), "eval").back();
+    EXPECT_EQ(last.at("heldout_error"), 1) << "all logits tie";
+    EXPECT_EQ(last.at("losses").at("heldout").at("error"), 1);
+    EXPECT_EQ(last.at("bounds").at("heldout").at("value"), 1);
+    EXPECT_THAT(last.at("meaning"), HasSubstr("wrong in 100.0 % of its answers"));
+}
+
 TEST(GapAlarms, LearningByHeartIsNoticed) {
     const auto records = run_planted({random_text("training", 16 * 128), random_text("held out", 512), 240});
     EXPECT_THAT(alarms_of(records), testing::Contains("overfitting_onset"));
