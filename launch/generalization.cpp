@@ -241,9 +241,8 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
     if (!unseen.empty() && !heldout.empty())
         record.unseen_difference =
             mean_difference(losses_of(unseen, UnitLoss::raw), losses_of(heldout, UnitLoss::raw), delta);
-    // A gap compares with training samples already seen; before that there is none to speak of.
-    if (!has_seen_probe(record.step)) return;
-    const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, options_.delta);
+    if (!has_seen_probe(record.step)) return;  // a gap compares with training samples already seen
+    const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, delta);
     record.gap = gap.gap;
     record.gap_low = gap.low;
     record.gap_high = gap.high;
