@@ -292,9 +292,11 @@ void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) 
     const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
     record.measured.merge(measures_by_name(routing.finish(), norms));
     if (!bounded_ || !history_.why_order_unknown().empty()) return;  // m is not known
-    const i64 trained = history_.after(record.step).trained;
-    const BoundInputs inputs = gap_bound_inputs(run_.spec, norms, static_cast<double>(trained),
-                                                options_.scales.margin, options_.delta);
+    const auto sequences = static_cast<double>(history_.after(record.step).trained);
+    const double units = documents_ ? std::floor(run_.unit.documents_per_sequence * sequences) : sequences;
+    const TrainedUnits trained{units, sequences * static_cast<double>(run_.spec.seq_len)};
+    const BoundInputs inputs =
+        gap_bound_inputs(run_.spec, norms, trained, options_.scales.margin, options_.delta);
     for (const Bound& bound : bound_table()) {
         const bool of_model = bound.kind == BoundKind::gap || bound.kind == BoundKind::trend ||
                               bound.kind == BoundKind::measure;

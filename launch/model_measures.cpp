@@ -252,14 +252,15 @@ std::map<std::string, std::vector<double>> measures_by_name(const std::vector<Ro
 }
 
 BoundInputs gap_bound_inputs(const ModelSpec& spec, const std::vector<LayerNormsOfExperts>& norms,
-                             double samples, double margin, double delta) {
+                             const TrainedUnits& trained, double margin, double delta) {
     BoundInputs inputs;
-    if (norms.empty() || samples < 1) return inputs;
+    if (norms.empty() || trained.units < 1) return inputs;
     const LayerNormsOfExperts& layer = *std::max_element(
         norms.begin(), norms.end(),
         [](const auto& a, const auto& b) { return a.stacked_factor() < b.stacked_factor(); });
     const auto experts = static_cast<double>(spec.experts), width = static_cast<double>(spec.width);
-    inputs.samples = samples;
+    inputs.samples = trained.units;
+    inputs.routed_tokens = std::max(1.0, trained.rows / trained.units);
     inputs.experts = experts;
     inputs.top_k = static_cast<double>(spec.top_k);
     inputs.delta = delta;
@@ -271,11 +272,13 @@ BoundInputs gap_bound_inputs(const ModelSpec& spec, const std::vector<LayerNorms
     inputs.norm = layer.largest().factor;
     inputs.stacked_norm = layer.stacked_factor();
     inputs.radius = layer.radius;
-    inputs.rademacher = linear_rademacher(*inputs.norm, layer.radius, samples);
+    inputs.rademacher = linear_rademacher(*inputs.norm, layer.radius, trained.units);
     inputs.expert_layers = spec.activation == ActivationKind::relu ? 2 : 1;
     inputs.shared_experts = static_cast<double>(spec.shared_experts);
     inputs.gate = gate_of(spec);
     inputs.layers_below_frozen = false;
+    inputs.caps_a_priori = false;    // measured after training
+    inputs.experts_covered = false;  // a residual, a norm and the head make the logits of what experts return
     inputs.margin = margin;
     for (const MatrixNorms& matrix : layer.largest().matrices) {
         inputs.layer_spectral.push_back(matrix.spectral);

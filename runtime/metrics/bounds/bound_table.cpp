@@ -59,6 +59,7 @@ template <GateKind gate>
 BoundResult corrected(const In& in) {
     RoutedMixture mixture;
     mixture.samples = *in.samples;
+    mixture.tokens = *in.routed_tokens;
     mixture.delta = *in.delta;
     mixture.router = router_of(in, gate);
     mixture.gate = gate;
@@ -76,6 +77,8 @@ BoundResult corrected(const In& in) {
     mixture.measured = in.measured;
     mixture.two_sided = in.two_sided;
     mixture.layers_below_frozen = in.layers_below_frozen;
+    mixture.caps_a_priori = in.caps_a_priori;
+    mixture.experts_covered = in.experts_covered;
     BoundResult result = routed_mixture_bound(mixture);
     result.assume("gate_covered", gate_status(in, gate),
                   "the model's gates are of the kind the bound is about");
