@@ -24,6 +24,7 @@ struct BoundInputs {
     Number routed_tokens = 1;
     Numbers rank_weights;
     std::optional<GateKind> gate;  ///< what the model uses: says which of our bounds speak of it
+    bool gate_of_no_kind = false;  ///< it uses none of them: none of our bounds speaks of it
     bool router_bias = true, measured = false, two_sided = false;
     std::optional<bool> layers_below_frozen, caps_a_priori, experts_covered;  ///< as of RoutedMixture
     Number complexity;

@@ -30,6 +30,7 @@ BoundResult published(const In& in) {
 }
 
 AssumptionStatus gate_status(const In& in, GateKind gate) {
+    if (in.gate_of_no_kind) return AssumptionStatus::violated;
     if (!in.gate) return AssumptionStatus::unknown;
     return *in.gate == gate ? AssumptionStatus::holds : AssumptionStatus::violated;
 }
