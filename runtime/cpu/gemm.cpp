@@ -99,7 +99,10 @@ void Wave<T>::plan() {
     }
     const double work_per_task =
         pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
-    const T* packed = scratch<T>(ScratchSlot::packed_columns, elements);
+    // Rows of an expert can be addends, so that routing decides: room for all at once, which costs no memory
+    // until it is written.
+    constexpr i64 kMost = 2 * kPackedBytes / static_cast<i64>(sizeof(T));
+    const T* packed = scratch<T>(ScratchSlot::packed_columns, elements == 0 ? 0 : std::max(elements, kMost));
     for (Slice<T>& slice : slices_) {
         slice.packed = slice.product->packed_b ? slice.product->packed_b.real : packed;
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
