@@ -61,6 +61,17 @@ AlarmAction action_of(const std::string& name) {
                                   : AlarmAction::warn;
 }
 
+AlarmRule rule_of(const KindEntry& entry, const AlarmConfig& settings) {
+    return {settings.threshold, entry.below, entry.counts_values ? settings.steps : 1, entry.healthy};
+}
+
+/// Of a kind in a checkpoint: for each place the layer, -1 for the run's own, whether it is raised, and for
+/// how many steps on end its values have called for the other state.
+std::string observer_of(const KindEntry& entry) {
+    return fmt::format("alarm.{}", entry.name);
+}
+constexpr std::size_t kPlaceNumbers = 3;
+
 std::string place_text(std::optional<i64> layer) {
     return layer ? fmt::format(" of layer {}", *layer) : "";
 }
@@ -76,8 +87,7 @@ void AlarmBoard::observe(i64 step, const Observation& seen, AlarmVerdict& verdic
     const AlarmConfig* const settings_of_kind = settings(seen.kind);
     if (settings_of_kind == nullptr) return;
     const KindEntry& entry = entry_of(seen.kind);
-    const AlarmRule rule{settings_of_kind->threshold, entry.below,
-                         entry.counts_values ? settings_of_kind->steps : 1, entry.healthy};
+    const AlarmRule rule = rule_of(entry, *settings_of_kind);
     const AlarmChange change = states_[{seen.kind, seen.layer}].update(seen.value, rule);
     if (change == AlarmChange::cleared)
         verdict.cleared.push_back(fmt::format("step {}: alarm {}{} is over: {:.3g}", step, entry.name,
@@ -106,6 +116,36 @@ std::vector<std::string> AlarmBoard::raised(std::optional<i64> layer) const {
         if (place.second == layer && state.raised()) names.emplace_back(entry_of(place.first).name);
     }
     return names;
+}
+
+std::map<std::string, std::vector<double>> AlarmBoard::observers() const {
+    std::map<std::string, std::vector<double>> numbers;
+    for (const auto& [place, state] : states_) {
+        if (!state.raised() && state.steps() == 0) continue;
+        std::vector<double>& of_kind = numbers[observer_of(entry_of(place.first))];
+        of_kind.insert(of_kind.end(), {static_cast<double>(place.second.value_or(-1)),
+                                       state.raised() ? 1.0 : 0.0, static_cast<double>(state.steps())});
+    }
+    return numbers;
+}
+
+void AlarmBoard::begin(const std::map<std::string, std::vector<double>>& observers) {
+    for (std::size_t index = 0; index < std::size(kKinds); ++index) {
+        const auto kind = static_cast<AlarmKind>(index);
+        const AlarmConfig* const settings_of_kind = settings(kind);
+        const auto found = observers.find(observer_of(kKinds[index]));
+        if (settings_of_kind == nullptr || found == observers.end()) continue;
+        const bool stops = action_of(settings_of_kind->action) == AlarmAction::stop;
+        const std::vector<double>& numbers = found->second;
+        for (std::size_t i = 0; i + kPlaceNumbers <= numbers.size(); i += kPlaceNumbers) {
+            const std::optional<i64> layer =
+                numbers[i] < 0 ? std::nullopt : std::optional(static_cast<i64>(numbers[i]));
+            const bool raised = numbers[i + 1] != 0;
+            AlarmState& state = states_[{kind, layer}];
+            state = raised && stops ? AlarmState(false, rule_of(kKinds[index], *settings_of_kind).steps - 1)
+                                    : AlarmState(raised, static_cast<i64>(numbers[i + 2]));
+        }
+    }
 }
 
 }  // namespace moesaic

@@ -39,7 +39,7 @@ struct AlarmVerdict {
 };
 
 /// Remembers what is raised, by kind and layer. Fed with values that all ranks agree on it says the same on
-/// every rank. It begins anew when a run is resumed: what is still wrong then is said again.
+/// every rank, and after a resumption what it would have said without.
 class AlarmBoard {
   public:
     struct Observation {
@@ -56,6 +56,12 @@ class AlarmBoard {
     void observe(i64 step, const Observation& observation, AlarmVerdict& verdict);
     /// Kinds that are raised now for a layer, or for the whole run.
     [[nodiscard]] std::vector<std::string> raised(std::optional<i64> layer) const;
+
+    /// For a checkpoint: what is raised or about to be.
+    [[nodiscard]] std::map<std::string, std::vector<double>> observers() const;
+    /// To be called where the run begins or goes on. An alarm that is raised and stops a run now is not taken
+    /// for raised: the next value that is still alarming stops the run again.
+    void begin(const std::map<std::string, std::vector<double>>& observers);
 
   private:
     using Place = std::pair<AlarmKind, std::optional<i64>>;

@@ -56,11 +56,12 @@ void print_memory(const MemoryEstimate& memory, i64 at_most, int ranks_in_proces
     row("and rows beyond the receive budget, where all tokens choose the experts of one rank", more);
     const i64 base = resident_bytes();
     const std::string ranks = ranks_in_process > 1 ? fmt::format(" of {} ranks", ranks_in_process) : "";
-    std::printf(
-        "process   %s: memory%s and, while a checkpoint is written, %s a rank; %s of program, libraries and "
-        "data\n",
-        shown_bytes(base + ranks_in_process * memory.process_bytes()).c_str(), ranks.c_str(),
-        shown_bytes(memory.checkpoint).c_str(), shown_bytes(base).c_str());
+    const std::string copies = memory.checkpoint > 0 ? fmt::format(", copies of {} a rank for checkpoints",
+                                                                   shown_bytes(memory.checkpoint))
+                                                     : "";
+    std::printf("process   %s: memory%s%s, and %s of program, libraries and data\n",
+                shown_bytes(base + ranks_in_process * memory.process_bytes()).c_str(), ranks.c_str(),
+                copies.c_str(), shown_bytes(base).c_str());
 }
 
 void print_data(const RunSetup& run) {

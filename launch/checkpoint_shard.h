@@ -1,7 +1,6 @@
-// A rank's share of a checkpoint: copied out of the model at once, written to its file whenever.
+// A rank's share of a checkpoint: copied out of the model and written whenever, or written at once.
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -26,14 +25,14 @@ class ShardSnapshot {
         Shape shape;
         std::vector<std::byte> bytes;
     };
-    void describe(const RankRuntime& runtime);
-    void copy_to(const std::string& name, const void* data, i64 bytes);
-
     std::vector<Entry> entries_;  // in the order of the file; memory stays from snapshot to snapshot
-    std::map<std::string, std::size_t> index_;
 };
 
-/// Host memory that a ShardSnapshot takes, and what it needs besides while it is taken.
-[[nodiscard]] i64 checkpoint_copy_bytes(const RankRuntime& runtime);
+/// Collective over mesh.world(), mesh.replicas() and mesh.slices(). The file that a ShardSnapshot would write
+/// now, byte for byte, without a copy. Throws what a disk does after the last collective.
+SafetensorsWriter::Summary write_shard_at_once(RankRuntime& runtime, i64 step, const std::string& path);
+
+/// Host memory for a checkpoint: what a ShardSnapshot takes, if there are `copies`, and needs to be taken.
+[[nodiscard]] i64 checkpoint_copy_bytes(const RankRuntime& runtime, bool copies);
 
 }  // namespace moesaic

@@ -91,16 +91,39 @@ std::optional<CheckpointOutcome> Checkpointer::begin(const TrainingPosition& pos
     }
     const std::vector<bool> failed = gather_failures(world, *runtime_.exchange, failure_ != nullptr);
     if (failed[0]) return conclude(0);
-    snapshot_.take(runtime_, position.step);
     part_ = Part::shards;
-    start([this] { write_shard(); });
+    if (settings_.copies) {
+        snapshot_.take(runtime_, position.step);
+        start([this] { write_shard(); });
+    } else {
+        write_at_once();
+    }
     record_.stall_seconds = seconds_since(start_);
     return {};
 }
 
-void Checkpointer::write_shard() {
+std::string Checkpointer::shard_path() const {
     const Communicator& world = runtime_.mesh->world();
-    shard_ = snapshot_.write(folder() + "/" + shard_file_name(world.rank(), world.size()));
+    return folder() + "/" + shard_file_name(world.rank(), world.size());
+}
+
+/// Collective over the world, on the calling thread.
+void Checkpointer::write_at_once() {
+    const DiskFault before = disk_fault();
+    if (faults_ != nullptr) disk_fault() = faults_->disk(position_.step);
+    try {
+        shard_ = write_shard_at_once(runtime_, position_.step, shard_path());
+        if (faults_ != nullptr) faults_->shard_written(position_.step);
+        state_ = WriterState::done;
+    } catch (const std::exception&) {
+        failure_ = std::current_exception();
+        state_ = WriterState::failed;
+    }
+    disk_fault() = before;
+}
+
+void Checkpointer::write_shard() {
+    shard_ = snapshot_.write(shard_path());
     if (faults_ != nullptr) faults_->shard_written(position_.step);
 }
 
@@ -203,8 +226,12 @@ void Checkpointer::throw_failure(const CheckpointOutcome& outcome) const {
 
 Checkpointer::Settings checkpoint_settings(const std::string& run_folder, const Config& config,
                                            const std::string& tokenizer) {
-    return {run_folder, to_yaml(config), tokenizer, config.train.batch_sequences,
-            config.train.keep_checkpoints};
+    return {run_folder,
+            to_yaml(config),
+            tokenizer,
+            config.train.batch_sequences,
+            config.train.keep_checkpoints,
+            config.train.async_checkpoints};
 }
 
 CheckpointRecord save_checkpoint(RankRuntime& runtime, const std::string& run_folder,

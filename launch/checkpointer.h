@@ -27,9 +27,10 @@ struct CheckpointOutcome {
 };
 
 /// RUN/checkpoints/step-...: every rank copies its share of weights and moments (ShardSnapshot), and a thread
-/// writes it while training goes on. Once all ranks have told each other that theirs are on disk, rank 0
-/// writes the manifest, which makes the checkpoint complete, then `latest`, and prunes; until then earlier
-/// checkpoints stay. The threads only write files: all talk among ranks is in the step's own collectives.
+/// writes it while training goes on, or without copies training waits. Once all ranks have told each other
+/// that theirs are on disk, rank 0 writes the manifest, which makes the checkpoint complete, then `latest`,
+/// and prunes; until then earlier checkpoints stay. The threads only write files: all talk among ranks is in
+/// the step's own collectives.
 class Checkpointer {
   public:
     struct Settings {
@@ -38,6 +39,7 @@ class Checkpointer {
         std::string tokenizer;  ///< its fingerprint, or empty
         i64 batch_sequences = 0;
         std::optional<i64> keep;  ///< newest complete ones; all
+        bool copies = true;       ///< training goes on while files are written; else begin() writes them
     };
     /// `faults` may be null.
     Checkpointer(RankRuntime& runtime, Settings settings, FaultInjector* faults = nullptr);
@@ -66,6 +68,8 @@ class Checkpointer {
     void start(std::function<void()> work);
     void join();
     void write_shard();
+    void write_at_once();
+    [[nodiscard]] std::string shard_path() const;
     void write_manifest_of(const std::vector<RankNote>& notes);
     CheckpointOutcome conclude(int failed_rank);
 

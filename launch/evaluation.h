@@ -19,7 +19,7 @@ struct ShardScores {
     std::vector<double> loss;         ///< mean over a sequence's targets; of cross-entropy in nats
     std::vector<double> error;        ///< as `measure` says
     std::vector<double> weight;       ///< share of a sequence's targets that are not masked
-    std::vector<double> share_wrong;  ///< share of targets that are not the likeliest; cross-entropy
+    std::vector<double> share_wrong;  ///< share of targets that another answer ties or beats; cross-entropy
     /// Every loss of each unit: of the sequence, or of the document (ShardOptions::documents); of the squared
     /// error the raw one alone.
     std::vector<UnitScores> units;

@@ -241,9 +241,8 @@ void Generalization::record_gap(const Scores& scores, EvalRecord& record) {
     if (!unseen.empty() && !heldout.empty())
         record.unseen_difference =
             mean_difference(losses_of(unseen, UnitLoss::raw), losses_of(heldout, UnitLoss::raw), delta);
-    // A gap compares with training samples already seen; before that there is none to speak of.
-    if (!has_seen_probe(record.step)) return;
-    const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, options_.delta);
+    if (!has_seen_probe(record.step)) return;  // a gap compares with training samples already seen
+    const GapEstimate gap = estimate_gap(scores.heldout, scores.seen, delta);
     record.gap = gap.gap;
     record.gap_low = gap.low;
     record.gap_high = gap.high;
@@ -293,9 +292,11 @@ void Generalization::record_bounds(RoutingMeasure& routing, EvalRecord& record) 
     const std::vector<LayerNormsOfExperts> norms = measure_experts(runtime_);
     record.measured.merge(measures_by_name(routing.finish(), norms));
     if (!bounded_ || !history_.why_order_unknown().empty()) return;  // m is not known
-    const i64 trained = history_.after(record.step).trained;
-    const BoundInputs inputs = gap_bound_inputs(run_.spec, norms, static_cast<double>(trained),
-                                                options_.scales.margin, options_.delta);
+    const auto sequences = static_cast<double>(history_.after(record.step).trained);
+    const double units = documents_ ? std::floor(run_.unit.documents_per_sequence * sequences) : sequences;
+    const TrainedUnits trained{units, sequences * static_cast<double>(run_.spec.seq_len)};
+    const BoundInputs inputs =
+        gap_bound_inputs(run_.spec, norms, trained, options_.scales.margin, options_.delta);
     for (const Bound& bound : bound_table()) {
         const bool of_model = bound.kind == BoundKind::gap || bound.kind == BoundKind::trend ||
                               bound.kind == BoundKind::measure;

@@ -178,11 +178,13 @@ void compare_gradients(LayoutResult& result, const LogicalTensors& mine, const L
 
 /// What has to hold, in the order in which a person wants to hear what does not.
 std::string verdict(const LayoutResult& result, const LayoutTolerances& limits) {
+    const std::string single =
+        result.smallest == 1 ? "the one-rank run" : fmt::format("the run on {} ranks", result.smallest);
     if (result.nonfinite_at != 0)
         return fmt::format("the loss of step {} is not finite, and says nothing", result.nonfinite_at);
-    if (limits.same_bits && !result.loss_bits) return "step 1's losses are not the one-rank run's bits";
+    if (limits.same_bits && !result.loss_bits) return "step 1's losses are not the bits of " + single;
     if (!(result.loss_difference <= limits.loss)) return "step 1's loss depends on the layout";
-    if (!result.routing_equal) return "routing differs from the one-rank run";
+    if (!result.routing_equal) return "routing differs from " + single;
     if (!result.norm_same_on_ranks) return "ranks clip by different norms";
     if (!(result.balance_difference <= limits.loss)) return "balance losses depend on the layout";
     if (!(result.layout_difference <= limits.layout))
@@ -190,8 +192,8 @@ std::string verdict(const LayoutResult& result, const LayoutTolerances& limits) 
     if (!(result.gradient_difference <= limits.exact))
         return "gradient of " + result.worst_tensor + " is wrong";
     if (!(result.norm_difference <= limits.exact)) return "the clip norm is wrong";
-    if (limits.same_bits && !result.expert_bits) return "expert gradients are not the one-rank run's bits";
-    if (limits.elastic && !result.weight_bits) return "the weights are not the one-rank run's bits";
+    if (limits.same_bits && !result.expert_bits) return "expert gradients are not the bits of " + single;
+    if (limits.elastic && !result.weight_bits) return "the weights are not the bits of " + single;
     if (result.later_loss_difference <= limits.loss) return "";
     // One choice that falls the other way at a near tie moves the weights by more than rounding ever does.
     if (result.routing_differs_at == 0) return "losses drift apart after step 1";
@@ -252,21 +254,71 @@ LayoutTolerances layout_tolerances(DType dtype) {
 
 namespace {
 
-bool fits(const RunSetup& run, int slices, int world, int expert_parallel) {
-    if (world % (slices * expert_parallel) != 0 || run.spec.experts % expert_parallel != 0) return false;
-    if (run.spec.experts == 0 && expert_parallel > 1) return false;  // nothing to share
-    return run.spec.kind != ModelKind::momlp || expert_parallel == world;
+int slices_of(const RunSetup& run) {
+    return static_cast<int>(run.config.parallel.expert_tensor);
+}
+
+/// Of one that divides the world evenly; empty: it runs.
+std::string why_left_out(const RunSetup& run, int world, int expert_parallel) {
+    const i64 experts = run.spec.experts;
+    if (experts == 0 && expert_parallel > 1) return "a dense model has no experts to share out";
+    if (experts % expert_parallel != 0) return fmt::format("{} experts cannot be shared out evenly", experts);
+    if (run.spec.kind == ModelKind::momlp && expert_parallel != world)
+        return "a momlp's experts are shared out to all ranks";
+    return "";
+}
+
+/// Expert-parallel sizes that divide the world evenly.
+std::vector<int> expert_parallel_sizes(int world, int slices) {
+    std::vector<int> sizes;
+    for (int size = 1; size <= world; ++size)
+        if (world % (slices * size) == 0) sizes.push_back(size);
+    return sizes;
+}
+
+}  // namespace
+
+std::vector<LeftOutLayout> left_out_layouts(const RunSetup& run, const std::vector<int>& worlds) {
+    std::vector<LeftOutLayout> left_out;
+    for (const int world : worlds) {
+        if (world % slices_of(run) != 0)
+            left_out.push_back(
+                {world, {}, fmt::format("no multiple of parallel.expert_tensor: {}", slices_of(run))});
+        for (const int expert_parallel : expert_parallel_sizes(world, slices_of(run))) {
+            const std::string why = why_left_out(run, world, expert_parallel);
+            if (!why.empty()) left_out.push_back({world, expert_parallel, why});
+        }
+    }
+    return left_out;
+}
+
+std::string text_of(const LeftOutLayout& layout) {
+    return fmt::format(
+        "{} rank{}{}: {}", layout.world, layout.world == 1 ? "" : "s",
+        layout.expert_parallel ? fmt::format(", expert parallel {}", *layout.expert_parallel) : "",
+        layout.why);
+}
+
+namespace {
+
+/// Throws UserError where no layout of the worlds runs.
+void expect_some(const RunSetup& run, const std::vector<int>& worlds) {
+    const std::vector<LeftOutLayout> left_out = left_out_layouts(run, worlds);
+    for (const int world : worlds) {
+        for (const int size : expert_parallel_sizes(world, slices_of(run)))
+            if (why_left_out(run, world, size).empty()) return;
+    }
+    std::string text = "--layouts: the configuration runs on none of them";
+    for (const LeftOutLayout& one : left_out) text += "\n  " + text_of(one);
+    throw UserError(text);
 }
 
 }  // namespace
 
 std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOptions& options) {
     const DType dtype = precision_of(run.config);
-    const int slices = static_cast<int>(run.config.parallel.expert_tensor);
-    if (std::ranges::none_of(options.worlds, [&](int world) { return world % slices == 0; }))
-        throw UserError(
-            fmt::format("--layouts: none of them is a multiple of parallel.expert_tensor: {}; e.g. {},{}",
-                        slices, slices, 2 * slices));
+    const int slices = slices_of(run);
+    expect_some(run, options.worlds);
     LayoutRun smallest;
     smallest.world = slices;
     smallest.options.expert_parallel = 1;
@@ -285,8 +337,8 @@ std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOp
     tolerances.elastic = run.config.train.determinism == "elastic";
     std::vector<LayoutResult> results;
     for (const int world : options.worlds) {
-        for (int expert_parallel = 1; expert_parallel <= world; ++expert_parallel) {
-            if (!fits(run, slices, world, expert_parallel)) continue;
+        for (const int expert_parallel : expert_parallel_sizes(world, slices)) {
+            if (!why_left_out(run, world, expert_parallel).empty()) continue;
             LayoutRun layout = smallest;
             layout.world = world;
             layout.options.expert_parallel = expert_parallel;

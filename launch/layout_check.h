@@ -1,6 +1,7 @@
 // The layout certificate: one batch, or a few steps, on several layouts, compared number by number.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,8 +61,19 @@ struct LayoutTolerances {
 /// differ by is as small as in f32, since gradients are summed in f32 and f64.
 [[nodiscard]] LayoutTolerances layout_tolerances(DType dtype);
 
-/// Runs every layout of every world: each expert-parallel size that divides it and the number of experts. Of
-/// experts in slices only worlds that their number divides; throws UserError where there is none.
+/// A layout, or a world with all of its layouts, that the configuration cannot have.
+struct LeftOutLayout {
+    int world = 1;
+    std::optional<int> expert_parallel;  ///< all
+    std::string why;
+};
+/// Of those that divide worlds into expert-parallel ranks and slices evenly.
+[[nodiscard]] std::vector<LeftOutLayout> left_out_layouts(const RunSetup& run,
+                                                          const std::vector<int>& worlds);
+/// "2 ranks, expert parallel 1: why".
+[[nodiscard]] std::string text_of(const LeftOutLayout& layout);
+
+/// Runs every layout of every world but those that are left out; throws UserError where that leaves none.
 [[nodiscard]] std::vector<LayoutResult> check_layouts(const RunSetup& run, const LayoutCheckOptions& options);
 
 }  // namespace moesaic

@@ -59,7 +59,7 @@ MemoryEstimate estimate_rank(const RunSetup& run, const Config& config, int rank
     memory.kept = pool.bytes_reserved() - pool.peak_bytes_in_use();
     memory.reductions = runtime.mesh->reserved_bytes();
     memory.shared = runtime.mesh->shared_bytes();
-    memory.checkpoint = checkpoint_copy_bytes(runtime);
+    memory.checkpoint = checkpoint_copy_bytes(runtime, config.train.async_checkpoints);
     return memory;
 }
 

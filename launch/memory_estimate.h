@@ -15,7 +15,7 @@ struct MemoryEstimate {
     /// Of reductions between ranks, which every group of ranks holds for itself.
     i64 reductions = 0;
     i64 shared = 0;      ///< that other ranks of the machine reach too, for parallel.exchange: shared_memory
-    i64 checkpoint = 0;  ///< host copies while a checkpoint is written
+    i64 checkpoint = 0;  ///< host copies for checkpoints, kept from the first one on
     /// `memory_bytes` of metrics.jsonl.
     [[nodiscard]] i64 pool_bytes() const;
     /// What training adds to a process that has read its data.

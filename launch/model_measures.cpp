@@ -1,6 +1,7 @@
 #include "launch/model_measures.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -110,8 +111,13 @@ GateKind softmax_kind(const ModelSpec& spec) {
     return over_chosen ? GateKind::softmax : GateKind::softmax_all;
 }
 
+/// As in evaluation, without noise; empty where theorem 1 has no kind for it: sigmoid scores, choices that
+/// more than the order of a token's own logits decides.
 std::optional<GateKind> gate_of(const ModelSpec& spec) {
+    if (spec.capacity) return {};
     if (!router_traits(spec.router).learns) return GateKind::frozen;
+    constexpr std::array kByOrder{"top_k", "switch", "noisy_top_k"};
+    if (std::find(kByOrder.begin(), kByOrder.end(), spec.router.kind) == kByOrder.end()) return {};
     if (spec.top_k == 1 && spec.router.normalize) return GateKind::uniform;
     if (spec.router.score == RouterScore::sigmoid) return {};
     return softmax_kind(spec);
@@ -252,14 +258,15 @@ std::map<std::string, std::vector<double>> measures_by_name(const std::vector<Ro
 }
 
 BoundInputs gap_bound_inputs(const ModelSpec& spec, const std::vector<LayerNormsOfExperts>& norms,
-                             double samples, double margin, double delta) {
+                             const TrainedUnits& trained, double margin, double delta) {
     BoundInputs inputs;
-    if (norms.empty() || samples < 1) return inputs;
+    if (norms.empty() || trained.units < 1) return inputs;
     const LayerNormsOfExperts& layer = *std::max_element(
         norms.begin(), norms.end(),
         [](const auto& a, const auto& b) { return a.stacked_factor() < b.stacked_factor(); });
     const auto experts = static_cast<double>(spec.experts), width = static_cast<double>(spec.width);
-    inputs.samples = samples;
+    inputs.samples = trained.units;
+    inputs.routed_tokens = std::max(1.0, trained.rows / trained.units);
     inputs.experts = experts;
     inputs.top_k = static_cast<double>(spec.top_k);
     inputs.delta = delta;
@@ -268,14 +275,19 @@ BoundInputs gap_bound_inputs(const ModelSpec& spec, const std::vector<LayerNorms
     inputs.router_inputs = width;
     inputs.router_bias = false;
     inputs.natarajan = experts * width;  // a linear router's masks, for every k
-    inputs.norm = layer.largest().factor;
-    inputs.stacked_norm = layer.stacked_factor();
+    // Weights that sum to at most `scale` are those of the theorem on experts that are `scale` times as
+    // large.
+    inputs.norm = spec.router.scale * layer.largest().factor;
+    inputs.stacked_norm = spec.router.scale * layer.stacked_factor();
     inputs.radius = layer.radius;
-    inputs.rademacher = linear_rademacher(*inputs.norm, layer.radius, samples);
+    inputs.rademacher = linear_rademacher(*inputs.norm, layer.radius, trained.units);
     inputs.expert_layers = spec.activation == ActivationKind::relu ? 2 : 1;
     inputs.shared_experts = static_cast<double>(spec.shared_experts);
     inputs.gate = gate_of(spec);
+    inputs.gate_of_no_kind = !inputs.gate;
     inputs.layers_below_frozen = false;
+    inputs.caps_a_priori = false;    // measured after training
+    inputs.experts_covered = false;  // a residual, a norm and the head make the logits of what experts return
     inputs.margin = margin;
     for (const MatrixNorms& matrix : layer.largest().matrices) {
         inputs.layer_spectral.push_back(matrix.spectral);

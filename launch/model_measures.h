@@ -58,10 +58,13 @@ struct LayerNormsOfExperts {
 [[nodiscard]] std::map<std::string, std::vector<double>> measures_by_name(
     const std::vector<RoutingMeasure::Layer>& routing, const std::vector<LayerNormsOfExperts>& norms);
 
-/// Inputs of the bounds of a gap for the model's largest layer, about the ramp loss of `margin` after
-/// `samples` independent units.
+/// What a model was trained on: independent units, and the rows that routers saw of all of them.
+struct TrainedUnits {
+    double units = 0, rows = 0;
+};
+/// Inputs of the bounds of a gap for the model's largest layer, about the ramp loss of `margin`.
 [[nodiscard]] BoundInputs gap_bound_inputs(const ModelSpec& spec,
-                                           const std::vector<LayerNormsOfExperts>& norms, double samples,
-                                           double margin, double delta);
+                                           const std::vector<LayerNormsOfExperts>& norms,
+                                           const TrainedUnits& trained, double margin, double delta);
 
 }  // namespace moesaic

@@ -17,6 +17,12 @@ namespace {
 
 constexpr std::size_t kExpertsNamed = 8;
 
+// In checkpoints: layer, expert and steps of each expert that was idle in the last step; losses of the last
+// steps; the lowest held-out loss and its step.
+constexpr const char* kIdle = "idle_experts";
+constexpr const char* kLosses = "watched_losses";
+constexpr const char* kLowest = "lowest_heldout_loss";
+
 /// "5", "1, 4, 5", and no more than a line holds.
 std::string named(std::vector<i64> experts) {
     const bool many = experts.size() > kExpertsNamed;
@@ -265,6 +271,43 @@ void RunWatch::watch_bounds(const EvalRecord& record, AlarmVerdict& verdict) {
                             name_of(kGapBoundLoss), gap->second.low, worst->first, worst->second.value);
                     }},
                    verdict);
+}
+
+std::map<std::string, std::vector<double>> RunWatch::observers() const {
+    std::map<std::string, std::vector<double>> numbers = board_.observers();
+    for (const ExpertsRecord& layer : layers_) {
+        for (std::size_t expert = 0; expert < layer.idle_steps.size(); ++expert) {
+            if (layer.idle_steps[expert] == 0) continue;
+            std::vector<double>& idle = numbers[kIdle];
+            idle.insert(idle.end(), {static_cast<double>(layer.layer), static_cast<double>(expert),
+                                     static_cast<double>(layer.idle_steps[expert])});
+        }
+    }
+    if (!losses_.empty()) numbers[kLosses] = {losses_.begin(), losses_.end()};
+    if (lowest_heldout_)
+        numbers[kLowest] = {lowest_heldout_->loss, static_cast<double>(lowest_heldout_->step)};
+    return numbers;
+}
+
+void RunWatch::begin(const std::map<std::string, std::vector<double>>& observers) {
+    board_.begin(observers);
+    const auto numbers_of = [&](const char* name) {
+        const auto found = observers.find(name);
+        return found == observers.end() ? std::vector<double>{} : found->second;
+    };
+    const std::vector<double> idle = numbers_of(kIdle), losses = numbers_of(kLosses),
+                              lowest = numbers_of(kLowest);
+    for (std::size_t i = 0; i + 3 <= idle.size(); i += 3) {
+        const auto expert = static_cast<std::size_t>(std::max(0.0, idle[i + 1]));
+        for (ExpertsRecord& layer : layers_)
+            if (static_cast<double>(layer.layer) == idle[i] && expert < layer.idle_steps.size())
+                layer.idle_steps[expert] = static_cast<i64>(idle[i + 2]);
+    }
+    if (const AlarmConfig* const spike = board_.settings(AlarmKind::loss_spike)) {
+        losses_.assign(losses.begin(), losses.end());
+        while (std::ssize(losses_) > spike->steps) losses_.pop_front();
+    }
+    if (lowest.size() == 2) lowest_heldout_ = {lowest[0], static_cast<i64>(lowest[1])};
 }
 
 std::vector<ExpertsRecord> RunWatch::layers() const {

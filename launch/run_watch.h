@@ -2,14 +2,17 @@
 #pragma once
 
 #include <deque>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "launch/alarm_board.h"
 #include "launch/training_step.h"
 
 namespace moesaic {
 
-/// Lives on every rank and says the same on all: it is fed with numbers of the global batch alone. Counts
-/// begin anew when a run is resumed.
+/// Lives on every rank and says the same on all: it is fed with numbers of the global batch alone. After a
+/// resumption it says what it would have said without.
 class RunWatch {
   public:
     RunWatch(const AlarmsConfig& alarms, const ModelSpec& spec);
@@ -23,6 +26,10 @@ class RunWatch {
 
     /// Once per evaluation: does the held-out shard look leaked, does the gap open, does it exceed a bound?
     void look_at_gap(const EvalRecord& record, AlarmVerdict& verdict);
+
+    [[nodiscard]] std::map<std::string, std::vector<double>> observers() const;
+    /// To be called once, where the run begins or goes on from a checkpoint with these observers.
+    void begin(const std::map<std::string, std::vector<double>>& observers);
 
     /// Of the latest step, one per layer with experts, with the alarms that are raised now.
     [[nodiscard]] std::vector<ExpertsRecord> layers() const;

@@ -62,7 +62,9 @@ Trainer::Trainer(const RunSetup& run, Communicator& world, const TrainerOptions&
       start_(Clock::now()) {
     if (!options_.resume_from.empty())
         position_ = load_checkpoint(runtime_, options_.resume_from, true, options_.verified);
+    begin_step_ = position_.step;
     policy_.begin(position_.step, position_.observers);
+    watch_.begin(position_.observers);
     training_.shift_batches(policy_.batch_shift());
     training_.inject(options_.faults);
     row_checks().checksums = config_.parallel.checksums;
@@ -154,13 +156,13 @@ std::optional<int> Trainer::train() {
         // What it was read from is complete and stays as it is: imported weights may exist nowhere else.
         if (options_.resume_in_place) checkpoint_step_ = complete_step_ = position_.step;
     }
-    if (position_.step == 0) {
-        // Looks are paid for: a run that is back at its own step 0 has had this one.
-        if (!options_.resume_in_place || !position_.observers.contains("generalization")) evaluate(0);
-        checkpoint(0);
-        complete_checkpoint();  // where nothing can be saved the run had better not begin
-        if (action_ == AlarmAction::stop) return stop_by_alarm(0);
-    }
+    // Looks are paid for: a run that is back at its own step 0 has had this one.
+    if (begin_step_ == 0 && (!options_.resume_in_place || !position_.observers.contains("generalization")))
+        evaluate(0);
+    // Another run's is none to go back to, or to be started again from: it may be gone by then.
+    checkpoint(begin_step_);
+    complete_checkpoint();  // where nothing can be saved the run had better not begin
+    if (action_ == AlarmAction::stop) return stop_by_alarm(begin_step_);
     i64 current = position_.step;
     while (current < config_.train.steps) {
         action_ = AlarmAction::none;
@@ -272,6 +274,7 @@ void Trainer::checkpoint(i64 step) {
     sinks_.flush();
     position_.observers = generalization_.observers(step);
     position_.observers.merge(policy_.observers());
+    position_.observers.merge(watch_.observers());
     std::optional<CheckpointOutcome> outcome = checkpointer_.begin(position_);
     checkpoint_step_ = step;
     if (!outcome && !config_.train.async_checkpoints) outcome = checkpointer_.finish();
@@ -286,7 +289,8 @@ void Trainer::report(const CheckpointOutcome& outcome) {
         sinks_.write(record);
         return;
     }
-    if (record.step == 0 || record.step == config_.train.steps) return;  // complete_checkpoint throws
+    if (record.step == begin_step_ || record.step == config_.train.steps)
+        return;  // complete_checkpoint throws
     const int rank = runtime_.mesh->world().rank();
     // Rank 0 does not know why, and the others have no records.
     if (outcome.failed_rank == rank && rank != 0) log_warn("{}", outcome.why);

@@ -95,6 +95,7 @@ class Trainer {
     } since_record_;  // sums over the steps since the last record
     double evaluation_seconds_ = 0;
     std::optional<CheckpointOutcome> last_failed_;   // of the latest checkpoint, where it has
+    i64 begin_step_ = 0;                             // after which this Trainer's first step comes
     i64 checkpoint_step_ = -1, complete_step_ = -1;  // of the last that was begun, and of the last complete
 };
 

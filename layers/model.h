@@ -60,7 +60,7 @@ struct RouterStatistics {
 
 struct ForwardResult {
     Tensor token_loss;  ///< f64 [T] spec.loss of each row, 0 where masked
-    /// i32 [T] 1 where another token or class is likelier; cross-entropy in phase evaluate only, else empty
+    /// i32 [T] 1 where another token or class is as likely; cross-entropy in phase evaluate only, else empty
     Tensor token_wrong;
     /// f64 [T] of the target's logit over the largest other, infinity where masked; cross-entropy, else empty
     Tensor token_margin;

@@ -12,7 +12,8 @@ namespace moesaic {
 struct CrossEntropy {
     ConstTensorView logits, target;
     TensorView loss, log_sum_exp;
-    /// i32 [T] or empty: 1 where some logit is not at most the target's, 0 where masked.
+    /// i32 [T] or empty: 1 where some other logit is not less than the target's, 0 where masked. A tie is wrong:
+    /// a model whose logits are all equal knows nothing.
     TensorView wrong = {};
     /// f64 [T] or empty: the target's logit minus the largest other; infinity where masked.
     TensorView margin = {};

@@ -87,9 +87,12 @@ ArrivedRows DedupExchange::finish_arrival(StepContext& context, const DispatchPl
                                      {kCombineBackwardPhase, plan.layer});
 }
 
-void DedupExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                  ConstTensorView rows, TensorView slots, Label label) {
-    tokens_.hops().to_slots(context, plan, round, rows, slots, label);
+/// At once, as hierarchical does.
+std::optional<ReturningRows> DedupExchange::start_return(StepContext& context, const DispatchPlan& plan,
+                                                         std::size_t round, ExpertRows rows, TensorView slots,
+                                                         Label label) {
+    tokens_.hops().to_slots(context, plan, round, rows.rows, slots, label);
+    return {};
 }
 
 }  // namespace moesaic

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +53,13 @@ struct ArrivedRows {
     [[nodiscard]] IndexedRows by_expert(i64 received) const;
 };
 
+/// Results of a round, or gradients of its rows, on their way back to slots.
+struct ReturningRows {
+    std::size_t round = 0;
+    Tensor back;  ///< where the wire puts them first, if elsewhere
+    Transfer transfer;
+};
+
 /// A backward in progress; tensors that a kind has no use for are empty.
 struct ExchangeBackward {
     ConstTensorView dy;       ///< [T,H]
@@ -60,6 +68,7 @@ struct ExchangeBackward {
     Tensor d_slots;           ///< [T*K,H] gradients of results, and round by round gradients of sent rows
     Tensor dx;                ///< [T,H]
     Tensor d_weight;          ///< real [T,K]
+    std::optional<ReturningRows> returning;
 };
 
 /// Rows on their way to experts.
@@ -78,6 +87,7 @@ struct ExchangeSaved {
     Tensor results;   ///< [.,H] of experts
     Tensor y;         ///< [T,H] until finish_combine
     u64 forward = 0;  ///< number of the forward whose rows lie in the exchange's memory
+    std::optional<ReturningRows> returning;  ///< of the last round that was combined
 };
 
 struct ExchangeGradients {
@@ -92,7 +102,9 @@ struct ExchangeGradients {
 ///   begin_backward, { start_combine_backward, finish_arrival, result_rows, dispatch_backward } for each
 ///   round, finish_backward, where rows of a round may be dispatched again.
 /// start_... of the next round may come before the experts work on this one, so that its rows travel
-/// meanwhile; on the compute stream a round's rows are there after finish_arrival.
+/// meanwhile; on the compute stream a round's rows are there after finish_arrival. Where an exchange looks
+/// ahead, combine and dispatch_backward may return while rows are on their way: the next round's waits for
+/// them.
 class Exchange {
   public:
     explicit Exchange(const ExchangeSizes& sizes) : sizes_(sizes) {}

@@ -13,6 +13,12 @@ bool arrives_grouped(const StepContext& context) {
     return alone(context) || context.mesh.local_places() == 1;
 }
 
+void copy_to_slots(StepContext& context, const DispatchChunk& chunk, ConstTensorView from, TensorView slots) {
+    for_each_destination(chunk, {}, [&](i64 row, i64 slot, i64 count) {
+        context.backend.copy(context.compute, from.slice_rows(row, count), slots.slice_rows(slot, count));
+    });
+}
+
 }  // namespace
 
 ArrivingRows FlatExchange::start_dispatch(StepContext& context, const DispatchPlan& plan, std::size_t round,
@@ -79,48 +85,56 @@ ArrivedRows FlatExchange::finish_arrival(StepContext& context, const DispatchPla
     return std::move(arriving.arrived);
 }
 
-void FlatExchange::reverse_rows(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                ConstTensorView rows, TensorView back, Label label) const {
+Transfer FlatExchange::start_reverse(StepContext& context, const DispatchPlan& plan, std::size_t round,
+                                     ExpertRows rows, TensorView back, Label label) const {
     const DispatchChunk& chunk = plan.chunks[round];
     const i64 received = chunk.received();
-    ConstTensorView leaving = rows.slice_rows(0, received);
-    Tensor memory;
+    ConstTensorView leaving = rows.rows.slice_rows(0, received);
+    Tensor memory = std::move(rows.memory);
     if (!arrives_grouped(context)) {
-        memory = travel_buffer(context, {sizes().capacity_rows, rows.cols()}, rows.dtype);
+        Tensor ordered = travel_buffer(context, {sizes().capacity_rows, rows.rows.cols()}, rows.rows.dtype);
         context.backend.gather_rows(context.compute,
                                     {.in = leaving,
                                      .index = chunk.arrival_from_grouped.slice_rows(0, received),
-                                     .out = memory.slice_rows(0, received)});
-        leaving = memory.slice_rows(0, received);
+                                     .out = ordered.slice_rows(0, received)});
+        leaving = ordered.slice_rows(0, received);
+        memory = std::move(ordered);
     }
-    wire().exchange(context, context.mesh.experts(),
-                    {.send = leaving,
-                     .send_rows = chunk.recv_rows,
-                     .most_sent = sizes().capacity_rows,
-                     .recv = back,
-                     .recv_rows = chunk.send_rows,
-                     .most_received = plan.most_slots},
-                    label);
+    Transfer transfer = wire().start(context, context.mesh.experts(),
+                                     {.send = leaving,
+                                      .send_rows = chunk.recv_rows,
+                                      .most_sent = sizes().capacity_rows,
+                                      .recv = back,
+                                      .recv_rows = chunk.send_rows,
+                                      .most_received = plan.most_slots},
+                                     label);
+    transfer.sent = std::move(memory);
+    return transfer;
 }
 
-void FlatExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                 ConstTensorView rows, TensorView slots, Label label) {
-    const DispatchChunk& chunk = plan.chunks[round];
-    const i64 sent = chunk.sent();
-    const auto copy_to_slots = [&](ConstTensorView from) {
-        for_each_destination(chunk, {}, [&](i64 row, i64 slot, i64 count) {
-            context.backend.copy(context.compute, from.slice_rows(row, count), slots.slice_rows(slot, count));
-        });
-    };
+std::optional<ReturningRows> FlatExchange::start_return(StepContext& context, const DispatchPlan& plan,
+                                                        std::size_t round, ExpertRows rows, TensorView slots,
+                                                        Label label) {
+    const i64 sent = plan.chunks[round].sent();
     if (alone(context)) {  // sent order is grouped order
-        copy_to_slots(rows);
-    } else if (plan.chunks.size() == 1) {  // this round's rows are all slots, in slot order
-        reverse_rows(context, plan, round, rows, slots.slice_rows(0, sent), label);
-    } else {
-        Tensor back = travel_buffer(context, {plan.most_slots, rows.cols()}, rows.dtype);
-        reverse_rows(context, plan, round, rows, back.slice_rows(0, sent), label);
-        copy_to_slots(back);
+        copy_to_slots(context, plan.chunks[round], rows.rows, slots);
+        return {};
     }
+    ReturningRows returning;
+    returning.round = round;
+    TensorView back = slots.slice_rows(0, sent);  // of a single round: its rows are all slots, in slot order
+    if (plan.chunks.size() > 1) {
+        returning.back = travel_buffer(context, {plan.most_slots, rows.rows.cols()}, rows.rows.dtype);
+        back = returning.back.slice_rows(0, sent);
+    }
+    returning.transfer = start_reverse(context, plan, round, std::move(rows), back, label);
+    return returning;
+}
+
+void FlatExchange::finish_return(StepContext& context, const DispatchPlan& plan, ReturningRows& returning,
+                                 TensorView slots) {
+    Wire::finish(context, returning.transfer);
+    if (returning.back) copy_to_slots(context, plan.chunks[returning.round], returning.back, slots);
 }
 
 }  // namespace moesaic

@@ -16,16 +16,17 @@ class FlatExchange final : public SlotExchange {
     ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
 
   protected:
-    void rows_to_slots(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,
-                       TensorView slots, Label) override;
+    std::optional<ReturningRows> start_return(StepContext&, const DispatchPlan&, std::size_t round,
+                                              ExpertRows rows, TensorView slots, Label) override;
+    void finish_return(StepContext&, const DispatchPlan&, ReturningRows&, TensorView slots) override;
 
   private:
     /// Rows as sent [sent,H] -> experts. Collective over mesh.experts().
     [[nodiscard]] ArrivingRows start_travel(StepContext&, const DispatchPlan&, std::size_t round,
                                             ConstTensorView send, Tensor memory_of_send, Label) const;
     /// Rows by expert -> as they were sent, in `back` [sent,H]. Collective over mesh.experts().
-    void reverse_rows(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,
-                      TensorView back, Label) const;
+    [[nodiscard]] Transfer start_reverse(StepContext&, const DispatchPlan&, std::size_t round,
+                                         ExpertRows rows, TensorView back, Label) const;
 };
 
 }  // namespace moesaic

@@ -74,9 +74,13 @@ ArrivedRows HierarchicalExchange::finish_arrival(StepContext& context, const Dis
                             {arriving.backward ? kCombineBackwardPhase : kDispatchPhase, plan.layer});
 }
 
-void HierarchicalExchange::rows_to_slots(StepContext& context, const DispatchPlan& plan, std::size_t round,
-                                         ConstTensorView rows, TensorView slots, Label label) {
-    hops_.to_slots(context, plan, round, rows, slots, label);
+/// At once: between its two hops rows are put in order.
+std::optional<ReturningRows> HierarchicalExchange::start_return(StepContext& context,
+                                                                const DispatchPlan& plan, std::size_t round,
+                                                                ExpertRows rows, TensorView slots,
+                                                                Label label) {
+    hops_.to_slots(context, plan, round, rows.rows, slots, label);
+    return {};
 }
 
 }  // namespace moesaic

@@ -22,8 +22,8 @@ class HierarchicalExchange final : public SlotExchange {
     ArrivedRows finish_arrival(StepContext&, const DispatchPlan&, std::size_t round, ArrivingRows) override;
 
   protected:
-    void rows_to_slots(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,
-                       TensorView slots, Label) override;
+    std::optional<ReturningRows> start_return(StepContext&, const DispatchPlan&, std::size_t round,
+                                              ExpertRows rows, TensorView slots, Label) override;
 
   private:
     /// Rows in the order in which they leave [sent,H] to proxies. Collective over mesh.across_nodes().

@@ -20,12 +20,20 @@ class SlotExchange : public Exchange {
     ExchangeGradients finish_backward(StepContext&, const DispatchPlan&, ExchangeBackward) final;
 
   protected:
-    /// Rows by expert -> this round's rows of `slots` [T*K,H]. Collective over mesh.experts().
-    virtual void rows_to_slots(StepContext&, const DispatchPlan&, std::size_t round, ConstTensorView rows,
-                               TensorView slots, Label) = 0;
+    /// Rows by expert -> this round's rows of `slots` [T*K,H]. Collective over mesh.experts(). Nothing where
+    /// they are there, else to be handed to finish_return().
+    [[nodiscard]] virtual std::optional<ReturningRows> start_return(StepContext&, const DispatchPlan&,
+                                                                    std::size_t round, ExpertRows rows,
+                                                                    TensorView slots, Label) = 0;
+    /// From here on compute may read the round's slots.
+    virtual void finish_return(StepContext&, const DispatchPlan&, ReturningRows&, TensorView slots);
     [[nodiscard]] const Wire& wire() const { return wire_; }
 
   private:
+    void rows_to_slots(StepContext&, const DispatchPlan&, std::size_t round, ExpertRows rows,
+                       TensorView slots, Label, std::optional<ReturningRows>& returning);
+    void arrive(StepContext&, const DispatchPlan&, std::optional<ReturningRows>& returning, TensorView slots);
+
     Wire wire_;
 };
 

@@ -18,6 +18,14 @@ void add_study_command(CLI::App& app, Selected& selected) {
     study->add_flag("--resume", options->resume, "Keep the complete runs of an earlier start");
     study->add_flag("--smoke", options->smoke, "The small size that the study names, to see that it works");
     study->add_flag("--check", options->check, "Validate every point of the grid, and stop");
+    study
+        ->add_option("--predict", options->predict,
+                     "Run nothing; foretell the gap there from the results of the study's grid (repeatable), "
+                     "e.g. experts=64,top_k=2,samples=8000")
+        ->type_name("PLACE")
+        ->take_all()
+        ->expected(1)
+        ->allow_extra_args(false);
     study->callback([=, &selected] { selected = [=] { return study_command(*options); }; });
 }
 

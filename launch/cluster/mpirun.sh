@@ -10,7 +10,14 @@ if [ $# -lt 4 ]; then
 fi
 hostfile=$1 ranks_per_node=$2 cores_per_rank=$3
 shift 3
-root=$(cd "$(dirname "$0")/../.." && pwd)
+here=$(dirname "$(readlink -f "$0")")
+binary=${MOESAIC_BINARY:-}
+if [ -z "$binary" ]; then # of this source tree, installed with this script, or in PATH
+    for binary in "$here/../../build/release/moesaic" "$here/../../../bin/moesaic" "$(command -v moesaic)"; do
+        [ ! -x "$binary" ] || break
+    done
+fi
+[ -x "$binary" ] || { echo "${binary:-moesaic}: no such program; build or install it, or set MOESAIC_BINARY" >&2; exit 2; }
 options=(
     --hostfile "$hostfile"
     # So many ranks on each node, numbered node by node: expert-parallel ranks are then neighbours in a node.
@@ -24,4 +31,4 @@ options=(
 #   options+=(--mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0)
 # See where ranks ended up:
 #   options+=(--report-bindings)
-exec mpirun "${options[@]}" "$root/build/release/moesaic" train "$@"
+exec mpirun "${options[@]}" "$binary" train "$@"

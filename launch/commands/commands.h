@@ -161,6 +161,7 @@ struct StudyCommandOptions {
     bool resume = false;  ///< keep complete runs
     bool smoke = false;   ///< the study's small size
     bool check = false;
+    std::vector<std::string> predict;  ///< "experts=T,top_k=k,samples=N": foretell, and run nothing
 };
 int study_command(const StudyCommandOptions& options);
 

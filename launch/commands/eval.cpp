@@ -67,8 +67,9 @@ void print_record(const RunSetup& run, const std::string& checkpoint, const Eval
     shard("train probe", record.train_probe_loss, record.train_probe_error, shards.seen.size());
     shard("train unseen", record.train_unseen_loss, record.train_unseen_error, shards.unseen.size());
     if (record.gap)
-        std::printf("  gap           %.4f %s, %.0f %% interval [%.4f, %.4f]\n", *record.gap, unit.c_str(),
-                    100 * (1 - run.config.generalization.delta), *record.gap_low, *record.gap_high);
+        std::printf("  gap           %.4f %s, %.0f %% interval%s [%.4f, %.4f]\n", *record.gap, unit.c_str(),
+                    100 * (1 - run.config.generalization.delta), record.look ? " for all looks at once" : "",
+                    *record.gap_low, *record.gap_high);
     print_bounds(record);
 }
 

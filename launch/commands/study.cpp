@@ -11,6 +11,7 @@
 #include "launch/folder_lock.h"
 #include "launch/run_setup.h"
 #include "launch/study/claims.h"
+#include "launch/study/gap_prediction.h"
 #include "launch/study/study_runs.h"
 #include "runtime/base/atomic_file.h"
 #include "runtime/base/error.h"
@@ -28,6 +29,51 @@ void print_claims(const std::vector<ClaimResult>& results) {
                    result.finding);
 }
 
+/// The next sizes of every claim of kind predictor; what --predict says of others.
+std::string foretold_records(const StudyConfig& study, const StudyTable& table) {
+    std::string records;
+    for (const StudyClaim& claim : study.claims) {
+        if (claim.kind != "predictor") continue;
+        const std::vector<GapCell> cells = gap_cells(claim, table);
+        if (!enough_to_fit(cells)) continue;
+        for (const GapCell& place : next_places(cells))
+            records += JsonLine().fields_of(foretell(claim, cells, place)).text() + "\n";
+    }
+    return records;
+}
+
+/// Tables, verdicts and predictions below `folder`. Returns the verdicts.
+std::vector<ClaimResult> write_results(const StudyConfig& study, const StudyTable& table,
+                                       const std::string& folder) {
+    write_file_atomically(folder + "/results.csv", csv_text(table));
+    write_file_atomically(folder + "/results.jsonl", jsonl_text(table));
+    write_file_atomically(folder + "/cells.csv",
+                          csv_text(cell_table(table, columns_of(study.claims, table))));
+    std::vector<ClaimResult> results;
+    std::string claims;
+    for (const StudyClaim& claim : study.claims) {
+        results.push_back(judge(claim, table));
+        claims += JsonLine().fields_of(results.back()).text() + "\n";
+    }
+    write_file_atomically(folder + "/claims.jsonl", claims);
+    if (const std::string foretold = foretold_records(study, table); !foretold.empty())
+        write_file_atomically(folder + "/predictions.jsonl", foretold);
+    else
+        fs::remove(folder + "/predictions.jsonl");  // of a grid that was larger
+    return results;
+}
+
+int predict(const StudyConfig& study, const std::string& folder, const StudyCommandOptions& options) {
+    const std::string results = folder + "/results.jsonl";
+    if (!fs::exists(results))
+        throw UserError(
+            fmt::format("{}: no such file, and so nothing to predict from; run `moesaic study {}` "
+                        "first, or say with --out where it ran",
+                        results, options.study));
+    fmt::print("{}", prediction_text(study, read_study_table(results), options.predict));
+    return 0;
+}
+
 }  // namespace
 
 int study_command(const StudyCommandOptions& options) {
@@ -39,11 +85,12 @@ int study_command(const StudyCommandOptions& options) {
     Diagnostics diagnostics;
     StudyConfig study = load_study(options.study, options.smoke, diagnostics);
     diagnostics.throw_if_any();
-    check_points(study, diagnostics);
-    check_claims(study, diagnostics);
-    diagnostics.throw_if_any();
     if (!options.out.empty()) study.out = options.out;
     const std::string folder = study.out + "/" + study.name;
+    check_claims(study, diagnostics);
+    if (options.predict.empty()) check_points(study, diagnostics);
+    diagnostics.throw_if_any();
+    if (!options.predict.empty()) return predict(study, folder, options);
     if (options.check) {
         fmt::print("{}: {} points, {} seeds, {} claims{}\n", study.name, points_of(study).size(), study.seeds,
                    study.claims.size(), study.takes.empty() ? "" : "; takes " + study.takes);
@@ -62,18 +109,7 @@ int study_command(const StudyCommandOptions& options) {
         return 75;
     }
     const StudyTable& table = *results_or_stop;
-    write_file_atomically(folder + "/results.csv", csv_text(table));
-    write_file_atomically(folder + "/results.jsonl", jsonl_text(table));
-    write_file_atomically(folder + "/cells.csv",
-                          csv_text(cell_table(table, columns_of(study.claims, table))));
-    std::vector<ClaimResult> results;
-    std::string claims;
-    for (const StudyClaim& claim : study.claims) {
-        results.push_back(judge(claim, table));
-        claims += JsonLine().fields_of(results.back()).text() + "\n";
-    }
-    write_file_atomically(folder + "/claims.jsonl", claims);
-    print_claims(results);
+    print_claims(write_results(study, table, folder));
     const auto failed = std::ranges::count_if(
         table.rows, [](const StudyRow& row) { return row.contains("status") && row.at("status") != "done"; });
     fmt::print("{}/results.csv: {} runs{}\n", folder, table.rows.size(),

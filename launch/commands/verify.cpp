@@ -35,7 +35,8 @@ void print_table(const std::vector<LayoutResult>& results) {
     }
 }
 
-void print_json(const std::vector<LayoutResult>& results, bool ok) {
+void print_json(const std::vector<LayoutResult>& results, const std::vector<LeftOutLayout>& left_out,
+                bool ok) {
     std::string layouts;
     for (const LayoutResult& one : results) {
         JsonLine line;
@@ -55,7 +56,15 @@ void print_json(const std::vector<LayoutResult>& results, bool ok) {
         line.field("ok", one.ok).field("why", one.why);
         layouts += (layouts.empty() ? "" : ",") + line.text();
     }
-    std::printf("{\"ok\":%s,\"layouts\":[%s]}\n", ok ? "true" : "false", layouts.c_str());
+    std::string others;
+    for (const LeftOutLayout& one : left_out) {
+        JsonLine line;
+        line.field("world_size", one.world).field("expert_parallel", one.expert_parallel);
+        line.field("why", one.why);
+        others += (others.empty() ? "" : ",") + line.text();
+    }
+    std::printf("{\"ok\":%s,\"layouts\":[%s],\"left_out\":[%s]}\n", ok ? "true" : "false", layouts.c_str(),
+                others.c_str());
 }
 
 }  // namespace
@@ -73,12 +82,14 @@ int verify_command(const VerifyOptions& options) {
                 throw UserError(fmt::format("--layouts: {} is no number of ranks; e.g. 1,2,4", ranks));
         }
         const std::vector<LayoutResult> results = check_layouts(run, check);
+        const std::vector<LeftOutLayout> left_out = left_out_layouts(run, check.worlds);
         bool ok = true;
         for (const LayoutResult& one : results) ok = ok && one.ok;
         if (options.json) {
-            print_json(results, ok);
+            print_json(results, left_out, ok);
         } else {
             print_table(results);
+            for (const LeftOutLayout& one : left_out) std::printf("left out: %s\n", text_of(one).c_str());
             const bool to_the_bit = run.config.cpu.gemm == "own" || run.config.train.precision != "fp32";
             std::printf("%s: %zu layouts, %s%s\n", options.config.c_str(), results.size(),
                         ok ? "all numbers independent of the layout" : "NOT independent of the layout",

@@ -85,6 +85,37 @@ void add_cells(Page& page, const StudyTable& table, const std::vector<std::strin
     page.table(shown_table);
 }
 
+/// What predictions.jsonl foretells, where a claim of kind predictor wrote it.
+void add_predictions(Page& page, const std::string& path) {
+    PageTable table{
+        .head = {"claim", "experts", "top_k", "samples", "gap", "low", "high", "gap_by_index", "index"},
+        .rows = {},
+        .numbers = {false, true, true, true, true, true, true, true, true}};
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+        if (json_depth(line) > kDeepestRecord) continue;
+        const auto record = nlohmann::json::parse(line, nullptr, false);
+        if (!record.is_object()) continue;
+        std::vector<std::string> cells;
+        for (const std::string& column : table.head) {
+            const auto value = record.value(column, nlohmann::json());
+            cells.push_back(value.is_string()   ? value.get<std::string>()
+                            : value.is_number() ? shown(value.get<double>())
+                                                : "-");
+        }
+        table.rows.push_back(std::move(cells));
+    }
+    if (table.rows.empty()) return;
+    page.section("Foretold gaps of the next sizes");
+    page.paragraph(
+        "By the law in samples, experts and top_k with its interval, and by a constant times the published "
+        "index alone. All "
+        "lie beyond what was measured, where the interval's level is no promise. `moesaic study STUDY "
+        "--predict "
+        "experts=T,top_k=k,samples=N` foretells others.");
+    page.table(table);
+}
+
 }  // namespace
 
 bool is_study_folder(const std::string& folder) {
@@ -112,6 +143,7 @@ std::string study_page(const std::string& folder, const Gnuplot& gnuplot) {
     const std::vector<JudgedClaim> claims = read_claims(folder + "/claims.jsonl");
     const std::vector<std::string> claimed = claimed_columns(folder);
     add_claims(page, claims);
+    add_predictions(page, folder + "/predictions.jsonl");
     const std::vector<StudyFigure> figures = study_figures(table, claimed);
     if (!figures.empty()) page.section("Figures");
     for (const StudyFigure& figure : figures)

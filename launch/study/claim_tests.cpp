@@ -14,15 +14,6 @@ namespace {
 
 constexpr double kAlpha = 0.05;
 
-/// Whether the row lies where the options "side.KEY" say.
-bool lies_at(const StudyClaim& claim, const std::string& side, const StudyRow& row) {
-    return std::ranges::all_of(claim.options, [&](const auto& option) {
-        if (!option.first.starts_with(side + ".")) return true;
-        const auto value = row.find(option.first.substr(side.size() + 1));
-        return value != row.end() && meets(value->second, option.second);
-    });
-}
-
 /// Seed and axes of a row but for the keys that tell `first` from `second`.
 StudyRow partner_key(const StudyClaim& claim, const StudyTable& table, const StudyRow& row) {
     StudyRow key;
@@ -35,24 +26,62 @@ StudyRow partner_key(const StudyClaim& claim, const StudyTable& table, const Stu
     return key;
 }
 
-/// Numbers of `of` at `first` and at `second`, in pairs of one seed and one place on the other axes.
-std::pair<std::vector<double>, std::vector<double>> pairs_of(const StudyClaim& claim, const StudyTable& table,
-                                                             const std::vector<const StudyRow*>& rows) {
+/// Numbers of `of` at `first` and at `second`, of one seed and one place on the other axes.
+struct Pair {
+    std::string seed;
+    double first = 0, second = 0;
+};
+struct Pairs {
+    std::vector<Pair> list;
+    long lost = 0;  ///< pairs of runs of which one has no number
+};
+Pairs pairs_of(const StudyClaim& claim, const StudyTable& table) {
     const std::string column = claim_text(claim, "of");
-    std::map<StudyRow, double> firsts, seconds;
-    for (const StudyRow* row : rows) {
-        if (lies_at(claim, "first", *row)) firsts[partner_key(claim, table, *row)] = *number_in(*row, column);
-        if (lies_at(claim, "second", *row))
-            seconds[partner_key(claim, table, *row)] = *number_in(*row, column);
+    std::map<StudyRow, std::optional<double>> firsts, seconds;
+    for (const StudyRow& row : table.rows) {
+        if (lies_at(claim, "where", row) != true) continue;
+        for (auto [side, numbers] : {std::pair("first", &firsts), std::pair("second", &seconds)})
+            if (lies_at(claim, side, row) == true)
+                (*numbers)[partner_key(claim, table, row)] = number_in(row, column);
     }
-    std::pair<std::vector<double>, std::vector<double>> pairs;
+    Pairs pairs;
     for (const auto& [key, value] : firsts) {
         const auto partner = seconds.find(key);
         if (partner == seconds.end()) continue;
-        pairs.first.push_back(value);
-        pairs.second.push_back(partner->second);
+        if (value && partner->second) {
+            const auto seed = key.find("seed");
+            pairs.list.push_back({seed == key.end() ? "" : seed->second, *value, *partner->second});
+        } else {
+            ++pairs.lost;
+        }
     }
     return pairs;
+}
+
+/// One pair a seed, the mean over its places on the other axes: runs of a seed share what it draws, and are
+/// not so many observations. The test is of `scale` of the numbers.
+PairedTest test_by_seed(const Pairs& pairs, double (*scale)(double)) {
+    std::map<std::string, std::pair<std::vector<double>, std::vector<double>>> seeds;
+    for (const Pair& pair : pairs.list) {
+        seeds[pair.seed].first.push_back(scale(pair.first));
+        seeds[pair.seed].second.push_back(scale(pair.second));
+    }
+    std::vector<double> first, second;
+    for (const auto& [seed, numbers] : seeds) {
+        first.push_back(mean_of(numbers.first));
+        second.push_back(mean_of(numbers.second));
+    }
+    return first.empty() ? PairedTest() : paired_test(first, second, kAlpha);
+}
+
+/// What keeps a test by pairs from a verdict, in words; empty where nothing does.
+std::string hold_back(const Pairs& pairs, const PairedTest& test, ClaimResult& result) {
+    const auto all = static_cast<long>(pairs.list.size()) + pairs.lost;
+    if (test.pairs < kEnoughSeeds || too_many_lost(pairs.lost, all)) result.verdict = Verdict::inconclusive;
+    std::string words;
+    if (pairs.lost > 0) words += fmt::format("; {} of {} pairs have no number", pairs.lost, all);
+    if (test.pairs < kEnoughSeeds) words += fmt::format("; {} seeds are needed", kEnoughSeeds);
+    return words;
 }
 
 void tell_test(const PairedTest& test, ClaimResult& result) {
@@ -65,18 +94,18 @@ void tell_test(const PairedTest& test, ClaimResult& result) {
 
 }  // namespace
 
-void judge_difference(const StudyClaim& claim, const StudyTable& table,
-                      const std::vector<const StudyRow*>& rows, ClaimResult& result) {
+void judge_difference(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>&,
+                      ClaimResult& result) {
     const std::string column = claim_text(claim, "of"), expected = claim_text(claim, "expect");
     if (expected != "less" && expected != "greater")
         throw UserError(fmt::format("{}: claims.{}.expect: '{}' is unknown; less or greater", claim.where,
                                     claim.name, expected));
-    const auto [first, second] = pairs_of(claim, table, rows);
-    if (first.size() < 2) {
-        result.finding = fmt::format("{} pairs are too few for a test", first.size());
+    const Pairs pairs = pairs_of(claim, table);
+    const PairedTest test = test_by_seed(pairs, [](double value) { return value; });
+    if (test.pairs < 2) {
+        result.finding = fmt::format("pairs of {} seeds are too few for a test", test.pairs);
         return;
     }
-    const PairedTest test = paired_test(first, second, kAlpha);
     tell_test(test, result);
     const double smallest = claim_number(claim, "smallest", 0);
     const double sign = expected == "greater" ? 1 : -1;
@@ -84,55 +113,48 @@ void judge_difference(const StudyClaim& claim, const StudyTable& table,
                  high = std::max(sign * test.low, sign * test.high);
     if (low > 0) result.verdict = Verdict::reproduced;
     if (high < smallest || high < 0) result.verdict = Verdict::not_reproduced;
-    if (test.pairs < kEnoughSeeds) result.verdict = Verdict::inconclusive;
+    const std::string withheld = hold_back(pairs, test, result);
     result.finding = fmt::format(
-        "{}: mean difference {:.4g} [{:.4g}, {:.4g}] (95 %), p {:.3g}, {} pairs; {:.3g} could have "
-        "been seen; expected {}{}",
-        column, test.difference, test.low, test.high, test.p, test.pairs, test.smallest_detectable, expected,
-        test.pairs < kEnoughSeeds ? ", with 5 pairs or more" : "");
+        "{}: mean difference {:.4g} [{:.4g}, {:.4g}] (95 %), p {:.3g}, {} pairs of {} seeds; {:.3g} could "
+        "have been seen; expected {}{}",
+        column, test.difference, test.low, test.high, test.p, pairs.list.size(), test.pairs,
+        test.smallest_detectable, expected, withheld);
 }
 
-void judge_ratio(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>& rows,
+void judge_ratio(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>&,
                  ClaimResult& result) {
-    auto [first, second] = pairs_of(claim, table, rows);
-    const auto positive = [](double value) { return value > 0; };
-    if (first.size() < 2 || !std::ranges::all_of(first, positive) || !std::ranges::all_of(second, positive)) {
-        result.finding = fmt::format("{} pairs, all positive, are needed; here are {}", 2, first.size());
+    const Pairs pairs = pairs_of(claim, table);
+    const bool positive =
+        std::ranges::all_of(pairs.list, [](const Pair& pair) { return pair.first > 0 && pair.second > 0; });
+    const PairedTest test =
+        positive ? test_by_seed(pairs, [](double value) { return std::log(value); }) : PairedTest();
+    if (test.pairs < 2) {
+        result.finding = positive
+                             ? fmt::format("pairs of {} seeds are too few for a test", test.pairs)
+                             : fmt::format("{} has numbers that are not positive", claim_text(claim, "of"));
         return;
     }
-    for (auto* side : {&first, &second})
-        for (double& value : *side) value = std::log(value);
-    const PairedTest test = paired_test(first, second, kAlpha);
     const double low = claim_number(claim, "low", 0), high = claim_number(claim, "high", kUnlimited);
     result.estimate = std::exp(test.difference);
     result.low = std::exp(test.low);
     result.high = std::exp(test.high);
     result.p = test.p;
     result.smallest_detectable = std::exp(test.smallest_detectable);
-    result.verdict =
-        test.pairs < kEnoughSeeds ? Verdict::inconclusive : verdict_of(*result.low, *result.high, low, high);
+    result.verdict = verdict_of(*result.low, *result.high, low, high);
+    const std::string withheld = hold_back(pairs, test, result);
     result.finding = fmt::format(
-        "{}: geometric mean of ratios {:.4g} [{:.4g}, {:.4g}] (95 %), {} pairs; a factor {:.4g} could have "
-        "been "
-        "told from 1; expected [{}, {}]{}",
-        claim_text(claim, "of"), *result.estimate, *result.low, *result.high, test.pairs,
-        *result.smallest_detectable, low, high, test.pairs < kEnoughSeeds ? ", with 5 pairs or more" : "");
+        "{}: geometric mean of ratios {:.4g} [{:.4g}, {:.4g}] (95 %), {} pairs of {} seeds; a factor {:.4g} "
+        "could have been told from 1; expected [{}, {}]{}",
+        claim_text(claim, "of"), *result.estimate, *result.low, *result.high, pairs.list.size(), test.pairs,
+        *result.smallest_detectable, low, high, withheld);
 }
 
 void judge_exceeds(const StudyClaim& claim, const StudyTable&, const std::vector<const StudyRow*>& rows,
                    ClaimResult& result) {
     const std::string of = claim_text(claim, "of"), above = claim_text(claim, "above");
-    double exceeded = 0, count = 0;
-    for (const StudyRow* row : rows) {
-        const auto limit = number_in(*row, above);
-        if (!limit) continue;
-        ++count;
-        exceeded += *number_in(*row, of) > *limit ? 1 : 0;
-    }
-    if (count == 0) {
-        result.finding = fmt::format("no run has a number for {}", above);
-        return;
-    }
+    double exceeded = 0;
+    const auto count = static_cast<double>(rows.size());
+    for (const StudyRow* row : rows) exceeded += *number_in(*row, of) > *number_in(*row, above) ? 1 : 0;
     const double low = claim_number(claim, "share_low", 0), high = claim_number(claim, "share_high", 1);
     result.estimate = exceeded / count;
     // Clopper and Pearson, 95 % two-sided.
@@ -140,7 +162,6 @@ void judge_exceeds(const StudyClaim& claim, const StudyTable&, const std::vector
     result.high = clopper_pearson_upper(exceeded, count, 0.025);
     result.verdict =
         low <= *result.estimate && *result.estimate <= high ? Verdict::reproduced : Verdict::not_reproduced;
-    if (count < kEnoughSeeds) result.verdict = Verdict::inconclusive;
     result.finding = fmt::format(
         "{} above {} in {:.0f} of {:.0f} rows (share {:.3g}, 95 % [{:.3g}, {:.3g}]); expected [{}, {}]", of,
         above, exceeded, count, *result.estimate, *result.low, *result.high, low, high);
@@ -150,12 +171,17 @@ void judge_agrees(const StudyClaim& claim, const StudyTable& table, const std::v
                   ClaimResult& result) {
     const double tolerance = claim_number(claim, "tolerance", 0);
     double worst = 0, largest_error = 0;
+    long compared = 0, zero = 0;
     bool contradicted = false;
     std::string worst_cell;
     for (const StudyGroup& group : groups_of(table, rows)) {
         const std::vector<double> x = numbers_of(group.rows, claim_text(claim, "of"));
         const std::vector<double> y = numbers_of(group.rows, claim_text(claim, "with"));
-        if (x.empty() || y.empty() || mean_of(y) == 0) continue;
+        if (mean_of(y) == 0) {
+            ++zero;
+            continue;
+        }
+        ++compared;
         const double difference = std::abs(mean_of(x) / mean_of(y) - 1);
         const double error =
             deviation_of(x) / std::sqrt(static_cast<double>(x.size())) / std::abs(mean_of(y));
@@ -166,13 +192,17 @@ void judge_agrees(const StudyClaim& claim, const StudyTable& table, const std::v
         worst_cell.clear();
         for (const auto& [key, value] : group.point) worst_cell += fmt::format(" {}={}", key, value);
     }
-    result.estimate = worst;
-    if (worst <= tolerance && largest_error <= tolerance) result.verdict = Verdict::reproduced;
+    if (compared > 0) result.estimate = worst;
+    // One run has no standard error, and a mean of 0 no relative difference: neither is agreement.
+    if (compared > 0 && zero == 0 && worst <= tolerance && largest_error <= tolerance)
+        result.verdict = Verdict::reproduced;
     if (contradicted) result.verdict = Verdict::not_reproduced;
     result.finding = fmt::format(
-        "largest relative difference of means {:.3g} (at{}), largest standard error {:.3g}; expected "
-        "at most {}",
-        worst, worst_cell, largest_error, tolerance);
+        "largest relative difference of means {:.3g} (at{}), largest standard error {:.3g}, {} cells{}; "
+        "expected at most {}",
+        worst, worst_cell, largest_error, compared,
+        zero > 0 ? fmt::format(", {} more with a mean of 0 that nothing is relative to", zero) : "",
+        tolerance);
 }
 
 void judge_optimum(const StudyClaim& claim, const StudyTable&, const std::vector<const StudyRow*>& rows,
@@ -180,15 +210,19 @@ void judge_optimum(const StudyClaim& claim, const StudyTable&, const std::vector
     const std::string of = claim_text(claim, "of"), over = claim_text(claim, "over"),
                       by = claim_text(claim, "by");
     // By `by`: the best `over` of each seed, and of the means over seeds.
-    std::map<double, std::map<std::string, std::pair<double, double>>> best;  // seed -> (least of, its over)
-    std::map<double, std::map<double, std::vector<double>>> values;           // over -> of
+    struct Best {
+        double least = 0, place = 0;
+        std::size_t places = 0;  // that the seed has numbers at
+    };
+    std::map<double, std::map<std::string, Best>> best;
+    std::map<double, std::map<double, std::vector<double>>> values;  // over -> of
     for (const StudyRow* row : rows) {
         const auto place = number_in(*row, over), difficulty = number_in(*row, by);
-        if (!place || !difficulty) continue;
         const double value = *number_in(*row, of);
         values[*difficulty][*place].push_back(value);
-        const auto [entry, fresh] = best[*difficulty].try_emplace(row->at("seed"), value, *place);
-        if (!fresh && value < entry->second.first) entry->second = {value, *place};
+        Best& known = best[*difficulty][row->at("seed")];
+        if (known.places == 0 || value < known.least) known = {value, *place, known.places};
+        ++known.places;
     }
     const auto best_of_means = [](const std::map<double, std::vector<double>>& by_place) {
         return std::ranges::min_element(by_place, {}, [](const auto& entry) { return mean_of(entry.second); })
@@ -201,9 +235,12 @@ void judge_optimum(const StudyClaim& claim, const StudyTable&, const std::vector
     std::vector<double> easy, hard;
     for (const auto& [seed, optimum] : best.begin()->second) {
         const auto partner = best.rbegin()->second.find(seed);
-        if (partner == best.rbegin()->second.end()) continue;
-        easy.push_back(optimum.second);
-        hard.push_back(partner->second.second);
+        // The least of a few places is not the least of all.
+        if (partner == best.rbegin()->second.end() || optimum.places < values.begin()->second.size() ||
+            partner->second.places < values.rbegin()->second.size())
+            continue;
+        easy.push_back(optimum.place);
+        hard.push_back(partner->second.place);
     }
     if (easy.size() < 2) {
         result.finding = fmt::format("{} pairs are too few for a test", easy.size());

@@ -4,14 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
-#include <sstream>
 
 #include "launch/study/claim_kinds.h"
 #include "launch/study/claim_options.h"
+#include "launch/study/gap_prediction.h"
 #include "runtime/base/philox.h"
 #include "runtime/metrics/statistics/fits.h"
-#include "runtime/metrics/statistics/gap_law.h"
 
 namespace moesaic {
 
@@ -20,16 +18,6 @@ namespace {
 constexpr double kIntervalAlpha = 0.1;  // intervals of 90 %
 constexpr i64 kDraws = 2000;
 constexpr u64 kSeed = 1;
-
-std::vector<std::string> split_list(const std::string& text) {
-    std::istringstream stream(text);
-    std::vector<std::string> names;
-    for (std::string name; std::getline(stream, name, ',');) {
-        const std::size_t first = name.find_first_not_of(" ["), last = name.find_last_not_of(" ]");
-        if (first != std::string::npos) names.push_back(name.substr(first, last - first + 1));
-    }
-    return names;
-}
 
 /// Correlation of means over cells, and percentiles of it when cells are drawn anew.
 struct RankFit {
@@ -58,32 +46,6 @@ RankFit rank_fit(const std::vector<double>& left, const std::vector<double>& rig
 
 bool is_small(const GapCell& cell, std::span<const GapCell> cells, double GapCell::*axis) {
     return cell.*axis < std::ranges::max(cells, {}, axis).*axis;
-}
-
-/// What the predictor is told of each cell.
-std::vector<GapCell> gap_cells(const StudyClaim& claim, const StudyTable& table,
-                               const std::vector<const StudyRow*>& rows) {
-    std::vector<GapCell> cells;
-    for (const StudyGroup& group : groups_of(table, rows)) {
-        const std::vector<double> gaps = numbers_of(group.rows, claim_text(claim, "of"));
-        const auto axis = [&](const char* option) {
-            return number_in(*group.rows.front(), claim_text(claim, option));
-        };
-        const auto samples = axis("samples"), experts = axis("experts"), top_k = axis("top_k");
-        if (!samples || !experts || !top_k || gaps.empty()) continue;
-        const double error = deviation_of(gaps) / std::sqrt(static_cast<double>(gaps.size()));
-        cells.push_back({*samples, *experts, *top_k, mean_of(gaps), error});
-    }
-    return cells;
-}
-
-/// The law that users are to predict with, fitted to all cells.
-std::string fitted_law(const std::vector<GapCell>& cells) {
-    const std::vector<double> p = fit_gap_law(gap_laws().front(), cells);
-    return fmt::format(
-        "fitted to all: gap = g x/(1+x), g {:.3f}, ln x = {:.2f} {:+.2f} ln(N/1000) {:+.2f} ln(T/8) "
-        "{:+.2f} ln(k/2)",
-        std::exp(p[0]), p[1], p[2], p[3], p[4]);
 }
 
 }  // namespace
@@ -121,7 +83,8 @@ void judge_slope(const StudyClaim& claim, const StudyTable& table, const std::ve
         fmt::join(slopes, ", "), fit->cells,
         fit->left_out > 0 ? fmt::format(", {} runs not positive left out", fit->left_out) : "", low, high);
     // Runs whose gap is not positive are not lost at random: without them a slope would flatter.
-    if (fit->left_out * 10 > result.rows) result.verdict = Verdict::inconclusive;
+    if (too_many_lost(fit->left_out + result.missing, result.rows + result.missing))
+        result.verdict = Verdict::inconclusive;
 }
 
 void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
@@ -147,11 +110,8 @@ void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
     result.estimate = fit.estimate;
     result.low = fit.low;
     result.high = fit.high;
-    // One-sided, by the t approximation: few cells have high correlations by chance, and drawing them anew
-    // does not tell.
-    const auto free = static_cast<double>(left.size()) - 2;
-    const double t = fit.estimate * std::sqrt(free / std::max(1e-300, 1 - fit.estimate * fit.estimate));
-    result.p = student_cdf(-t, free);
+    // Few cells have high correlations by chance, and drawing them anew does not tell.
+    result.p = spearman_chance(left, right);
     if (fit.high < wanted) result.verdict = Verdict::not_reproduced;
     if (fit.estimate >= wanted && fit.low > 0 && *result.p < 0.05) result.verdict = Verdict::reproduced;
     result.finding =
@@ -159,15 +119,13 @@ void judge_rank_correlation(const StudyClaim& claim, const StudyTable& table,
                     fit.estimate, fit.low, fit.high, left.size(), *result.p, wanted);
 }
 
-void judge_predictor(const StudyClaim& claim, const StudyTable& table,
-                     const std::vector<const StudyRow*>& rows, ClaimResult& result) {
-    const std::vector<GapCell> cells = gap_cells(claim, table, rows);
-    std::set<std::pair<double, double>> groups;
-    for (const GapCell& cell : cells) groups.emplace(cell.experts, cell.top_k);
-    constexpr std::size_t kEnoughGroups = 12;
-    constexpr double kPromised = 0.8;  // by the jackknife+: 1 - 2 alpha, for pairs that are exchangeable
-    if (groups.size() < 4 || cells.size() < 6) {
-        result.finding = fmt::format("{} (T, k) pairs and {} cells are too few", groups.size(), cells.size());
+void judge_predictor(const StudyClaim& claim, const StudyTable& table, const std::vector<const StudyRow*>&,
+                     ClaimResult& result) {
+    const std::vector<GapCell> cells = gap_cells(claim, table);
+    const std::size_t pairs = pair_count(cells);
+    constexpr double kPromised = 1 - 2 * kPredictionAlpha;
+    if (!enough_to_fit(cells)) {
+        result.finding = fmt::format("{} (T, k) pairs and {} cells are too few", pairs, cells.size());
         return;
     }
     const auto larger_experts = [](const GapCell& cell, std::span<const GapCell> all) {
@@ -188,9 +146,9 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
         lines.push_back(fmt::format("{} {:.3f}/{:.3f}/{:.3f} (Spearman {:.2f})", law.name, scores.back()[0],
                                     scores.back()[1], scores.back()[2], left_out.spearman));
     }
-    constexpr double kMiss = (1 - kPromised) / 2;  // alpha
-    const double coverage = interval_coverage(gap_laws().front(), cells, kMiss);
-    const double factor = predict_gap(gap_laws().front(), cells, cells[cells.size() / 2], kMiss).factor;
+    const double coverage = interval_coverage(gap_laws().front(), cells, kPredictionAlpha);
+    const double factor =
+        predict_gap(gap_laws().front(), cells, cells[cells.size() / 2], kPredictionAlpha).factor;
     result.estimate = scores.front()[0];
     bool wins = coverage >= kPromised;
     for (std::size_t i = 1; i < scores.size(); ++i) {
@@ -200,14 +158,14 @@ void judge_predictor(const StudyClaim& claim, const StudyTable& table,
             wins = wins && scores.front()[split] < scores[i][split];
     }
     result.verdict = wins ? Verdict::reproduced : Verdict::not_reproduced;
-    if (groups.size() < kEnoughGroups) result.verdict = Verdict::inconclusive;
+    if (pairs < kEnoughPairs) result.verdict = Verdict::inconclusive;
     result.finding = fmt::format(
         "rms error of ln gap, left-out (T, k) / largest T / largest N: {}; jackknife+ intervals of alpha "
         "{:g}, "
         "which promise 1 - 2 alpha = {:g}, cover {:.2f}, their half-width a factor {:.2f}; {} (T, k) pairs, "
         "{} cells{}; {}",
-        fmt::join(lines, ", "), kMiss, kPromised, coverage, factor, groups.size(), cells.size(),
-        groups.size() < kEnoughGroups ? ", of which 12 pairs are needed" : "", fitted_law(cells));
+        fmt::join(lines, ", "), kPredictionAlpha, kPromised, coverage, factor, pairs, cells.size(),
+        pairs < kEnoughPairs ? ", of which 12 pairs are needed" : "", fitted_law(cells));
 }
 
 }  // namespace moesaic

@@ -268,8 +268,9 @@ struct TrainConfig {
         v.value("eval_every", eval_every, kPositive, "Steps between evaluations");
         v.value("checkpoint_every", checkpoint_every, kPositive, "Steps between checkpoints");
         v.value("keep_checkpoints", keep_checkpoints, "all", kPositive, "Newest checkpoints to keep");
-        v.value("async_checkpoints", async_checkpoints,
-                "Checkpoints are written while training goes on; takes a copy of what a rank writes");
+        v.value(
+            "async_checkpoints", async_checkpoints,
+            "Checkpoints are written while training goes on; takes a copy of what a rank writes, for good");
         v.choice("nonfinite", nonfinite, {"stop", "skip", "rollback"},
                  "A loss or gradient that is not finite: end; leave out the update; go back to the newest "
                  "checkpoint, the second time without the batches in between");

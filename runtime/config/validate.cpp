@@ -296,6 +296,8 @@ void check_determinism(LoadedConfig& loaded) {
              "rows would be rounded only where they leave their rank", "auto");
     complain(config.parallel.placement.copies > 0, "parallel.placement.copies",
              "copies split an expert's sums over rows", "0");
+    complain(config.parallel.expert_tensor > 1, "parallel.expert_tensor",
+             "slices of an expert add up to results that are rounded otherwise than a whole one's", "1");
 }
 
 }  // namespace

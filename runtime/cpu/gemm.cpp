@@ -18,11 +18,10 @@ namespace {
 using namespace gemm;
 
 constexpr i64 kInnerBlock =
-    512;  // elements of p in one piece, about: its rows stay in the second-level cache
+    1024;  // elements of p in one piece, about: its rows stay in the second-level cache
 // Rows of one task at most: with a piece of their results they share the second-level cache with two panels.
-constexpr i64 kRowBlock = 64;
-constexpr i64 kRowBlockOfSums = 128;    // those are packed for every task, and their results leave the cache
-constexpr i64 kColumnBlockPanels = 24;  // panels of one slice at most
+constexpr i64 kRowBlock = 128;
+constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
 constexpr i64 kTasksPerThread = 6;
 constexpr i64 kStreamedBytes =
@@ -56,9 +55,6 @@ class Wave {
     void pack(i64 panel) const;
     void compute(i64 number) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
-    [[nodiscard]] static i64 most_rows(const Slice<T>& slice) {
-        return slice.product->sum ? kRowBlockOfSums : kRowBlock;
-    }
     [[nodiscard]] SumStart sum_start(const MatrixProduct<T>& product) const;
     void compute_part(const Task<T>& task, Piece part) const;
     void compute_piece(const Task<T>& task, const Piece& piece) const;
@@ -97,13 +93,16 @@ void Wave<T>::plan() {
     double work = 0;
     i64 elements = 0, blocks = 0;  // of a panel and as many rows as a task may have
     for (const Slice<T>& slice : slices_) {
-        blocks += divide_up(slice.product->m, most_rows(slice)) * slice.panels;
+        blocks += divide_up(slice.product->m, kRowBlock) * slice.panels;
         work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
     const double work_per_task =
         pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
-    const T* packed = scratch<T>(ScratchSlot::packed_columns, elements);
+    // Rows of an expert can be addends, so that routing decides: room for all at once, which costs no memory
+    // until it is written.
+    constexpr i64 kMost = 2 * kPackedBytes / static_cast<i64>(sizeof(T));
+    const T* packed = scratch<T>(ScratchSlot::packed_columns, elements == 0 ? 0 : std::max(elements, kMost));
     for (Slice<T>& slice : slices_) {
         slice.packed = slice.product->packed_b ? slice.product->packed_b.real : packed;
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
@@ -120,8 +119,8 @@ void Wave<T>::plan() {
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 least_rows = many ? most_rows(slice) : 4 * kernels_.row_tile;
-    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, most_rows(slice));
+    const i64 least_rows = many ? kRowBlock : 4 * kernels_.row_tile;
+    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, kRowBlock);
     slice.rows_per_task = std::min(rows, slice.product->m);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;

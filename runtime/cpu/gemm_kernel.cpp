@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <type_traits>
 #include <utility>
 
 #undef HWY_TARGET_INCLUDE
@@ -119,6 +120,14 @@ struct PairProduct {
         asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
         return sum;
     }
+    /// What a rounding store does to such a sum, which is no denormal: to the nearest, ties to even.
+    template <class V>
+    static HWY_INLINE void store_rounded(V sum, BFloat16* to) {
+        const hn::Rebind<std::uint16_t, hn::DFromV<V>> halves;
+        auto rounded = hn::Zero(halves);
+        asm("vcvtneps2bf16 %1, %0" : "=v"(rounded.raw) : "v"(sum.raw));
+        hn::StoreU(rounded, halves, &to->bits);
+    }
 };
 
 /// The running sums of one register tile of kRows x kVectors vectors.
@@ -156,12 +165,25 @@ struct Tile {
         }
     }
 
-    /// Whole vectors go to c from here. All else goes through memory: in functions that read the sums they
-    /// would not stay in registers.
+    /// Whole vectors go to c from here, rounded ones where that is one instruction. All else goes through
+    /// memory: in functions that read the sums they would not stay in registers.
+    template <class Step>
     HWY_INLINE void finish(const PanelProduct<T>& product) const {
         const Lanes<T> d;
         const i64 lanes = static_cast<i64>(hn::Lanes(d));
-        const bool plain = product.columns == kVectors * lanes && !product.sum && !product.rounded;
+        const bool whole = product.columns == kVectors * lanes;
+        if constexpr (std::is_same_v<Step, PairProduct>) {
+            if (whole && product.rounded) {
+                BFloat16* to = product.rounded;
+#pragma GCC unroll 8
+                for (int i = 0; i < kRows; ++i, to += product.rounded_row_stride) {
+#pragma GCC unroll 3
+                    for (int j = 0; j < kVectors; ++j) Step::store_rounded(sums[i][j], to + j * lanes);
+                }
+                return;
+            }
+        }
+        const bool plain = whole && !product.sum && !product.rounded;
         alignas(64) T values[kRows * kVectors * hn::MaxLanes(Lanes<T>())];
         T* const to = plain ? product.c : values;
         const i64 stride = plain ? product.c_row_stride : kVectors * lanes;
@@ -200,24 +222,13 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
     return groups * kUnroll;
 }
 
-/// The rows of c (or of its sums) below this tile, which the next tile will start from.
-template <class T, int kRows, int kVectors>
-HWY_INLINE void fetch_next_rows(const PanelProduct<T>& product) {
-    constexpr i64 kLine = 64;
-    const auto fetch = [](const auto* first, i64 stride, i64 bytes) {
-        for (int i = 0; i < kRows; ++i)
-            for (i64 byte = 0; byte < bytes; byte += kLine)
-                __builtin_prefetch(reinterpret_cast<const char*>(first + (kRows + i) * stride) + byte, 1, 3);
-    };
-    if (product.sum) {
-        if (product.sum_start == SumStart::streamed) return;
-        fetch(product.sum, product.sum_row_stride, product.columns * static_cast<i64>(sizeof(double)));
-    } else if (product.rounded) {
-        fetch(product.rounded, product.rounded_row_stride,
-              product.columns * static_cast<i64>(sizeof(BFloat16)));
-    } else {
-        fetch(product.c, product.c_row_stride, product.columns * static_cast<i64>(sizeof(T)));
-    }
+/// The rows of the sums below this tile, which the next tile will add to.
+template <class T, int kRows>
+HWY_INLINE void fetch_next_sums(const PanelProduct<T>& product) {
+    constexpr i64 kLine = 64 / sizeof(double);
+    for (int i = kRows; i < 2 * kRows; ++i)
+        for (i64 column = 0; column < product.columns; column += kLine)
+            __builtin_prefetch(product.sum + i * product.sum_row_stride + column, 1, 3);
 }
 
 /// Whether a stands as pack_rows leaves it.
@@ -234,7 +245,8 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
     const i64 width = kVectors * static_cast<i64>(hn::Lanes(Lanes<T>()));
     Tile<T, kRows, kVectors> tile;
     tile.start(product);
-    if (kRows >= kRowTile) fetch_next_rows<T, kRows, kVectors>(product);
+    if (kRows >= kRowTile && product.sum && product.sum_start != SumStart::streamed)
+        fetch_next_sums<T, kRows>(product);
     const T* a[kRows];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i)
@@ -272,7 +284,7 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
     for (; k < product.p; ++k)
         tile.template add<Step>(product.panel + k * b_step,
                                 [&](int i) HWY_ATTR { return a[i] + k * a_step; });
-    tile.finish(product);
+    tile.template finish<Step>(product);
 }
 
 template <class Step, int kVectors, std::size_t... kIndex>
@@ -287,20 +299,21 @@ void multiply_rows(const PanelProduct<typename Step::Element>& product) {
     constexpr auto tiles = tiles_of_all_heights<Step, kVectors>(std::make_index_sequence<kHeight>{});
     PanelProduct<T> tile = product;
     const bool packed = in_tiles(product);
-    const i64 tile_count = std::max<i64>(product.rows / kHeight, 1);
-    tile.next_elements = (product.next_elements + tile_count - 1) / tile_count;
-    for (i64 row = 0; row < product.rows; row += kHeight) {
-        tile.rows = std::min<i64>(kHeight, product.rows - row);
-        tile.fetches_rows = product.fetches_rows && row + 2 * kHeight <= product.rows;
+    const i64 tile_count = (product.rows + kHeight - 1) / kHeight;
+    tile.next_elements = (product.next_elements + tile_count - 1) / std::max<i64>(tile_count, 1);
+    for (i64 left = tile_count, rest = product.rows; left > 0; --left, rest -= tile.rows) {
+        // Of equal heights, about: a tile of one row waits for its sums most of the time.
+        tile.rows = packed ? std::min<i64>(kHeight, rest) : (rest + left - 1) / left;
+        tile.fetches_rows = product.fetches_rows && 2 * kHeight <= rest;
         tiles[static_cast<std::size_t>(tile.rows - 1)](tile);
         if (packed) {
             tile.a.data += kHeight / kRowTile * product.a_tile_stride;
         } else {
-            tile.a = tile.a.from(kHeight, 0);
+            tile.a = tile.a.from(tile.rows, 0);
         }
-        tile.c += kHeight * product.c_row_stride;
-        if (tile.rounded) tile.rounded += kHeight * product.rounded_row_stride;
-        if (tile.sum) tile.sum += kHeight * product.sum_row_stride;
+        tile.c += tile.rows * product.c_row_stride;
+        if (tile.rounded) tile.rounded += tile.rows * product.rounded_row_stride;
+        if (tile.sum) tile.sum += tile.rows * product.sum_row_stride;
         tile.next += tile.next_elements;
     }
 }

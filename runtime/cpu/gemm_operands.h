@@ -1,6 +1,9 @@
 // Where a task of a product finds its rows and panels: as they stand, or copied for the register tiles.
 #pragma once
 
+#include <atomic>
+#include <utility>
+
 #include "runtime/cpu/gemm_tasks.h"
 #include "runtime/cpu/scratch.h"
 
@@ -10,7 +13,7 @@ namespace moesaic::gemm {
 template <class T>
 class TaskOperands {
   public:
-    explicit TaskOperands(const GemmKernels<T>& kernels) : kernels_(kernels) {}
+    explicit TaskOperands(const GemmKernels<T>& kernels) : kernels_(kernels), number_(next_number_++) {}
 
     void select_rows(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const;
     void select_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T>& block) const;
@@ -21,6 +24,19 @@ class TaskOperands {
 
   private:
     void select_pairs(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const;
+    /// Whether this thread's scratch memory holds the piece's rows from its last task, one of other panels.
+    /// From now on it does.
+    [[nodiscard]] bool has_copied(const Task<T>& task, const Piece& piece) const {
+        struct Rows {
+            u64 number;
+            const Slice<T>* slice;
+            i64 first_row, first;
+            bool operator==(const Rows&) const = default;
+        };
+        thread_local Rows last{};
+        const Rows these{number_, &task.slice, task.first_row, piece.first};
+        return std::exchange(last, these) == these;
+    }
     /// Of a copy in bf16.
     [[nodiscard]] const BFloat16* narrow_panel(const Slice<T>& slice, PanelPlace place) const {
         return slice.product->packed_b.narrow +
@@ -32,7 +48,9 @@ class TaskOperands {
                         kernels_.lanes);
     }
 
+    inline static std::atomic<u64> next_number_{1};
     const GemmKernels<T>& kernels_;
+    u64 number_;  // no other call's
 };
 
 /// Sets `block` to the piece's part of the task's rows: where they stand, or copied for the register tiles.
@@ -52,11 +70,11 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
         if (rows.column_stride == 1 && !rows.column_index) {
             const i64 stride = round_up(piece.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
             T* const copies = room(stride);
-            kernels_.narrow.copy_rows(rows, task.rows, piece.p, copies, stride);
+            if (!has_copied(task, piece)) kernels_.narrow.copy_rows(rows, task.rows, piece.p, copies, stride);
             block.a = {copies, stride, 1};
         } else {
             T* const tiles = room(piece.p);
-            kernels_.narrow.pack_rows(rows, task.rows, piece.p, tiles);
+            if (!has_copied(task, piece)) kernels_.narrow.pack_rows(rows, task.rows, piece.p, tiles);
             in_tiles(tiles);
         }
         return;
@@ -66,7 +84,7 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
     if (block.a.column_index || (block.a.column_stride != 1 && task.panels.count() > 1)) {
         // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
         T* const tiles = room(piece.p);
-        kernels_.pack_rows(block.a, task.rows, piece.p, tiles);
+        if (!has_copied(task, piece)) kernels_.pack_rows(block.a, task.rows, piece.p, tiles);
         in_tiles(tiles);
         block.fetches_rows = false;
     }
@@ -85,11 +103,12 @@ void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, Pane
     block.p = divide_up(piece.p, 2);
     const i64 stride = round_up(block.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
     T* const copies = scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * stride);
+    const bool ready = has_copied(task, piece);
     if (rows.column_stride == 1 && !rows.column_index) {
-        kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, copies, stride);
+        if (!ready) kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, copies, stride);
         block.a = {copies, stride, 1};
     } else {
-        kernels_.narrow.pack_pair_rows(rows, task.rows, piece.p, copies);
+        if (!ready) kernels_.narrow.pack_pair_rows(rows, task.rows, piece.p, copies);
         block.a = {copies, 1, kernels_.row_tile};
         block.a_tile_stride = kernels_.row_tile * block.p;
     }

@@ -120,15 +120,11 @@ void cross_entropy_target(const CrossEntropy& operation, Range rows) {
             operation.log_sum_exp.as<double>()[row] = log_sum_exp;
             operation.loss.as<double>()[row] =
                 target < 0 ? 0.0 : log_sum_exp - static_cast<double>(logits[target]);
-            if (operation.wrong.elements() > 0) {
-                const bool right = target < 0 || logits[target] >= maximum;
-                operation.wrong.as<i32>()[row] = right ? 0 : 1;
-            }
-            if (operation.margin.elements() > 0) {
-                operation.margin.as<double>()[row] = target < 0
-                                                         ? std::numeric_limits<double>::infinity()
-                                                         : margin_of_row(logits, target, columns, maximum);
-            }
+            if (operation.wrong.elements() == 0 && operation.margin.elements() == 0) continue;
+            const double margin = target < 0 ? std::numeric_limits<double>::infinity()
+                                             : margin_of_row(logits, target, columns, maximum);
+            if (operation.wrong.elements() > 0) operation.wrong.as<i32>()[row] = margin > 0 ? 0 : 1;
+            if (operation.margin.elements() > 0) operation.margin.as<double>()[row] = margin;
         }
     });
 }

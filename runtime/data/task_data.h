@@ -21,8 +21,8 @@ struct SampleShape {
 
 /// What one sample's error is.
 enum class SampleError : std::uint8_t {
-    share_wrong,  ///< share of its targets that are not the likeliest
-    any_wrong,    ///< 1 unless all of its targets are the likeliest
+    share_wrong,  ///< share of its targets that are not likelier than every other answer
+    any_wrong,    ///< 1 unless all of its targets are
     distance,     ///< root of the mean squared error, in the target's unit; over samples it is squared first
 };
 

@@ -18,8 +18,12 @@ enum class AlarmChange : std::uint8_t { none, raised, cleared };
 /// between good and alarming change nothing; one that is not a number neither.
 class AlarmState {
   public:
+    AlarmState() = default;
+    /// As an earlier one has left it.
+    AlarmState(bool raised, i64 steps) : raised_(raised), steps_(steps) {}
     AlarmChange update(double value, const AlarmRule& rule);
     [[nodiscard]] bool raised() const { return raised_; }
+    [[nodiscard]] i64 steps() const { return steps_; }
 
   private:
     bool raised_ = false;

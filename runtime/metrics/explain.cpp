@@ -64,10 +64,11 @@ std::string certified(const EvalRecord& record, double delta) {
     return text;
 }
 
-std::string gap_text(const EvalRecord& record) {
+std::string gap_text(const EvalRecord& record, double delta) {
     if (!record.gap || !record.gap_low || !std::isfinite(*record.gap_low)) return "";
     const std::string size =
-        fmt::format("{:.3f} nats [{:.3f}, {:.3f}]", *record.gap, *record.gap_low, *record.gap_high);
+        fmt::format("{:.3f} nats [{:.3f}, {:.3f}] ({:g} %{})", *record.gap, *record.gap_low, *record.gap_high,
+                    100 * (1 - delta), record.look ? " for all looks at once" : "");
     if (*record.gap_low > 0)
         return fmt::format(
             "The gap of {} to training data that it has seen is what it has fitted of those alone.", size);
@@ -139,8 +140,9 @@ std::string line_part(const Bounds& bounds, const std::string& certificate, cons
 
 std::string explain(const EvalRecord& record, double delta, bool recorded) {
     std::string text;
-    for (const std::string& part : {certified(record, delta), history_text(record, recorded),
-                                    by_itself_text(record, delta), gap_text(record), vacuous_text(record)}) {
+    for (const std::string& part :
+         {certified(record, delta), history_text(record, recorded), by_itself_text(record, delta),
+          gap_text(record, delta), vacuous_text(record)}) {
         if (!part.empty()) text += (text.empty() ? "" : " ") + part;
     }
     return text;

@@ -215,7 +215,7 @@ struct EvalRecord {
     std::map<std::string, std::map<std::string, double>> losses;
     /// Held-out minus seen training loss, by bounded UnitLoss: limits by betting, of documents by
     /// Bernstein's form (bounded_gap_interval, ordered_gap_interval), valid as `look` says. gap_low and
-    /// gap_high are those of the raw loss, normal and of this evaluation.
+    /// gap_high are those of the raw loss, normal, and spend the same delta.
     std::map<std::string, IntervalRecord> gaps;
     /// Since the evaluation before, unit by unit: of the held-out loss, and of the gap.
     std::optional<IntervalRecord> heldout_change, gap_change;

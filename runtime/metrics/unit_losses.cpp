@@ -82,7 +82,7 @@ UnitScores score_unit(std::span<const double> cross_entropy, std::span<const dou
         if (std::isinf(margin[i]) && margin[i] > 0) continue;
         ++unit.targets;
         add(UnitLoss::raw, cross_entropy[i]);
-        add(UnitLoss::error, margin[i] >= 0 ? 0 : 1);
+        add(UnitLoss::error, margin[i] > 0 ? 0 : 1);
         add(UnitLoss::ramp, std::clamp(1 - margin[i] / scales.margin, 0.0, 1.0));
         bits.add(cross_entropy[i]);
         add(UnitLoss::clipped, std::min(cross_entropy[i], scales.clip));

@@ -13,7 +13,7 @@ namespace moesaic {
 /// a classification. Its loss is the mean over its targets that are not masked.
 enum class UnitLoss : std::uint8_t {
     raw,            ///< cross-entropy, nats; unbounded: reported, no bound speaks of it
-    error,          ///< 0-1: another answer is likelier
+    error,          ///< 0-1: another answer is as likely or likelier
     ramp,           ///< clip(1 - margin/gamma, 0, 1), never below the error
     smoothed_bits,  ///< -log2((1-a) p + a/V) (Lotfi et al., arXiv 2312.17173)
     clipped,        ///< min(cross-entropy, c), nats

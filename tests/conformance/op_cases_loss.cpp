@@ -88,7 +88,7 @@ void append_margin(std::vector<OpCase>& cases, i64 rows, i64 vocabulary, double 
                                  v[2][at(row)] = v[3][at(row)] - right;
                                  logits.erase(logits.begin() + target);
                                  v[4][at(row)] = right - *std::max_element(logits.begin(), logits.end());
-                                 v[5][at(row)] = v[4][at(row)] < 0 ? 1 : 0;
+                                 v[5][at(row)] = v[4][at(row)] > 0 ? 0 : 1;
                              }
                          },
                      .tolerance_f32 = 3e-7});
@@ -190,7 +190,10 @@ void append_loss_cases(std::vector<OpCase>& cases) {
         append_softmax(cases, sizes.rows, sizes.columns);
         append_cross_entropy(cases, sizes.rows, sizes.columns, 1);
         append_cross_entropy(cases, sizes.rows, sizes.columns, 40);
-        if (sizes.columns > 1) append_margin(cases, sizes.rows, sizes.columns, 3);
+        if (sizes.columns > 1) {
+            append_margin(cases, sizes.rows, sizes.columns, 3);
+            append_margin(cases, sizes.rows, sizes.columns, 0);  // all logits tie
+        }
         append_cross_entropy_grad(cases, sizes.rows, sizes.columns, false);
         append_cross_entropy_grad(cases, sizes.rows, sizes.columns, true);
     }

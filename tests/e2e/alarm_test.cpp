@@ -34,6 +34,38 @@ TEST(Alarms, StopEndsTheRunWithACheckpointAndExitCode1) {
     }
 }
 
+/// What a job has counted towards an alarm is in its checkpoints: kills and returns do not put it off.
+TEST(Alarms, StopARunThatDiesMoreOftenThanTheyCount) {
+    const Words planted{"metrics.alarms.load_max_over_mean={threshold: 1.05, steps: 6, action: stop}",
+                        "train.steps=12", "train.checkpoint_every=4", "train.async_checkpoints=false",
+                        "train.nonfinite=rollback"};
+    const ScratchFolder scratch;
+    const auto alarms_of = [&](const std::string& out) {
+        std::vector<Json> alarms = events(read_records(scratch / out + "/tiny"), "alarm");
+        std::erase_if(alarms, [](const Json& one) { return one.at("kind") == "nonfinite"; });
+        return alarms;
+    };
+    const auto train = [&](const std::string& out, const Words& more) {
+        return moesaic(tiny(scratch / out, planted, more));
+    };
+    ASSERT_EQ(train("straight", {}).code, 1);
+    EXPECT_EQ(train("killed", {"--inject", "kill:rank=0,step=5"}).code, 137);
+    const CommandResult again = train("killed", {"--resume", "auto", "--inject", "kill:rank=0,step=9"});
+    ASSERT_EQ(again.code, 1) << again.text();
+    const CommandResult back = train("back", {"--inject", "nan:layer=1,expert=3,step=5"});
+    ASSERT_EQ(back.code, 1) << back.text();
+    const std::vector<Json> straight = alarms_of("straight");
+    ASSERT_EQ(straight.size(), 2u) << "one of each layer";
+    EXPECT_EQ(straight[0].at("step"), 6);
+    for (const std::string out : {"killed", "back"}) {
+        SCOPED_TRACE(out);
+        EXPECT_EQ(alarms_of(out), straight);
+        const Json end = read_records(scratch / out + "/tiny").back();
+        EXPECT_EQ(end.at("status"), "stopped by alarm");
+        EXPECT_EQ(end.at("step"), 6);
+    }
+}
+
 /// Imported weights are looked at before the first step, and these know what is held out: letters a.
 TEST(Alarms, StopIsHeededBeforeTheFirstStep) {
     const ScratchFolder scratch;

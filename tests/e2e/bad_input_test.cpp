@@ -110,15 +110,16 @@ TEST(BadInput, WhatThisVersionLacksIsSaid) {
 TEST(BadInput, WhatElasticRunsCannotHave) {
     const ScratchFolder scratch;
     expect_mistake(
-        tiny(scratch / "out",
-             {"train.determinism=elastic", "train.precision=fp64", "run.device=cuda", "cpu.gemm=onednn",
-              "model.moe.activation=prelu", "parallel.exchange=dedup", "parallel.dedup_reduce=node",
-              "parallel.placement.kind=load_aware", "parallel.placement.copies=1"}),
+        tiny(scratch / "out", {"train.determinism=elastic", "train.precision=fp64", "run.device=cuda",
+                               "cpu.gemm=onednn", "model.moe.activation=prelu", "parallel.exchange=dedup",
+                               "parallel.dedup_reduce=node", "parallel.placement.kind=load_aware",
+                               "parallel.placement.copies=1", "parallel.expert_tensor=2"}),
         {"train.precision: train.determinism: elastic: gradients are summed in steps of 1e-13, ",
          "run.device: train.determinism: elastic: cuBLAS ", "cpu.gemm: train.determinism: elastic: oneDNN ",
          "model.moe.activation: train.determinism: elastic: ",
          "parallel.dedup_reduce: train.determinism: elastic: ",
-         "parallel.placement.copies: train.determinism: elastic: "});
+         "parallel.placement.copies: train.determinism: elastic: ",
+         "parallel.expert_tensor: train.determinism: elastic: slices of an expert "});
     expect_mistake({"train", "configs/momlp.yaml", "--check", "--set", "train.determinism=elastic"},
                    {"model.kind: train.determinism: elastic: a momlp's experts "});
     expect_mistake(tiny(scratch / "out", {"train.determinism=elastic", "parallel.wire=bf16"}),

@@ -260,6 +260,24 @@ TEST(Verify, CertifiesTheTinyConfiguration) {
         layouts.emplace(row.at("world_size"), row.at("expert_parallel"));
     }
     EXPECT_EQ(layouts, (std::set<std::pair<int, int>>{{1, 1}, {2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}}));
+    EXPECT_EQ(found.at("left_out"), Json::array());
+}
+
+TEST(Verify, NamesTheLayoutsThatItLeavesOut) {
+    const Words words{"verify", "configs/tiny.yaml", "--layouts", "1,2", "--set", "parallel.expert_tensor=2"};
+    const CommandResult table = moesaic(words);
+    EXPECT_EQ(table.code, 0) << table.text();
+    EXPECT_EQ(occurrences(table.out, "left out: 1 rank: no multiple of parallel.expert_tensor: 2\n"), 1)
+        << table.text();
+    Words json = words;
+    json.emplace_back("--json");
+    const Json found = Json::parse(moesaic(json).out);
+    EXPECT_EQ(found.at("layouts").size(), 1u);
+    EXPECT_EQ(found.at("left_out"), (Json::array({{{"world_size", 1},
+                                                   {"expert_parallel", nullptr},
+                                                   {"why", "no multiple of parallel.expert_tensor: 2"}}})));
+    expect_failure(moesaic({"verify", "configs/momlp.yaml", "--layouts", "3"}), 2,
+                   {"--layouts: the configuration runs on none of them"});
 }
 
 }  // namespace

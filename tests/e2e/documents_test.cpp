@@ -84,6 +84,25 @@ TEST_F(Documents, AreCountedTheSameOnEveryLayout) {
     }
 }
 
+TEST_F(Documents, AreWhatBoundsCountAndTheirTokensWhatIsRouted) {
+    const std::string text = scratch_ / "short.jsonl";
+    std::ofstream file(text);
+    for (int line = 0; line < 4000; ++line) file << "{\"text\": \"abcdefghijklmn" << line % 10 << "\"}\n";
+    file.close();
+    for (const char* unit : {"document", "sequence"}) {
+        SCOPED_TRACE(unit);
+        const ScratchFolder out;
+        const auto records = train_tiny(
+            out / "out", kAlone, {"task.data.path=" + text, std::string("generalization.unit=") + unit});
+        const Json details =
+            events(records, "eval").back().at("bounds").at("corrected_softmax").at("details");
+        EXPECT_EQ(details.at("routed_rows"), 20 * 8 * 64) << "steps, sequences, tokens";
+        const bool documents = unit == std::string("document");
+        EXPECT_NEAR(details.at("samples").get<double>(), documents ? 160 * 4 : 160, documents ? 20 : 0)
+            << "documents of 15 letters and an end";
+    }
+}
+
 TEST_F(Documents, GoOnAfterAResume) {
     const auto straight = train_tiny(scratch_ / "out", threads(2), with());
     const std::string checkpoint = scratch_ / "out/tiny/checkpoints/step-00000010";

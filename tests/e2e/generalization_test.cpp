@@ -6,6 +6,8 @@
 #include <fstream>
 
 #include "runtime/base/philox.h"
+#include "runtime/metrics/certificates.h"
+#include "runtime/metrics/paired_change.h"
 #include "tests/e2e/command.h"
 
 namespace moesaic::e2e {
@@ -280,6 +282,37 @@ TEST(GapAlarms, ALeakedHeldOutShardIsNoticedWithinTheFirstEpoch) {
 
     const auto clean = run_planted({other + random_text("more", copies.size()), heldout});
     EXPECT_THAT(alarms_of(clean), testing::IsEmpty()) << "one epoch of the same size, without the leak";
+}
+
+TEST(Certificate, OfAModelThatKnowsNothingIsThatItIsWrong) {
+    const ScratchFolder scratch;
+    const CommandResult result =
+        moesaic({"train", "configs/digits.yaml", "--out", scratch / "out", "--set", "model.init_std=1e-30",
+                 "--set", "optimizer.lr=1e-30", "--set", "train.steps=2", "--set", "train.eval_every=2",
+                 "--set", "train.checkpoint_every=2", "--set", "optimizer.schedule.warmup=1"});
+    ASSERT_EQ(result.code, 0) << result.text();
+    const Json last = events(read_records(scratch / "out/digits"), "eval").back();
+    EXPECT_EQ(last.at("heldout_error"), 1) << "all logits tie";
+    EXPECT_EQ(last.at("losses").at("heldout").at("error"), 1);
+    EXPECT_EQ(last.at("bounds").at("heldout").at("value"), 1);
+    EXPECT_THAT(last.at("meaning"), HasSubstr("wrong in 100.0 % of its answers"));
+}
+
+TEST(Certificate, GapsOfEveryLookHoldAtOnce) {
+    const ScratchFolder scratch;
+    const auto records = train_tiny(scratch / "out", kAlone, {"optimizer.lr=1e-30", "train.eval_every=2"});
+    std::map<i64, double> widths;  // by look, of the same losses
+    for (const Json& record : events(records, "eval")) {
+        if (!record.at("gap_low").is_null() && !record.at("look").is_null())
+            widths[record.at("look")] =
+                record.at("gap_high").get<double>() - record.at("gap_low").get<double>();
+    }
+    ASSERT_EQ(widths.rbegin()->first, 10);
+    const auto quantile = [](i64 look) { return two_sided_quantile(delta_of_statement(0.05, look)); };
+    for (const auto& [look, width] : widths)
+        EXPECT_NEAR(width / widths.at(10), quantile(look) / quantile(10), 1e-6) << look;
+    EXPECT_GT(widths.size(), 3U);
+    EXPECT_THAT(events(records, "eval").back().at("meaning"), HasSubstr("(95 % for all looks at once)"));
 }
 
 TEST(GapAlarms, LearningByHeartIsNoticed) {

@@ -67,6 +67,51 @@ TEST(Resume, AutoWithoutARunStartsOne) {
     EXPECT_TRUE(losses(records).contains(1));
 }
 
+/// A run that begins with another one's weights has them in a checkpoint of its own before its first step,
+/// and goes on from there when it dies at once, even where the other one is gone.
+TEST(Resume, BeginsWithACheckpointOfItsOwn) {
+    for (const Ranks& ranks : {kAlone, threads(2)}) {
+        SCOPED_TRACE(name_of(ranks));
+        const ScratchFolder scratch;
+        const auto straight = train_tiny(scratch / "straight", ranks, kEveryStep);
+        const StoredTensors expected = read_tensors(checkpoint_of(scratch / "straight", 20));
+        const auto from_10 = [&](const std::string& out, const Words& more, const std::string& policy) {
+            Words words{"--resume", checkpoint_of(scratch / "straight", 10)};
+            words.insert(words.end(), more.begin(), more.end());
+            return moesaic(tiny(scratch / out, {"train.log_every=1", "train.nonfinite=" + policy}, words),
+                           ranks);
+        };
+        const Words nan{"--inject", "nan:layer=1,expert=3,step=12"};
+        const CommandResult back = from_10("back", nan, "rollback");
+        EXPECT_EQ(back.code, 0) << back.text();
+        EXPECT_FALSE(std::filesystem::exists(scratch / "back/tiny.old-1"));
+        EXPECT_EQ(losses(read_records(scratch / "back/tiny")), after_step_10(losses(straight)));
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "back", 20)), expected);
+
+        expect_failure(from_10("stopped", nan, "stop"), 1, {"the newest checkpoint is of step 10"});
+        std::filesystem::rename(scratch / "stopped", scratch / "out");
+        std::filesystem::remove_all(scratch / "straight");
+        const CommandResult again = moesaic(tiny(scratch / "out", kEveryStep, {"--resume", "auto"}), ranks);
+        EXPECT_EQ(again.code, 0) << again.text();
+        EXPECT_EQ(occurrences(again.err, "out/tiny/checkpoints/step-00000010 at step 10"), 1) << again.text();
+        EXPECT_EQ(losses(read_records(scratch / "out/tiny")), after_step_10(losses(straight)));
+        expect_same_bytes(read_tensors(checkpoint_of(scratch / "out", 20)), expected);
+    }
+}
+
+TEST(Resume, AKillBeforeTheFirstCheckpointLosesNoWeights) {
+    const ScratchFolder scratch;
+    const auto straight = train_tiny(scratch / "straight", kAlone, kEveryStep);
+    const CommandResult killed = moesaic(
+        tiny(scratch / "out", kEveryStep,
+             {"--resume", checkpoint_of(scratch / "straight", 10), "--inject", "kill:rank=0,step=11"}));
+    EXPECT_EQ(killed.code, 137) << killed.text();
+    const CommandResult again = moesaic(tiny(scratch / "out", kEveryStep, {"--resume", "auto"}));
+    EXPECT_EQ(again.code, 0) << again.text();
+    EXPECT_EQ(occurrences(again.err, "at step 10"), 1) << again.text();
+    EXPECT_EQ(losses(read_records(scratch / "out/tiny")), after_step_10(losses(straight)));
+}
+
 TEST(Resume, AnEarlierCheckpointMakesLaterOnesObsolete) {
     const ScratchFolder scratch;
     train_tiny(scratch / "out", kAlone, kEveryStep);

@@ -1,4 +1,5 @@
 // moesaic study: a grid through the binary, taken up again after a kill, and its page.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -99,6 +100,41 @@ TEST(Study, ItsColumnsAreWhatRunsRecorded) {
     EXPECT_TRUE(first.at("domain_information").is_null());
     EXPECT_EQ(lines_of(read_text(folder + "/cells.csv"))[0],
               "model.moe.experts,runs,gap_error,gap_error.deviation");
+}
+
+TEST(Study, ForetellsFromItsResults) {
+    const ScratchFolder scratch;
+    const std::string study = scratch / "law.yaml";
+    write_text(study,
+               "name: law\nout: " + (scratch / "out") +
+                   "\nbase: configs/tiny.yaml\ngrid: {model.moe.experts: [2, 4]}\nclaims: [{name: law, kind: "
+                   "predictor, statement: words, of: gap_error, samples: training_samples, experts: "
+                   "model.moe.experts, top_k: model.moe.top_k}]\n");
+    const Words words{"study",     study,
+                      "--predict", "experts=64,top_k=2,samples=1000",
+                      "--predict", "experts=4,top_k=2,samples=700"};
+    const CommandResult early = moesaic(words);
+    EXPECT_EQ(early.code, 2);
+    EXPECT_EQ(occurrences(early.err, "nothing to predict from; run `moesaic study"), 1) << early.text();
+    std::string results;
+    for (const int experts : {2, 4, 8, 16})
+        for (const int top_k : {1, 2})
+            for (const int samples : {500, 1000})
+                results += fmt::format(
+                    "{{\"model.moe.experts\":{0},\"model.moe.top_k\":{1},\"task.data.samples\":{2},\"seed\":"
+                    "1,\"training_samples\":{2},"
+                    "\"gap_error\":{3}}}\n",
+                    experts, top_k, samples, .01 * experts * 1000 / samples);
+    fs::create_directories(scratch / "out/law");
+    write_text(scratch / "out/law/results.jsonl", results);
+    const CommandResult told = moesaic(words);
+    EXPECT_EQ(told.code, 0) << told.text();
+    EXPECT_EQ(occurrences(told.out, "16 cells of 8 (experts, top_k) pairs"), 1) << told.text();
+    EXPECT_EQ(occurrences(told.out, "beyond what was measured"), 1) << told.text();
+    EXPECT_FALSE(fs::exists(scratch / "out/law/runs")) << "nothing is run";
+    const CommandResult wrong = moesaic({"study", study, "--predict", "experts=2,top_k=8,samples=1000"});
+    EXPECT_EQ(wrong.code, 2) << wrong.text();
+    EXPECT_EQ(occurrences(wrong.err, "8 of 2 experts cannot be active"), 1) << wrong.text();
 }
 
 TEST(Study, ASignalEndsItsRunsAndResumeGoesOn) {

@@ -210,6 +210,26 @@ TEST_F(TrainingInvariance, NothingIsAllocatedAfterWarmUp) {
     expect_none({nodes, "parallel.exchange=dedup", "parallel.dedup_reduce=node"}, {4, 4});
 }
 
+/// Beside the pool too. A rank that ends step 4 knows that all have ended step 3, and none ends the last step
+/// before it has ended the one before. Large enough that a list of a micro-batch's choices would count.
+TEST_F(TrainingInvariance, NothingLargeIsNewAfterWarmUp) {
+    const auto expect_none = [&](const std::vector<std::string>& overrides, Layout layout) {
+        SCOPED_TRACE(name_of(layout) + ", " + testing::PrintToString(overrides));
+        std::vector<std::string> all{"task.data.seq_len=512",   "train.batch_sequences=16",
+                                     "train.micro_sequences=8", "parallel.receive_budget=8",
+                                     "train.steps=8",           "parallel.exchange=flat"};
+        all.insert(all.end(), overrides.begin(), overrides.end());
+        TrainingRun run = training_run(DType::f32, all);
+        run.last_step = 8;
+        for (const std::vector<i64>& rank : train_on(run, layout).large_news) EXPECT_EQ(rank[6], rank[3]);
+    };
+    expect_none({"model.moe.experts=0"}, {1, 1});
+    for (const Layout layout : {Layout{1, 1}, {2, 2}}) expect_none({}, layout);
+    expect_none({"parallel.exchange=shared_memory"}, {2, 2});
+    expect_none({"parallel.chunks=3"}, {2, 2});
+    EXPECT_GT(large_news(), 0);  // of the warm-up
+}
+
 /// In one round and in several, on inline and on deferred streams.
 TEST_F(TrainingInvariance, RowsInSharedMemoryChangeNoBit) {
     for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -120,7 +120,7 @@ grep -q "srun started 2 processes" "$work/lone.txt" || fail "lone tasks are not 
 
 echo "sbatch, a signal, a requeue"
 # shellcheck disable=SC2086
-job=$(enter moesaic-c env MOESAIC="$program" sbatch --parsable --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --time=5 \
+job=$(enter moesaic-c env MOESAIC_BINARY="$program" sbatch --parsable --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --time=5 \
     --output="$work/sbatch.txt" launch/cluster/slurm.sbatch "$config" $settings --set run.name=sbatch \
     --set train.steps=40000 --set train.log_every=20 --set optimizer.schedule.kind=constant) || fail "sbatch failed"
 stepping() { grep -q '"event":"step"' "$work/sbatch/metrics.jsonl"; }

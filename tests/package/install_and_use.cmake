@@ -1,4 +1,4 @@
-# Installs into a folder of its own, builds the example against that alone, and trains with it.
+# Installs into a folder of its own, builds the example against that alone, and trains with it; and with the scripts.
 set(prefix ${FOLDER}/prefix)
 file(REMOVE_RECURSE ${FOLDER})
 function(run)
@@ -20,6 +20,21 @@ if(NOT text MATCHES "trained on 2 ranks" OR NOT EXISTS ${FOLDER}/runs/tiny/check
 endif()
 # What is installed does not know where it was built.
 run(${prefix}/bin/moesaic train configs/tiny.yaml --check)
+# Its scripts find the program that was installed with them.
+if(MPIEXEC)
+  set(from_anywhere ${CMAKE_COMMAND} -E env --unset=MOESAIC_BINARY MOESAIC_MPIRUN=${MPIEXEC} ${CMAKE_COMMAND} -E chdir ${FOLDER})
+  set(few_steps train ${prefix}/share/moesaic/configs/tiny.yaml --set train.steps=6)
+  run(${from_anywhere} ${prefix}/bin/moesaic-run --backoff 0 --max-restarts 0 -np 2 ${few_steps} --out supervised)
+  if(NOT text MATCHES "2 ranks" OR NOT EXISTS ${FOLDER}/supervised/tiny/checkpoints/step-00000006/manifest.json)
+    message(FATAL_ERROR "the installed moesaic-run did not train:\n${text}")
+  endif()
+  list(REMOVE_AT few_steps 0)
+  file(WRITE ${FOLDER}/hosts "localhost slots=1\n")
+  run(${from_anywhere} ${prefix}/share/moesaic/cluster/mpirun.sh hosts 1 1 ${few_steps} --out on_hosts)
+  if(NOT EXISTS ${FOLDER}/on_hosts/tiny/checkpoints/step-00000006/manifest.json)
+    message(FATAL_ERROR "the installed mpirun.sh did not train:\n${text}")
+  endif()
+endif()
 file(GLOB_RECURSE targets ${prefix}/moesaic-targets.cmake)
 file(STRINGS ${targets} here REGEX "${BUILD}|${SOURCE}")
 if(here)

@@ -11,6 +11,7 @@
 #include "launch/training_step.h"
 #include "runtime/base/run_context.h"
 #include "runtime/bfloat16.h"
+#include "tests/support/large_news.h"
 
 namespace moesaic {
 
@@ -32,6 +33,7 @@ struct TrainingOutcome {
     LogicalTensors weights,
         moments;  ///< in the end, masters with the moments; found to be the same bits on all replicas
     std::vector<std::vector<i64>> allocations;  ///< [ranks][steps] fresh allocations so far
+    std::vector<std::vector<i64>> large_news;   ///< [ranks][steps] of all ranks so far, see large_news.h
 };
 
 [[nodiscard]] inline bool same_bits(const StepResult& a, const StepResult& b) {
@@ -115,6 +117,7 @@ inline void train_rank(const TrainingRun& run, Communicator& world, TrainingOutc
         training.update(step, results[rank].back().grad_norm);
         runtime.compute->synchronize();
         outcome.allocations[rank].push_back(runtime.backend->pool().fresh_allocations());
+        outcome.large_news[rank].push_back(large_news());
     }
     run.after(runtime);
     add_state(runtime, outcome, mutex);
@@ -127,6 +130,7 @@ inline void train_rank(const TrainingRun& run, Communicator& world, TrainingOutc
 [[nodiscard]] inline TrainingOutcome train(const TrainingRun& run) {
     TrainingOutcome outcome;
     outcome.allocations.resize(static_cast<std::size_t>(run.world));
+    outcome.large_news.resize(static_cast<std::size_t>(run.world));
     std::vector<std::vector<StepResult>> results(static_cast<std::size_t>(run.world));
     std::mutex mutex;
     run_ranks(

@@ -57,7 +57,7 @@ __device__ inline void cross_entropy(const CrossEntropyRow<T>& of, i64 row, cons
     const double total = static_cast<double>(maximum) + std::log(sum);
     of.log_sum_exp[row] = total;
     of.loss[row] = right < 0 ? 0.0 : total - static_cast<double>(from[right]);
-    if (of.wrong) of.wrong[row] = right < 0 || from[right] >= maximum ? 0 : 1;
+    if (of.wrong) of.wrong[row] = right < 0 || from[right] > other ? 0 : 1;
     if (of.margin)
         of.margin[row] = right < 0 ? HUGE_VAL : static_cast<double>(from[right]) - static_cast<double>(other);
 }

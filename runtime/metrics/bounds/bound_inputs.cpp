@@ -43,6 +43,8 @@ constexpr BoundInputField kFields[] = {
     whole("classes", &In::classes, 0, kCount, "Logits K of the output; 0: a scalar"),
     number("rademacher", &In::rademacher, 0, kHuge, "Rademacher complexity R_m(H) of the experts' class"),
     number("natarajan", &In::natarajan, 0, kHuge, "Natarajan dimension d_N of the routing masks"),
+    number("routed_tokens", &In::routed_tokens, 1, kCount,
+           "Rows that an example routes, on average; its loss is their mean"),
     whole("router_inputs", &In::router_inputs, 0, kCount, "Width of what the router reads"),
     wholes("router_hidden", &In::router_hidden, 1, kCount, "Hidden widths of a ReLU router; none: linear"),
     number("norm", &In::norm, 0, kHuge, "Cap of one expert's norm, or of its distance from the start"),

@@ -21,10 +21,12 @@ struct BoundInputs {
     Number rademacher, natarajan, router_inputs;
     Numbers router_hidden;
     Number norm = 1, stacked_norm, radius = 1, output_bound, k_eff, expert_layers = 1, shared_experts = 0;
+    Number routed_tokens = 1;
     Numbers rank_weights;
     std::optional<GateKind> gate;  ///< what the model uses: says which of our bounds speak of it
+    bool gate_of_no_kind = false;  ///< it uses none of them: none of our bounds speaks of it
     bool router_bias = true, measured = false, two_sided = false;
-    std::optional<bool> layers_below_frozen;
+    std::optional<bool> layers_below_frozen, caps_a_priori, experts_covered;  ///< as of RoutedMixture
     Number complexity;
 
     // losses

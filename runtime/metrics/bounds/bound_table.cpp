@@ -30,6 +30,7 @@ BoundResult published(const In& in) {
 }
 
 AssumptionStatus gate_status(const In& in, GateKind gate) {
+    if (in.gate_of_no_kind) return AssumptionStatus::violated;
     if (!in.gate) return AssumptionStatus::unknown;
     return *in.gate == gate ? AssumptionStatus::holds : AssumptionStatus::violated;
 }
@@ -59,6 +60,7 @@ template <GateKind gate>
 BoundResult corrected(const In& in) {
     RoutedMixture mixture;
     mixture.samples = *in.samples;
+    mixture.tokens = *in.routed_tokens;
     mixture.delta = *in.delta;
     mixture.router = router_of(in, gate);
     mixture.gate = gate;
@@ -76,6 +78,8 @@ BoundResult corrected(const In& in) {
     mixture.measured = in.measured;
     mixture.two_sided = in.two_sided;
     mixture.layers_below_frozen = in.layers_below_frozen;
+    mixture.caps_a_priori = in.caps_a_priori;
+    mixture.experts_covered = in.experts_covered;
     BoundResult result = routed_mixture_bound(mixture);
     result.assume("gate_covered", gate_status(in, gate),
                   "the model's gates are of the kind the bound is about");

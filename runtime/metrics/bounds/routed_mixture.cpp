@@ -16,6 +16,10 @@ struct RoutingTerms {
     std::optional<double> eta, levels;  // of the best gate cover
 };
 
+double routed_rows(const RoutedMixture& input) {
+    return input.samples * input.tokens;
+}
+
 double routing_term(const RoutedMixture& input, double nats) {
     return input.range * std::sqrt(2 * nats / input.samples);
 }
@@ -30,7 +34,7 @@ RoutingTerms softmax_terms(const RoutedMixture& input, double output_bound) {
     const RouterClass& router = input.router;
     const double normalized = input.gate == GateKind::softmax ? router.top_k : router.experts;
     if (router.experts <= 1 || router.top_k <= 0) return {};
-    if (normalized <= 1) return mask_terms(input, ln_masks(input.samples, router));
+    if (normalized <= 1) return mask_terms(input, ln_masks(routed_rows(input), router));
     RoutingTerms best;
     double least = std::numeric_limits<double>::infinity();
     for (int step = 0; step <= 80; ++step) {
@@ -38,7 +42,7 @@ RoutingTerms softmax_terms(const RoutedMixture& input, double output_bound) {
         const double excess = std::expm1(eta);
         const double levels =
             normalized - 1 > excess ? std::max(1.0, std::ceil(std::log((normalized - 1) / excess) / eta)) : 1;
-        const double nats = ln_gate_cells(input.samples, router, levels, normalized);
+        const double nats = ln_gate_cells(routed_rows(input), router, levels, normalized);
         const double gate = 4 * input.lipschitz * output_bound * gate_cover_radius(eta, levels, normalized);
         const double routing = routing_term(input, nats);
         if (routing + gate < least) {
@@ -52,9 +56,9 @@ RoutingTerms softmax_terms(const RoutedMixture& input, double output_bound) {
 RoutingTerms routing_terms(const RoutedMixture& input, double output_bound) {
     switch (input.gate) {
         case GateKind::uniform:
-            return mask_terms(input, ln_masks(input.samples, input.router));
+            return mask_terms(input, ln_masks(routed_rows(input), input.router));
         case GateKind::rank:
-            return mask_terms(input, ln_ordered_masks(input.samples, input.router));
+            return mask_terms(input, ln_ordered_masks(routed_rows(input), input.router));
         case GateKind::softmax:
         case GateKind::softmax_all:
             return softmax_terms(input, output_bound);
@@ -85,23 +89,32 @@ double expert_term(const RoutedMixture& input) {
     // Size-independent factor of bias-free ReLU networks: Golowich, Rakhlin, Shamir 2018, theorem 1.
     const double depth_factor =
         input.expert_layers <= 1 ? 1 : std::sqrt(2 * std::numbers::ln2 * input.expert_layers) + 1;
-    const double outputs =
-        input.classes > 0 ? std::numbers::sqrt2 * std::sqrt(input.classes - 1) : 1;  // Maurer 2016
+    // Maurer 2016; a loss that is the mean over several rows is of several outputs too.
+    const double several = input.classes > 0 || input.tokens > 1 ? std::numbers::sqrt2 : 1;
+    const double outputs = several * (input.classes > 0 ? std::sqrt(input.classes - 1) : 1);
     return 2 * input.lipschitz * outputs * stacked * depth_factor * input.radius *
            std::sqrt(squared_weights(input) / input.samples);
+}
+
+AssumptionStatus status_of(const std::optional<bool>& condition) {
+    if (!condition) return AssumptionStatus::unknown;
+    return *condition ? AssumptionStatus::holds : AssumptionStatus::violated;
 }
 
 void add_assumptions(const RoutedMixture& input, BoundResult& result) {
     using enum AssumptionStatus;
     result.assume_independent_samples()
         .assume_loss_in_range()
-        .assume("norms_a_priori", unknown, "the norm caps were fixed before the sample was seen")
+        .assume("norms_a_priori", status_of(input.caps_a_priori),
+                "the norm caps were fixed before the sample was seen")
         .assume(
-            "radius_apriori", input.measured ? holds : unknown,
+            "radius_apriori", input.measured ? holds : status_of(input.caps_a_priori),
             "the input radius was fixed beforehand, or the wider confidence term for a measured one is used")
-        .assume("layers_below_frozen",
-                !input.layers_below_frozen ? unknown : (*input.layers_below_frozen ? holds : violated),
-                "everything below the routed layer is frozen or was trained on other data");
+        .assume("layers_below_frozen", status_of(input.layers_below_frozen),
+                "everything below the routed layer is frozen or was trained on other data")
+        .assume("experts_covered", status_of(input.experts_covered),
+                "the model's outputs are the weighted sum of experts that are linear, or bias-free ReLU "
+                "networks with a scalar output");
     if (input.gate == GateKind::frozen) {
         result.assume("router_independent", unknown,
                       "the router does not depend on the sample (hash, random, or trained on other data)");
@@ -136,6 +149,8 @@ BoundResult routed_mixture_bound(const RoutedMixture& input) {
     terms.add("confidence",
               (input.measured ? 3 : 1) * confidence_term(input.range, events, input.delta, input.samples));
     BoundResult result = sum_of_terms(std::move(terms), input.range);
+    result.details.add("samples", input.samples);
+    result.details.add("routed_rows", routed_rows(input));
     result.details.add("routing_nats", routing.nats);
     result.details.add("kappa", 1 / squared_weights(input));
     if (routing.eta) {

@@ -21,6 +21,7 @@ enum class GateKind {
 
 struct RoutedMixture {
     double samples = 1;  ///< m, i.i.d. training examples
+    double tokens = 1;   ///< rows that an example routes, on average; its loss is the mean over them
     double delta = 0.05;
     RouterClass router;
     GateKind gate = GateKind::softmax;
@@ -46,12 +47,15 @@ struct RoutedMixture {
     bool measured = false;   ///< the radius comes from the sample: costs 3 c sqrt(ln(2/delta)/(2m))
     bool two_sided = false;  ///< bound |gap| instead of the gap
     std::optional<bool> layers_below_frozen;
+    std::optional<bool> caps_a_priori;    ///< norms and radius were fixed before the sample was seen
+    std::optional<bool> experts_covered;  ///< as the assumption of that name says
 };
 
 /// With probability 1 - delta, for all routers and experts of the class: true minus empirical loss <= value.
 /// Terms: expert, routing, gate, confidence.
-///   expert      2 C B_F X / sqrt(kappa m), for K classes 2 sqrt2 L2 B_F X sqrt((K-1)/(kappa m))
-///   routing     c sqrt(2 lnPi / m), lnPi = ln_masks, ln_ordered_masks, ln_gate_cells or 0
+///   expert      2 C B_F X / sqrt(kappa m), for K classes 2 sqrt2 L2 B_F X sqrt((K-1)/(kappa m)); of a scalar
+///               times sqrt2 where an example routes several rows
+///   routing     c sqrt(2 lnPi / m), lnPi = ln_masks, ln_ordered_masks, ln_gate_cells on all rows, or 0
 ///   gate        softmax: 4 C b_h ((e^eta - 1) + (g-1) e^(-R eta)), the least sum with routing over a grid
 ///   confidence  c sqrt(ln(1/delta)/(2m))
 /// kappa: k (uniform), 1/sum v_r^2 (rank), k_eff or 1. Source: Moesaic; proof in the README of this folder.

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "runtime/base/error.h"
+#include "runtime/metrics/statistics/convex_hull.h"
 #include "runtime/metrics/statistics/fits.h"
 #include "runtime/metrics/statistics/summary.h"
 
@@ -36,10 +37,6 @@ double free_law(const Parameters& p, const GapCell& at) {
 
 double samples_law(const Parameters& p, const GapCell& at) {
     return saturating(p[0], p[1] + p[2] * std::log(at.samples / 1000));
-}
-
-double published_index(const GapCell& at) {
-    return std::sqrt(at.top_k * (1 + std::log(at.experts / at.top_k)) / at.samples);
 }
 
 double published_saturating(const Parameters& p, const GapCell& at) {
@@ -98,12 +95,8 @@ LawScore score(const std::vector<double>& predicted, const std::vector<double>& 
     return result;
 }
 
-bool inside(std::span<const GapCell> cells, const GapCell& at) {
-    for (const auto axis : {&GapCell::samples, &GapCell::experts, &GapCell::top_k}) {
-        const auto [low, high] = std::ranges::minmax(cells, {}, axis);
-        if (at.*axis < low.*axis || at.*axis > high.*axis) return false;
-    }
-    return true;
+std::vector<double> log_place(const GapCell& cell) {
+    return {std::log(cell.samples), std::log(cell.experts), std::log(cell.top_k)};
 }
 
 /// One prediction per place; fits that leave a group out serve all of them.
@@ -125,10 +118,12 @@ std::vector<GapPrediction> predictions(const GapLaw& law, std::span<const GapCel
         }
     }
     const Parameters parameters = fit_gap_law(law, cells);
+    std::vector<std::vector<double>> measured;
+    for (const GapCell& cell : cells) measured.push_back(log_place(cell));
     std::vector<GapPrediction> list(places.size());
     for (std::size_t i = 0; i < places.size(); ++i) {
         list[i].gap = law.predict(parameters, places[i]);
-        list[i].in_hull = inside(cells, places[i]);
+        list[i].in_hull = in_convex_hull(measured, log_place(places[i]));
         // Order statistics floor(alpha (n + 1)) and ceil((1 - alpha)(n + 1)); beyond the ends there is no
         // limit.
         std::ranges::sort(lows[i]);
@@ -159,6 +154,16 @@ std::span<const GapLaw> gap_laws() {
         {"sqrt_T_over_kN", "c sqrt(T / (k N))", {0}, active_share_shape},
     };
     return table;
+}
+
+const GapLaw& gap_law(std::string_view name) {
+    const auto found = std::ranges::find(gap_laws(), name, &GapLaw::name);
+    MOESAIC_ASSERT(found != gap_laws().end(), "no law {}", name);
+    return *found;
+}
+
+double published_index(const GapCell& at) {
+    return std::sqrt(at.top_k * (1 + std::log(at.experts / at.top_k)) / at.samples);
 }
 
 std::vector<double> fit_gap_law(const GapLaw& law, std::span<const GapCell> cells) {

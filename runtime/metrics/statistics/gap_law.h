@@ -26,6 +26,10 @@ struct GapLaw {
 /// The model first (N, T, k free, saturating), then what it has to beat. Sources: Moesaic; arXiv 2403.17404
 /// for the shapes named `published`.
 [[nodiscard]] std::span<const GapLaw> gap_laws();
+/// The law of that name; asserts that there is one.
+[[nodiscard]] const GapLaw& gap_law(std::string_view name);
+/// sqrt(k (1 + ln(T/k)) / N), of arXiv 2403.17404.
+[[nodiscard]] double published_index(const GapCell& at);
 
 /// Robust fit with weights 1 / (deviation^2 + (0.15 gap)^2).
 [[nodiscard]] std::vector<double> fit_gap_law(const GapLaw& law, std::span<const GapCell> cells);
@@ -48,7 +52,7 @@ struct LawScore {
 struct GapPrediction {
     double gap = 0, low = 0, high = 0;
     double factor = 1;    ///< half-width of the interval as a factor: sqrt(high / low)
-    bool in_hull = true;  ///< within the measured ranges of ln N, ln T, ln k
+    bool in_hull = true;  ///< of the measured (ln N, ln T, ln k), which is convex
 };
 [[nodiscard]] GapPrediction predict_gap(const GapLaw& law, std::span<const GapCell> cells, const GapCell& at,
                                         double alpha);

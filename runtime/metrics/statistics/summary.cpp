@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "runtime/base/error.h"
+#include "runtime/base/philox.h"
 
 namespace moesaic {
 
@@ -78,6 +79,34 @@ double spearman(std::span<const double> left, std::span<const double> right) {
         yy += (y[i] - middle) * (y[i] - middle);
     }
     return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : std::numeric_limits<double>::quiet_NaN();
+}
+
+double spearman_chance(std::span<const double> left, std::span<const double> right) {
+    constexpr std::size_t kMostEnumerated = 8;
+    constexpr u64 kDraws = 100000;
+    const std::vector<double> x = ranks_of(left);
+    std::vector<double> y = ranks_of(right);
+    const auto product = [&] { return std::inner_product(x.begin(), x.end(), y.begin(), 0.0); };
+    const double wanted = product() - 1e-9;  // ranks are halves of whole numbers
+    if (x.size() <= kMostEnumerated) {
+        // Equal ranks: each distinct order stands for equally many.
+        u64 orders = 0, as_high = 0;
+        std::ranges::sort(y);
+        do {
+            ++orders;
+            as_high += product() >= wanted;
+        } while (std::ranges::next_permutation(y).found);
+        return static_cast<double>(as_high) / static_cast<double>(orders);
+    }
+    const Philox random(1, "pairings of ranks");
+    u64 counter = 0, as_high = 0;
+    for (u64 draw = 0; draw < kDraws; ++draw) {
+        for (std::size_t i = y.size() - 1; i > 0; --i)
+            std::swap(y[i],
+                      y[static_cast<std::size_t>(random.uniform(counter++) * static_cast<double>(i + 1))]);
+        as_high += product() >= wanted;
+    }
+    return static_cast<double>(as_high + 1) / static_cast<double>(kDraws + 1);
 }
 
 double incomplete_beta(double x, double a, double b) {

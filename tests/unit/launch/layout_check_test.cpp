@@ -149,6 +149,38 @@ TEST(LayoutCheck, SlicedExperts) {
     EXPECT_THROW((void)check_layouts(run, check_of({1, 3}, 1)), UserError);
 }
 
+std::vector<std::string> left_out(const Overrides& overrides, const std::vector<int>& worlds) {
+    std::vector<std::string> texts;
+    for (const LeftOutLayout& one : left_out_layouts(tiny_run(overrides), worlds))
+        texts.push_back(text_of(one));
+    return texts;
+}
+
+TEST(LayoutCheck, WhatIsLeftOutIsNamed) {
+    using testing::ElementsAre;
+    EXPECT_THAT(left_out({}, {1, 2, 4}), ElementsAre());
+    EXPECT_THAT(left_out({}, {6}),
+                ElementsAre("6 ranks, expert parallel 3: 8 experts cannot be shared out evenly",
+                            "6 ranks, expert parallel 6: 8 experts cannot be shared out evenly"));
+    EXPECT_THAT(left_out({"parallel.expert_tensor=2"}, {1, 2, 3, 4}),
+                ElementsAre("1 rank: no multiple of parallel.expert_tensor: 2",
+                            "3 ranks: no multiple of parallel.expert_tensor: 2"));
+}
+
+/// Nothing compared is nothing certified.
+TEST(LayoutCheck, AtLeastOneLayoutHasToRun) {
+    const RunSetup momlp = load_run(std::string(MOESAIC_SOURCE_DIR) + "/configs/momlp.yaml", {});
+    try {
+        (void)check_layouts(momlp, check_of({3}, 1));
+        ADD_FAILURE() << "sixteen experts on three ranks";
+    } catch (const UserError& error) {
+        EXPECT_THAT(error.what(), HasSubstr("runs on none of them"));
+        EXPECT_THAT(error.what(),
+                    HasSubstr("3 ranks, expert parallel 1: a momlp's experts are shared out to all "));
+        EXPECT_THAT(error.what(), HasSubstr("3 ranks, expert parallel 3: "));
+    }
+}
+
 /// Expert gradients part by part, their sums exact: in micro-batches of one, with chunks, recomputed.
 TEST(LayoutCheck, ElasticWeightsAreTheSameBits) {
     for (const char* precision : {"train.precision=fp32", "train.precision=bf16"}) {

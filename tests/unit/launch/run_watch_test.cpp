@@ -314,6 +314,65 @@ TEST(RunWatch, TheHeaviestActionCounts) {
     EXPECT_EQ(run.step(collapsed).action, AlarmAction::none);
 }
 
+/// Twenty steps with a dead expert, a collapse and two spikes, and an evaluation after every fifth; begun
+/// anew from its checkpoint after step `cut`.
+std::vector<std::string> words_of_a_run(i64 cut) {
+    AlarmsConfig config;
+    config.dead_experts.steps = config.loss_spike.steps = 6;
+    config.entropy.steps = config.load_max_over_mean.steps = 4;
+    config.load_max_over_mean.threshold = 3;
+    WatchedRun first(config), second(config);
+    std::vector<std::string> words;
+    for (i64 step = 1; step <= 20; ++step) {
+        RunWatch& watch = (step <= cut ? first : second).watch;
+        StepResult result = first.good;
+        result.expert_counts = {10, 5, 5, 0};
+        if (step >= 6 && step <= 13) result.expert_counts = {0, 0, 20, 0};
+        if (step == 9 || step == 15) result.loss = 4;
+        std::vector<AlarmVerdict> verdicts{watch.after_step(step, result, {{}})};
+        if (step % 5 == 0) verdicts.push_back(watch.after_evaluation(step, step == 5 ? 2.0 : 2.5, {}));
+        for (const AlarmVerdict& verdict : verdicts) {
+            for (const AlarmRecord& record : verdict.raised)
+                words.push_back(fmt::format("{}: {}: {}", step, record.kind, record.message));
+            words.insert(words.end(), verdict.cleared.begin(), verdict.cleared.end());
+        }
+        if (step == cut) second.watch.begin(watch.observers());
+    }
+    return words;
+}
+
+TEST(RunWatch, GoesOnAfterAResumptionAsItWouldHaveWithout) {
+    const std::vector<std::string> straight = words_of_a_run(20);
+    for (const std::string kind :
+         {"dead_experts", "load_max_over_mean", "entropy", "loss_spike", "heldout_rise"})
+        EXPECT_THAT(straight, testing::Contains(HasSubstr(": " + kind + ": ")));
+    EXPECT_THAT(straight, testing::Contains(HasSubstr("is over")));
+    for (i64 cut = 1; cut < 20; ++cut) EXPECT_EQ(words_of_a_run(cut), straight) << cut;
+    WatchedRun fresh;
+    fresh.watch.begin({{"generalization", {1, 2, 3}}});
+    EXPECT_THAT(fresh.watch.observers(), IsEmpty()) << "nothing to remember, nothing in the checkpoint";
+}
+
+/// Such a run stands still until somebody has changed something: else a job that dies between the checkpoint
+/// and its exit code would go on.
+TEST(RunWatch, AnAlarmThatStoppedTheRunStopsItAgain) {
+    AlarmsConfig stops = only(&AlarmsConfig::entropy), warns = stops;
+    stops.entropy.action = "stop";
+    WatchedRun run(stops), again(stops), told(warns), mended(stops);
+    StepResult collapsed = run.good;
+    collapsed.expert_counts = {0, 20, 0, 0};
+    run.repeat(stops.entropy.steps, collapsed);
+    ASSERT_THAT(run.kinds(), ElementsAre("entropy"));
+    for (WatchedRun* next : {&again, &told, &mended}) next->watch.begin(run.watch.observers());
+    EXPECT_EQ(again.step(collapsed).action, AlarmAction::stop);
+    told.repeat(2 * warns.entropy.steps, collapsed);
+    EXPECT_THAT(told.raised, IsEmpty()) << "it was said already";
+    EXPECT_THAT(told.watch.layers()[0].alarms, ElementsAre("entropy"));
+    mended.repeat(2, mended.good);
+    mended.repeat(stops.entropy.steps - 1, collapsed);
+    EXPECT_THAT(mended.raised, IsEmpty());
+}
+
 TEST(RunWatch, OffMeansOff) {
     AlarmsConfig config;
     config.off = true;

@@ -104,6 +104,12 @@ TEST(StudyFigures, GnuplotDrawsThem) {
     const std::string html = study_page(folder.path(), Gnuplot());
     for (const StudyFigure& figure : study_figures(example())) EXPECT_THAT(html, HasSubstr(figure.title));
     EXPECT_THAT(html, HasSubstr("n: &lt;s&gt;"));
+    EXPECT_THAT(html, testing::Not(HasSubstr("Foretold")));
+    write_text(folder / "predictions.jsonl",
+               "{\"claim\":\"law\",\"experts\":64,\"gap\":0.4375,\"high\":\"inf\",\"low\":[]}\n[1\n{\"gap");
+    const std::string foretold = study_page(folder.path(), Gnuplot());
+    for (const char* text : {"Foretold gaps", ">law<", ">64<", ">0.4375<", ">inf<"})
+        EXPECT_THAT(foretold, HasSubstr(text));
 }
 
 }  // namespace

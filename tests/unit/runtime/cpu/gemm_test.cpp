@@ -129,7 +129,7 @@ TYPED_TEST(Gemm, EveryShapeAndTransposeIsTheFusedChainBitForBit) {
                                                                             {12, 31, 400},
                                                                             {7, 16, 1},
                                                                             {130, 50, 9},
-                                                                            {9, 20, 770},
+                                                                            {9, 20, 1540},
                                                                             {3, 1300, 5}}) {
             for (int flags = 0; flags < 8; ++flags) {
                 Case<TypeParam> one{m, n, p, (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0};

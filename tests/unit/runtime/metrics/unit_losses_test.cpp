@@ -17,7 +17,7 @@ TEST(UnitLosses, AreMeansOverUnmaskedTargets) {
     const UnitScores unit = score_unit(loss, margin, scales);
     EXPECT_EQ(unit.targets, 3);
     EXPECT_DOUBLE_EQ(unit.of(UnitLoss::raw), 4.5 / 3);
-    EXPECT_DOUBLE_EQ(unit.of(UnitLoss::error), 1.0 / 3) << "a tie is no error";
+    EXPECT_DOUBLE_EQ(unit.of(UnitLoss::error), 2.0 / 3) << "a tie is an error";
     EXPECT_DOUBLE_EQ(unit.of(UnitLoss::ramp), (0.5 + 1 + 1) / 3);
     EXPECT_DOUBLE_EQ(unit.of(UnitLoss::clipped), (0.5 + 1.5 + 1) / 3);
     double bits = 0;

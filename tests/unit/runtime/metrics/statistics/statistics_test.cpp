@@ -1,9 +1,11 @@
 // Against numpy 2 and scipy 1.17, whose numbers stand here.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/base/philox.h"
+#include "runtime/metrics/statistics/convex_hull.h"
 #include "runtime/metrics/statistics/fits.h"
 #include "runtime/metrics/statistics/gap_law.h"
 #include "runtime/metrics/statistics/summary.h"
@@ -40,6 +42,21 @@ TEST(Statistics, RanksAndQuantiles) {
     const std::vector<double> left{1, 2, 2, 4, 7, 3}, right{3, 1, 4, 4, 9, 2};
     EXPECT_NEAR(spearman(left, right), 0.5735294117647058, 1e-14);
     EXPECT_TRUE(std::isnan(spearman(left, std::vector<double>(6, 1.0))));
+    // Exact tables of Spearman's distribution (e.g. Zar 1972): 1/24, 1/120, 5/120, 8/120.
+    const std::vector<double> few{1, 2, 3, 4}, five{1, 2, 3, 4, 5};
+    EXPECT_NEAR(spearman_chance(few, few), 1.0 / 24, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, five), 1.0 / 120, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, std::vector<double>{2, 1, 3, 4, 5}), 5.0 / 120, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, std::vector<double>{2, 1, 3, 5, 4}), 8.0 / 120, 1e-14);
+    EXPECT_NEAR(spearman_chance(five, std::vector<double>{5, 4, 3, 2, 1}), 1, 1e-14);
+    // Two of four equal: 12 distinct orders, one of them the best.
+    EXPECT_NEAR(spearman_chance(few, std::vector<double>{1, 2, 2, 3}), 1.0 / 12, 1e-14);
+    // Nine pairs are drawn: 136 of all 362880 orders are as high.
+    const std::vector<double> nine{1, 2, 3, 4, 5, 6, 7, 8, 9};
+    EXPECT_NEAR(spearman_chance(nine, std::vector<double>{2, 1, 4, 3, 6, 5, 8, 7, 9}), 136.0 / 362880,
+                2.5e-4);
+    EXPECT_NEAR(spearman_chance(nine, std::vector<double>{1, 3, 2, 9, 4, 5, 8, 7, 6}), 10685.0 / 362880,
+                0.002);
     EXPECT_NEAR(quantile_of({3, 1, 4, 1, 5, 9, 2}, .1), 1, 1e-14);
     EXPECT_NEAR(quantile_of({3, 1, 4, 1, 5, 9, 2}, .9), 6.6, 1e-14);
     EXPECT_EQ(quantile_of({3}, .5), 3);
@@ -126,6 +143,43 @@ const GapLaw& law_named(std::string_view name) {
     throw std::runtime_error("no such law");
 }
 
+TEST(ConvexHull, TellsInsideFromOutside) {
+    const Philox random(5, "hull");
+    u64 counter = 0;
+    // Corners of a simplex and of an octahedron, and twenty points within each.
+    std::vector<std::vector<double>> simplex{{0, 0, 0}, {1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, octahedron;
+    for (const double sign : {-1., 1.})
+        for (std::size_t axis = 0; axis < 3; ++axis) {
+            octahedron.push_back({0, 0, 0});
+            octahedron.back()[axis] = sign;
+        }
+    for (int i = 0; i < 20; ++i) {
+        std::vector<double> point;
+        for (int axis = 0; axis < 3; ++axis) point.push_back(random.uniform(counter++) / 3);
+        simplex.push_back(point);
+        octahedron.push_back(point);
+    }
+    int inside = 0;
+    for (int i = 0; i < 400; ++i) {
+        std::vector<double> at;
+        for (int axis = 0; axis < 3; ++axis) at.push_back(1.2 * random.uniform(counter++) - .1);
+        const double sum = at[0] + at[1] + at[2];
+        EXPECT_EQ(in_convex_hull(simplex, at), std::ranges::min(at) >= 0 && sum <= 1) << i;
+        double length = 0;
+        for (double& x : at) length += std::abs(x = 2 * x - 1);
+        EXPECT_EQ(in_convex_hull(octahedron, at), length <= 1) << i;
+        inside += length <= 1 ? 1 : 0;
+    }
+    EXPECT_GT(inside, 20);
+    for (const auto& point : octahedron) EXPECT_TRUE(in_convex_hull(octahedron, point));
+    const std::vector<std::vector<double>> line{{0, 3}, {1, 3}, {4, 3}};
+    EXPECT_TRUE(in_convex_hull(line, {2.5, 3}));
+    EXPECT_TRUE(in_convex_hull(line, {4, 3}));
+    EXPECT_FALSE(in_convex_hull(line, {2.5, 3.001}));
+    EXPECT_FALSE(in_convex_hull(line, {4.001, 3}));
+    EXPECT_FALSE(in_convex_hull({}, {1}));
+}
+
 TEST(GapLaw, FitsAsScipyDoes) {
     const std::vector<GapCell> cells = reference_grid();
     ASSERT_EQ(cells.size(), 102u);
@@ -165,6 +219,13 @@ TEST(GapLaw, IntervalsCoverAndWarn) {
     EXPECT_LT(within.factor, 1.25);
     EXPECT_GT(within.factor, 1.02);
     EXPECT_FALSE(predict_gap(law, cells, {1500, 64, 2, 0, 0}, .2).in_hull);
+    // Each within its axis' range, but no mixture of cells, none of which has more active experts than
+    // experts.
+    EXPECT_FALSE(predict_gap(law, cells, {1500, 2, 8, 0, 0}, .2).in_hull);
+    EXPECT_FALSE(predict_gap(law, cells, {1500, 4, 4.01, 0, 0}, .2).in_hull);
+    EXPECT_TRUE(predict_gap(law, cells, {1500, 4, 4, 0, 0}, .2).in_hull) << "on the border";
+    EXPECT_TRUE(predict_gap(law, cells, {8000, 32, 8, 0, 0}, .2).in_hull) << "a corner";
+    EXPECT_FALSE(predict_gap(law, cells, {8001, 32, 8, 0, 0}, .2).in_hull);
     const std::vector<GapCell> few(cells.begin(), cells.begin() + 3);
     EXPECT_TRUE(std::isinf(predict_gap(law, few, cells[0], .2).high))
         << "one group cannot say how far off it is";
