@@ -8,7 +8,8 @@ namespace moesaic {
 /// What counts as much.
 inline constexpr i64 kLargeNewBytes = i64{64} << 10;
 
-/// Calls of operator new for kLargeNewBytes or more so far, on all threads.
+/// Calls of operator new for kLargeNewBytes or more so far, on all threads; -1 where a sanitizer has operator
+/// new.
 [[nodiscard]] i64 large_news() noexcept;
 
 }  // namespace moesaic

@@ -320,7 +320,8 @@ TEST(Claims, RanksAndOptima) {
     };
     EXPECT_EQ(moves().verdict, Verdict::reproduced);
     StudyTable holes = optimum;
-    for (const std::size_t at : {0, 6}) holes.rows[at].erase("loss");  // k = 1 at M = 2 of two seeds
+    for (const std::size_t at : {std::size_t{0}, std::size_t{6}})
+        holes.rows[at].erase("loss");  // k = 1 at M = 2 of two seeds
     EXPECT_EQ(judge(claim_of("optimum", {{"of", "loss"}, {"over", "k"}, {"by", "M"}}), holes).verdict,
               Verdict::inconclusive)
         << "four seeds know their best";
