@@ -1,6 +1,7 @@
 #include "runtime/metrics/bounds/norms.h"
 
 #include <cmath>
+#include <cstddef>
 #include <numbers>
 
 #include "runtime/base/error.h"
@@ -17,6 +18,16 @@ BoundResult measure(double value) {
     result.assume("certificate", AssumptionStatus::violated,
                   "the number bounds the gap: no, constants and logarithms are left out; compare runs by it");
     return result;
+}
+
+/// The product of the other layers' spectral norms. Dividing by a layer's own instead is 0/0 where it is
+/// zero.
+double spectral_product_without(const std::vector<LayerNorms>& layers, std::size_t left_out) {
+    double product = 1;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        if (layer != left_out) product *= layers[layer].spectral;
+    }
+    return product;
 }
 
 }  // namespace
@@ -40,12 +51,10 @@ double constant_rademacher(double samples) {
 }
 
 double spectral_complexity(const std::vector<LayerNorms>& layers) {
-    double product = 1, sum = 0;
-    for (const LayerNorms& layer : layers) {
-        product *= layer.spectral;
-        sum += std::pow(layer.rows / layer.spectral, 2.0 / 3);
-    }
-    return product * std::pow(sum, 1.5);
+    double sum = 0;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer)
+        sum += std::pow(layers[layer].rows * spectral_product_without(layers, layer), 2.0 / 3);
+    return std::pow(sum, 1.5);
 }
 
 BoundResult spectral_norm_measure(const NormMeasure& input) {
@@ -55,13 +64,13 @@ BoundResult spectral_norm_measure(const NormMeasure& input) {
 
 BoundResult pac_bayes_norm_measure(const NormMeasure& input) {
     const double depth = static_cast<double>(input.layers.size());
-    double product = 1, sum = 0;
-    for (const LayerNorms& layer : input.layers) {
-        product *= layer.spectral * layer.spectral;
-        sum += layer.frobenius * layer.frobenius / (layer.spectral * layer.spectral);
+    double sum = 0;
+    for (std::size_t layer = 0; layer < input.layers.size(); ++layer) {
+        const double norm = input.layers[layer].frobenius * spectral_product_without(input.layers, layer);
+        sum += norm * norm;
     }
     const double size = depth * depth * input.width * std::log(depth * input.width);
-    return measure(input.radius * std::sqrt(size * product * sum / input.samples) / input.margin);
+    return measure(input.radius * std::sqrt(size * sum / input.samples) / input.margin);
 }
 
 }  // namespace moesaic

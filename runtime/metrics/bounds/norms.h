@@ -23,7 +23,8 @@ struct LayerNorms {
     double rows = 1;  ///< sum over rows (outputs) of their Euclidean norms: ||W^T||_{2,1}
 };
 
-/// prod s_l (sum_l (rows_l/s_l)^(2/3))^(3/2). Source: Bartlett, Foster, Telgarsky 2017, equation 1.2.
+/// prod s_l (sum_l (rows_l/s_l)^(2/3))^(3/2), and its limit where an s_l is zero. Source: Bartlett, Foster,
+/// Telgarsky 2017, equation 1.2.
 [[nodiscard]] double spectral_complexity(const std::vector<LayerNorms>& layers);
 
 struct NormMeasure {
@@ -35,7 +36,7 @@ struct NormMeasure {
 };
 
 /// spectral_complexity radius / (margin sqrt(samples)): the shape of the Bartlett bound, its constants and
-/// logarithms left out. A measure, not a certificate: no probability, never vacuous.
+/// logarithms left out. A measure, not a certificate: no probability.
 [[nodiscard]] BoundResult spectral_norm_measure(const NormMeasure& input);
 /// sqrt(B^2 L^2 h ln(L h) prod s_l^2 sum ||W_l||_F^2/s_l^2 / (margin^2 samples)): the shape of the bound of
 /// Neyshabur, Bhojanapalli, Srebro 2018, theorem 1. A measure, not a certificate.

@@ -89,6 +89,16 @@ TEST(Norms, Oracles) {
     EXPECT_TRUE(spectral_norm_measure(few).vacuous) << "no loss in [0, 1] has a gap above 1";
 }
 
+TEST(Norms, ZeroWeightsHaveNoComplexity) {
+    const LayerNorms zero{0, 0, 0}, other{2, 3, 5};
+    for (const std::vector<LayerNorms>& layers : {std::vector{zero, zero}, std::vector{other, zero}}) {
+        const NormMeasure input{layers, 1e4, .5, 2, 2};
+        EXPECT_EQ(spectral_norm_measure(input).value, 0);
+        EXPECT_EQ(pac_bayes_norm_measure(input).value, 0);
+        EXPECT_FALSE(spectral_norm_measure(input).vacuous);
+    }
+}
+
 TEST(PrototypeMixtures, Oracles) {
     const std::vector<double> widths{2, 8, 8, 1};
     const std::vector<std::pair<double, double>> expected{{1, 2231}, {4, 11126}, {16, 52958}, {64, 244626}};
