@@ -7,14 +7,12 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "runtime/base/host_memory.h"
 #include "runtime/device_memory.h"
 
 namespace moesaic {
 
 namespace {
-
-constexpr i64 kAlignment = 64;
-constexpr i64 kHugePage = i64{2} << 20;
 
 /// Four size classes per power of two: at most a quarter of a block is waste.
 i64 size_class(i64 bytes) {
@@ -22,10 +20,6 @@ i64 size_class(i64 bytes) {
     const auto power = static_cast<i64>(std::bit_floor(static_cast<u64>(least)));
     const i64 quarter = power / 4;
     return power + (least - power + quarter - 1) / quarter * quarter;
-}
-
-i64 rounded_up(i64 bytes, i64 unit) {
-    return (bytes + unit - 1) / unit * unit;
 }
 
 /// Null for memory of the host, and for dry runs of any device.
@@ -42,11 +36,7 @@ void* MemoryPool::from_system(i64 bytes) const {
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         return data == MAP_FAILED ? nullptr : data;
     }
-    const i64 alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-    const i64 rounded = rounded_up(bytes, alignment);
-    void* data = std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(rounded));
-    if (data && alignment == kHugePage) madvise(data, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);
-    return data;
+    return allocate_host_memory(bytes);
 }
 
 void MemoryPool::to_system(void* data, i64 bytes) const {

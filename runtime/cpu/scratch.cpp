@@ -2,15 +2,16 @@
 #include "runtime/cpu/scratch.h"
 
 #include <algorithm>
-#include <new>
+#include <cstdlib>
+
+#include "runtime/base/error.h"
+#include "runtime/base/host_memory.h"
 
 namespace moesaic::detail {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
-
 struct Release {
-    void operator()(std::byte* block) const { ::operator delete(block, kAlignment); }
+    void operator()(std::byte* block) const { std::free(block); }
 };
 struct Buffer {
     std::unique_ptr<std::byte, Release> data;
@@ -26,8 +27,8 @@ std::byte* scratch_bytes(ScratchSlot slot, i64 bytes) {
         const i64 capacity = std::max<i64>(bytes + bytes / 4, 4096);  // rows per expert vary: leave some room
         buffer.data.reset();
         buffer.bytes = 0;
-        buffer.data.reset(
-            static_cast<std::byte*>(::operator new(static_cast<std::size_t>(capacity), kAlignment)));
+        buffer.data.reset(static_cast<std::byte*>(allocate_host_memory(capacity)));
+        if (!buffer.data) throw Error(fmt::format("out of memory: {} bytes for a product's work", capacity));
         buffer.bytes = capacity;
     }
     return buffer.data.get();

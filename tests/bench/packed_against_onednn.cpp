@@ -10,10 +10,12 @@
 #include <cstdlib>
 #include <dnnl.hpp>
 #include <functional>
+#include <new>
 #include <type_traits>
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/base/host_memory.h"
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/peak.h"
@@ -30,9 +32,27 @@ struct Product {
 constexpr Product kShapes[] = {{17, 512, 512},   {64, 512, 512},    {256, 512, 512},   {1024, 512, 512},
                                {256, 2048, 512}, {1024, 2048, 512}, {1024, 512, 2048}, {2048, 2048, 2048}};
 
+/// Memory as tensors have it.
+template <class T>
+struct TensorMemory {
+    using value_type = T;
+    TensorMemory() = default;
+    template <class Other>
+    explicit TensorMemory(const TensorMemory<Other>&) {}
+    T* allocate(std::size_t count) {
+        void* const data = allocate_host_memory(static_cast<i64>(count * sizeof(T)));
+        if (!data) throw std::bad_alloc();
+        return static_cast<T*>(data);
+    }
+    void deallocate(T* data, std::size_t) { std::free(data); }
+    bool operator==(const TensorMemory&) const = default;
+};
+template <class T>
+using Values = std::vector<T, TensorMemory<T>>;
+
 template <class Stored>
-std::vector<Stored> values(i64 count) {
-    std::vector<Stored> out(static_cast<std::size_t>(count));
+Values<Stored> values(i64 count) {
+    Values<Stored> out(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < out.size(); ++i) {
         const float value = static_cast<float>(i % 17) * 0.1F - 0.8F;
         if constexpr (std::is_same_v<Stored, BFloat16>) {
@@ -56,7 +76,9 @@ class Pair {
         const dnnl::memory::desc rows({m, k}, kType, Tag::ab), weights({k, n}, kType, Tag::ab);
         const dnnl::matmul::desc what(rows, {{k, n}, kType, Tag::any}, {{m, n}, kType, Tag::ab});
         const dnnl::matmul::primitive_desc how(what, engine_);
-        dnnl::memory plain(weights, engine_, b_.data()), copy(how.weights_desc(), engine_);
+        theirs_packed_.resize(how.weights_desc().get_size());
+        dnnl::memory plain(weights, engine_, b_.data()),
+            copy(how.weights_desc(), engine_, theirs_packed_.data());
         dnnl::reorder(plain, copy).execute(stream_, plain, copy);
         stream_.wait();
         theirs_ = dnnl::matmul(how);
@@ -89,8 +111,9 @@ class Pair {
         std::is_same_v<Stored, BFloat16> ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
     Product shape_;
     ThreadPool& pool_;
-    std::vector<Stored> a_ = values<Stored>(shape_.m * shape_.k), b_ = values<Stored>(shape_.n * shape_.k),
-                        c_ = values<Stored>(shape_.m * shape_.n), packed_;
+    Values<Stored> a_ = values<Stored>(shape_.m * shape_.k), b_ = values<Stored>(shape_.n * shape_.k),
+                   c_ = values<Stored>(shape_.m * shape_.n), packed_;
+    Values<std::byte> theirs_packed_;
     dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
     dnnl::stream stream_{engine_};
     dnnl::matmul theirs_;

@@ -1,0 +1,13 @@
+// Memory of the host for numbers.
+#pragma once
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+/// At least `bytes`, uninitialised, aligned to 64 bytes, to be given to std::free(); null where the system
+/// refuses. From 2 MiB on in huge pages where it grants them: a product reads rows and panels that are far
+/// apart, and its addresses would not fit in the tables of small pages.
+[[nodiscard]] void* allocate_host_memory(i64 bytes);
+
+}  // namespace moesaic
