@@ -21,8 +21,6 @@ constexpr i64 kInnerBlock =
     1024;  // elements of p in one piece, about: its rows stay in the second-level cache
 // Rows of one task at most: with a piece of their results they share the second-level cache with two panels.
 constexpr i64 kRowBlock = 128;
-constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
-constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
 constexpr i64 kTasksPerThread = 6;
 constexpr i64 kStreamedBytes =
     32 << 20;                          // sums that leave every cache before anybody reads them, from here on
@@ -108,7 +106,7 @@ void Wave<T>::plan() {
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
-        plan_tasks(slice, work_per_task, blocks >= 2 * kTasksPerThread * pool_.threads());
+        plan_tasks(slice, work_per_task, blocks >= kTasksPerThread * pool_.threads());
         slice.first_task = tasks_;
         tasks_ += slice.row_tasks * divide_up(slice.panels, slice.panels_per_task);
     }
@@ -121,7 +119,8 @@ void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
     const i64 least_rows = many ? kRowBlock : 4 * kernels_.row_tile;
     const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, kRowBlock);
-    slice.rows_per_task = std::min(rows, slice.product->m);
+    slice.rows_per_task =
+        slice.is_left_over ? divide_up(slice.product->m, pool_.threads()) : std::min(rows, slice.product->m);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
     if (wanted_rows < slice.rows_per_task) {
@@ -311,22 +310,6 @@ void clear_empty_sums(ThreadPool& pool, std::span<const MatrixProduct<T>> produc
     }
 }
 
-/// Slices are of one size, about: a narrow last one would bring all rows into the cache for few columns.
-template <class T>
-i64 columns_of_slice(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
-    const i64 panel_bytes = kernels.panel_columns * product.halves * product.p * static_cast<i64>(sizeof(T));
-    const i64 most = std::clamp<i64>(kPackedBytes / panel_bytes, 1, kColumnBlockPanels);
-    const i64 panels = std::max<i64>(1, divide_up(product.n / product.halves, kernels.panel_columns));
-    return divide_up(panels, divide_up(panels, most)) * kernels.panel_columns;
-}
-
-/// Whether panels of b can be read where they stand.
-template <class T>
-bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
-    return !product.packed_b && !product.b.is_narrow() && product.m <= 4 * kernels.row_tile &&
-           product.b.real.column_stride == 1 && !product.b.real.row_index;
-}
-
 }  // namespace
 
 template <class T>
@@ -344,11 +327,11 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
             return multiply_all_by(*library, pool, products);
     }
     const GemmKernels<T>& kernels = gemm_kernels<T>();
+    const int threads_alone = products.size() == 1 ? pool.threads() : 1;  // several make tasks enough
     i64 most_slices = 0, sum_bytes = 0;
     for (const MatrixProduct<T>& product : products) {
         if (product.sum) sum_bytes += product.m * product.n * static_cast<i64>(sizeof(double));
-        if (product.p > 0)
-            most_slices += divide_up(product.n / product.halves, columns_of_slice(kernels, product));
+        if (product.p > 0) most_slices += SliceColumns(kernels, product, threads_alone).most_slices();
     }
     Slice<T>* const slices = scratch<Slice<T>>(ScratchSlot::slices, most_slices);
     std::size_t count = 0;
@@ -365,12 +348,13 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
             if (!product.accumulate && !product.sum) clear(product);
             continue;
         }
-        const i64 slice_columns = columns_of_slice(kernels, product), columns = product.n / product.halves;
-        for (i64 first = 0; first < columns; first += slice_columns) {
+        const SliceColumns cut(kernels, product, threads_alone);
+        for (i64 first = 0, columns = 0; first < cut.columns(); first += columns) {
             Slice<T> slice{};
             slice.product = &product;
             slice.first_column = first;
-            slice.columns = std::min(slice_columns, columns - first);
+            slice.columns = columns = cut.from(first);
+            slice.is_left_over = cut.is_left_over(first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
             slice.in_place = reads_in_place(kernels, product);
             slice.pairs = TaskOperands<T>(kernels).has_pairs(product);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "runtime/cpu/gemm.h"
 
@@ -14,16 +15,20 @@ inline i64 round_up(i64 value, i64 to) {
     return divide_up(value, to) * to;
 }
 
+constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
+constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
+
 /// A range of columns of one product (with halves: of each), and how it is cut into tasks.
 template <class T>
 struct Slice {
     const MatrixProduct<T>* product;
     i64 first_column, columns;
-    bool in_place;    // b is read where it stands, except for a last panel that is not full
-    bool pairs;       // both operands are pairs of bf16 to the register tiles
-    const T* packed;  // the slice's first panel
-    i64 panels;       // of a half
-    i64 first_panel;  // among those that the wave packs
+    bool in_place;      // b is read where it stands, except for a last panel that is not full
+    bool is_left_over;  // threads share the rows of its few panels
+    bool pairs;         // both operands are pairs of bf16 to the register tiles
+    const T* packed;    // the slice's first panel
+    i64 panels;         // of a half
+    i64 first_panel;    // among those that the wave packs
     i64 rows_per_task, panels_per_task, row_tasks;
     i64 first_task;  // among those of the wave
 
@@ -34,6 +39,44 @@ struct Slice {
         return static_cast<double>(columns * product->halves) * static_cast<double>(product->p);
     }
 };
+
+/// How the columns of a product, of each half, are cut into slices. They are of one size, about: a narrow
+/// last one would bring all rows into the cache for few columns. Where few rows make few tasks, panels that
+/// cannot be dealt evenly to the threads are the last slice, cut by rows.
+class SliceColumns {
+  public:
+    template <class T>
+    SliceColumns(const GemmKernels<T>& kernels, const MatrixProduct<T>& product, int threads)
+        : columns_(product.n / product.halves) {
+        const i64 panel_bytes =
+            kernels.panel_columns * product.halves * product.p * static_cast<i64>(sizeof(T));
+        const i64 most = std::clamp<i64>(kPackedBytes / panel_bytes, 1, kColumnBlockPanels);
+        const i64 panels = std::max<i64>(1, divide_up(columns_, kernels.panel_columns));
+        slice_ = divide_up(panels, divide_up(panels, most)) * kernels.panel_columns;
+        constexpr i64 kFewRounds = 8;
+        if (product.m <= 4 * kernels.row_tile && panels > threads && panels < kFewRounds * threads)
+            left_over_from_ = (panels - panels % threads) * kernels.panel_columns;
+        left_over_from_ = std::min(left_over_from_, columns_);
+    }
+
+    [[nodiscard]] i64 columns() const { return columns_; }
+    [[nodiscard]] i64 most_slices() const { return divide_up(columns_, slice_) + 1; }
+    [[nodiscard]] bool is_left_over(i64 first) const { return first >= left_over_from_; }
+    /// Columns of the slice that begins at `first`.
+    [[nodiscard]] i64 from(i64 first) const {
+        return std::min(slice_, (is_left_over(first) ? columns_ : left_over_from_) - first);
+    }
+
+  private:
+    i64 columns_, slice_, left_over_from_ = std::numeric_limits<i64>::max();
+};
+
+/// Whether panels of b can be read where they stand.
+template <class T>
+bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
+    return !product.packed_b && !product.b.is_narrow() && product.m <= 4 * kernels.row_tile &&
+           product.b.real.column_stride == 1 && !product.b.real.row_index;
+}
 
 /// A panel of a slice: of half `half`, the `index`-th there.
 struct PanelPlace {

@@ -198,6 +198,29 @@ TYPED_TEST(Gemm, ThreadsChangeNoBit) {
     }
 }
 
+TYPED_TEST(Gemm, PanelsThatAreLeftOverAreSharedByRows) {
+    ThreadPool packing(1);
+    for (const i64 m : {1, 2, 17, 32}) {
+        for (const i64 panels : {1, 2, 3, 7, 15}) {
+            const i64 n = panels * gemm_kernels<TypeParam>().panel_columns - 5, p = 40;
+            Case<TypeParam> one{m, n, p};
+            std::vector<TypeParam> packed(static_cast<std::size_t>(packed_elements<TypeParam>(p, n)));
+            pack_matrix(packing, operand(one.b.data(), n), p, n, packed.data());
+            const auto want = one.result(1);
+            for (const int threads : {2, 3, 4}) {
+                EXPECT_TRUE(same_bits(want, one.result(threads)));
+                std::vector<TypeParam> got(want.size(), TypeParam(-7));
+                MatrixProduct<TypeParam> product = one.product();
+                product.packed_b = packed.data();
+                product.c = got.data();
+                ThreadPool pool(threads);
+                multiply(pool, product);
+                EXPECT_TRUE(same_bits(want, got)) << m << " x " << n << " on " << threads << " threads";
+            }
+        }
+    }
+}
+
 TYPED_TEST(Gemm, SplittingTheInnerExtentChangesNoBit) {
     for (const i64 first : {i64{1}, i64{100}, i64{384}, i64{499}}) {
         Case<TypeParam> whole{20, 60, 500, true};
