@@ -52,6 +52,7 @@ GradientSync::GradientSync(StepContext& context, ParameterStore& store, i64 buck
     }
     segments_ = static_cast<int>(store.segments(Placement::replicated).size());
     next_segment_ = segments_ - 1;
+    waiting_.reserve(buckets_.size());
     order_for_norm(context);
 }
 
@@ -87,22 +88,30 @@ void GradientSync::segment_ready(StepContext& context, int segment) {
                    next_segment_);
     --next_segment_;
     store_.fold_segment(context.compute, segment);
-    for (const GradientBucket& bucket : buckets_) {
-        if (bucket.first_segment != segment) continue;
-        const TensorView arena = store_.sums(bucket.placement);
-        const TensorView data = arena.flat(bucket.range.begin, bucket.range.size());
-        const bool expert = bucket.placement == Placement::expert;
-        if (expert && defects_.expert_gradient_factor != 1) {
-            context.backend.scale(context.compute, defects_.expert_gradient_factor, data);
-        }
-        Communicator& group = group_of(context, bucket.placement);
-        if (expert && context.mesh.expert_tensor() > 1) sum_over_slices(context, bucket);
-        if (group.size() == 1) continue;
-        context.exchange.wait(context.compute.record());
-        group.reduce_scatter_rows(context.exchange, data, bucket.rows,
-                                  arena.flat(bucket.owned.begin, bucket.owned.size()), ReduceOp::sum,
-                                  {expert ? "expert gradients" : "gradients"});
+    for (std::size_t i = 0; i < buckets_.size(); ++i) {
+        if (buckets_[i].first_segment == segment) waiting_.push_back(i);
     }
+}
+
+void GradientSync::start(StepContext& context) {
+    for (const std::size_t i : waiting_) sum(context, buckets_[i]);
+    waiting_.clear();
+}
+
+void GradientSync::sum(StepContext& context, const GradientBucket& bucket) {
+    const TensorView arena = store_.sums(bucket.placement);
+    const TensorView data = arena.flat(bucket.range.begin, bucket.range.size());
+    const bool expert = bucket.placement == Placement::expert;
+    if (expert && defects_.expert_gradient_factor != 1) {
+        context.backend.scale(context.compute, defects_.expert_gradient_factor, data);
+    }
+    Communicator& group = group_of(context, bucket.placement);
+    if (expert && context.mesh.expert_tensor() > 1) sum_over_slices(context, bucket);
+    if (group.size() == 1) return;
+    context.exchange.wait(context.compute.record());
+    group.reduce_scatter_rows(context.exchange, data, bucket.rows,
+                              arena.flat(bucket.owned.begin, bucket.owned.size()), ReduceOp::sum,
+                              {expert ? "expert gradients" : "gradients"});
 }
 
 void GradientSync::sum_over_slices(StepContext& context, const GradientBucket& bucket) {
@@ -118,6 +127,7 @@ void GradientSync::sum_over_slices(StepContext& context, const GradientBucket& b
 void GradientSync::finish(StepContext& context) {
     MOESAIC_ASSERT(next_segment_ == -1, "the gradients of segments 0 to {} are not ready", next_segment_);
     next_segment_ = segments_ - 1;
+    start(context);
     context.compute.wait(context.exchange.record());
     for (const GradientBucket& bucket : buckets_) {
         const i64 begin = bucket.owned.begin, count = bucket.owned.size();

@@ -22,11 +22,15 @@ class GradientSync {
     GradientSync(StepContext& context, ParameterStore& store, i64 bucket_bytes,
                  const PlantedDefects& defects = {});
 
-    /// Collective over mesh.world(), mesh.slices() and mesh.replicas(). To be called in the last micro-step
-    /// for every segment, last to first, as soon as its gradients are complete; folds them and starts the
-    /// buckets that are, which compute may not touch until finish().
+    /// To be called in the last micro-step for every segment, last to first, as soon as its gradients are
+    /// complete; folds them. Buckets that are complete wait for start(); compute may not touch them until
+    /// finish().
     void segment_ready(StepContext& context, int segment);
-    /// After all segments: what compute does from now on sees the sums.
+    /// Collective over mesh.world(), mesh.slices() and mesh.replicas(). To be called where the backward
+    /// begins with work that needs no other rank: sums the buckets that wait. Rows of the experts would
+    /// otherwise wait behind them, since collectives have one order.
+    void start(StepContext& context);
+    /// Collective as start(), after all segments: what compute does from now on sees the sums.
     void finish(StepContext& context);
 
     /// Collective over mesh.world(), after finish(). L2 norm over every logical parameter counted once: sums
@@ -53,6 +57,8 @@ class GradientSync {
 
   private:
     void order_for_norm(const StepContext& context);
+    /// Collective over the bucket's group.
+    void sum(StepContext& context, const GradientBucket& bucket);
     /// Collective over mesh.slices().
     void sum_over_slices(StepContext& context, const GradientBucket& bucket);
 
@@ -60,8 +66,9 @@ class GradientSync {
     PlantedDefects defects_;
     std::vector<GradientBucket> buckets_;
     int segments_ = 0, next_segment_ = 0;
-    std::vector<i64> norm_offset_;   // [parameters] where a tensor's blocks stand in canonical order
-    std::vector<double> norm_sums_;  // [blocks of all logical tensors]
+    std::vector<std::size_t> waiting_;  // complete buckets, in the order in which they became so
+    std::vector<i64> norm_offset_;      // [parameters] where a tensor's blocks stand in canonical order
+    std::vector<double> norm_sums_;     // [blocks of all logical tensors]
 };
 
 }  // namespace moesaic

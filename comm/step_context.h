@@ -7,6 +7,7 @@
 
 namespace moesaic {
 
+class GradientSync;
 class Mesh;
 class RoutingObserver;
 
@@ -26,6 +27,7 @@ struct StepContext {
     i64 step = 0;                         ///< counts from 1
     RoutingObserver* observer = nullptr;  ///< of the routers' decisions; null: nobody watches
     StepTimeline* timeline = nullptr;     ///< where time goes; null: nobody asks
+    GradientSync* gradients = nullptr;    ///< what waits for the wire to be idle; null: nothing
 };
 
 }  // namespace moesaic

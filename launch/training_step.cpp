@@ -245,6 +245,8 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
     const MicroBatches::Part part = micro_batches_.part(index, runtime_.mesh->world().rank());
     StepContext context = runtime_.context(Phase::train, step);
     context.observer = observer_;
+    const bool last = index + 1 == micro_batches_.micro_steps();
+    if (last) context.gradients = runtime_.gradient_sync.get();
     ModelSaved saved;
     const ForwardResult result = runtime_.model.forward(context, load_batch(step, part), saved);
     if (trace_) write_trace(context, part, saved);
@@ -273,7 +275,6 @@ void TrainingStep::micro_step(i64 step, i64 index, GlobalBatch& global, std::vec
         write_router(router, sums);
         sums += kRouterSums;
     }
-    const bool last = index + 1 == micro_batches_.micro_steps();
     runtime_.model.backward(context, saved, global, [&](int segment) {
         if (last) {
             const int layer = segment - 1;  // the first segment is the embedding

@@ -1,5 +1,7 @@
 #include "layers/block.h"
 
+#include "comm/gradient_sync.h"
+
 namespace moesaic {
 
 Block::Block(const ModelSpec& spec, int layer, const Mesh& mesh, Exchange* exchange,
@@ -70,6 +72,7 @@ Tensor Block::backward(StepContext& context, const LayerInput& in, ConstTensorVi
     const LayerInput feed_forward_in = feed_forward_input(in, saved);
     Tensor d_feed_forward_in = experts_ ? experts_->backward(context, feed_forward_in, dy, saved.experts)
                                         : dense_backward(context, feed_forward_in, dy, saved);
+    if (context.gradients) context.gradients->start(context);  // rows have travelled; attention needs nobody
     if (!post_norm_) return d_feed_forward_in;
     Tensor d_middle = post_norm_->backward(context, middle_of(in, saved), d_feed_forward_in, saved.post_norm);
     context.backend.add(context.compute, dy, d_middle);

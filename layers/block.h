@@ -33,6 +33,7 @@ class Block {
     /// Collective over mesh.experts() where the block has experts. In phase `recompute` the routing in
     /// `saved` is followed again, all else computed anew to the same bits.
     [[nodiscard]] Tensor forward(StepContext& context, const LayerInput& in, Saved& saved) const;
+    /// Collective over mesh.experts() where the block has experts; starts context.gradients behind them.
     [[nodiscard]] Tensor backward(StepContext& context, const LayerInput& in, ConstTensorView dy,
                                   Saved& saved) const;
 

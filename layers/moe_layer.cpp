@@ -43,7 +43,10 @@ ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtyp
     sizes.tokens = spec.micro_tokens();
     sizes.choices = choices_of(spec, mesh);
     sizes.width = spec.width;
-    sizes.capacity_rows = spec.chunks == 1 ? whole : std::min(whole, (mean + spec.chunks - 1) / spec.chunks);
+    // Rows come by expert, then by source: parts of an expert would each be the rows of some sources, and
+    // leave the wires of the others idle.
+    const i64 parts = std::min<i64>(spec.chunks, mesh.local_experts());
+    sizes.capacity_rows = parts == 1 ? whole : std::min(whole, (mean + parts - 1) / parts);
     sizes.rounds_kept = (whole + sizes.capacity_rows - 1) / sizes.capacity_rows;
     sizes.look_ahead = spec.chunks > 1;
     sizes.layers = spec.recompute ? 1 : spec.expert_layers();

@@ -60,7 +60,8 @@ struct ParallelConfig {
         v.value("ranks_per_node", ranks_per_node, "auto", {1, 1e6},
                 "Consecutive ranks that count as one node; auto: as the machines are");
         v.value("chunks", chunks, "auto", {1, 64},
-                "Parts in which rows travel while experts compute on others; auto: 1");
+                "Parts in which rows travel while experts compute on others, no more than a rank has "
+                "experts; auto: 1");
         v.section("placement", placement);
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");

@@ -87,13 +87,15 @@ void expect_timeline(const Ranks& ranks) {
     const ScratchFolder scratch;
     const std::string out = scratch / "out";
     // Of shared memory the timeline has only the meetings that somebody waits in.
-    const Words small{"train.steps=6", "train.log_every=1", "parallel.exchange=flat"};
+    const Words small{"train.steps=6", "train.log_every=1", "parallel.exchange=flat",
+                      "parallel.bucket_bytes=1"};
     const auto traced = train_tiny(out, ranks, small, {"--trace-step", "3"});
     EXPECT_EQ(losses(traced), losses(train_tiny(scratch / "plain", ranks, small)))
         << "watching changes nothing";
     const Json trace = Json::parse(read_text(out + "/tiny/trace.step3.json"));
-    std::map<std::string, std::set<int>> seen;  // category to ranks
-    std::map<int, double> work, step;           // microseconds by rank
+    std::map<std::string, std::set<int>> seen;              // category to ranks
+    std::map<int, double> work, step;                       // microseconds by rank
+    std::map<std::string, std::pair<double, double>> span;  // on rank 0: first and last begin by name
     for (const Json& event : trace["traceEvents"]) {
         if (event["ph"] != "X") continue;
         const int rank = event["pid"];
@@ -101,7 +103,17 @@ void expect_timeline(const Ranks& ranks) {
         if (event["cat"] == "compute") work[rank] += event["dur"].get<double>();
         if (event["cat"] == "step") step[rank] = event["dur"];
         EXPECT_GE(event["dur"].get<double>(), 0) << event;
+        if (rank != 0) continue;
+        const double at = event["ts"];
+        auto& [first, last] = span.try_emplace(event["name"], at, at).first->second;
+        first = std::min(first, at);
+        last = std::max(last, at);
     }
+    // The last micro-step's gradients of the head are summed while attention works, behind the layer's rows.
+    const double gradients = span.at("gradients").first;
+    EXPECT_LT(span.at("dispatch backward, layer 1").second, gradients);
+    EXPECT_LT(gradients, span.at("attention backward, layer 1").second);
+    EXPECT_LT(gradients, span.at("dispatch backward, layer 0").second);
     std::set<int> all;
     for (int rank = 0; rank < ranks.count; ++rank) all.insert(rank);
     EXPECT_EQ(seen["compute"], all);

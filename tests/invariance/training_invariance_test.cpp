@@ -262,6 +262,7 @@ TEST_F(TrainingInvariance, ChunksThatOverlapChangeNoBit) {
         run.spec.exchange.name = exchange;
         for (const i64 chunks : {2, 5}) {
             run.spec.chunks = chunks;
+            run.spec.receive_budget = chunks == 2 ? 1.3 : 0.2;  // more parts than a rank has experts
             for (const Layout layout : {Layout{1, 1}, {2, 2}, {4, 2}, {8, 8}}) {
                 SCOPED_TRACE(fmt::format("{}, {} chunks, {}", exchange, chunks, name_of(layout)));
                 expect_same_bits(train_on(run, layout), one);

@@ -53,6 +53,7 @@ class SyncBench {
                 setup.backend->scale(*setup.compute, 2.0, gradients);
             }
             sync->segment_ready(setup.context, segment);
+            if (segment % 2 == 1) sync->start(setup.context);
         }
         sync->finish(setup.context);
     }
