@@ -148,8 +148,16 @@ std::vector<std::string> bounds_of_kind(const RunHistory& run,
 void add_bounds(PlotScript& plot, const RunHistory& run, const std::vector<std::string>& names) {
     for (std::size_t i = 0; i < names.size() && i < 7; ++i) {
         const bool trend = bound_kind(names[i]) == "trend";
-        add_line(plot, run.at("bound." + names[i]), names[i] + (trend ? " (trend)" : ""), colour(i + 1),
-                 trend ? "dt 2" : "");
+        const auto bound = std::ranges::find(run.bounds, names[i], &RecordedBound::name);
+        const bool violated = !trend && bound != run.bounds.end() && bound->violated;
+        add_line(plot, run.at("bound." + names[i]),
+                 names[i] + (trend      ? " (trend)"
+                             : violated ? " (violated)"
+                                        : ""),
+                 colour(i + 1),
+                 trend      ? "dt 2"
+                 : violated ? "dt 3"
+                            : "");
     }
 }
 
@@ -267,7 +275,7 @@ const std::vector<RunFigure> kFigures{
      "Gap and bounds",
      "Upper bounds on the gap beside what was measured; what is "
      "not above 0 is cut at the lower edge. A bound is a promise only where its assumptions hold (table "
-     "below).",
+     "below); dotted where one is violated.",
      {"bounds.gap"},
      400,
      gap_bounds_script},

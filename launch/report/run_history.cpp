@@ -169,6 +169,7 @@ class Reader {
                 if (const auto found = number_of(number)) bound.terms.emplace_back(term, *found);
             for (const Json& assumption : assumptions) {
                 const std::string status = text_at(assumption, "status");
+                if (status == "violated") bound.violated = true;
                 if (status != "holds")
                     bound.open_assumptions.push_back(text_at(assumption, "name") + ": " + status);
             }

@@ -30,6 +30,7 @@ struct RecordedBound {
     bool vacuous = false;
     std::vector<std::pair<std::string, double>> terms;
     std::vector<std::string> open_assumptions;  ///< those that do not hold or are unknown, with their status
+    bool violated = false;                      ///< an assumption does not hold, so that it promises nothing
 };
 
 /// Which experts each domain's held-out tokens choose, of one layer of the latest evaluation.

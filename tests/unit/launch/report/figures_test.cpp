@@ -58,6 +58,20 @@ TEST(RunFigures, EachIsDrawnWhereAnythingItNeedsIsRecorded) {
             << figure.name;
 }
 
+TEST(RunFigures, BoundsWhoseAssumptionsAreViolatedAreDotted) {
+    RunHistory run = full_run();
+    run.series = {{"bound.corrected_frozen", {{1, 2}, {3, 2}}},
+                  {"bound.corrected_uniform", {{1, 2}, {3, 2}}}};
+    run.bounds = {{.name = "corrected_frozen", .terms = {}, .open_assumptions = {}, .violated = true},
+                  {.name = "corrected_uniform", .terms = {}, .open_assumptions = {"x: unknown"}}};
+    const auto figure = std::ranges::find(run_figures(), "gap_bounds", &RunFigure::name);
+    ASSERT_NE(figure, run_figures().end());
+    const std::string script = drawing_of(*figure, run).script;
+    EXPECT_THAT(script, HasSubstr("corrected_frozen (violated)"));
+    EXPECT_THAT(script, testing::ContainsRegex("dt 3[^\n]*frozen"));
+    EXPECT_THAT(script, Not(testing::ContainsRegex("dt 3[^\n]*uniform")));
+}
+
 TEST(RunFigures, GnuplotDrawsEveryOneInEveryFormat) {
     if (!have_gnuplot()) GTEST_SKIP() << "no gnuplot here";
     const Gnuplot gnuplot;

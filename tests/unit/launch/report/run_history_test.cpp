@@ -46,6 +46,7 @@ TEST(RunHistory, ReadsEveryFieldByItsName) {
     ASSERT_EQ(run.bounds.size(), 1u);
     EXPECT_EQ(run.bounds[0].terms[1].first, "slack");
     EXPECT_THAT(run.bounds[0].open_assumptions, ElementsAre("fresh: unknown"));
+    EXPECT_FALSE(run.bounds[0].violated);
     EXPECT_THAT(run.at("bound.heldout").value, ElementsAre(0.5));
     EXPECT_EQ(run.alarms.at(0).message, "words");
     EXPECT_EQ(run.status, "done");
