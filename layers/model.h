@@ -96,8 +96,9 @@ class Model {
     [[nodiscard]] std::vector<RouterStatistics> count_choices(StepContext& context, const Batch& batch);
     /// Between a forward and its backward.
     [[nodiscard]] BalanceTerms balance(const ModelSaved& saved, const GlobalBatch& global) const;
-    /// Collective over mesh.experts(). Adds into the gradients, empties `saved` and calls segment_ready when
-    /// all work on the gradients of a segment is enqueued on compute, from the last segment to the first.
+    /// Collective over mesh.experts(), and as GradientSync::start where context.gradients is set. Adds into
+    /// the gradients, empties `saved` and calls segment_ready when all work on the gradients of a segment is
+    /// enqueued on compute, from the last segment to the first.
     void backward(StepContext& context, ModelSaved& saved, const GlobalBatch& global,
                   const std::function<void(int segment)>& segment_ready);
     /// After an optimizer step over a batch with these choices [expert layers * E]: Router::update.
