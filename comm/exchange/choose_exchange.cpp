@@ -64,14 +64,15 @@ class Trial {
         for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
             (void)exchange.finish_arrival(context_, plan, round,
                                           exchange.start_dispatch(context_, plan, round, x_));
-            exchange.combine(context_, plan, round, results(exchange), weight_, saved);
+            exchange.combine(context_, plan, round, results(exchange, plan.chunks[round]), weight_, saved);
         }
         const Tensor y = exchange.finish_combine(context_, plan, weight_, saved);
         ExchangeBackward backward = exchange.begin_backward(context_, plan, y, weight_, saved);
         for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
             (void)exchange.finish_arrival(context_, plan, round,
                                           exchange.start_combine_backward(context_, plan, round, backward));
-            exchange.dispatch_backward(context_, plan, round, results(exchange), backward);
+            exchange.dispatch_backward(context_, plan, round, results(exchange, plan.chunks[round]),
+                                       backward);
         }
         (void)exchange.finish_backward(context_, plan, std::move(backward));
         context_.compute.synchronize();
@@ -81,9 +82,11 @@ class Trial {
     }
 
   private:
-    ExpertRows results(Exchange& exchange) {
+    /// Zeros, but for what no row of the round takes: filling all there is room for would be most of the
+    /// time.
+    ExpertRows results(Exchange& exchange, const DispatchChunk& chunk) {
         ExpertRows rows = exchange.result_rows(context_);
-        context_.backend.zero(context_.compute, rows.rows);
+        context_.backend.zero(context_.compute, rows.rows.slice_rows(0, chunk.received()));
         return rows;
     }
 
