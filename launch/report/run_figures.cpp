@@ -149,15 +149,14 @@ void add_bounds(PlotScript& plot, const RunHistory& run, const std::vector<std::
     for (std::size_t i = 0; i < names.size() && i < 7; ++i) {
         const bool trend = bound_kind(names[i]) == "trend";
         const auto bound = std::ranges::find(run.bounds, names[i], &RecordedBound::name);
-        const bool violated = !trend && bound != run.bounds.end() && bound->violated;
-        add_line(plot, run.at("bound." + names[i]),
-                 names[i] + (trend      ? " (trend)"
-                             : violated ? " (violated)"
-                                        : ""),
-                 colour(i + 1),
-                 trend      ? "dt 2"
-                 : violated ? "dt 3"
-                            : "");
+        std::string_view mark, dashes;
+        if (trend) {
+            mark = " (trend)", dashes = "dt 2";
+        } else if (bound != run.bounds.end() && bound->violated) {
+            mark = " (violated)", dashes = "dt 3";
+        }
+        add_line(plot, run.at("bound." + names[i]), fmt::format("{}{}", names[i], mark), colour(i + 1),
+                 dashes);
     }
 }
 

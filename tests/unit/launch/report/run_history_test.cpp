@@ -29,7 +29,8 @@ TEST(RunHistory, ReadsEveryFieldByItsName) {
         "\n"
         R"({"event":"eval","step":1,"gap":0.25,"meaning":"all is well","gaps":{"error":{"value":0.5}},"heldout_by_source":{"a.txt":5},"bounds":{"heldout":{"value":0.5,)"
         R"("terms":{"empirical":0.4,"slack":0.1},"vacuous":false,"assumptions":[)"
-        R"({"name":"fresh","status":"unknown"},{"name":"range","status":"holds"}]}}})"
+        R"({"name":"fresh","status":"unknown"},{"name":"range","status":"holds"}]},)"
+        R"("published":{"value":2,"assumptions":[{"name":"router","status":"violated"}]}}})"
         "\n"
         R"({"event":"alarm","step":1,"kind":"leak","message":"words","action":"warn"})"
         "\n"
@@ -43,10 +44,11 @@ TEST(RunHistory, ReadsEveryFieldByItsName) {
     EXPECT_THAT(run.loads.at(3).at(0).load, ElementsAre(4, 0));
     EXPECT_EQ(run.fact("world_size"), "2");
     EXPECT_EQ(run.config, "a: 1\n");
-    ASSERT_EQ(run.bounds.size(), 1u);
+    ASSERT_EQ(run.bounds.size(), 2u);
     EXPECT_EQ(run.bounds[0].terms[1].first, "slack");
     EXPECT_THAT(run.bounds[0].open_assumptions, ElementsAre("fresh: unknown"));
     EXPECT_FALSE(run.bounds[0].violated);
+    EXPECT_TRUE(run.bounds[1].violated);
     EXPECT_THAT(run.at("bound.heldout").value, ElementsAre(0.5));
     EXPECT_EQ(run.alarms.at(0).message, "words");
     EXPECT_EQ(run.status, "done");
