@@ -1,4 +1,5 @@
-// Handing out tasks by compare-and-swap; idle threads spin for some microseconds, then sleep.
+// Each thread takes tasks of its own share, then of the others', by compare-and-swap; idle threads spin for
+// some microseconds, then sleep.
 #include "runtime/cpu/thread_pool.h"
 
 #include <hwy/cache_control.h>
@@ -14,12 +15,18 @@ constexpr int kSpins = 1000;  // about 10 to 40 microseconds
 constexpr i64 kMostTasks = 1 << 30;
 constexpr u64 kTaskMask = 0xffffffffu;
 
+/// Of the tasks owner, owner + threads, ... below `tasks`.
+i64 tasks_of(i64 owner, i64 threads, i64 tasks) {
+    return (tasks - owner + threads - 1) / threads;
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, bool spin) : spin_(spin) {
+ThreadPool::ThreadPool(int threads, bool spin)
+    : spin_(spin), shares_(static_cast<std::size_t>(std::max(threads, 1))) {
     MOESAIC_ASSERT(threads >= 1, "a pool of {} threads", threads);
-    workers_.reserve(static_cast<std::size_t>(threads - 1));
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    workers_.reserve(shares_.size() - 1);
+    for (std::size_t i = 1; i < shares_.size(); ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -40,30 +47,44 @@ void ThreadPool::run_slice(i64 first, i64 tasks, Call call, void* function) {
     first_.store(first, std::memory_order_relaxed);
     tasks_.store(tasks, std::memory_order_relaxed);
     unfinished_.store(static_cast<i32>(tasks), std::memory_order_relaxed);
-    const u64 job = (claim_.load(std::memory_order_relaxed) >> 32) + 1;
-    claim_.store((job << 32) | static_cast<u64>(tasks));
+    const auto threads = static_cast<i64>(shares_.size());
+    const u64 job = (shares_[0].claim.load(std::memory_order_relaxed) >> 32) + 1;
+    for (i64 owner = 0; owner < threads; ++owner) {
+        const i64 own = std::max<i64>(0, tasks_of(owner, threads, tasks));
+        shares_[static_cast<std::size_t>(owner)].claim.store((job << 32) | static_cast<u64>(own));
+    }
     epoch_.fetch_add(1);
     epoch_.notify_all();
-    while (try_one_task()) {
+    const i64 done = run_tasks(0);
+    if (unfinished_.fetch_sub(static_cast<i32>(done), std::memory_order_acq_rel) != done) wait_until_done();
+}
+
+/// Runs tasks until none is left to take: how many.
+i64 ThreadPool::run_tasks(std::size_t self) {
+    i64 done = 0;
+    for (std::size_t i = 0; i < shares_.size(); ++i) {
+        const std::size_t owner = (self + i) % shares_.size();
+        while (try_one_task_of(owner)) ++done;
     }
-    wait_until_done();
+    return done;
 }
 
 /// Takes and runs one task of the current job; false when none is left to take.
-bool ThreadPool::try_one_task() {
-    u64 claim = claim_.load(std::memory_order_acquire);
+bool ThreadPool::try_one_task_of(std::size_t owner) {
+    std::atomic<u64>& share = shares_[owner].claim;
+    u64 claim = share.load(std::memory_order_acquire);
     for (;;) {
-        const u64 left = claim & kTaskMask;
+        const auto left = static_cast<i64>(claim & kTaskMask), threads = static_cast<i64>(shares_.size());
         if (left == 0) return false;
         const Call call = call_.load(std::memory_order_relaxed);
         void* function = function_.load(std::memory_order_relaxed);
-        const i64 task = first_.load(std::memory_order_relaxed) + tasks_.load(std::memory_order_relaxed) -
-                         static_cast<i64>(left);
-        if (!claim_.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel,
-                                          std::memory_order_acquire))
+        const auto first = static_cast<i64>(owner);
+        const i64 taken = tasks_of(first, threads, tasks_.load(std::memory_order_relaxed)) - left;
+        const i64 task = first_.load(std::memory_order_relaxed) + first + taken * threads;
+        if (!share.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel,
+                                         std::memory_order_acquire))
             continue;
         call(function, task);
-        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
         return true;
     }
 }
@@ -78,15 +99,19 @@ void ThreadPool::wait_until_done() {
         unfinished_.wait(left, std::memory_order_acquire);
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(std::size_t self) {
+    i32 seen = epoch_.load(std::memory_order_acquire);
     while (!stop_.load(std::memory_order_acquire)) {
-        const i32 epoch = epoch_.load(std::memory_order_acquire);
-        bool worked = try_one_task();
-        for (int i = 0; spin_ && !worked && i < kSpins; ++i) {
+        const i64 done = run_tasks(self);
+        if (done > 0 && unfinished_.fetch_sub(static_cast<i32>(done), std::memory_order_acq_rel) == done)
+            unfinished_.notify_one();
+        i32 epoch = epoch_.load(std::memory_order_acquire);
+        for (int i = 0; spin_ && epoch == seen && i < kSpins; ++i) {
             hwy::Pause();
-            worked = try_one_task();
+            epoch = epoch_.load(std::memory_order_acquire);
         }
-        if (!worked && !stop_.load(std::memory_order_acquire)) epoch_.wait(epoch, std::memory_order_acquire);
+        if (epoch == seen) epoch_.wait(seen, std::memory_order_acquire);
+        seen = epoch_.load(std::memory_order_acquire);
     }
 }
 

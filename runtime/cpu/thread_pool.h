@@ -25,7 +25,8 @@ class ThreadPool {
     [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
     /// Calls f(task) for every task in [0, tasks), each once, in any order and on any thread; returns after
-    /// the last one ended. Tasks are started in ascending order.
+    /// the last one ended. The threads share the tasks out like cards, each runs its own in ascending order
+    /// and then takes what others have not begun: so large ones come first, and small ones even it out.
     template <class F>
     void parallel_for(i64 tasks, F&& f) {
         if (tasks <= 1 || workers_.empty() || busy_.exchange(true, std::memory_order_acquire)) {
@@ -43,21 +44,28 @@ class ThreadPool {
 
     void run(i64 tasks, Call call, void* function);
     void run_slice(i64 first, i64 tasks, Call call, void* function);
-    bool try_one_task();
+    i64 run_tasks(std::size_t self);
+    bool try_one_task_of(std::size_t owner);
     void wait_until_done();
-    void work();
+    void work(std::size_t self);
 
-    // State of the current job. `claim_` holds the job's number (upper half) and how many of its tasks nobody
-    // took yet (lower half): a thread that takes a task by compare-and-swap thereby knows that what it read
-    // of the job beforehand was still valid.
-    alignas(64) std::atomic<u64> claim_{0};
+    /// A thread's tasks: the current job's number (upper half) and how many of its tasks nobody took yet
+    /// (lower half). Who takes one by compare-and-swap thereby knows that what it read of the job beforehand
+    /// was still valid. Lines of their own: a thread that takes its own tasks waits for no other's cache.
+    struct alignas(64) Share {
+        std::atomic<u64> claim{0};
+    };
+
+    // The current job.
+    alignas(64) std::atomic<i32> epoch_{0};  // changes with every job; sleeping workers wait on it
     std::atomic<Call> call_{nullptr};
     std::atomic<void*> function_{nullptr};
     std::atomic<i64> first_{0}, tasks_{0};
+    std::atomic<bool> stop_{false};
     alignas(64) std::atomic<i32> unfinished_{0};
-    alignas(64) std::atomic<i32> epoch_{0};  // changes with every job; sleeping workers wait on it
-    std::atomic<bool> stop_{false}, busy_{false};
+    alignas(64) std::atomic<bool> busy_{false};
     bool spin_;
+    std::vector<Share> shares_;  // the caller's, then each worker's
     std::vector<std::thread> workers_;
 };
 

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <dnnl.hpp>
 #include <functional>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <unordered_map>
@@ -23,7 +24,7 @@
 namespace moesaic {
 namespace {
 
-constexpr int kIterations = 15;
+constexpr int kRounds = 15;
 constexpr double kSampleSeconds = 2e-3;
 
 struct Product {
@@ -49,6 +50,10 @@ struct TensorMemory {
 };
 template <class T>
 using Values = std::vector<T, TensorMemory<T>>;
+
+double flops_of(const Product& product) {
+    return 2.0 * static_cast<double>(product.m * product.n * product.k);
+}
 
 template <class Stored>
 Values<Stored> values(i64 count) {
@@ -125,32 +130,43 @@ double median(std::vector<double> of) {
     return of[of.size() / 2];
 }
 
-/// GFLOP/s of calls back to back for about kSampleSeconds, behind an untimed one.
+/// GFLOP/s of calls back to back for about kSampleSeconds, behind untimed ones for half as long: threads that
+/// slept while the other library worked take up to a millisecond to wake.
 double sample(double flops, double peak, const std::function<void()>& call) {
     const i64 calls = std::max<i64>(1, static_cast<i64>(kSampleSeconds * peak / flops));
-    call();
+    for (i64 i = 0; i < (calls + 1) / 2; ++i) call();
     const auto start = std::chrono::steady_clock::now();
     for (i64 i = 0; i < calls; ++i) call();
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     return 1e-9 * flops * static_cast<double>(calls) / time.count();
 }
 
-/// The least ratio of all shapes.
+/// A shape's samples of all rounds.
+struct Samples {
+    std::vector<double> peaks, ours, theirs, ratios;
+};
+
+/// The least ratio of all shapes. Rounds take every shape in turn: what disturbs the machine for a second
+/// falls on one sample of many shapes, not on many samples of one.
 template <class Stored>
 double compare(const char* name, PeakType type, int threads) {
     ThreadPool pool(threads);
-    double least = 1e9;
-    for (const Product& shape : kShapes) {
-        Pair<Stored> pair(shape, pool);
-        const double flops = 2.0 * static_cast<double>(shape.m * shape.n * shape.k);
-        std::vector<double> peaks, ours, theirs, ratios;
-        for (int i = 0; i < kIterations; ++i) {
-            const double peak = measure_peak(type, threads, 5).best;
-            peaks.push_back(1e-9 * peak);
-            ours.push_back(sample(flops, peak, [&] { pair.ours(); }));
-            theirs.push_back(sample(flops, peak, [&] { pair.theirs(); }));
-            ratios.push_back(ours.back() / theirs.back());
+    std::vector<std::unique_ptr<Pair<Stored>>> pairs;
+    for (const Product& shape : kShapes) pairs.push_back(std::make_unique<Pair<Stored>>(shape, pool));
+    std::vector<Samples> samples(pairs.size());
+    for (int round = 0; round < kRounds; ++round) {
+        for (std::size_t i = 0; i < pairs.size(); ++i) {
+            const double flops = flops_of(kShapes[i]), peak = measure_peak(type, threads, 5).best;
+            samples[i].peaks.push_back(1e-9 * peak);
+            samples[i].ours.push_back(sample(flops, peak, [&] { pairs[i]->ours(); }));
+            samples[i].theirs.push_back(sample(flops, peak, [&] { pairs[i]->theirs(); }));
+            samples[i].ratios.push_back(samples[i].ours.back() / samples[i].theirs.back());
         }
+    }
+    double least = 1e9;
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+        const auto& [peaks, ours, theirs, ratios] = samples[i];
+        const Product& shape = kShapes[i];
         least = std::min(least, median(ratios));
         std::printf("%-4s %d threads %5ld x %5ld x %5ld  peak %7.1f  ours %5.1f %%  oneDNN %5.1f %%  %5.3f\n",
                     name, threads, shape.m, shape.n, shape.k, median(peaks),

@@ -62,6 +62,19 @@ TEST(ThreadPool, ReturnsOnlyAfterTheLastTaskEnded) {
     }
 }
 
+TEST(ThreadPool, OthersTakeTheTasksOfAThreadThatIsHeldUp) {
+    ThreadPool pool(3);
+    for (const i64 long_one : {0, 1, 2, 7}) {
+        std::atomic<int> ended{0};
+        // It waits for all others: whoever runs it cannot run them.
+        pool.parallel_for(20, [&](i64 task) {
+            while (task == long_one && ended < 19) std::this_thread::yield();
+            ++ended;
+        });
+        EXPECT_EQ(ended, 20);
+    }
+}
+
 TEST(ThreadPool, NestedCallsRunInline) {
     ThreadPool pool(3);
     std::atomic<i64> sum{0};
