@@ -1,12 +1,11 @@
 #include "comm/exchange/shared_memory_exchange.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
 
 #include "comm/dispatch_layout.h"
+#include "runtime/base/host_memory.h"
 
 namespace moesaic {
 
@@ -23,12 +22,6 @@ i64 rows_of_segment(const ExchangeSizes& sizes, i64 regions) {
     const i64 row_bytes = row_bytes_of(sizes);
     const i64 unit = std::lcm(i64{64}, row_bytes) / row_bytes;
     return (regions * sizes.capacity_rows + unit - 1) / unit * unit;
-}
-
-/// Of the largest cache that a core has for itself.
-i64 own_cache_bytes() {
-    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return bytes > 0 ? bytes : i64{1} << 20;
 }
 
 Tensor index_tensor(StepContext& context, i64 capacity, const std::vector<i32>& values) {

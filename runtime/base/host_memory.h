@@ -1,4 +1,4 @@
-// Memory of the host for numbers.
+// Memory of the host for numbers, and the cache that stands before it.
 #pragma once
 
 #include "runtime/base/types.h"
@@ -9,5 +9,8 @@ namespace moesaic {
 /// refuses. From 2 MiB on in huge pages where it grants them: a product reads rows and panels that are far
 /// apart, and its addresses would not fit in the tables of small pages.
 [[nodiscard]] void* allocate_host_memory(i64 bytes);
+
+/// Of the largest cache that a core has for itself, the second level's; 1 MiB where nobody says.
+[[nodiscard]] i64 own_cache_bytes();
 
 }  // namespace moesaic

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "runtime/base/error.h"
+#include "runtime/base/host_memory.h"
 #include "runtime/cpu/gemm_operands.h"
 #include "runtime/cpu/gemm_tasks.h"
 #include "runtime/cpu/onednn.h"
@@ -17,14 +18,18 @@ namespace {
 
 using namespace gemm;
 
-constexpr i64 kInnerBlock =
-    1024;  // elements of p in one piece, about: its rows stay in the second-level cache
-// Rows of one task at most: with a piece of their results they share the second-level cache with two panels.
-constexpr i64 kRowBlock = 128;
 constexpr i64 kTasksPerThread = 6;
 constexpr i64 kStreamedBytes =
     32 << 20;                          // sums that leave every cache before anybody reads them, from here on
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
+
+/// Addends of one piece, about, where elements are not taken in pairs.
+template <class T>
+i64 inner_block() {
+    static const i64 addends = std::clamp(own_cache_bytes() / (kRowBlock * static_cast<i64>(sizeof(T))),
+                                          kLeastInnerBlock, kMostInnerBlock);
+    return addends;
+}
 
 /// Calls use(addends) for each part of the sums that is not empty.
 template <class T, class Use>
@@ -170,7 +175,8 @@ Task<T> Wave<T>::task_of(i64 number) const {
     if (product.work) task.together = std::max<i64>(1, kColumnsTogether / kernels_.panel_columns);
     if (product.sum ||
         !product.c) {  // results stay in the cache; what one piece completes, only for the work
-        const bool complete = !product.sum && product.p < kInnerBlock * slice.elements_together() * 3 / 2;
+        const bool complete =
+            !product.sum && product.p < inner_block<T>() * slice.elements_together() * 3 / 2;
         task.result_panels = complete ? task.together : task.panels.count();
         task.results = scratch<T>(ScratchSlot::partial_sums, task.rows * results_row_stride(task));
     }
@@ -203,7 +209,7 @@ SumStart Wave<T>::sum_start(const MatrixProduct<T>& product) const {
 /// The addends of a part, piece by piece, so that a piece of the rows is in the cache for all panels.
 template <class T>
 void Wave<T>::compute_part(const Task<T>& task, Piece part) const {
-    const i64 together = task.slice.elements_together(), block = kInnerBlock * together;
+    const i64 together = task.slice.elements_together(), block = inner_block<T>() * together;
     const i64 pieces = std::max<i64>(1, (part.p + block / 2) / block);
     const i64 step = round_up(divide_up(part.p, pieces), 8);
     for (i64 done = 0; done < part.p; done += step)

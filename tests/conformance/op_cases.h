@@ -100,6 +100,8 @@ void append_attention_cases(std::vector<OpCase>& cases);
 /// Positions of the `count` largest, ties to the lower.
 [[nodiscard]] std::vector<i64> best_of(const std::vector<double>& scores, i64 count);
 [[nodiscard]] std::vector<double> row_of(const std::vector<double>& values, i64 row, i64 columns);
+/// Addends of a product's sum that no back end takes in one piece, pairs of bf16 included.
+constexpr i64 kSeveralPieces = 6200;
 /// An index into a vector from a signed count.
 [[nodiscard]] constexpr std::size_t at(i64 index) {
     return static_cast<std::size_t>(index);

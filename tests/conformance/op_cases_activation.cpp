@@ -1,4 +1,5 @@
 // Cases of the activations, alone and inside the products before them.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -54,6 +55,10 @@ struct Sizes {
         return fmt::format("{} {} rows in {} groups, {}x{}",
                            kActivations[static_cast<std::size_t>(kind)].name, sum_of(counts), groups(), width,
                            inner);
+    }
+    /// Of sums whose standard deviation is 4 at most: gated kinds multiply their rounding by other sums.
+    [[nodiscard]] double weight_scale() const {
+        return std::min(0.3, 4 / std::sqrt(static_cast<double>(std::max<i64>(inner, 1))));
     }
     /// The slopes of a learnt kind, else nothing that counts.
     [[nodiscard]] Buffer slopes() const { return normal("slope", {groups()}, 0.5); }
@@ -156,8 +161,8 @@ void append_fused(std::vector<OpCase>& cases, const Sizes& sizes, bool packed) {
     cases.push_back(
         {.name = "grouped_gemm_activation " + sizes.text() + (packed ? " packed" : ""),
          .buffers = {normal("a", {rows, sizes.inner}),
-                     normal("b", {sizes.groups(), columns, sizes.inner}, 0.3), sizes.slopes(),
-                     output("c", {rows, columns}), output("y", {rows, sizes.width})},
+                     normal("b", {sizes.groups(), columns, sizes.inner}, sizes.weight_scale()),
+                     sizes.slopes(), output("c", {rows, columns}), output("y", {rows, sizes.width})},
          .run =
              [=](Backend& b, Stream& s, Views v) {
                  std::vector<i64> passing = sizes.counts;
@@ -184,7 +189,7 @@ void append_fused(std::vector<OpCase>& cases, const Sizes& sizes, bool packed) {
                  sizes.forward(v[3], v[2], v[4]);
              },
          .tolerance_f32 = 1e-4,
-         .tolerance_f64 = 5e-13,  // sums of 1540 terms in another order, and the activation of them
+         .tolerance_f64 = 5e-13,  // sums of kSeveralPieces terms in another order, and the activation of them
          .products = Products::sums,
          .row_unit = 0,
          .same_bits =
@@ -230,8 +235,9 @@ void append_fused_grad(std::vector<OpCase>& cases, const Sizes& sizes) {
     cases.push_back(
         {.name = "grouped_gemm_activation_backward " + sizes.text(),
          .buffers = {normal("a", {rows, sizes.inner}),
-                     normal("b", {sizes.groups(), sizes.inner, sizes.width}, 0.3), sizes.slopes(),
-                     normal("x", wide), written(normal("dx", wide)), f64_sums("d_slope", {sizes.groups()})},
+                     normal("b", {sizes.groups(), sizes.inner, sizes.width}, sizes.weight_scale()),
+                     sizes.slopes(), normal("x", wide), written(normal("dx", wide)),
+                     f64_sums("d_slope", {sizes.groups()})},
          .run =
              [=](Backend& b, Stream& s, Views v) {
                  std::vector<i64> passing = sizes.counts;
@@ -253,7 +259,7 @@ void append_fused_grad(std::vector<OpCase>& cases, const Sizes& sizes) {
                  sizes.backward(v[3], v[2], dy, v[4], v[5]);
              },
          .tolerance_f32 = 1e-4,
-         .tolerance_f64 = 5e-13,  // sums of 1540 terms in another order, and the activation of them
+         .tolerance_f64 = 5e-13,  // sums of kSeveralPieces terms in another order, and the activation of them
          .products = Products::sums,
          .row_unit = 0,
          .objective = [=](Backend& b, Stream& s, Views v) { return projected_forward(sizes, b, s, v); },
@@ -289,7 +295,7 @@ void append_activation_cases(std::vector<OpCase>& cases) {
             append_fused(cases, {entry.kind, {3, 0, 1}, 19, 9}, packed);
             append_fused(cases, {entry.kind, {40, 0, 7, 300}, 64, 48}, packed);
             append_fused(cases, {entry.kind, {1, 150}, 650, 33}, packed);  // several slices of columns
-            append_fused(cases, {entry.kind, {5, 60}, 30, 1540},
+            append_fused(cases, {entry.kind, {5, 60}, 30, kSeveralPieces},
                          packed);  // several pieces of the inner extent
         }
         append_fused(cases, {entry.kind, {2, 1}, 5, 0}, false);
@@ -297,7 +303,7 @@ void append_activation_cases(std::vector<OpCase>& cases) {
         append_fused_grad(cases, {entry.kind, {3, 0, 1}, 19, 9});
         append_fused_grad(cases, {entry.kind, {40, 0, 7, 300}, 64, 48});
         append_fused_grad(cases, {entry.kind, {1, 150}, 650, 33});
-        append_fused_grad(cases, {entry.kind, {5, 60}, 30, 1540});
+        append_fused_grad(cases, {entry.kind, {5, 60}, 30, kSeveralPieces});
         append_fused_grad(cases, {entry.kind, {2, 1}, 5, 0});
     }
 }

@@ -233,8 +233,8 @@ void append_product_cases(std::vector<OpCase>& cases) {
         append_packed(cases, 1, 1, 1, 1, trans_b);
         append_packed(cases, 1, 150, 50, 97, trans_b);
         append_packed(cases, 3, 9, 64, 530, trans_b);
-        append_packed(cases, 1, 3, 590, 21, trans_b);   // several slices of columns
-        append_packed(cases, 1, 3, 30, 1540, trans_b);  // or several pieces of the inner extent
+        append_packed(cases, 1, 3, 590, 21, trans_b);  // several slices of columns
+        append_packed(cases, 1, 3, 30, kSeveralPieces, trans_b);
     }
 }
 

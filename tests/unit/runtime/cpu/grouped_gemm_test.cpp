@@ -10,6 +10,7 @@
 
 #include "runtime/base/philox.h"
 #include "runtime/cpu/gemm.h"
+#include "runtime/cpu/gemm_tasks.h"
 
 namespace moesaic {
 namespace {
@@ -26,8 +27,14 @@ i64 sum_of(const std::vector<i64>& rows) {
     return std::accumulate(rows.begin(), rows.end(), i64{0});
 }
 
-const std::vector<std::vector<i64>> kGroupings{
-    {}, {0}, {1}, {17, 0, 3}, {0, 500, 0, 1}, {1540, 5}, {8, 8, 8, 8, 8, 8, 8, 8}, {0, 0, 0}};
+const std::vector<std::vector<i64>> kGroupings{{},
+                                               {0},
+                                               {1},
+                                               {17, 0, 3},
+                                               {0, 500, 0, 1},
+                                               {2 * gemm::kMostInnerBlock + 1, 5},
+                                               {8, 8, 8, 8, 8, 8, 8, 8},
+                                               {0, 0, 0}};
 
 template <class T>
 class GroupedGemm : public ::testing::Test {};
