@@ -57,6 +57,7 @@ class Wave {
     void plan_tasks(Slice<T>& slice, double work_per_task, bool many) const;
     void pack(i64 panel) const;
     void compute(i64 number) const;
+    [[nodiscard]] i64 panel_group(const Slice<T>& slice, i64 local) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
     [[nodiscard]] SumStart sum_start(const MatrixProduct<T>& product) const;
     void compute_part(const Task<T>& task, Piece part) const;
@@ -162,6 +163,16 @@ void Wave<T>::pack(i64 panel) const {
     }
 }
 
+/// Which of a slice's groups of panels its task `local` takes. Tasks of the same rows are neighbours' on one
+/// thread: a line of the result that two panels share would go from one thread's cache to the other's.
+template <class T>
+i64 Wave<T>::panel_group(const Slice<T>& slice, i64 local) const {
+    if (slice.row_tasks > 1) return local / slice.row_tasks;
+    const i64 groups = divide_up(slice.panels, slice.panels_per_task), threads = pool_.threads();
+    const i64 thread = local % threads;
+    return thread * (groups / threads) + std::min(thread, groups % threads) + local / threads;
+}
+
 template <class T>
 Task<T> Wave<T>::task_of(i64 number) const {
     const Slice<T>& slice = slice_of(number, &Slice<T>::first_task);
@@ -170,7 +181,7 @@ Task<T> Wave<T>::task_of(i64 number) const {
     Task<T> task{slice};
     task.first_row = local % slice.row_tasks * slice.rows_per_task;
     task.rows = std::min(slice.rows_per_task, product.m - task.first_row);
-    task.panels.first = local / slice.row_tasks * slice.panels_per_task;
+    task.panels.first = panel_group(slice, local) * slice.panels_per_task;
     task.panels.last = std::min(slice.panels, task.panels.first + slice.panels_per_task);
     if (product.work) task.together = std::max<i64>(1, kColumnsTogether / kernels_.panel_columns);
     if (product.sum ||

@@ -15,9 +15,8 @@ constexpr int kSpins = 1000;  // about 10 to 40 microseconds
 constexpr i64 kMostTasks = 1 << 30;
 constexpr u64 kTaskMask = 0xffffffffu;
 
-/// Of the tasks owner, owner + threads, ... below `tasks`.
-i64 tasks_of(i64 owner, i64 threads, i64 tasks) {
-    return (tasks - owner + threads - 1) / threads;
+u64 job_of(u64 claim) {
+    return claim >> 32;
 }
 
 }  // namespace
@@ -31,9 +30,13 @@ ThreadPool::ThreadPool(int threads, bool spin)
 
 ThreadPool::~ThreadPool() {
     stop_.store(true);
+    wake();
+    for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::wake() {
     epoch_.fetch_add(1);
     epoch_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::run(i64 tasks, Call call, void* function) {
@@ -42,76 +45,78 @@ void ThreadPool::run(i64 tasks, Call call, void* function) {
 }
 
 void ThreadPool::run_slice(i64 first, i64 tasks, Call call, void* function) {
-    call_.store(call, std::memory_order_relaxed);
-    function_.store(function, std::memory_order_relaxed);
-    first_.store(first, std::memory_order_relaxed);
-    tasks_.store(tasks, std::memory_order_relaxed);
-    unfinished_.store(static_cast<i32>(tasks), std::memory_order_relaxed);
+    ++job_;
     const auto threads = static_cast<i64>(shares_.size());
-    const u64 job = (shares_[0].claim.load(std::memory_order_relaxed) >> 32) + 1;
-    for (i64 owner = 0; owner < threads; ++owner) {
-        const i64 own = std::max<i64>(0, tasks_of(owner, threads, tasks));
-        shares_[static_cast<std::size_t>(owner)].claim.store((job << 32) | static_cast<u64>(own));
+    for (i64 owner = threads - 1; owner >= 0; --owner) {
+        Share& share = shares_[static_cast<std::size_t>(owner)];
+        const i64 count = std::max<i64>(0, (tasks - owner + threads - 1) / threads);
+        share.call.store(call, std::memory_order_relaxed);
+        share.function.store(function, std::memory_order_relaxed);
+        share.first.store(first + owner, std::memory_order_relaxed);
+        share.count.store(count, std::memory_order_relaxed);
+        share.unfinished.store(count, std::memory_order_relaxed);
+        share.claim.store((job_ << 32) | static_cast<u64>(count), std::memory_order_release);
     }
-    epoch_.fetch_add(1);
-    epoch_.notify_all();
-    const i64 done = run_tasks(0);
-    if (unfinished_.fetch_sub(static_cast<i32>(done), std::memory_order_acq_rel) != done) wait_until_done();
+    wake();
+    run_shares(0);
+    for (Share& share : shares_) wait_until_done(share);
 }
 
-/// Runs tasks until none is left to take: how many.
-i64 ThreadPool::run_tasks(std::size_t self) {
+/// Runs tasks of its own share, then of the others', until none is left to take.
+void ThreadPool::run_shares(std::size_t own) {
+    for (std::size_t i = 0; i < shares_.size(); ++i) run_share((own + i) % shares_.size());
+}
+
+void ThreadPool::run_share(std::size_t owner) {
+    Share& share = shares_[owner];
     i64 done = 0;
-    for (std::size_t i = 0; i < shares_.size(); ++i) {
-        const std::size_t owner = (self + i) % shares_.size();
-        while (try_one_task_of(owner)) ++done;
-    }
-    return done;
+    while (try_one_task(share)) ++done;
+    if (done > 0 && share.unfinished.fetch_sub(done, std::memory_order_acq_rel) == done)
+        share.unfinished.notify_one();
 }
 
 /// Takes and runs one task of the current job; false when none is left to take.
-bool ThreadPool::try_one_task_of(std::size_t owner) {
-    std::atomic<u64>& share = shares_[owner].claim;
-    u64 claim = share.load(std::memory_order_acquire);
+bool ThreadPool::try_one_task(Share& share) {
+    u64 claim = share.claim.load(std::memory_order_acquire);
     for (;;) {
-        const auto left = static_cast<i64>(claim & kTaskMask), threads = static_cast<i64>(shares_.size());
+        const auto left = static_cast<i64>(claim & kTaskMask);
         if (left == 0) return false;
-        const Call call = call_.load(std::memory_order_relaxed);
-        void* function = function_.load(std::memory_order_relaxed);
-        const auto first = static_cast<i64>(owner);
-        const i64 taken = tasks_of(first, threads, tasks_.load(std::memory_order_relaxed)) - left;
-        const i64 task = first_.load(std::memory_order_relaxed) + first + taken * threads;
-        if (!share.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel,
-                                         std::memory_order_acquire))
+        const Call call = share.call.load(std::memory_order_relaxed);
+        void* function = share.function.load(std::memory_order_relaxed);
+        const i64 taken = share.count.load(std::memory_order_relaxed) - left;
+        const i64 task =
+            share.first.load(std::memory_order_relaxed) + taken * static_cast<i64>(shares_.size());
+        if (!share.claim.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel,
+                                               std::memory_order_acquire))
             continue;
         call(function, task);
         return true;
     }
 }
 
-void ThreadPool::wait_until_done() {
+void ThreadPool::wait_until_done(Share& share) {
     for (int i = 0; spin_ && i < kSpins; ++i) {
-        if (unfinished_.load(std::memory_order_acquire) == 0) return;
+        if (share.unfinished.load(std::memory_order_acquire) == 0) return;
         hwy::Pause();
     }
-    for (i32 left = unfinished_.load(std::memory_order_acquire); left != 0;
-         left = unfinished_.load(std::memory_order_acquire))
-        unfinished_.wait(left, std::memory_order_acquire);
+    for (i64 left = share.unfinished.load(std::memory_order_acquire); left != 0;
+         left = share.unfinished.load(std::memory_order_acquire))
+        share.unfinished.wait(left, std::memory_order_acquire);
 }
 
-void ThreadPool::work(std::size_t self) {
-    i32 seen = epoch_.load(std::memory_order_acquire);
-    while (!stop_.load(std::memory_order_acquire)) {
-        const i64 done = run_tasks(self);
-        if (done > 0 && unfinished_.fetch_sub(static_cast<i32>(done), std::memory_order_acq_rel) == done)
-            unfinished_.notify_one();
-        i32 epoch = epoch_.load(std::memory_order_acquire);
-        for (int i = 0; spin_ && epoch == seen && i < kSpins; ++i) {
-            hwy::Pause();
-            epoch = epoch_.load(std::memory_order_acquire);
+/// A worker looks at its own line only, until it goes to sleep: it would bring others to its cache.
+void ThreadPool::work(std::size_t own) {
+    const auto job = [&] { return job_of(shares_[own].claim.load(std::memory_order_acquire)); };
+    for (u64 seen = 0;;) {
+        for (int i = 0; spin_ && job() == seen && i < kSpins; ++i) hwy::Pause();
+        if (job() == seen) {
+            const i32 epoch = epoch_.load();
+            if (stop_.load()) return;
+            if (job() == seen) epoch_.wait(epoch);
+            continue;
         }
-        if (epoch == seen) epoch_.wait(seen, std::memory_order_acquire);
-        seen = epoch_.load(std::memory_order_acquire);
+        seen = job();
+        run_shares(own);
     }
 }
 

@@ -42,31 +42,37 @@ class ThreadPool {
   private:
     using Call = void (*)(void*, i64);
 
-    void run(i64 tasks, Call call, void* function);
-    void run_slice(i64 first, i64 tasks, Call call, void* function);
-    i64 run_tasks(std::size_t self);
-    bool try_one_task_of(std::size_t owner);
-    void wait_until_done();
-    void work(std::size_t self);
+    // What one thread writes is apart from what others read, by two lines: some CPUs fetch lines in pairs. On
+    // cores that are far apart a line's way takes 200 ns.
+    static constexpr std::size_t kApart = 128;
 
-    /// A thread's tasks: the current job's number (upper half) and how many of its tasks nobody took yet
-    /// (lower half). Who takes one by compare-and-swap thereby knows that what it read of the job beforehand
-    /// was still valid. Lines of their own: a thread that takes its own tasks waits for no other's cache.
-    struct alignas(64) Share {
+    /// A job's tasks owner, owner + threads, ... and all that a thread has to read of the job. `claim` has
+    /// the job's number (upper half) and how many of the tasks nobody took yet (lower half): who takes one by
+    /// compare-and-swap thereby knows that what it read of the job beforehand was still valid.
+    struct alignas(kApart) Share {
         std::atomic<u64> claim{0};
+        std::atomic<Call> call{nullptr};
+        std::atomic<void*> function{nullptr};
+        std::atomic<i64> first{0}, count{0};
+        std::atomic<i64> unfinished{0};
     };
 
-    // The current job.
-    alignas(64) std::atomic<i32> epoch_{0};  // changes with every job; sleeping workers wait on it
-    std::atomic<Call> call_{nullptr};
-    std::atomic<void*> function_{nullptr};
-    std::atomic<i64> first_{0}, tasks_{0};
-    std::atomic<bool> stop_{false};
-    alignas(64) std::atomic<i32> unfinished_{0};
-    alignas(64) std::atomic<bool> busy_{false};
+    void run(i64 tasks, Call call, void* function);
+    void run_slice(i64 first, i64 tasks, Call call, void* function);
+    void run_share(std::size_t owner);
+    void run_shares(std::size_t own);
+    bool try_one_task(Share& share);
+    void wait_until_done(Share& share);
+    void work(std::size_t own);
+    void wake();
+
     bool spin_;
+    std::atomic<bool> stop_{false};
     std::vector<Share> shares_;  // the caller's, then each worker's
     std::vector<std::thread> workers_;
+    alignas(kApart) std::atomic<i32> epoch_{0};      // changes with every job; sleeping workers wait on it
+    alignas(kApart) std::atomic<bool> busy_{false};  // and what only who set it touches
+    u64 job_ = 0;
 };
 
 }  // namespace moesaic
