@@ -23,7 +23,8 @@ constexpr i64 kStreamedBytes =
     32 << 20;                          // sums that leave every cache before anybody reads them, from here on
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
-/// Addends of one piece, about, where elements are not taken in pairs.
+/// Addends of one piece, about, where elements are not taken in pairs. A piece and a half is not parted: to
+/// add to the results once more takes as long as rows from the next cache.
 template <class T>
 i64 inner_block() {
     static const i64 addends = std::clamp(own_cache_bytes() / (kRowBlock * static_cast<i64>(sizeof(T))),
@@ -163,8 +164,8 @@ void Wave<T>::pack(i64 panel) const {
     }
 }
 
-/// Which of a slice's groups of panels its task `local` takes. Tasks of the same rows are neighbours' on one
-/// thread: a line of the result that two panels share would go from one thread's cache to the other's.
+/// Which of a slice's groups of panels its task `local` takes. Where all have the same rows, a thread's are
+/// neighbours: a line of the result that two panels share would go from one thread's cache to the other's.
 template <class T>
 i64 Wave<T>::panel_group(const Slice<T>& slice, i64 local) const {
     if (slice.row_tasks > 1) return local / slice.row_tasks;

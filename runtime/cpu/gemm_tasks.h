@@ -17,7 +17,7 @@ inline i64 round_up(i64 value, i64 to) {
 
 constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
-// Rows of one task at most: with a piece of their results they share the second-level cache with two panels.
+// Rows of one task at most.
 constexpr i64 kRowBlock = 128;
 // Addends of one piece of a sum, about: as many as a task's rows have in the second-level cache, within
 // these.

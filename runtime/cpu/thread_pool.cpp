@@ -54,22 +54,28 @@ void ThreadPool::run_slice(i64 first, i64 tasks, Call call, void* function) {
         share.function.store(function, std::memory_order_relaxed);
         share.first.store(first + owner, std::memory_order_relaxed);
         share.count.store(count, std::memory_order_relaxed);
-        share.unfinished.store(count, std::memory_order_relaxed);
+        share.unfinished.store(static_cast<i32>(count), std::memory_order_relaxed);
         share.claim.store((job_ << 32) | static_cast<u64>(count), std::memory_order_release);
     }
     wake();
-    run_shares(0);
+    run_shares(0, job_);
     for (Share& share : shares_) wait_until_done(share);
 }
 
-/// Runs tasks of its own share, then of the others', until none is left to take.
-void ThreadPool::run_shares(std::size_t own) {
-    for (std::size_t i = 0; i < shares_.size(); ++i) run_share((own + i) % shares_.size());
+/// Runs tasks of its own share, then of the others', until none is left to take; false when it passed a share
+/// that the caller had not written for this job yet.
+bool ThreadPool::run_shares(std::size_t own, u64 job) {
+    bool complete = true;
+    for (std::size_t i = 0; i < shares_.size(); ++i) {
+        Share& share = shares_[(own + i) % shares_.size()];
+        complete &= job_of(share.claim.load(std::memory_order_acquire)) == job;
+        run_share(share);
+    }
+    return complete;
 }
 
-void ThreadPool::run_share(std::size_t owner) {
-    Share& share = shares_[owner];
-    i64 done = 0;
+void ThreadPool::run_share(Share& share) {
+    i32 done = 0;
     while (try_one_task(share)) ++done;
     if (done > 0 && share.unfinished.fetch_sub(done, std::memory_order_acq_rel) == done)
         share.unfinished.notify_one();
@@ -99,12 +105,12 @@ void ThreadPool::wait_until_done(Share& share) {
         if (share.unfinished.load(std::memory_order_acquire) == 0) return;
         hwy::Pause();
     }
-    for (i64 left = share.unfinished.load(std::memory_order_acquire); left != 0;
+    for (i32 left = share.unfinished.load(std::memory_order_acquire); left != 0;
          left = share.unfinished.load(std::memory_order_acquire))
         share.unfinished.wait(left, std::memory_order_acquire);
 }
 
-/// A worker looks at its own line only, until it goes to sleep: it would bring others to its cache.
+/// While it spins, a worker reads only its own share: others it would take from their owners' caches.
 void ThreadPool::work(std::size_t own) {
     const auto job = [&] { return job_of(shares_[own].claim.load(std::memory_order_acquire)); };
     for (u64 seen = 0;;) {
@@ -115,8 +121,12 @@ void ThreadPool::work(std::size_t own) {
             if (job() == seen) epoch_.wait(epoch);
             continue;
         }
-        seen = job();
-        run_shares(own);
+        const u64 now = job();
+        if (run_shares(own, now)) {
+            seen = now;
+        } else {
+            std::this_thread::yield();
+        }
     }
 }
 

@@ -25,8 +25,9 @@ class ThreadPool {
     [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
     /// Calls f(task) for every task in [0, tasks), each once, in any order and on any thread; returns after
-    /// the last one ended. The threads share the tasks out like cards, each runs its own in ascending order
-    /// and then takes what others have not begun: so large ones come first, and small ones even it out.
+    /// the last one ended. Tasks are dealt to the threads like cards, each runs its own in ascending order
+    /// and then takes what others have not begun: large ones should come first, so that small ones even it
+    /// out.
     template <class F>
     void parallel_for(i64 tasks, F&& f) {
         if (tasks <= 1 || workers_.empty() || busy_.exchange(true, std::memory_order_acquire)) {
@@ -42,8 +43,8 @@ class ThreadPool {
   private:
     using Call = void (*)(void*, i64);
 
-    // What one thread writes is apart from what others read, by two lines: some CPUs fetch lines in pairs. On
-    // cores that are far apart a line's way takes 200 ns.
+    // Data of different threads is so far apart: some CPUs fetch cache lines in pairs, and a line's way to a
+    // core of another socket takes 200 ns.
     static constexpr std::size_t kApart = 128;
 
     /// A job's tasks owner, owner + threads, ... and all that a thread has to read of the job. `claim` has
@@ -54,13 +55,13 @@ class ThreadPool {
         std::atomic<Call> call{nullptr};
         std::atomic<void*> function{nullptr};
         std::atomic<i64> first{0}, count{0};
-        std::atomic<i64> unfinished{0};
+        std::atomic<i32> unfinished{0};  // of 4 bytes: only those are waited for where they stand
     };
 
     void run(i64 tasks, Call call, void* function);
     void run_slice(i64 first, i64 tasks, Call call, void* function);
-    void run_share(std::size_t owner);
-    void run_shares(std::size_t own);
+    void run_share(Share& share);
+    bool run_shares(std::size_t own, u64 job);
     bool try_one_task(Share& share);
     void wait_until_done(Share& share);
     void work(std::size_t own);
@@ -71,7 +72,7 @@ class ThreadPool {
     std::vector<Share> shares_;  // the caller's, then each worker's
     std::vector<std::thread> workers_;
     alignas(kApart) std::atomic<i32> epoch_{0};      // changes with every job; sleeping workers wait on it
-    alignas(kApart) std::atomic<bool> busy_{false};  // and what only who set it touches
+    alignas(kApart) std::atomic<bool> busy_{false};  // and what only the thread that set it uses
     u64 job_ = 0;
 };
 

@@ -4,10 +4,13 @@
 
 #include <cmath>
 
+#include "runtime/cpu/gemm_tasks.h"
 #include "tests/conformance/op_bench.h"
 
 namespace moesaic::conformance {
 namespace {
+
+static_assert(kSeveralPieces > 3 * gemm::kMostInnerBlock);  // pairs of bf16: a piece and a half is not parted
 
 /// Operands on the CPU back end.
 struct CpuBench : Bench {
