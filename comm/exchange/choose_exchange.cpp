@@ -14,7 +14,8 @@ namespace {
 constexpr double kLongestPass = 0.02;   // seconds, about
 constexpr double kMeasuringTime = 0.4;  // seconds for all candidates
 constexpr int kFewestTurns = 7, kMostTurns = 51;
-constexpr int kFirstPasses = 3;
+constexpr int kFirstPasses = 3, kMostTries = 3;
+constexpr double kEnoughGrowth = 2;
 constexpr i64 kFirstTryBytes = i64{1} << 20;
 constexpr double kWorthIt = 0.03;  // less than that is noise: the simpler one then
 
@@ -117,17 +118,28 @@ std::vector<double> measure(Trial& trial, const std::vector<std::unique_ptr<Exch
     return times;
 }
 
-/// Collective over the world. So many that flat takes about kLongestPass, at most a micro-batch's.
+/// Collective over the world. Of `tokens`; what disturbs a pass only adds to it.
+double fastest_pass(StepContext& context, const ExchangeSizes& sizes, Exchange& exchange, i64 tokens) {
+    Trial trial(context, sizes, tokens);
+    (void)trial.pass(exchange);
+    double fastest = trial.pass(exchange);
+    for (int pass = 1; pass < kFirstPasses; ++pass) fastest = std::min(fastest, trial.pass(exchange));
+    return fastest;
+}
+
+/// Collective over the world. So many that flat takes about kLongestPass, at most a micro-batch's. More than
+/// one try: where the first few were disturbed, too few tokens would follow, for which all exchanges are
+/// alike.
 i64 tokens_to_try(StepContext& context, const ExchangeSizes& sizes, const ExchangeSettings& settings) {
     const i64 token_bytes = sizes.choices * sizes.width * size_of(sizes.dtype);
-    const i64 first = std::clamp<i64>(kFirstTryBytes / token_bytes, 1, sizes.tokens);
     const auto flat = make_exchange(context.mesh, sizes, settings);
-    Trial trial(context, sizes, first);
-    (void)trial.pass(*flat);
-    double fastest = trial.pass(*flat);  // what disturbs it only adds
-    for (int pass = 1; pass < kFirstPasses; ++pass) fastest = std::min(fastest, trial.pass(*flat));
-    const double growth = kLongestPass / std::max(fastest, 1e-6);
-    return std::clamp<i64>(static_cast<i64>(static_cast<double>(first) * growth), 1, sizes.tokens);
+    i64 tokens = std::clamp<i64>(kFirstTryBytes / token_bytes, 1, sizes.tokens);
+    for (int tries = 0; tries < kMostTries && tokens < sizes.tokens; ++tries) {
+        const double growth = kLongestPass / std::max(fastest_pass(context, sizes, *flat, tokens), 1e-6);
+        if (tries > 0 && growth < kEnoughGrowth) break;
+        tokens = std::clamp<i64>(static_cast<i64>(static_cast<double>(tokens) * growth), 1, sizes.tokens);
+    }
+    return tokens;
 }
 
 /// Collective over the world. Groups of other replicas may lie otherwise; the choice is one for all. Flat

@@ -38,7 +38,11 @@ class DispatchBench {
         sizes.dtype = dtype_;
         ExchangeSettings settings;
         settings.name = exchange;
-        if (exchange == "auto") settings = choose_exchange(context_, sizes, settings).settings;
+        if (exchange == "auto") {
+            const ExchangeChoice choice = choose_exchange(context_, sizes, settings);
+            settings = choice.settings;
+            choice_ = choice.text();
+        }
         name_ = exchange == "auto" ? std::string(kAutoPrefix) + settings.name : exchange;
         exchange_ = make_exchange(mesh_, sizes, settings);
         x_ = rows_of(&DispatchProblem::x, width);
@@ -59,6 +63,8 @@ class DispatchBench {
 
     [[nodiscard]] int threads() const { return threads_; }
     [[nodiscard]] const std::string& name() const { return name_; }
+    /// What auto chose, and from which times; empty for the others.
+    [[nodiscard]] const std::string& choice() const { return choice_; }
     [[nodiscard]] bool has_bare_mpi() const { return bare_ != nullptr; }
 
     /// Collective over the world. Appends this rank's times to `us`, and its time outside of collectives to
@@ -225,7 +231,7 @@ class DispatchBench {
     std::unique_ptr<Stream> compute_, exchange_stream_;
     Mesh mesh_;
     StepContext context_;
-    std::string name_;
+    std::string name_, choice_;
     std::unique_ptr<Exchange> exchange_;
     Tensor x_, dy_, y_, copy_from_, copy_to_;
     std::unique_ptr<BareAllToAll> bare_;
@@ -299,9 +305,11 @@ std::vector<DispatchLine> measure_exchanges(const DispatchOptions& options, Comm
     const bool speaks = world.rank() == 0;
     std::vector<DispatchLine> lines;
     for (Measured& one : measure(options, world, problem, width)) {
+        const std::string choice = one.bench->choice();
         lines.push_back(line_of(options, world, problem, std::move(one), width));
         lines.back().tokens = tokens;
         report(options, facts, lines.back(), speaks);
+        if (speaks && !options.json && !choice.empty()) fmt::print("# {}\n", choice);
         const double share = lines.back().forward_gbs() / lines.back().memcpy_gbs;
         if (options.min_memcpy_fraction && share < *options.min_memcpy_fraction)
             failures.push_back(
