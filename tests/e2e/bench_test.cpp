@@ -383,6 +383,7 @@ TEST(BenchDispatch, JudgesWhatAutoTakes) {
     const CommandResult shown = with({"--max-auto-loss", "1e6"});
     ASSERT_EQ(shown.code, 0) << shown.text();
     EXPECT_EQ(occurrences(shown.out, "# auto took "), 1) << shown.out;
+    EXPECT_EQ(occurrences(shown.out, ", chosen by measurement of 64 tokens a rank: flat "), 1) << shown.out;
     const std::vector<Json> lines = objects_of(with({"--json"}).out);
     ASSERT_EQ(lines.size(), 4u);
     EXPECT_EQ("auto:" + lines[3].at("auto").get<std::string>(), lines[0].at("exchange"));
