@@ -49,7 +49,7 @@ void ThreadPool::run_slice(i64 first, i64 tasks, Call call, void* function) {
     const auto threads = static_cast<i64>(shares_.size());
     for (i64 owner = threads - 1; owner >= 0; --owner) {
         Share& share = shares_[static_cast<std::size_t>(owner)];
-        const i64 count = std::max<i64>(0, (tasks - owner + threads - 1) / threads);
+        const i64 count = (tasks - owner + threads - 1) / threads;
         share.call.store(call, std::memory_order_relaxed);
         share.function.store(function, std::memory_order_relaxed);
         share.first.store(first + owner, std::memory_order_relaxed);
