@@ -13,4 +13,7 @@ namespace moesaic {
 /// Of the largest cache that a core has for itself, the second level's; 1 MiB where nobody says.
 [[nodiscard]] i64 own_cache_bytes();
 
+/// What is written at once from here on has left every cache before anybody reads it: it may go past them.
+constexpr i64 kBeyondCaches = 32 << 20;
+
 }  // namespace moesaic

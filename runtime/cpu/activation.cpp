@@ -2,135 +2,16 @@
 #define HWY_TARGET_INCLUDE "runtime/cpu/activation.cpp"
 #include "runtime/cpu/simd_targets.h"
 // Targets first, then what they share.
-#include <array>
+#include <hwy/cache_control.h>
 
 #include "runtime/bfloat16.h"
 
 #include "runtime/cpu/activation.h"
-#include "runtime/cpu/simd-inl.h"
+#include "runtime/cpu/activation_kinds-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace moesaic::cpu::HWY_NAMESPACE {
 namespace {
-
-/// Chebyshev coefficients of Phi(-r) e^{r²/2}, Phi the normal distribution function, in (r - 4) / (r + 4) for
-/// r >= 0: computed with mpmath from erfc at 40 digits. What is left out adds up to 5e-17; all but the first
-/// 11 to 4e-9.
-constexpr std::array kNormalTail = {
-    0.168288201623232726,     -0.229157099905409074,    0.0777883550906574178,   -0.0203846864182741054,
-    0.0039181370454580748,    -0.000466660628337917095, 6.28752013213933893e-6,  8.58398579912788035e-6,
-    -1.01675761086361934e-6,  -1.39752675952132098e-7,  3.66928079148698e-8,     2.80417889249353114e-9,
-    -1.25842241322101672e-9,  -8.95022240716042097e-11, 4.53608653106984209e-11, 4.47428765715843502e-12,
-    -1.67168790478418829e-12, -2.68378146832826028e-13, 5.72176031671438873e-14, 1.62104822394637598e-14,
-    -1.37449476010523196e-15, -9.10144761192231472e-16, -2.27358797070792436e-17};
-template <class Real>
-constexpr int kNormalTailTerms = sizeof(Real) == 4 ? 11 : 23;
-constexpr double kInverseRootTwoPi = 0.398942280401432678;
-
-/// Phi(x) and e^{-x²/2}. The tail is computed without cancellation, so that small values keep their digits.
-template <class D>
-struct Normal {
-    hn::Vec<D> distribution, power;
-
-    HWY_INLINE Normal(D d, hn::Vec<D> x) {
-        using Real = Lane<D>;
-        const auto one = hn::Set(d, Real{1}), four = hn::Set(d, Real{4});
-        power = exponential(d, hn::Mul(hn::Set(d, Real{-0.5}), hn::Mul(x, x)));
-        const auto radius = hn::Min(hn::Abs(x), hn::Set(d, Real{1000}));  // beyond it the power is 0
-        const auto u = hn::Div(hn::Sub(radius, four), hn::Add(radius, four));
-        const auto twice = hn::Add(u, u);
-        auto after = hn::Zero(d), sum = hn::Zero(d);  // Clenshaw's recurrence
-        for (int term = kNormalTailTerms<Real> - 1; term > 0; --term) {
-            const auto coefficient =
-                hn::Set(d, static_cast<Real>(kNormalTail[static_cast<std::size_t>(term)]));
-            const auto next = hn::MulAdd(twice, sum, hn::Sub(coefficient, after));
-            after = sum;
-            sum = next;
-        }
-        const auto scaled = hn::MulAdd(u, sum, hn::Sub(hn::Set(d, static_cast<Real>(kNormalTail[0])), after));
-        const auto tail = hn::Mul(power, scaled);
-        distribution = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail));
-    }
-};
-
-// A kind has value(d, gate, up) and grad(d, gate, up, dy); up and the second gradient mean nothing to kinds
-// that are not gated.
-template <class D>
-struct Gradients {
-    hn::Vec<D> gate, up;
-};
-
-struct SwiGlu {
-    static constexpr bool kGated = true;
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE V value(D d, V gate, V up) const {
-        return hn::Mul(hn::Mul(gate, sigmoid(d, gate)), up);
-    }
-    /// dy up s (1 + g (1 - s)) and dy g s, where s = sigmoid(g).
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE Gradients<D> grad(D d, V gate, V up, V dy) const {
-        const auto one = hn::Set(d, Lane<D>{1});
-        const auto s = sigmoid(d, gate);
-        const auto slope = hn::Mul(s, hn::MulAdd(gate, hn::Sub(one, s), one));
-        return {hn::Mul(hn::Mul(dy, up), slope), hn::Mul(dy, hn::Mul(gate, s))};
-    }
-};
-
-struct Gelu {
-    static constexpr bool kGated = false;
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE V value(D d, V x, V /*up*/) const {
-        return hn::Mul(x, Normal<D>(d, x).distribution);
-    }
-    /// dy (Phi(x) + x phi(x)), phi the normal density.
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE Gradients<D> grad(D d, V x, V /*up*/, V dy) const {
-        const Normal<D> normal(d, x);
-        const auto density = hn::Mul(normal.power, hn::Set(d, static_cast<Lane<D>>(kInverseRootTwoPi)));
-        return {hn::Mul(dy, hn::MulAdd(x, density, normal.distribution)), dy};
-    }
-};
-
-struct Relu {
-    static constexpr bool kGated = false;
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE V value(D d, V x, V /*up*/) const {
-        return hn::IfThenZeroElse(hn::Le(x, hn::Zero(d)), x);  // NaN passes, as in PyTorch
-    }
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE Gradients<D> grad(D d, V x, V /*up*/, V dy) const {
-        return {hn::IfThenZeroElse(hn::Le(x, hn::Zero(d)), dy), dy};
-    }
-};
-
-struct PRelu {
-    static constexpr bool kGated = false;
-    double slope;
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE V value(D d, V x, V /*up*/) const {
-        return hn::IfThenElse(hn::Gt(x, hn::Zero(d)), x, hn::Mul(hn::Set(d, static_cast<Lane<D>>(slope)), x));
-    }
-    template <class D, class V = hn::Vec<D>>
-    HWY_INLINE Gradients<D> grad(D d, V x, V /*up*/, V dy) const {
-        const auto below = hn::Mul(hn::Set(d, static_cast<Lane<D>>(slope)), dy);
-        return {hn::IfThenElse(hn::Gt(x, hn::Zero(d)), dy, below), dy};
-    }
-};
-
-/// Calls work(kind) with the kind's functions.
-template <class Work>
-HWY_INLINE void for_kind(const ActivationBlock& block, Work&& work) {
-    switch (block.kind) {
-        case ActivationKind::swiglu:
-            return work(SwiGlu{});
-        case ActivationKind::gelu:
-            return work(Gelu{});
-        case ActivationKind::relu:
-            return work(Relu{});
-        case ActivationKind::prelu:
-            return work(PRelu{block.slope});
-    }
-}
 
 /// A row that will be worked on soon: rows of a block are far apart, which no hardware foresees.
 template <class Stored, int kWrite>
@@ -139,6 +20,16 @@ HWY_INLINE void fetch_row(const Stored* row, i64 columns) {
     const char* const first = reinterpret_cast<const char*>(row);
     for (i64 byte = 0; byte < columns * static_cast<i64>(sizeof(Stored)); byte += kLine)
         __builtin_prefetch(first + byte, kWrite, 3);
+}
+
+/// The rows of x and dx below these.
+template <class Stored>
+HWY_INLINE void fetch_rows(const ActivationBlock& block, const Stored* x, Stored* dx) {
+    for (i64 half = 0; half < activation_halves(block.kind); ++half) {
+        const i64 ahead = block.x_row_stride + half * block.half;
+        fetch_row<Stored, 1>(dx + ahead, block.columns);
+        if (dx != x) fetch_row<Stored, 0>(x + ahead, block.columns);
+    }
 }
 
 template <class Kind, class Stored>
@@ -186,13 +77,102 @@ void activate_backward_target(const ActivationBlock& block, const void* x, const
             for (i64 row = 0; row < block.rows; ++row) {
                 const Stored* const gate = static_cast<const Stored*>(x) + row * block.x_row_stride;
                 Stored* const d_gate = static_cast<Stored*>(dx) + row * block.x_row_stride;
-                for (i64 half = 0; half < activation_halves(block.kind); ++half) {
-                    const i64 ahead = block.x_row_stride + half * block.half;
-                    fetch_row<Stored, 0>(gate + ahead, block.columns);
-                    fetch_row<Stored, 1>(d_gate + ahead, block.columns);
-                }
+                fetch_rows(block, gate, d_gate);
                 grad_of_row(kind, gate, block.half, static_cast<const Stored*>(dy) + row * block.y_row_stride,
                             d_gate, block.columns);
+            }
+        });
+    });
+}
+
+/// Rounds a vector of a product's result.
+template <class Rounding, class D>
+HWY_INLINE BFloat16Bits<D> rounded_result(D d, const float* from, i64 rest) {
+    return Rounding::round(d, load(d, from, rest));
+}
+
+template <bool kStreamed, class D>
+HWY_INLINE void put_result(D /*d*/, BFloat16Bits<D> value, BFloat16* to, i64 rest) {
+    const hn::Rebind<std::uint16_t, D> halves;
+    auto* const bits = reinterpret_cast<std::uint16_t*>(to);
+    if (kStreamed && HWY_LIKELY(rest >= lanes_of(halves))) {
+        hn::Stream(value, halves, bits);
+    } else {
+        store(halves, value, bits, rest);
+    }
+}
+
+template <bool kStreamed, class Rounding, class Kind>
+void round_and_value_of_row(const Kind& kind, const float* c, i64 c_half, BFloat16* x, i64 half, BFloat16* y,
+                            i64 columns) {
+    const FullVector<float> d;
+    for (i64 i = 0; i < columns; i += lanes_of(d)) {
+        const i64 rest = columns - i;
+        const auto gate = rounded_result<Rounding>(d, c + i, rest);
+        put_result<kStreamed>(d, gate, x + i, rest);
+        auto up = gate;
+        if (Kind::kGated) {
+            up = rounded_result<Rounding>(d, c + c_half + i, rest);
+            put_result<kStreamed>(d, up, x + half + i, rest);
+        }
+        const auto value = kind.value(d, widened_bits(d, gate), widened_bits(d, up));
+        put_result<false>(d, Rounding::round(d, value), y + i, rest);
+    }
+}
+
+/// Whether every vector of these rows may be streamed.
+bool rows_are_aligned(const ActivationBlock& block, const BFloat16* x) {
+    constexpr i64 kElements = 32 / sizeof(BFloat16);
+    return reinterpret_cast<std::uintptr_t>(x) % 32 == 0 && block.x_row_stride % kElements == 0 &&
+           block.half % kElements == 0;
+}
+
+void round_and_activate_target(const ActivationBlock& block, const ProductRows& c, BFloat16* x, BFloat16* y) {
+    const bool streamed = c.streamed && rows_are_aligned(block, x);
+    for_kind(block, [&](const auto& kind) HWY_ATTR {
+        with_rounding([&](auto rounding) HWY_ATTR {
+            using Rounding = decltype(rounding);
+            for (i64 row = 0; row < block.rows; ++row) {
+                const float* const from = c.data + row * c.row_stride;
+                BFloat16* const to = x + row * block.x_row_stride;
+                BFloat16* const result = y + row * block.y_row_stride;
+                fetch_row<BFloat16, 1>(result + block.y_row_stride, block.columns);
+                if (streamed) {
+                    round_and_value_of_row<true, Rounding>(kind, from, c.half, to, block.half, result,
+                                                           block.columns);
+                } else {
+                    round_and_value_of_row<false, Rounding>(kind, from, c.half, to, block.half, result,
+                                                            block.columns);
+                }
+            }
+        });
+    });
+    if (streamed) hwy::FlushStream();  // before other threads may read
+}
+
+template <class Rounding, class Kind>
+void rounded_grad_of_row(const Kind& kind, const BFloat16* gate, i64 half, const float* dy, BFloat16* d_gate,
+                         i64 columns) {
+    const FullVector<float> d;
+    for (i64 i = 0; i < columns; i += lanes_of(d)) {
+        const i64 rest = columns - i;
+        const auto g = load(d, gate + i, rest);
+        const auto u = Kind::kGated ? load(d, gate + half + i, rest) : g;
+        const auto gradients = kind.grad(d, g, u, widened_bits(d, rounded_result<Rounding>(d, dy + i, rest)));
+        put_result<false>(d, Rounding::round(d, gradients.gate), d_gate + i, rest);
+        if (Kind::kGated) put_result<false>(d, Rounding::round(d, gradients.up), d_gate + half + i, rest);
+    }
+}
+
+void round_and_activate_backward_target(const ActivationBlock& block, const BFloat16* x,
+                                        const ProductRows& dy, BFloat16* dx) {
+    for_kind(block, [&](const auto& kind) HWY_ATTR {
+        with_rounding([&](auto rounding) HWY_ATTR {
+            for (i64 row = 0; row < block.rows; ++row) {
+                const i64 first = row * block.x_row_stride;
+                fetch_rows(block, x + first, dx + first);
+                rounded_grad_of_row<decltype(rounding)>(
+                    kind, x + first, block.half, dy.data + row * dy.row_stride, dx + first, block.columns);
             }
         });
     });
@@ -225,6 +205,8 @@ namespace moesaic::cpu {
 
 HWY_EXPORT(activate_target);
 HWY_EXPORT(activate_backward_target);
+HWY_EXPORT(round_and_activate_target);
+HWY_EXPORT(round_and_activate_backward_target);
 HWY_EXPORT(slope_grad_target);
 
 namespace {
@@ -262,6 +244,14 @@ void activate(const ActivationBlock& block, const void* x, void* y) {
 }
 void activate_backward(const ActivationBlock& block, const void* x, const void* dy, void* dx) {
     HWY_DYNAMIC_DISPATCH(activate_backward_target)(block, x, dy, dx);
+}
+
+void round_and_activate(const ActivationBlock& block, const ProductRows& c, BFloat16* x, BFloat16* y) {
+    HWY_DYNAMIC_DISPATCH(round_and_activate_target)(block, c, x, y);
+}
+void round_and_activate_backward(const ActivationBlock& block, const BFloat16* x, const ProductRows& dy,
+                                 BFloat16* dx) {
+    HWY_DYNAMIC_DISPATCH(round_and_activate_backward_target)(block, x, dy, dx);
 }
 
 void activation(const Activation& operation, std::span<const i64> rows_per_group, Range rows) {

@@ -23,6 +23,18 @@ void activate(const ActivationBlock& block, const void* x, void* y);
 /// dx from x and dy: as the operation ActivationGrad, without the slope's gradient.
 void activate_backward(const ActivationBlock& block, const void* x, const void* dy, void* dx);
 
+/// A product's result in f32, row_stride and half as in ActivationBlock.
+struct ProductRows {
+    const float* data = nullptr;
+    i64 row_stride = 0, half = 0;
+    bool streamed = false;  ///< x goes past the caches: nobody reads it before the backward
+};
+/// Rounds c to x, and y from the rounded x: the bits of one after the other.
+void round_and_activate(const ActivationBlock& block, const ProductRows& c, BFloat16* x, BFloat16* y);
+/// dx from x and the rounded dy.
+void round_and_activate_backward(const ActivationBlock& block, const BFloat16* x, const ProductRows& dy,
+                                 BFloat16* dx);
+
 /// These rows of the operation; `rows_per_group` is the operation's.
 void activation(const Activation& operation, std::span<const i64> rows_per_group, Range rows);
 /// The same without the slopes' gradients.

@@ -1,10 +1,10 @@
 // Products by groups of rows and the activations between them: what experts and feed-forwards compute.
+#include "runtime/base/host_memory.h"
 #include "runtime/cpu/activation.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/grouped_gemm.h"
 #include "runtime/cpu/product_operands.h"
 #include "runtime/cpu/products_in_turn.h"
-#include "runtime/cpu/scratch.h"
 
 namespace moesaic {
 
@@ -80,25 +80,38 @@ void check_activation_groups(const Operation& operation, i64 rows) {
                    sum_of(operation.rows_per_group), rows);
 }
 
+/// A block of a product's result, and where it belongs among the rows of x and y (or dx and dy).
+template <class Real>
+cpu::ActivationBlock activation_block(ActivationKind kind, const ResultBlock<Real>& block, ConstTensorView x,
+                                      double slope) {
+    const i64 width = x.cols() / activation_halves(kind);
+    return {kind, x.dtype, block.rows, block.columns, x.cols(), width, width, slope};
+}
+
 /// Where x and y are bf16, both are written here, y from the rounded x; else the product has written x.
 template <class Real>
 class ActivationWork final : public BlockWork<Real> {
   public:
-    ActivationWork(const Activation& operation, TensorView x) : operation_(operation), x_(x) {}
+    ActivationWork(const Activation& operation, TensorView x)
+        : operation_(operation), x_(x), streamed_(x.bytes() >= kBeyondCaches) {}
     void run(const ResultBlock<Real>& block) const override {
-        const auto& [kind, x, y, slope, rows_per_group] = operation_;
+        const Activation& of = operation_;
+        const cpu::ActivationBlock part =
+            activation_block(of.kind, block, x_, cpu::slope_of(of.slope, block.product));
+        void* const x = element_at(x_, block.first_row, block.first_column);
+        void* const y = element_at(of.y, block.first_row, block.first_column);
         if constexpr (std::is_same_v<Real, float>) {
-            if (x.dtype == DType::bf16) cpu::RoundingWork(x_, activation_halves(kind)).run(block);
+            if (x_.dtype == DType::bf16)
+                return cpu::round_and_activate(part, {block.c, block.c_row_stride, block.c_half, streamed_},
+                                               static_cast<BFloat16*>(x), static_cast<BFloat16*>(y));
         }
-        cpu::activate({kind, x.dtype, block.rows, block.columns, x.cols(), y.cols(), y.cols(),
-                       cpu::slope_of(slope, block.product)},
-                      element_at(x, block.first_row, block.first_column),
-                      element_at(y, block.first_row, block.first_column));
+        cpu::activate(part, x, y);
     }
 
   private:
     const Activation& operation_;
     TensorView x_;  // operation_.x
+    bool streamed_;
 };
 
 /// Where dx is bf16, dy is rounded first.
@@ -107,21 +120,18 @@ class ActivationGradWork final : public BlockWork<Real> {
   public:
     explicit ActivationGradWork(const ActivationGrad& operation) : operation_(operation) {}
     void run(const ResultBlock<Real>& block) const override {
-        const auto& [kind, x, no_dy, dx, slope, rows_per_group, d_slope] = operation_;
-        const void* dy = block.c;
-        i64 dy_stride = block.c_row_stride;
+        const ActivationGrad& of = operation_;
+        cpu::ActivationBlock part = activation_block(of.kind, block, of.dx, 0);
+        const void* const x = element_at(of.x, block.first_row, block.first_column);
+        void* const dx = element_at(of.dx, block.first_row, block.first_column);
         if constexpr (std::is_same_v<Real, float>) {
-            if (dx.dtype == DType::bf16) {
-                dy_stride = block.columns;
-                auto* const rounded = scratch<BFloat16>(ScratchSlot::rounded, block.rows * block.columns);
-                cpu::round_rows({block.rows, block.columns, block.c_row_stride, dy_stride}, block.c, rounded);
-                dy = rounded;
-            }
+            if (of.dx.dtype == DType::bf16)
+                return cpu::round_and_activate_backward(part, static_cast<const BFloat16*>(x),
+                                                        {block.c, block.c_row_stride},
+                                                        static_cast<BFloat16*>(dx));
         }
-        cpu::activate_backward({kind, dx.dtype, block.rows, block.columns, dx.cols(), dy_stride,
-                                dx.cols() / activation_halves(kind), 0},
-                               element_at(x, block.first_row, block.first_column), dy,
-                               element_at(dx, block.first_row, block.first_column));
+        part.y_row_stride = block.c_row_stride;
+        cpu::activate_backward(part, x, block.c, dx);
     }
 
   private:
@@ -205,11 +215,11 @@ void CpuBackend::activation_backward(Stream& stream, const ActivationGrad& opera
     if (learnt) expect(operation.d_slope, groups, 1, DType::f64, "activation d_slope");
     run_with_numbers(stream, operation.rows_per_group,
                      [this, operation, rows, learnt](std::span<const i64> rows_per_group) {
+                         if (learnt)  // first: dx may take x's place
+                             share(std::ssize(rows_per_group), operation.x.elements(),
+                                   [&](Range part) { cpu::slope_grad(operation, rows_per_group, part); });
                          share(rows, operation.x.cols(),
                                [&](Range part) { cpu::activation_grad(operation, rows_per_group, part); });
-                         if (!learnt) return;
-                         share(std::ssize(rows_per_group), operation.x.elements(),
-                               [&](Range part) { cpu::slope_grad(operation, rows_per_group, part); });
                      });
 }
 

@@ -19,8 +19,6 @@ namespace {
 using namespace gemm;
 
 constexpr i64 kTasksPerThread = 6;
-constexpr i64 kStreamedBytes =
-    32 << 20;                          // sums that leave every cache before anybody reads them, from here on
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
 /// Addends of one piece, about, where elements are not taken in pairs. A piece and a half is not parted: to
@@ -215,7 +213,7 @@ template <class T>
 SumStart Wave<T>::sum_start(const MatrixProduct<T>& product) const {
     if (!product.sum_from_zero) return SumStart::added;
     const auto parts = std::ranges::count_if(product.parts, [](i64 part) { return part > 0; });
-    return parts == 1 && sum_bytes_ >= kStreamedBytes ? SumStart::streamed : SumStart::zero;
+    return parts == 1 && sum_bytes_ >= kBeyondCaches ? SumStart::streamed : SumStart::zero;
 }
 
 /// The addends of a part, piece by piece, so that a piece of the rows is in the cache for all panels.

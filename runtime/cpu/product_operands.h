@@ -47,27 +47,23 @@ template <class View>
 /// Rounds the blocks of a product in f32 into its bf16 result.
 class RoundingWork final : public BlockWork<float> {
   public:
-    explicit RoundingWork(TensorView c, i64 halves = 1) : c_(c), halves_(halves) {}
+    explicit RoundingWork(TensorView c) : c_(c) {}
     void begin(const ResultBlock<float>& block) const override {
-        for (i64 half = 0; half < halves_; ++half)
-            widen_rows(rows_of(block), place_of(block, half), block.c + half * block.c_half);
+        widen_rows(rows_of(block), place_of(block), block.c);
     }
     void run(const ResultBlock<float>& block) const override {
-        for (i64 half = 0; half < halves_; ++half)
-            round_rows(rows_of(block), block.c + half * block.c_half, place_of(block, half));
+        round_rows(rows_of(block), block.c, place_of(block));
     }
 
   private:
     [[nodiscard]] RowBlock rows_of(const ResultBlock<float>& block) const {
         return {block.rows, block.columns, block.c_row_stride, c_.cols()};
     }
-    [[nodiscard]] BFloat16* place_of(const ResultBlock<float>& block, i64 half) const {
-        return c_.as<BFloat16>() + block.first_row * c_.cols() + half * (c_.cols() / halves_) +
-               block.first_column;
+    [[nodiscard]] BFloat16* place_of(const ResultBlock<float>& block) const {
+        return c_.as<BFloat16>() + block.first_row * c_.cols() + block.first_column;
     }
 
     TensorView c_;
-    i64 halves_;
 };
 
 /// What a product in Real writes to: one of them.

@@ -16,7 +16,6 @@ enum class ScratchSlot : std::uint8_t {
     packed_rows,
     unpacked_panel,
     partial_sums,
-    rounded,
     products,
     slices,
     attention,

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "runtime/base/types.h"
+#include "runtime/cpu/peak_loops.h"
 #include "runtime/tensor.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -59,27 +60,68 @@ HWY_INLINE void store(D d, hn::Vec<D> value, Lane<D>* to, i64 rest) {
     }
 }
 
+template <class D>
+using BFloat16Bits = hn::Vec<hn::Rebind<std::uint16_t, D>>;
+template <class D>
+HWY_INLINE hn::Vec<D> widened_bits(D d, BFloat16Bits<D> bits) {
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<D>(), bits)));
+}
+
 /// bf16 in memory, f32 in registers: widened exactly here, rounded once by the store below.
 template <class D>
 HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from, i64 rest) {
     const hn::Rebind<std::uint16_t, D> halves;
-    const hn::RebindToUnsigned<D> wide;
-    const auto bits = load(halves, reinterpret_cast<const std::uint16_t*>(from), rest);
-    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, bits)));
+    return widened_bits(d, load(halves, reinterpret_cast<const std::uint16_t*>(from), rest));
 }
-/// To the nearest, ties to even; NaN stays NaN (as to_bfloat16 in runtime/bfloat16.h).
+
+/// The bits of bf16 in the lower halves: to the nearest, ties to even; NaN stays NaN (as to_bfloat16 in
+/// runtime/bfloat16.h).
 template <class D>
-HWY_INLINE void store(D /*d*/, hn::Vec<D> value, BFloat16* to, i64 rest) {
-    const hn::Rebind<std::uint16_t, D> halves;
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> bfloat16_bits(D /*d*/, hn::Vec<D> value) {
     const hn::RebindToUnsigned<D> wide;
-    const hn::RebindToSigned<D> positive;
     const auto bits = hn::BitCast(wide, value), upper = hn::ShiftRight<16>(bits);
     const auto tie = hn::Add(hn::Set(wide, 0x7fffu), hn::And(upper, hn::Set(wide, 1u)));
     const auto nearest = hn::ShiftRight<16>(hn::Add(bits, tie));
     const auto quiet = hn::Or(upper, hn::Set(wide, 0x40u));
-    const auto rounded = hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(value)), quiet, nearest);
-    store(halves, hn::DemoteTo(halves, hn::BitCast(positive, rounded)), reinterpret_cast<std::uint16_t*>(to),
-          rest);
+    return hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(value)), quiet, nearest);
+}
+template <class D>
+HWY_INLINE BFloat16Bits<D> rounded_to_bfloat16(D d, hn::Vec<D> value) {
+    const hn::RebindToSigned<D> positive;
+    return hn::DemoteTo(hn::Rebind<std::uint16_t, D>(), hn::BitCast(positive, bfloat16_bits(d, value)));
+}
+template <class D>
+HWY_INLINE void store(D d, hn::Vec<D> value, BFloat16* to, i64 rest) {
+    const hn::Rebind<std::uint16_t, D> halves;
+    store(halves, rounded_to_bfloat16(d, value), reinterpret_cast<std::uint16_t*>(to), rest);
+}
+
+/// How kernels round that round so much that it shows.
+struct PlainRounding {
+    template <class D>
+    static HWY_INLINE BFloat16Bits<D> round(D d, hn::Vec<D> value) {
+        return rounded_to_bfloat16(d, value);
+    }
+};
+/// The same by an instruction that Highway does not have yet. It takes denormal numbers for zeros.
+struct RoundingInstruction {
+    template <class D>
+    static HWY_INLINE BFloat16Bits<D> round(D d, hn::Vec<D> value) {
+        std::uint16_t denormal;
+        asm("vfpclassps $0x20, %1, %0" : "=k"(denormal) : "v"(value.raw));
+        if (HWY_UNLIKELY(denormal != 0)) return rounded_to_bfloat16(d, value);
+        BFloat16Bits<D> rounded;
+        asm("vcvtneps2bf16 %1, %0" : "=v"(rounded.raw) : "v"(value.raw));
+        return rounded;
+    }
+};
+/// Calls use(rounding) with the quickest one that this CPU has.
+template <class Use>
+HWY_INLINE void with_rounding(const Use& use) {
+    if constexpr (HWY_TARGET == HWY_AVX3) {
+        if (has_bf16_dot_product()) return use(RoundingInstruction{});
+    }
+    use(PlainRounding{});
 }
 
 /// The sum of a vector's lanes: lower half onto upper half until one is left.
@@ -130,11 +172,11 @@ HWY_INLINE hn::Vec<D> exponential(D d, hn::Vec<D> x) {
     return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
 }
 
-/// 1 / (1 + e^-x) without overflow: only the exponential of a negative number is taken.
+/// 1 / (1 + e^-x) without overflow: only the exponential of a negative number is taken. NaN may become 1.
 template <class D>
 HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
     const auto one = hn::Set(d, Lane<D>{1});
-    const auto power = exponential(d, hn::Neg(hn::Abs(x)));
+    const auto power = hn::Exp(d, hn::Neg(hn::Abs(x)));
     const auto numerator = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), power, one);
     return hn::Div(numerator, hn::Add(one, power));
 }
