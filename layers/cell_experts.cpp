@@ -125,9 +125,9 @@ void CellExperts::backward(StepContext& context, const CellRows& cells, ConstTen
                                                .rows_per_group = cells.rows_per_expert,
                                                .packed_b = layers_[i].weight.packed_plain()});
         const Layer& below = layers_[i - 1];
-        dy = backend.allocate(hidden.shape(), hidden.dtype());
+        dy = std::move(saved.preactivation[i - 1]);  // in its place
         backend.activation_backward(context.compute, {.kind = activation_,
-                                                      .x = saved.preactivation[i - 1],
+                                                      .x = dy,
                                                       .dy = d_hidden,
                                                       .dx = dy,
                                                       .slope = below.slope.value_or_empty(),

@@ -67,7 +67,7 @@ Tensor DenseFeedForward::backward(StepContext& context, const LayerInput& in, Co
                                   Saved& saved) const {
     Backend& backend = context.backend;
     const i64 tokens = in.x.rows();
-    Tensor d_preactivation = backend.allocate(saved.preactivation.shape(), in.x.dtype);  // [T,hF]
+    const TensorView d_preactivation = saved.preactivation;  // [T,hF], in its place
     Tensor dx = backend.allocate(in.x.shape, in.x.dtype);
     backend.gemm(
         context.compute,

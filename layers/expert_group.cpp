@@ -160,9 +160,9 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
                            const IndexedRows& d_out, TensorView d_rows, Saved& saved) const {
     Backend& backend = context.backend;
     const i64 received = rows.count();
-    Tensor d_preactivation_buffer = backend.allocate(saved.preactivation.shape(), rows.rows.dtype);
     const ConstTensorView hidden = saved.hidden.slice_rows(0, received);
-    const TensorView d_preactivation = d_preactivation_buffer.slice_rows(0, received);  // [R,hF]
+    const TensorView preactivation = saved.preactivation.slice_rows(0, received);  // [R,hF]
+    const TensorView d_preactivation = preactivation;                              // which it becomes
 
     saved.open_source.resize(rows_per_expert.size(), -1);
     weight_gradient(context, {down_, d_out, {hidden}}, rows_per_source, saved.round, saved.open_source);
@@ -174,7 +174,7 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
                                               .packed_b = down_.packed_plain(),
                                               .a_rows = d_out.index},
                                              {.kind = activation_,
-                                              .x = saved.preactivation.slice_rows(0, received),
+                                              .x = preactivation,
                                               .dy = {},
                                               .dx = d_preactivation,
                                               .slope = slope_.value_or_empty(),

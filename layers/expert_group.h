@@ -27,7 +27,7 @@ class ExpertGroup {
         i64 index = 0, count = 1;
     };
     struct Saved {
-        Tensor preactivation;  // [C,hF], C the capacity; the first R rows are in use
+        Tensor preactivation;  // [C,hF], C the capacity; the first R rows are in use. Its gradient afterwards
         Tensor hidden;         // [C,F]
         Round round;           // set before the backward
         /// [e] the source whose rows the gradient arena holds a part of; -1: none. Lives from round to round.

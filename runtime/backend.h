@@ -151,8 +151,8 @@ struct Activation {
     ConstTensorView slope = {};
     std::span<const i64> rows_per_group = {};
 };
-/// dx [R, halves·F] from x and dy [R,F]. For prelu also d_slope f64 [G] += sum over the group's rows, in
-/// ascending order in f64, of the row's sum of dy * min(x, 0).
+/// dx [R, halves·F], which may be x itself, from x and dy [R,F]. For prelu also d_slope f64 [G] += sum over
+/// the group's rows, in ascending order in f64, of the row's sum of dy * min(x, 0).
 struct ActivationGrad {
     ActivationKind kind = ActivationKind::swiglu;
     ConstTensorView x, dy;

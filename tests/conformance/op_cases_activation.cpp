@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "tests/conformance/op_cases.h"
 
@@ -97,6 +98,37 @@ Buffer f64_sums(std::string name, Shape shape) {
     return written(sums);
 }
 
+/// The same backward where buffer `dx` is buffer `x`.
+OpCase in_place(OpCase of, std::size_t x, std::size_t dx) {
+    OpCase same = of;
+    same.name += " in place";
+    std::swap(same.buffers[x].written, same.buffers[dx].written);
+    same.run = [run = of.run, x, dx](Backend& b, Stream& s, Views v) {
+        std::vector<TensorView> views(v.begin(), v.end());
+        views[dx] = views[x];
+        run(b, s, views);
+    };
+    same.reference = [reference = of.reference, x, dx](Values& v) {
+        const std::vector<double> untouched = v[dx];
+        v[dx] = v[x];
+        reference(v);
+        v[x] = std::exchange(v[dx], untouched);
+    };
+    same.objective = nullptr;
+    same.gradients = {};
+    if (of.same_bits)
+        same.same_bits = [simpler = of.same_bits, x, dx](Backend& b, Stream& s, Views v) {
+            Tensor room = b.allocate(v[x].shape, v[x].dtype);
+            b.copy(s, v[x], room);
+            std::vector<TensorView> views(v.begin(), v.end());
+            views[dx] = room;
+            simpler(b, s, views);
+            b.copy(s, room, v[x]);
+            s.synchronize();
+        };
+    return same;
+}
+
 void append_activation(std::vector<OpCase>& cases, const Sizes& sizes, double scale) {
     const i64 rows = sum_of(sizes.counts);
     const Shape wide{rows, sizes.halves() * sizes.width}, shape{rows, sizes.width};
@@ -142,6 +174,7 @@ void append_activation(std::vector<OpCase>& cases, const Sizes& sizes, double sc
                  return dot(s, y, v[2]);
              },
          .gradients = gradients});
+    cases.push_back(in_place(cases.back(), 0, 3));
 }
 
 /// The rows of a product's operand: b is W [N,P] with `trans_b`, else [P,N].
@@ -278,6 +311,7 @@ void append_fused_grad(std::vector<OpCase>& cases, const Sizes& sizes) {
                  s.synchronize();
              },
          .in_turn = true});
+    cases.push_back(in_place(cases.back(), 3, 4));
 }
 
 }  // namespace
