@@ -215,8 +215,9 @@ TEST(MemoryEstimate, SaysWhatBf16AndRecomputationSave) {
     EXPECT_LE(of(narrow, MemoryUse::weights), 0.6 * static_cast<double>(of(plain, MemoryUse::weights)));
     EXPECT_GT(of(narrow, MemoryUse::masters), 0);
     EXPECT_EQ(of(plain, MemoryUse::masters), 0);
+    // About half of the activations have the parameters' type, the rest is f32 in both.
     EXPECT_LT(of(narrow, MemoryUse::activations),
-              0.7 * static_cast<double>(of(plain, MemoryUse::activations)));
+              0.75 * static_cast<double>(of(plain, MemoryUse::activations)));
     EXPECT_LT(of(recomputed, MemoryUse::activations),
               0.8 * static_cast<double>(of(plain, MemoryUse::activations)));
 }
