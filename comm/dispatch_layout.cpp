@@ -21,15 +21,22 @@ struct Block {
 /// piece [begin, end).
 template <class Visit>
 void for_each_block(const LoadTable& table, i64 receiver, i64 begin, i64 end, Visit visit) {
-    i64 position = 0;
+    const i64 first_source = table.own_rows_first ? receiver : 0;
+    i64 first_of_expert = 0;  // where its rows begin, in the order in which rounds take them
     for (i64 expert = 0; expert < table.local_experts; ++expert) {
+        const i64 number = receiver * table.local_experts + expert;
+        i64 from_first_source = first_of_expert, from_rank_0 = first_of_expert;
+        for (i64 source = first_source; source < table.ranks; ++source)
+            from_rank_0 += table.rows(source, number);
         for (i64 source = 0; source < table.ranks; ++source) {
-            const i64 rows = table.rows(source, receiver * table.local_experts + expert);
+            i64& position = source < first_source ? from_rank_0 : from_first_source;
+            const i64 rows = table.rows(source, number);
             const i64 first = std::clamp(begin - position, i64{0}, rows);
             const i64 last = std::clamp(end - position, i64{0}, rows);
             visit(Block{expert, source, last - first, first});
             position += rows;
         }
+        first_of_expert = first_source > 0 ? from_rank_0 : from_first_source;
     }
 }
 

@@ -13,6 +13,7 @@ namespace moesaic {
 struct LoadTable {
     std::span<const i64> load;  ///< [W,E] rows that rank w sends to expert e
     i64 ranks = 1, local_experts = 1;
+    bool own_rows_first = false;  ///< see chunk_layout
 
     [[nodiscard]] i64 rows(i64 source, i64 expert) const {
         return load[static_cast<std::size_t>(source * ranks * local_experts + expert)];
@@ -20,7 +21,8 @@ struct LoadTable {
     [[nodiscard]] i64 sent_by(i64 source) const;
     [[nodiscard]] i64 received_by(i64 receiver) const;
     [[nodiscard]] i64 rows_to(i64 source, i64 receiver) const;
-    /// Rows that `source` sends `receiver` in [begin, end) of the receiver's grouped order.
+    /// Rows that `source` sends `receiver` in [begin, end) of the order in which the receiver's rounds take
+    /// rows.
     [[nodiscard]] i64 rows_between(i64 source, i64 receiver, i64 begin, i64 end) const;
 };
 
@@ -40,6 +42,11 @@ struct ChunkLayout {
 /// Round `round` on `rank`: every receiver's rows in grouped order (local expert, source, token) are cut into
 /// pieces of `capacity_rows`, and this round carries piece `round` of each. So within an expert rows come in
 /// the same order for every capacity. Rows arrive source by source, in the order `sources` (empty: by rank).
+///
+/// With `own_rows_first` an expert's rows are cut in another order: those of the receiver itself, then of the
+/// next rank, and so on around. So in every round different ranks send to different ones, where otherwise all
+/// would wait for the rows of one; and while the first round's rows are computed, most others are on their
+/// way. Within a round rows lie in grouped order all the same.
 [[nodiscard]] ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capacity_rows,
                                        std::span<const int> sources = {});
 

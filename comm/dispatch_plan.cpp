@@ -202,27 +202,31 @@ i64 receive_capacity(i64 tokens, i64 choices, double receive_budget) {
     return std::max(i64{1}, static_cast<i64>(rows));
 }
 
-DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows, int layer,
+LoadTable load_table(const DispatchPlan& plan, const Mesh& mesh) {
+    return {plan.load, mesh.experts().size(), mesh.local_places(), plan.rule.own_rows_first};
+}
+
+DispatchPlan make_plan(StepContext& context, const Routing& routing, const RoundRule& rule, int layer,
                        const WireOrder& order) {
     const Mesh& mesh = context.mesh;
     DispatchPlan plan;
     plan.layer = layer;
+    plan.rule = rule;
     plan.tokens = routing.expert.rows();
     plan.slices = mesh.expert_tensor();
     plan.choices = routing.expert.cols() * plan.slices;
     plan.most_slots = routing.slots() * plan.slices;
     HostView host = sort_and_gather(context, routing, layer);
-    const LoadTable table{host.load, mesh.experts().size(), mesh.local_places()};
+    const LoadTable table{host.load, mesh.experts().size(), mesh.local_places(), rule.own_rows_first};
     const i64 rank = mesh.experts().rank();
     plan.slots = table.sent_by(rank);
     plan.dropped = plan.tokens * plan.choices - plan.slots;
     MOESAIC_ASSERT(plan.dropped >= 0, "{} rows from {} choices", plan.slots, plan.tokens * plan.choices);
     plan.slot_of_choice = invert_order(context, host, plan);
-    const i64 rounds = rounds_needed(table, capacity_rows);
+    const i64 rounds = rounds_needed(table, rule.capacity_rows);
     for (i64 round = 0; round < rounds; ++round) {
-        plan.chunks.push_back(make_chunk(context,
-                                         chunk_layout(table, rank, round, capacity_rows, order.sources), host,
-                                         plan, capacity_rows, order));
+        ChunkLayout layout = chunk_layout(table, rank, round, rule.capacity_rows, order.sources);
+        plan.chunks.push_back(make_chunk(context, std::move(layout), host, plan, rule.capacity_rows, order));
     }
     plan.choice_of_slot.assign(host.order.begin(), host.order.begin() + plan.slots);
     plan.load = std::move(host.load);

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "comm/dispatch_layout.h"
 #include "comm/exchange/node_plan.h"
 #include "comm/mesh.h"
 #include "comm/routing.h"
@@ -36,6 +37,12 @@ struct WireOrder {
     std::vector<int> destinations, sources;
 };
 
+/// How the rows of a plan are cut into rounds.
+struct RoundRule {
+    i64 capacity_rows = 1;        ///< the most that a rank receives in one
+    bool own_rows_first = false;  ///< as LoadTable has it
+};
+
 /// Slots are this rank's kept (token, choice) pairs in send order: destination rank, local expert, token. A
 /// choice of an expert in t slices is t choices here, one for each rank that holds a slice.
 /// Received rows are grouped by local expert and, within one, ordered by source rank and token, which is the
@@ -51,6 +58,7 @@ struct DispatchPlan {
     Tensor slot_of_choice;     ///< i32 [T,K]; -1: dropped
     Tensor address_of_choice;  ///< i32 [T,K] as DispatchChunk::address_of_send, of the only round
     std::vector<i64> load;     ///< [W,W*e] rows that rank w sends to local expert i of rank r, at r*e + i
+    RoundRule rule;
     std::vector<DispatchChunk> chunks;  ///< at least one
     std::vector<i32> choice_of_slot;    ///< [S] t*K + k
     NodePlan nodes;
@@ -61,9 +69,11 @@ struct DispatchPlan {
 [[nodiscard]] i64 receive_capacity(i64 tokens, i64 choices, double receive_budget);
 
 /// Collective over mesh.experts(): all-gathers the counts per expert (the only host synchronisation of a
-/// layer). `layer` names the collective and says whose placement counts; `capacity_rows` bounds what a rank
-/// receives in one round.
-[[nodiscard]] DispatchPlan make_plan(StepContext& context, const Routing& routing, i64 capacity_rows,
+/// layer). `layer` names the collective and says whose placement counts.
+[[nodiscard]] DispatchPlan make_plan(StepContext& context, const Routing& routing, const RoundRule& rule,
                                      int layer, const WireOrder& order = {});
+
+/// The counts of a plan that was made on this mesh.
+[[nodiscard]] LoadTable load_table(const DispatchPlan& plan, const Mesh& mesh);
 
 }  // namespace moesaic

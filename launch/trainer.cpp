@@ -10,6 +10,7 @@
 #include "launch/prototypes.h"
 #include "launch/run_record.h"
 #include "launch/step_trace.h"
+#include "layers/moe_layer.h"
 #include "runtime/base/log.h"
 #include "runtime/base/run_context.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -132,6 +133,12 @@ void Trainer::begin() {
         log_info("rows travel as {}: losses are not the same bits on every layout", name_of(*exchange.wire));
     if (exchange.reduce_on_node && runtime_.mesh->grid().nodes > 1)
         log_info("choices are added up on their node: losses are not the same bits on every layout");
+    if (run_.spec.expert_layers() > 0) {
+        const i64 parts = exchange_sizes(run_.spec, *runtime_.mesh, runtime_.store.dtype()).parts;
+        if (parts < run_.spec.chunks)
+            log_info("parallel.chunks: rows travel in {} of {} parts, as many as {}", parts, run_.spec.chunks,
+                     runtime_.mesh->local_experts() > 1 ? "a rank has experts" : "ranks share the experts");
+    }
     sinks_.write(run_record(runtime_, run_));
     if (options_.alarm) sinks_.write(*options_.alarm);
 }

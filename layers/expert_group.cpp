@@ -29,6 +29,31 @@ class RowsInOrder {
     Tensor memory_;
 };
 
+/// Rows [first, first + count) of one expert from one source.
+struct SourceRows {
+    i64 expert, source, first, count;
+};
+
+/// Those that there are, expert by expert, the sources from `first_source` on and then the ones before it.
+/// rows_per_source [experts,W].
+std::vector<SourceRows> in_order(std::span<const i64> rows_per_source, i64 experts, i64 first_source) {
+    const i64 sources = experts > 0 ? std::ssize(rows_per_source) / experts : 0;
+    std::vector<SourceRows> segments;
+    i64 first = 0;
+    for (i64 expert = 0; expert < experts; ++expert) {
+        const auto begin = std::ssize(segments);
+        auto middle = begin;
+        for (i64 source = 0; source < sources; ++source) {
+            const i64 rows = rows_per_source[static_cast<std::size_t>(expert * sources + source)];
+            if (rows > 0) segments.push_back({expert, source, first, rows});
+            if (source < first_source) middle = std::ssize(segments);
+            first += rows;
+        }
+        std::rotate(segments.begin() + begin, segments.begin() + middle, segments.end());
+    }
+    return segments;
+}
+
 }  // namespace
 
 ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, ExpertSlice slice,
@@ -122,22 +147,18 @@ void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient
         return;
     }
     gradient.weight.clear_sum(context.compute);
-    weight_gradient_of_round(context, gradient, rows_per_source, std::move(open_source));
+    weight_gradient_of_round(context, gradient, rows_per_source, round.first_source, std::move(open_source));
     if (round.index + 1 == round.count)
         gradient.weight.fold_rows(context.compute, 0, static_cast<i64>(experts));
 }
 
 void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient& gradient,
-                                           std::span<const i64> rows_per_source,
+                                           std::span<const i64> rows_per_source, i64 first_source,
                                            std::vector<i64> open_source) {
-    const auto experts = static_cast<i64>(open_source.size());
-    const i64 sources = static_cast<i64>(rows_per_source.size()) / experts;
     RowsInOrder dy(context, gradient.dy), x(context, gradient.x);
-    i64 first = 0;
-    for (i64 segment = 0; segment < experts * sources; ++segment) {
-        const i64 rows = rows_per_source[static_cast<std::size_t>(segment)];
-        if (rows == 0) continue;
-        const i64 expert = segment / sources, source = segment % sources;
+    for (const SourceRows& segment : in_order(rows_per_source, std::ssize(open_source), first_source)) {
+        const auto& [expert, source, begin, rows] = segment;
+        i64 first = begin;
         i64& open = open_source[static_cast<std::size_t>(expert)];
         if (open >= 0 && open != source) gradient.weight.fold_rows(context.compute, expert, 1);
         open = source;
@@ -185,13 +206,9 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = up_.packed_plain()});
     weight_gradient(context, {up_, {d_preactivation}, rows}, rows_per_source, saved.round, saved.open_source);
-    for (std::size_t expert = 0; expert < saved.open_source.size(); ++expert) {
-        for (std::size_t source = 0, sources = rows_per_source.size() / saved.open_source.size();
-             source < sources; ++source) {
-            if (rows_per_source[expert * sources + source] > 0)
-                saved.open_source[expert] = static_cast<i64>(source);
-        }
-    }
+    for (const SourceRows& segment :
+         in_order(rows_per_source, std::ssize(saved.open_source), saved.round.first_source))
+        saved.open_source[static_cast<std::size_t>(segment.expert)] = segment.source;
 }
 
 }  // namespace moesaic

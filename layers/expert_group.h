@@ -25,6 +25,7 @@ class ExpertGroup {
     /// Which part of a micro-step's rows a backward sees.
     struct Round {
         i64 index = 0, count = 1;
+        i64 first_source = 0;  ///< whose rows come first, the last ones being those of the rank before it
     };
     struct Saved {
         Tensor preactivation;  // [C,hF], C the capacity; the first R rows are in use. Its gradient afterwards
@@ -65,7 +66,8 @@ class ExpertGroup {
                                 std::vector<i64> open_source);
     /// The same where a source's rows may go on in the next round: partial sums wait in the gradients.
     static void weight_gradient_of_round(StepContext& context, const Gradient& gradient,
-                                         std::span<const i64> rows_per_source, std::vector<i64> open_source);
+                                         std::span<const i64> rows_per_source, i64 first_source,
+                                         std::vector<i64> open_source);
 
     i64 width_, hidden_, capacity_rows_;
     ActivationKind activation_;

@@ -44,9 +44,12 @@ ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtyp
     sizes.choices = choices_of(spec, mesh);
     sizes.width = spec.width;
     // Rows come by expert, then by source: parts of an expert would each be the rows of some sources, and
-    // leave the wires of the others idle.
-    const i64 parts = std::min<i64>(spec.chunks, mesh.local_experts());
-    sizes.capacity_rows = parts == 1 ? whole : std::min(whole, (mean + parts - 1) / parts);
+    // leave the wires of the others idle. Where an expert is all that a rank has, every rank begins with
+    // another source.
+    sizes.own_rows_first = spec.chunks > 1 && mesh.local_places() == 1;
+    sizes.parts =
+        std::min<i64>(spec.chunks, sizes.own_rows_first ? mesh.experts().size() : mesh.local_experts());
+    sizes.capacity_rows = sizes.parts == 1 ? whole : std::min(whole, (mean + sizes.parts - 1) / sizes.parts);
     sizes.rounds_kept = (whole + sizes.capacity_rows - 1) / sizes.capacity_rows;
     sizes.look_ahead = spec.chunks > 1;
     sizes.layers = spec.recompute ? 1 : spec.expert_layers();
@@ -303,7 +306,8 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
     const DispatchChunk& chunk = saved.plan.chunks[round];
     const i64 received = chunk.received();
     Round& current = saved.rounds[std::min(round, saved.rounds.size() - 1)];
-    current.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size())};
+    current.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size()),
+                             saved.plan.rule.own_rows_first ? context.mesh.experts().rank() : 0};
     current.experts.open_source = std::move(saved.open_source);
     ExpertRows d_results = exchange_.result_rows(context);
     const IndexedRows d_arrived = d_out.by_expert(received);

@@ -3,7 +3,7 @@
 namespace moesaic {
 
 DispatchPlan Exchange::plan(StepContext& context, const Routing& routing, int layer) {
-    return make_plan(context, routing, capacity_rows(), layer);
+    return make_plan(context, routing, {capacity_rows(), sizes().own_rows_first}, layer);
 }
 
 IndexedRows ArrivedRows::by_expert(i64 received) const {

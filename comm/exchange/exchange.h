@@ -23,8 +23,10 @@ struct ExchangeSizes {
     i64 width = 1;            ///< H
     i64 capacity_rows = 1;    ///< C, the most rows that this rank receives in one round
     i64 rounds_kept = 1;      ///< whose rows wait for the backward; those of later rounds are received again
+    i64 parts = 1;            ///< in which rows travel at the mean load
     bool look_ahead = false;  ///< rounds are to travel while the experts work on others
-    i64 layers = 1;           ///< whose rows wait for their backward at the same time
+    bool own_rows_first = false;  ///< as LoadTable has it
+    i64 layers = 1;               ///< whose rows wait for their backward at the same time
     DType dtype = DType::f32;
 };
 

@@ -45,7 +45,7 @@ class NodePlanner {
           capacity_rows_(sizes.capacity_rows),
           options_(options),
           plan_(plan),
-          table_{plan.load, context.mesh.experts().size(), context.mesh.local_places()},
+          table_(load_table(plan, context.mesh)),
           rank_(context.mesh.experts().rank()),
           node_(grid_.node_of[at(rank_)]),
           local_(grid_.local_of[at(rank_)]) {}
@@ -247,7 +247,7 @@ NodeSizes node_sizes(const Mesh& mesh, const ExchangeSizes& sizes) {
 DispatchPlan make_node_plan(StepContext& context, const Routing& routing, const ExchangeSizes& sizes,
                             int layer, NodePlanOptions options) {
     const NodeGrid& grid = context.mesh.grid();
-    DispatchPlan plan = make_plan(context, routing, sizes.capacity_rows, layer,
+    DispatchPlan plan = make_plan(context, routing, {sizes.capacity_rows, sizes.own_rows_first}, layer,
                                   {.destinations = grid.by_node(), .sources = grid.by_local()});
     if (routing.weight.dtype() == DType::f64) {
         NodePlanner<double>(context, sizes, options, plan).plan(routing.weight);

@@ -67,7 +67,7 @@ SharedMemoryExchange::SharedMemoryExchange(const Mesh& mesh, const ExchangeSizes
 DispatchPlan SharedMemoryExchange::plan(StepContext& context, const Routing& routing, int layer) {
     DispatchPlan plan = Exchange::plan(context, routing, layer);
     const i64 choices = plan.tokens * plan.choices;
-    const LoadTable table{plan.load, group_.size(), context.mesh.local_places()};
+    const LoadTable table = load_table(plan, context.mesh);
     for (std::size_t round = 0; round < plan.chunks.size(); ++round) {
         DispatchChunk& chunk = plan.chunks[round];
         const std::vector<i32> addresses = addresses_at_receivers(

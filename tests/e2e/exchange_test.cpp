@@ -27,6 +27,16 @@ TEST(ExchangeRun, WaysOfRowsGiveTheSameRun) {
     }
 }
 
+TEST(ExchangeRun, SaysThatPartsAreFewerThanAskedFor) {
+    const ScratchFolder scratch;
+    const CommandResult result = moesaic({"train", "configs/tiny.yaml", "--out", scratch / "run", "--set",
+                                          "train.steps=6", "--set", "parallel.chunks=64"},
+                                         threads(2));
+    EXPECT_EQ(result.code, 0) << result.text();
+    EXPECT_EQ(occurrences(result.text(), "rows travel in 2 of 64 parts, as many as a rank has experts"), 1)
+        << result.text();
+}
+
 TEST(ExchangeRun, CheckCountsSharedMemory) {
     const CommandResult result = moesaic(
         {"train", "configs/tiny.yaml", "--check", "--set", "parallel.exchange=shared_memory"}, threads(2));

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cmath>
+#include <list>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@ struct ExchangeLayout {
     int ranks = 1, experts = 1, replicas = 1;
     std::vector<int> node_of_rank = {};  ///< of the world; empty: one node
     StreamChoice streams = {};
+    bool own_rows_first = false;
 };
 
 /// Consecutive ranks on each node.
@@ -64,7 +67,7 @@ inline double weight_of(i64 source, i64 token, i64 choice) {
 class ExchangeBench {
   public:
     ExchangeBench(RankSetup& setup, const ExchangeSettings& settings, const RoutingCase& routing,
-                  i64 capacity)
+                  i64 capacity, bool own_rows_first = false)
         : setup_(setup),
           routing_(routing),
           rank_(setup.mesh.experts().rank()),
@@ -74,9 +77,14 @@ class ExchangeBench {
         sizes.choices = routing.choices;
         sizes.width = kExchangeWidth;
         sizes.capacity_rows = capacity;
+        sizes.own_rows_first = own_rows_first;
         sizes.dtype = DType::f64;
         exchange_ = make_exchange(setup.mesh, sizes, settings);
         setup.mesh.place_experts(kExchangeLayer, routing.placement);
+        const std::vector<i64> rounds = routing.rounds_of(rank_, capacity, own_rows_first);
+        in_rounds_.resize(rounds.size());
+        std::iota(in_rounds_.begin(), in_rounds_.end(), std::size_t{0});
+        std::ranges::stable_sort(in_rounds_, {}, [&](std::size_t row) { return rounds[row]; });
     }
 
     /// Collective over mesh.experts(). Nothing waits for the streams between the plan and the end.
@@ -102,6 +110,8 @@ class ExchangeBench {
             append(seen.d_results, d_results_[round].slice_rows(0, received));
             seen.received.push_back(received);
         }
+        seen.rows = in_grouped_order(seen.rows);
+        seen.d_results = in_grouped_order(seen.d_results);
         setup_.drain();
         for (const TrafficLedger::Line& line : setup_.mesh.world().ledger().lines()) {
             if (line.layer == kExchangeLayer) seen.sent.push_back(line);
@@ -161,9 +171,23 @@ class ExchangeBench {
         for (std::size_t before = 0; before < round; ++before) first += plan.chunks[before].received();
         const i64 received = plan.chunks[round].received();
         if (received == 0) return;
-        setup_.backend->copy(*setup_.compute,
-                             view_of(all.data() + first * kExchangeWidth, {received, kExchangeWidth}),
+        std::vector<double>& part = parts_.emplace_back();  // read when the stream comes to it
+        for (i64 i = first; i < first + received; ++i) {
+            const auto row =
+                all.begin() +
+                static_cast<std::ptrdiff_t>(in_rounds_.at(static_cast<std::size_t>(i))) * kExchangeWidth;
+            part.insert(part.end(), row, row + kExchangeWidth);
+        }
+        setup_.backend->copy(*setup_.compute, view_of(part.data(), {received, kExchangeWidth}),
                              to.rows.slice_rows(0, received));
+    }
+    /// Rows that came round by round.
+    [[nodiscard]] std::vector<double> in_grouped_order(const std::vector<double>& rows) const {
+        std::vector<double> grouped(rows.size());
+        for (std::size_t i = 0; i < rows.size() / kExchangeWidth; ++i)
+            std::copy_n(rows.begin() + static_cast<std::ptrdiff_t>(i) * kExchangeWidth, kExchangeWidth,
+                        grouped.begin() + static_cast<std::ptrdiff_t>(in_rounds_.at(i)) * kExchangeWidth);
+        return grouped;
     }
     /// What was given back too early is seen to change.
     void overwrite_freed_memory() {
@@ -189,6 +213,8 @@ class ExchangeBench {
     Routing routing_of_rank_;
     Tensor x_, dy_;
     std::vector<double> results_, d_rows_;
+    std::vector<std::size_t> in_rounds_;    // rows by their place in grouped order, round by round
+    std::list<std::vector<double>> parts_;  // of results, each for a round
     std::vector<Tensor> rows_, d_results_;
 };
 
@@ -202,7 +228,7 @@ inline std::vector<ExchangeSeen> run_exchange(const ExchangeLayout& layout, cons
         const std::vector<int> one_node(static_cast<std::size_t>(world.size()), 0);
         RankSetup setup(world, layout.ranks, layout.experts, layout.streams,
                         layout.node_of_rank.empty() ? one_node : layout.node_of_rank);
-        exchange_detail::ExchangeBench bench(setup, settings, routing, capacity);
+        exchange_detail::ExchangeBench bench(setup, settings, routing, capacity, layout.own_rows_first);
         seen[static_cast<std::size_t>(world.rank())] = bench.there_and_back();
     });
     return seen;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -56,6 +57,20 @@ struct RoutingCase {
         std::vector<RoutedRow> rows = grouped();
         std::erase_if(rows, [&](const RoutedRow& row) { return receiver(row) != rank; });
         return rows;
+    }
+    /// Which round of at most `capacity` rows carries each of received_by(rank). With `own_rows_first` rounds
+    /// take an expert's rows of this rank first, then those of the next one, and so on around.
+    [[nodiscard]] std::vector<i64> rounds_of(i64 rank, i64 capacity, bool own_rows_first) const {
+        const std::vector<RoutedRow> rows = received_by(rank);
+        std::vector<std::size_t> order(rows.size());
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        if (own_rows_first)
+            std::ranges::stable_sort(order, {}, [&](std::size_t i) {
+                return std::pair(position(rows[i].expert), (rows[i].source - rank + ranks) % ranks);
+            });
+        std::vector<i64> rounds(rows.size());
+        for (std::size_t i = 0; i < order.size(); ++i) rounds[order[i]] = static_cast<i64>(i) / capacity;
+        return rounds;
     }
     /// A number that only this token of this rank has.
     [[nodiscard]] static double token_number(i64 source, i64 token) {

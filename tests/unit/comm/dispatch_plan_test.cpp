@@ -63,18 +63,21 @@ TEST(AddressesAtReceivers, ArePlacesInGroupedOrder) {
     for (const int ranks : {1, 2, 3, 8}) {
         for (const RoutingCase& routing : routing_cases(ranks, 2 * ranks)) {
             const std::vector<i64> load = load_of(routing);
-            const LoadTable table{load, ranks, 2};
-            for (const i64 capacity : {1, 4, 500}) {
-                SCOPED_TRACE(testing::Message() << routing.name << ", ranks " << ranks << ", " << capacity);
+            for (const auto& [capacity, own_rows_first] :
+                 {std::pair{1, false}, {4, false}, {500, false}, {1, true}, {4, true}}) {
+                const LoadTable table{load, ranks, 2, own_rows_first};
+                SCOPED_TRACE(testing::Message() << routing.name << ", ranks " << ranks << ", " << capacity
+                                                << (own_rows_first ? ", own rows first" : ""));
                 for (int source = 0; source < ranks; ++source) {
                     std::map<i64, std::vector<i32>> expected;  // by round
                     for (int receiver = 0; receiver < ranks; ++receiver) {
-                        i64 place = 0;
-                        for (const RoutedRow& row : routing.received_by(receiver)) {
-                            if (row.source == source)
-                                expected[place / capacity].push_back(
-                                    static_cast<i32>(receiver * kStride + place % capacity));
-                            ++place;
+                        const std::vector<RoutedRow> rows = routing.received_by(receiver);
+                        const std::vector<i64> rounds = routing.rounds_of(receiver, capacity, own_rows_first);
+                        std::map<i64, i64> places;
+                        for (std::size_t i = 0; i < rows.size(); ++i) {
+                            const i64 place = places[rounds[i]]++;
+                            if (rows[i].source == source)
+                                expected[rounds[i]].push_back(static_cast<i32>(receiver * kStride + place));
                         }
                     }
                     for (i64 round = 0; round < rounds_needed(table, capacity); ++round)
@@ -103,11 +106,11 @@ TEST(ChunkLayout, RoundsFollowTheFullestReceiver) {
 }
 
 /// Every round of every rank against cutting the sorted rows of each receiver into pieces.
-void expect_rounds_match_sorting(const RoutingCase& routing, i64 capacity) {
+void expect_rounds_match_sorting(const RoutingCase& routing, i64 capacity, bool own_rows_first) {
     SCOPED_TRACE(testing::Message() << routing.name << ", ranks " << routing.ranks << ", capacity "
-                                    << capacity);
+                                    << capacity << (own_rows_first ? ", own rows first" : ""));
     const std::vector<i64> load = load_of(routing);
-    const LoadTable table{load, routing.ranks, routing.local_experts()};
+    const LoadTable table{load, routing.ranks, routing.local_experts(), own_rows_first};
     const i64 rounds = rounds_needed(table, capacity);
     for (i64 rank = 0; rank < routing.ranks; ++rank) {
         const std::vector<RoutedRow> slots = routing.sent_by(rank);
@@ -115,10 +118,10 @@ void expect_rounds_match_sorting(const RoutingCase& routing, i64 capacity) {
             const ChunkLayout layout = chunk_layout(table, rank, round, capacity);
             for (i64 receiver = 0; receiver < routing.ranks; ++receiver) {
                 const std::vector<RoutedRow> rows = routing.received_by(receiver);
+                const std::vector<i64> rounds_of_rows = routing.rounds_of(receiver, capacity, own_rows_first);
                 std::vector<RoutedRow> piece;
-                for (i64 i = round * capacity; i < (round + 1) * capacity && i < std::ssize(rows); ++i) {
-                    piece.push_back(rows[static_cast<std::size_t>(i)]);
-                }
+                for (std::size_t i = 0; i < rows.size(); ++i)
+                    if (rounds_of_rows[i] == round) piece.push_back(rows[i]);
                 std::vector<RoutedRow> from_here = piece;
                 std::erase_if(from_here, [&](const RoutedRow& row) { return row.source != rank; });
                 const auto to = static_cast<std::size_t>(receiver);
@@ -152,7 +155,10 @@ void expect_rounds_match_sorting(const RoutingCase& routing, i64 capacity) {
 TEST(ChunkLayout, MatchesSortingForEveryCapacity) {
     for (const auto& [ranks, experts] : {std::pair{1, 5}, {2, 6}, {3, 3}, {3, 6}, {4, 8}, {8, 16}}) {
         for (const RoutingCase& routing : routing_cases(ranks, experts)) {
-            for (const i64 capacity : {1, 2, 7, 1000}) expect_rounds_match_sorting(routing, capacity);
+            for (const i64 capacity : {1, 2, 7, 1000}) {
+                expect_rounds_match_sorting(routing, capacity, false);
+                expect_rounds_match_sorting(routing, capacity, true);
+            }
         }
     }
 }
@@ -175,7 +181,7 @@ PlanNumbers plan_on(RankSetup& setup, const RoutingCase& routing, i64 capacity) 
     setup.backend->copy(*setup.compute, view_of(expert.data(), decided.expert.shape()), decided.expert);
     setup.mesh.place_experts(5, routing.placement);
     const i64 before = setup.backend->pool().bytes_in_use();
-    const DispatchPlan plan = make_plan(setup.context, decided, capacity, 5);
+    const DispatchPlan plan = make_plan(setup.context, decided, {capacity}, 5);
     PlanNumbers numbers{plan.tokens, plan.choices, plan.slots, plan.dropped, 0,  {},
                         plan.load,   {},           {},         {},           {}, {}};
     numbers.bytes = setup.backend->pool().bytes_in_use() - before;

@@ -369,17 +369,25 @@ TEST(MakeRouter, NamesTheKnownRouters) {
     }
 }
 
+/// Or, where it has one, than there are ranks.
 TEST(ExchangeSizes, NoMorePartsThanARankHasExperts) {
     ModelSpec spec = usual_work().spec;  // 9 tokens, 3 of 8 experts
     spec.receive_budget = 4;
-    for (const auto& [chunks, ranks, rows] :
-         {std::tuple<i64, int, i64>{1, 1, 27}, {2, 1, 14}, {4, 2, 7}, {5, 2, 7}, {64, 4, 14}, {64, 8, 72}}) {
+    for (const auto& [chunks, ranks, rows] : {std::tuple<i64, int, i64>{1, 1, 27},
+                                              {2, 1, 14},
+                                              {4, 2, 7},
+                                              {5, 2, 7},
+                                              {64, 4, 14},
+                                              {2, 8, 14},
+                                              {64, 8, 4}}) {
         spec.chunks = chunks;
         run_ranks(ranks, [&](Communicator& world) {
             RankSetup rank(world, world.size(), 8);
             const ExchangeSizes sizes = exchange_sizes(spec, rank.mesh, DType::f32);
             EXPECT_EQ(sizes.capacity_rows, rows) << chunks << " chunks, " << ranks << " ranks";
+            EXPECT_EQ(sizes.parts, std::min<i64>(chunks, ranks == 8 ? 8 : 8 / ranks));
             EXPECT_EQ(sizes.look_ahead, chunks > 1);
+            EXPECT_EQ(sizes.own_rows_first, chunks > 1 && ranks == 8);
         });
     }
 }

@@ -25,7 +25,8 @@ void check_layout(const ExchangeLayout& layout, const std::vector<i64>& capaciti
                              << settings.name << (settings.reduce_on_node ? ", reduced on the node" : "")
                              << ", " << routing.name << ", ranks " << layout.ranks << ", nodes "
                              << testing::PrintToString(layout.node_of_rank) << ", experts " << layout.experts
-                             << ", capacity " << capacity << ", seed " << layout.streams.seed);
+                             << ", capacity " << capacity << ", seed " << layout.streams.seed
+                             << (layout.own_rows_first ? ", own rows first" : ""));
                 const auto seen = run_exchange(layout, settings, routing, capacity);
                 if (flat.empty()) flat = seen;
                 for (int rank = 0; rank < layout.ranks * layout.replicas; ++rank) {
@@ -36,6 +37,11 @@ void check_layout(const ExchangeLayout& layout, const std::vector<i64>& capaciti
                 }
             }
         }
+    }
+    if (layout.experts == layout.ranks && !layout.own_rows_first) {
+        ExchangeLayout own_rows_first = layout;
+        own_rows_first.own_rows_first = true;
+        check_layout(own_rows_first, capacities);
     }
 }
 
