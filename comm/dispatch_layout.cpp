@@ -114,8 +114,9 @@ ChunkLayout chunk_layout(const LoadTable& table, i64 rank, i64 round, i64 capaci
     chunk.recv_rows.assign(at(table.ranks), 0);
     chunk.rows_per_expert.assign(at(table.local_experts), 0);
     chunk.rows_per_source.assign(at(table.local_experts * table.ranks), 0);
-    // A piece is an interval of grouped order, and grouped order restricted to one source is that source's
-    // send order (local expert, token): so a source's share of a piece is a contiguous slice of its slots.
+    // A piece is an interval of grouped order, whichever source comes first, and that order restricted to one
+    // source is its send order (local expert, token): so a source's share of a piece is a contiguous slice of
+    // its slots.
     i64 destination_begin = 0;
     for (i64 receiver = 0; receiver < table.ranks; ++receiver) {
         chunk.first_slot[at(receiver)] = destination_begin;

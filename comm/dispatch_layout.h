@@ -41,7 +41,8 @@ struct ChunkLayout {
 
 /// Round `round` on `rank`: every receiver's rows in grouped order (local expert, source, token) are cut into
 /// pieces of `capacity_rows`, and this round carries piece `round` of each. So within an expert rows come in
-/// the same order for every capacity. Rows arrive source by source, in the order `sources` (empty: by rank).
+/// the same order for every capacity (with own_rows_first each source's do). Rows arrive source by source, in
+/// the order `sources` (empty: by rank).
 ///
 /// With `own_rows_first` an expert's rows are cut in another order: those of the receiver itself, then of the
 /// next rank, and so on around. So in every round different ranks send to different ones, where otherwise all

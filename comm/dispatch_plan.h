@@ -46,7 +46,8 @@ struct RoundRule {
 /// Slots are this rank's kept (token, choice) pairs in send order: destination rank, local expert, token. A
 /// choice of an expert in t slices is t choices here, one for each rank that holds a slice.
 /// Received rows are grouped by local expert and, within one, ordered by source rank and token, which is the
-/// order of the global micro-batch: weight gradients add rows in that order on every layout.
+/// order of the global micro-batch: weight gradients add rows in that order on every layout, but for the
+/// order of sources with RoundRule::own_rows_first.
 struct DispatchPlan {
     int layer = -1;  ///< names the collectives
     /// K: the router's, each as many times as experts have slices (Mesh). Choice k * t + s of a token is its

@@ -29,8 +29,9 @@ struct LayoutResult {
     double loss_difference = 0;  ///< relative, of step 1's loss
     bool routing_equal = false;  ///< every token visits the same experts in every layer
     bool norm_same_on_ranks = false;  ///< the clip norm is one number on all ranks, to the last bit
-    /// Expert gradients are the one-rank run's bits; only asked where experts have no replicas.
-    bool expert_bits = true;
+    /// Expert gradients are the one-rank run's bits; only asked where experts have no replicas and add up
+    /// their sources in the order of ranks (ExchangeSizes::own_rows_first), or exactly.
+    std::optional<bool> expert_bits;
     double balance_difference = 0;  ///< relative, the worst of the balance losses
     double norm_difference = 0;     ///< relative to f64
     /// Relative L2 of the worst tensor against f64, or of all tensors (LayoutTolerances::whole).

@@ -41,6 +41,17 @@ RuntimeOptions runtime_options(const Config& config, const Communicator& world) 
 
 constexpr double kSlowCheckpointSeconds = 1;  ///< that training waits for one, before it says so
 
+/// Where rows travel otherwise than parallel.chunks and the promise of the same bits let a user expect.
+void say_parts(i64 chunks, const ExchangeSizes& sizes) {
+    if (sizes.parts < chunks)
+        log_info("parallel.chunks: rows travel in {} of {} parts, as many as {}", sizes.parts, chunks,
+                 sizes.own_rows_first ? "ranks share the experts" : "a rank has experts");
+    if (sizes.own_rows_first)
+        log_info(
+            "parts begin with a rank's own rows: losses are the same bits on every layout only with "
+            "train.determinism: elastic");
+}
+
 }  // namespace
 
 void install_stop_signals() {
@@ -133,12 +144,8 @@ void Trainer::begin() {
         log_info("rows travel as {}: losses are not the same bits on every layout", name_of(*exchange.wire));
     if (exchange.reduce_on_node && runtime_.mesh->grid().nodes > 1)
         log_info("choices are added up on their node: losses are not the same bits on every layout");
-    if (run_.spec.expert_layers() > 0) {
-        const i64 parts = exchange_sizes(run_.spec, *runtime_.mesh, runtime_.store.dtype()).parts;
-        if (parts < run_.spec.chunks)
-            log_info("parallel.chunks: rows travel in {} of {} parts, as many as {}", parts, run_.spec.chunks,
-                     runtime_.mesh->local_experts() > 1 ? "a rank has experts" : "ranks share the experts");
-    }
+    if (run_.spec.routes_rows())
+        say_parts(run_.spec.chunks, exchange_sizes(run_.spec, *runtime_.mesh, runtime_.store.dtype()));
     sinks_.write(run_record(runtime_, run_));
     if (options_.alarm) sinks_.write(*options_.alarm);
 }

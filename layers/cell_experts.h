@@ -30,9 +30,10 @@ struct CellRows {
 class CellExperts {
   public:
     struct Saved {
-        Tensor rows;                                // [R,D] by expert
-        Tensor ones;                                // real [R,1]: the input of biases
-        std::vector<Tensor> preactivation, hidden;  // [R,H] of each hidden layer
+        Tensor rows;  // [R,D] by expert
+        Tensor ones;  // real [R,1]: the input of biases
+        std::vector<Tensor> preactivation,
+            hidden;  // [R,H] of each hidden layer; the backward takes the former
     };
 
     CellExperts(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store);

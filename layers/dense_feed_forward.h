@@ -12,7 +12,7 @@ namespace moesaic {
 class DenseFeedForward {
   public:
     struct Saved {
-        Tensor preactivation;  // [T,hF]
+        Tensor preactivation;  // [T,hF]; its gradient afterwards
         Tensor hidden;         // [T,F]
     };
 

@@ -46,7 +46,7 @@ ExchangeSizes exchange_sizes(const ModelSpec& spec, const Mesh& mesh, DType dtyp
     // Rows come by expert, then by source: parts of an expert would each be the rows of some sources, and
     // leave the wires of the others idle. Where an expert is all that a rank has, every rank begins with
     // another source.
-    sizes.own_rows_first = spec.chunks > 1 && mesh.local_places() == 1;
+    sizes.own_rows_first = spec.chunks > 1 && mesh.local_places() == 1 && mesh.experts().size() > 1;
     sizes.parts =
         std::min<i64>(spec.chunks, sizes.own_rows_first ? mesh.experts().size() : mesh.local_experts());
     sizes.capacity_rows = sizes.parts == 1 ? whole : std::min(whole, (mean + sizes.parts - 1) / sizes.parts);
@@ -178,7 +178,7 @@ Tensor MoELayer::backward(StepContext& context, const LayerInput& in, ConstTenso
     ExchangeBackward backward =
         exchange_.begin_backward(context, saved.plan, dy, saved.weight(), saved.exchange);
     const Tensor dx_shared = shared_backward(context, in, dy, saved);
-    // Ascending rounds: the experts' gradients add rows in the order of one round.
+    // Ascending rounds: the experts' gradients add each source's rows in the order of one round.
     const std::size_t rounds = saved.plan.chunks.size();
     const auto combine_backward = [&](std::size_t round) {
         const TraceRange range("combine, backward");

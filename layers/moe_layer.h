@@ -13,9 +13,10 @@
 namespace moesaic {
 
 /// y[t] = sum over the choices k of token t of weight[t,k] * expert[t,k](x[t]), plus shared(x[t]) where there
-/// are shared experts. Rows travel in as many rounds as the receive budget asks for; no bit of the result
-/// depends on their number. With a capacity, choices that no longer fit add nothing: a token that loses all
-/// passes through the residual alone.
+/// are shared experts. Rows travel in as many rounds as the receive budget and ModelSpec::chunks ask for; no
+/// bit of y and of the gradients of x depends on their number, nor of others but with
+/// ExchangeSizes::own_rows_first. With a capacity, choices that no longer fit add nothing: a token that loses
+/// all passes through the residual alone.
 class MoELayer {
   public:
     struct Round {

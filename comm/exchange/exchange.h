@@ -25,7 +25,7 @@ struct ExchangeSizes {
     i64 rounds_kept = 1;      ///< whose rows wait for the backward; those of later rounds are received again
     i64 parts = 1;            ///< in which rows travel at the mean load
     bool look_ahead = false;  ///< rounds are to travel while the experts work on others
-    bool own_rows_first = false;  ///< as LoadTable has it
+    bool own_rows_first = false;  ///< as LoadTable has it: sources are summed in another order
     i64 layers = 1;               ///< whose rows wait for their backward at the same time
     DType dtype = DType::f32;
 };

@@ -25,12 +25,11 @@ void print_table(const std::vector<LayoutResult>& results) {
                 "step 1", "equal", "equal", "on ranks", "vs f64", one_rank.c_str(), "vs f64",
                 one_rank.c_str(), "losses", "bits", "bits");
     for (const LayoutResult& one : results) {
-        const bool unreplicated = one.world == one.expert_parallel * one.smallest;
         std::printf("%5d %6d  %-12.8f %-8s %-8s %-9s %-10.1e %-10.1e %-10.1e %-10.1e %-10.1e %-8s %-8s %s\n",
                     one.world, one.expert_parallel, one.loss, mark(one.loss_bits), mark(one.routing_equal),
                     mark(one.norm_same_on_ranks), one.norm_difference, one.balance_difference,
                     one.gradient_difference, one.layout_difference, one.later_loss_difference,
-                    unreplicated ? mark(one.expert_bits) : "-", mark(one.weight_bits),
+                    one.expert_bits ? mark(*one.expert_bits) : "-", mark(one.weight_bits),
                     one.ok ? "ok" : one.why.c_str());
     }
 }
@@ -46,7 +45,8 @@ void print_json(const std::vector<LayoutResult>& results, const std::vector<Left
         line.field("grad_norm", one.grad_norm).field("loss_bits_equal", one.loss_bits);
         line.field("loss_difference", one.loss_difference);
         line.field("routing_equal", one.routing_equal).field("norm_equal_on_ranks", one.norm_same_on_ranks);
-        line.field("expert_bits_equal", one.expert_bits).field("norm_difference", one.norm_difference);
+        line.field("expert_bits_equal", one.expert_bits.value_or(true))
+            .field("norm_difference", one.norm_difference);
         line.field("balance_difference", one.balance_difference);
         line.field("gradient_difference", one.gradient_difference).field("worst_tensor", one.worst_tensor);
         line.field("layout_difference", one.layout_difference);

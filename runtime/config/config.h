@@ -61,7 +61,7 @@ struct ParallelConfig {
                 "Consecutive ranks that count as one node; auto: as the machines are");
         v.value("chunks", chunks, "auto", {1, 64},
                 "Parts in which rows travel while experts compute on others, no more than a rank has "
-                "experts (or, where it has one, than ranks share them); auto: 1");
+                "experts (or, where it has one and no copies, than ranks share them); auto: 1");
         v.section("placement", placement);
         v.value("receive_budget", receive_budget, {0.01, 1e6},
                 "Rows received at once, as a multiple of the mean");

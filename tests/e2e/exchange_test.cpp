@@ -35,6 +35,16 @@ TEST(ExchangeRun, SaysThatPartsAreFewerThanAskedFor) {
     EXPECT_EQ(result.code, 0) << result.text();
     EXPECT_EQ(occurrences(result.text(), "rows travel in 2 of 64 parts, as many as a rank has experts"), 1)
         << result.text();
+    EXPECT_EQ(occurrences(result.text(), "begin with a rank's own rows"), 0) << result.text();
+    const CommandResult of_one_expert = moesaic({"train", "configs/tiny.yaml", "--out", scratch / "one",
+                                                 "--set", "train.steps=6", "--set", "parallel.chunks=64"},
+                                                threads(4));
+    EXPECT_EQ(of_one_expert.code, 0) << of_one_expert.text();
+    EXPECT_EQ(
+        occurrences(of_one_expert.text(), "rows travel in 4 of 64 parts, as many as ranks share the experts"),
+        1)
+        << of_one_expert.text();
+    EXPECT_EQ(occurrences(of_one_expert.text(), "begin with a rank's own rows"), 1) << of_one_expert.text();
 }
 
 TEST(ExchangeRun, CheckCountsSharedMemory) {

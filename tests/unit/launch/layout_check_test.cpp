@@ -23,8 +23,9 @@ LayoutCheckOptions check_of(std::vector<int> worlds, i64 steps, const PlantedDef
     return {std::move(worlds), steps, defects};
 }
 
-void expect_all_ok(const Overrides& overrides, const LayoutCheckOptions& options, std::size_t layouts) {
-    const std::vector<LayoutResult> results = check_layouts(tiny_run(overrides), options);
+std::vector<LayoutResult> expect_all_ok(const Overrides& overrides, const LayoutCheckOptions& options,
+                                        std::size_t layouts) {
+    std::vector<LayoutResult> results = check_layouts(tiny_run(overrides), options);
     EXPECT_EQ(results.size(), layouts);
     for (const LayoutResult& one : results) {
         EXPECT_TRUE(one.ok) << name_of(one);
@@ -33,6 +34,7 @@ void expect_all_ok(const Overrides& overrides, const LayoutCheckOptions& options
         EXPECT_EQ(one.routing_differs_at, 0) << name_of(one);
         EXPECT_GT(one.loss_aux, 0) << name_of(one);
     }
+    return results;
 }
 
 /// One rank stays right; every layout of more ranks has to be found wrong, for this reason.
@@ -60,6 +62,15 @@ TEST_P(LayoutCheckPrecision, UnevenBatchInChunks) {
     expect_all_ok({std::string("train.precision=") + GetParam(), "train.batch_sequences=5",
                    "train.micro_sequences=2", "parallel.receive_budget=0.3"},
                   check_of({1, 2, 3, 4, 8}, 2), 11);
+}
+
+/// One expert a rank at 8 ranks: its sources are summed in another order there, and no bits are asked for.
+TEST_P(LayoutCheckPrecision, PartsOfOneExpertARank) {
+    const auto results = expect_all_ok({std::string("train.precision=") + GetParam(), "parallel.chunks=3"},
+                                       check_of({1, 4, 8}, 2), 8);
+    for (const LayoutResult& result : results)
+        EXPECT_EQ(result.expert_bits.has_value(), result.world == result.expert_parallel && result.world < 8)
+            << result.world << " ranks, " << result.expert_parallel;
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, LayoutCheckPrecision, testing::Values("fp32", "fp64", "bf16"),
