@@ -123,10 +123,9 @@ struct PairProduct {
     /// What a rounding store does to such a sum, which is no denormal: to the nearest, ties to even.
     template <class V>
     static HWY_INLINE void store_rounded(V sum, BFloat16* to) {
-        const hn::Rebind<std::uint16_t, hn::DFromV<V>> halves;
-        auto rounded = hn::Zero(halves);
-        asm("vcvtneps2bf16 %1, %0" : "=v"(rounded.raw) : "v"(sum.raw));
-        hn::StoreU(rounded, halves, &to->bits);
+        const hn::DFromV<V> d;
+        hn::StoreU(cpu::HWY_NAMESPACE::rounded_by_instruction(d, sum),
+                   hn::Rebind<std::uint16_t, decltype(d)>(), &to->bits);
     }
 };
 

@@ -74,21 +74,25 @@ HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from, i64 rest) {
     return widened_bits(d, load(halves, reinterpret_cast<const std::uint16_t*>(from), rest));
 }
 
-/// The bits of bf16 in the lower halves: to the nearest, ties to even; NaN stays NaN (as to_bfloat16 in
-/// runtime/bfloat16.h).
+/// To the nearest, ties to even; NaN stays NaN (as to_bfloat16 in runtime/bfloat16.h).
 template <class D>
-HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> bfloat16_bits(D /*d*/, hn::Vec<D> value) {
+HWY_INLINE BFloat16Bits<D> rounded_to_bfloat16(D /*d*/, hn::Vec<D> value) {
     const hn::RebindToUnsigned<D> wide;
+    const hn::RebindToSigned<D> positive;
     const auto bits = hn::BitCast(wide, value), upper = hn::ShiftRight<16>(bits);
     const auto tie = hn::Add(hn::Set(wide, 0x7fffu), hn::And(upper, hn::Set(wide, 1u)));
     const auto nearest = hn::ShiftRight<16>(hn::Add(bits, tie));
     const auto quiet = hn::Or(upper, hn::Set(wide, 0x40u));
-    return hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(value)), quiet, nearest);
+    const auto rounded = hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(value)), quiet, nearest);
+    return hn::DemoteTo(hn::Rebind<std::uint16_t, D>(), hn::BitCast(positive, rounded));
 }
+/// The same by an instruction that Highway does not have yet, where has_bf16_dot_product(); but denormal
+/// numbers become zeros.
 template <class D>
-HWY_INLINE BFloat16Bits<D> rounded_to_bfloat16(D d, hn::Vec<D> value) {
-    const hn::RebindToSigned<D> positive;
-    return hn::DemoteTo(hn::Rebind<std::uint16_t, D>(), hn::BitCast(positive, bfloat16_bits(d, value)));
+HWY_INLINE BFloat16Bits<D> rounded_by_instruction(D /*d*/, hn::Vec<D> value) {
+    auto rounded = hn::Zero(hn::Rebind<std::uint16_t, D>());
+    asm("vcvtneps2bf16 %1, %0" : "=v"(rounded.raw) : "v"(value.raw));
+    return rounded;
 }
 template <class D>
 HWY_INLINE void store(D d, hn::Vec<D> value, BFloat16* to, i64 rest) {
@@ -103,16 +107,14 @@ struct PlainRounding {
         return rounded_to_bfloat16(d, value);
     }
 };
-/// The same by an instruction that Highway does not have yet. It takes denormal numbers for zeros.
+/// Vectors with denormal numbers go the plain way.
 struct RoundingInstruction {
     template <class D>
     static HWY_INLINE BFloat16Bits<D> round(D d, hn::Vec<D> value) {
         std::uint16_t denormal;
         asm("vfpclassps $0x20, %1, %0" : "=k"(denormal) : "v"(value.raw));
         if (HWY_UNLIKELY(denormal != 0)) return rounded_to_bfloat16(d, value);
-        BFloat16Bits<D> rounded;
-        asm("vcvtneps2bf16 %1, %0" : "=v"(rounded.raw) : "v"(value.raw));
-        return rounded;
+        return rounded_by_instruction(d, value);
     }
 };
 /// Calls use(rounding) with the quickest one that this CPU has.

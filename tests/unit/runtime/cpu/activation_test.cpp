@@ -2,7 +2,6 @@
 #include "runtime/cpu/activation.h"
 
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include <bit>
 #include <cstdlib>
@@ -13,6 +12,7 @@
 #include "runtime/base/philox.h"
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/elementwise.h"
+#include "tests/support/cpu_target.h"
 
 namespace moesaic {
 namespace {
@@ -59,14 +59,8 @@ struct Block {
 };
 
 /// With the CPU's instruction for rounding, where it has one, and without.
-class RoundedActivation : public ::testing::TestWithParam<i64> {
+class RoundedActivation : public CpuTargetTest {
   protected:
-    void SetUp() override {
-        if ((hwy::SupportedTargets() & GetParam()) == 0) GTEST_SKIP() << "not on this CPU";
-        hwy::SetSupportedTargetsForTest(GetParam() | HWY_SCALAR | HWY_EMU128);
-    }
-    void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-
     template <class Check>
     static void for_blocks(const Check& check) {
         for (const ActivationKind kind :
@@ -77,7 +71,7 @@ class RoundedActivation : public ::testing::TestWithParam<i64> {
     }
 };
 INSTANTIATE_TEST_SUITE_P(Targets, RoundedActivation, ::testing::Values(i64{HWY_AVX3}, i64{HWY_AVX2}),
-                         [](const auto& test) { return std::string(hwy::TargetName(test.param)); });
+                         name_of_target);
 
 TEST_P(RoundedActivation, HasTheBitsOfRoundingFirst) {
     for_blocks([](const Block& block) {

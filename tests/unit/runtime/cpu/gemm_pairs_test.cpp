@@ -1,6 +1,5 @@
 // Products of bf16: by the CPU's instruction for pairs of them, where it has one, as widened, bit for bit.
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include <cmath>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/gemm_tasks.h"
+#include "tests/support/cpu_target.h"
 
 namespace moesaic {
 namespace {
@@ -41,16 +41,8 @@ float chain(const MatrixProduct<float>& product, i64 i, i64 j, i64 first, i64 la
 }
 
 /// With AVX-512, where there is AVX512_BF16 too, and without.
-class GemmPairs : public ::testing::TestWithParam<i64> {
-  protected:
-    void SetUp() override {
-        if ((hwy::SupportedTargets() & GetParam()) == 0) GTEST_SKIP() << "not on this CPU";
-        hwy::SetSupportedTargetsForTest(GetParam() | HWY_SCALAR | HWY_EMU128);
-    }
-    void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-};
-INSTANTIATE_TEST_SUITE_P(Targets, GemmPairs, ::testing::Values(i64{HWY_AVX3}, i64{HWY_AVX2}),
-                         [](const auto& test) { return std::string(hwy::TargetName(test.param)); });
+class GemmPairs : public CpuTargetTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, GemmPairs, ::testing::Values(i64{HWY_AVX3}, i64{HWY_AVX2}), name_of_target);
 
 const std::vector<std::tuple<i64, i64, i64>> kShapes{{1, 1, 1},     {1, 1, 2},
                                                      {17, 17, 17},  {8, 48, 16},
