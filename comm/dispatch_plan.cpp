@@ -217,7 +217,8 @@ DispatchPlan make_plan(StepContext& context, const Routing& routing, const Round
     plan.choices = routing.expert.cols() * plan.slices;
     plan.most_slots = routing.slots() * plan.slices;
     HostView host = sort_and_gather(context, routing, layer);
-    const LoadTable table{host.load, mesh.experts().size(), mesh.local_places(), rule.own_rows_first};
+    plan.load = std::move(host.load);
+    const LoadTable table = load_table(plan, mesh);
     const i64 rank = mesh.experts().rank();
     plan.slots = table.sent_by(rank);
     plan.dropped = plan.tokens * plan.choices - plan.slots;
@@ -229,7 +230,6 @@ DispatchPlan make_plan(StepContext& context, const Routing& routing, const Round
         plan.chunks.push_back(make_chunk(context, std::move(layout), host, plan, rule.capacity_rows, order));
     }
     plan.choice_of_slot.assign(host.order.begin(), host.order.begin() + plan.slots);
-    plan.load = std::move(host.load);
     return plan;
 }
 

@@ -29,11 +29,11 @@ struct CellRows {
 /// cells' centres, for whoever reads a checkpoint.
 class CellExperts {
   public:
+    /// Preactivations become gradients in the backward.
     struct Saved {
-        Tensor rows;  // [R,D] by expert
-        Tensor ones;  // real [R,1]: the input of biases
-        std::vector<Tensor> preactivation,
-            hidden;  // [R,H] of each hidden layer; the backward takes the former
+        Tensor rows;                                // [R,D] by expert
+        Tensor ones;                                // real [R,1]: the input of biases
+        std::vector<Tensor> preactivation, hidden;  // [R,H] of each hidden layer
     };
 
     CellExperts(const ModelSpec& spec, const Mesh& mesh, ParameterStore& store);
