@@ -12,7 +12,7 @@
 #include "runtime/base/philox.h"
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/elementwise.h"
-#include "tests/support/cpu_target.h"
+#include "tests/unit/runtime/cpu/cpu_target.h"
 
 namespace moesaic {
 namespace {

@@ -12,7 +12,7 @@
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/gemm_tasks.h"
-#include "tests/support/cpu_target.h"
+#include "tests/unit/runtime/cpu/cpu_target.h"
 
 namespace moesaic {
 namespace {
