@@ -9,7 +9,7 @@
 namespace moesaic {
 
 /// Query rows whose scores exist at a time; a multiple of every row tile.
-inline constexpr i64 kQueryBlock = 64;
+inline constexpr i64 kQueryBlock = 60;
 
 /// A right operand [p,n] in panels; the memory is the caller's.
 template <class T>

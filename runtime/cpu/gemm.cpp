@@ -56,7 +56,6 @@ class Wave {
     void plan_tasks(Slice<T>& slice, double work_per_task, bool many) const;
     void pack(i64 panel) const;
     void compute(i64 number) const;
-    [[nodiscard]] i64 panel_group(const Slice<T>& slice, i64 local) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
     [[nodiscard]] SumStart sum_start(const MatrixProduct<T>& product) const;
     void compute_part(const Task<T>& task, Piece part) const;
@@ -122,16 +121,19 @@ void Wave<T>::plan() {
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 least_rows = many ? kRowBlock : 4 * kernels_.row_tile;
-    const i64 rows = std::clamp(round_up(wanted_rows, kernels_.row_tile), least_rows, kRowBlock);
-    slice.rows_per_task =
-        slice.is_left_over ? divide_up(slice.product->m, pool_.threads()) : std::min(rows, slice.product->m);
+    const i64 least_rows = many ? kRowBlock : kLeastRows;
+    const i64 rows = slice.is_left_over ? divide_up(slice.product->m, pool_.threads())
+                                        : std::clamp(wanted_rows, least_rows, kRowBlock);
+    slice.rows_per_task = equal_share(slice.product->m, rows);
+    const i64 tile = kernels_.row_tile;  // where rows are copied in tiles the last one may be low
+    if (reads_tiles(*slice.product)) slice.rows_per_task = std::max(tile, slice.rows_per_task / tile * tile);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
     if (wanted_rows < slice.rows_per_task) {
         const double panels =
             static_cast<double>(slice.panels * wanted_rows) / static_cast<double>(slice.rows_per_task);
-        slice.panels_per_task = std::clamp<i64>(static_cast<i64>(panels), 1, slice.panels);
+        slice.panels_per_task =
+            equal_share(slice.panels, std::clamp<i64>(static_cast<i64>(panels), 1, slice.panels));
     }
 }
 
@@ -162,25 +164,15 @@ void Wave<T>::pack(i64 panel) const {
     }
 }
 
-/// Which of a slice's groups of panels its task `local` takes. Where all have the same rows, a thread's are
-/// neighbours: a line of the result that two panels share would go from one thread's cache to the other's.
-template <class T>
-i64 Wave<T>::panel_group(const Slice<T>& slice, i64 local) const {
-    if (slice.row_tasks > 1) return local / slice.row_tasks;
-    const i64 groups = divide_up(slice.panels, slice.panels_per_task), threads = pool_.threads();
-    const i64 thread = local % threads;
-    return thread * (groups / threads) + std::min(thread, groups % threads) + local / threads;
-}
-
 template <class T>
 Task<T> Wave<T>::task_of(i64 number) const {
     const Slice<T>& slice = slice_of(number, &Slice<T>::first_task);
     const MatrixProduct<T>& product = *slice.product;
-    const i64 local = number - slice.first_task;
+    const TaskPlace place = place_of(slice, number - slice.first_task, pool_.threads());
     Task<T> task{slice};
-    task.first_row = local % slice.row_tasks * slice.rows_per_task;
+    task.first_row = place.rows * slice.rows_per_task;
     task.rows = std::min(slice.rows_per_task, product.m - task.first_row);
-    task.panels.first = panel_group(slice, local) * slice.panels_per_task;
+    task.panels.first = place.panel_group * slice.panels_per_task;
     task.panels.last = std::min(slice.panels, task.panels.first + slice.panels_per_task);
     if (product.work) task.together = std::max<i64>(1, kColumnsTogether / kernels_.panel_columns);
     if (product.sum ||

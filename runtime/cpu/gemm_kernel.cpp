@@ -20,9 +20,8 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
 namespace {  // other files have functions of the same names here
 
-constexpr int kPanelVectors = 3;
-// Rows of a tile one vector wide: eight sums hide the latency of the multiply-adds.
-constexpr int kTallTile = 8;
+// Rows of a tile one vector wide: at least eight sums hide the latency of the multiply-adds.
+constexpr int kTallTile = 2 * kRowTile;
 constexpr i64 kUnroll = 4;  // addends of one turn of the innermost loop
 
 template <class T>
@@ -136,9 +135,9 @@ struct Tile {
 
     HWY_INLINE void start(const PanelProduct<T>& product) {
         const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 3
+#pragma GCC unroll 4
             for (int j = 0; j < kVectors; ++j) {
                 sums[i][j] = product.accumulate
                                  ? load_columns<T>(product.c + i * product.c_row_stride + j * lanes,
@@ -154,12 +153,12 @@ struct Tile {
         const Lanes<T> d;
         const i64 lanes = static_cast<i64>(hn::Lanes(d));
         Vector<T> b_row[kVectors];
-#pragma GCC unroll 3
+#pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) b_row[j] = hn::LoadU(d, b + j * lanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int i = 0; i < kRows; ++i) {
             const Vector<T> a = hn::Set(d, *factor(i));
-#pragma GCC unroll 3
+#pragma GCC unroll 4
             for (int j = 0; j < kVectors; ++j) sums[i][j] = Step::add(a, b_row[j], sums[i][j]);
         }
     }
@@ -174,9 +173,9 @@ struct Tile {
         if constexpr (std::is_same_v<Step, PairProduct>) {
             if (whole && product.rounded) {
                 BFloat16* to = product.rounded;
-#pragma GCC unroll 8
+#pragma GCC unroll 12
                 for (int i = 0; i < kRows; ++i, to += product.rounded_row_stride) {
-#pragma GCC unroll 3
+#pragma GCC unroll 4
                     for (int j = 0; j < kVectors; ++j) Step::store_rounded(sums[i][j], to + j * lanes);
                 }
                 return;
@@ -186,9 +185,9 @@ struct Tile {
         alignas(64) T values[kRows * kVectors * hn::MaxLanes(Lanes<T>())];
         T* const to = plain ? product.c : values;
         const i64 stride = plain ? product.c_row_stride : kVectors * lanes;
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 3
+#pragma GCC unroll 4
             for (int j = 0; j < kVectors; ++j) hn::StoreU(sums[i][j], d, to + i * stride + j * lanes);
         }
         if (!plain) put_tile(product, values, kRows, kVectors * lanes);
@@ -247,7 +246,7 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
     if (kRows >= kRowTile && product.sum && product.sum_start != SumStart::streamed)
         fetch_next_sums<T, kRows>(product);
     const T* a[kRows];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i)
         a[i] = kRows > kRowTile && i >= kRowTile && in_tiles(product)
                    ? product.a.row(i - kRowTile) + product.a_tile_stride
@@ -258,9 +257,9 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
         if (kRows == kRowTile && product.fetches_rows) {
             const T* below[kRows];
             for (int i = 0; i < kRows; ++i) below[i] = product.a.row(kRows + i);
-            constexpr i64 kLine = 64 / sizeof(T), kLines = std::max<i64>(1, kRows * kUnroll / kLine);
+            constexpr i64 kLine = 64 / sizeof(T), kElements = kRows * kUnroll;
             k = add_unrolled<Step>(product, tile, factor, [&](i64 group) HWY_ATTR {
-                for (i64 line = group * kLines; line < (group + 1) * kLines; ++line)
+                for (i64 line = group * kElements / kLine; line < (group + 1) * kElements / kLine; ++line)
                     __builtin_prefetch(below[line % kRows] + line / kRows * kLine, 0, 3);
             });
         } else {
@@ -294,7 +293,7 @@ constexpr auto tiles_of_all_heights(std::index_sequence<kIndex...>) {
 template <class Step, int kVectors>
 void multiply_rows(const PanelProduct<typename Step::Element>& product) {
     using T = typename Step::Element;
-    constexpr int kHeight = kVectors == 1 ? std::max(kTallTile, kRowTile) : kRowTile;
+    constexpr int kHeight = kVectors == 1 ? kTallTile : kRowTile;
     constexpr auto tiles = tiles_of_all_heights<Step, kVectors>(std::make_index_sequence<kHeight>{});
     PanelProduct<T> tile = product;
     const bool packed = in_tiles(product);
@@ -322,6 +321,9 @@ void multiply_panel(const PanelProduct<typename Step::Element>& product) {
     const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<typename Step::Element>()));
     if (product.columns <= lanes) return multiply_rows<Step, 1>(product);
     if (product.columns <= 2 * lanes) return multiply_rows<Step, 2>(product);
+    if constexpr (kPanelVectors > 3) {
+        if (product.columns > 3 * lanes) return multiply_rows<Step, kPanelVectors>(product);
+    }
     multiply_rows<Step, 3>(product);
 }
 

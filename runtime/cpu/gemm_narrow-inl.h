@@ -157,15 +157,14 @@ void unpack_pairs(const BFloat16* pairs, i64 p, i64 width, float* panel) {
 
 /// kRowTile pairs of two columns' elements that follow each other; without a second one, of zeros.
 HWY_INLINE void pack_pairs_of_tile(const BFloat16* first, const BFloat16* second, float* to) {
-    const hn::CappedTag<float, kRowTile> d;
-    for (i64 row = 0; row < kRowTile; row += cpu::HWY_NAMESPACE::lanes_of(d)) {
+    for_tile_vectors([&](auto d, i64 row) HWY_ATTR {
         const auto above = second ? cpu::HWY_NAMESPACE::load(d, second + row, kRowTile) : hn::Zero(d);
         hn::StoreU(pairs_of(d, cpu::HWY_NAMESPACE::load(d, first + row, kRowTile), above), d, to + row);
-    }
+    });
 }
 
 void pack_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* tiles) {
-    constexpr i64 kTogether = 4;  // pairs: as in pack_rows
+    constexpr i64 kTogether = kTileColumnsOfLines<float>;  // pairs
     const i64 pairs = (p + 1) / 2;
     const i64 whole = a.row_stride == 1 ? rows / kRowTile * kRowTile : 0;
     for (i64 pair = 0; pair < pairs; pair += kTogether) {

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/gemm_kernel.h"
@@ -21,8 +22,10 @@ namespace moesaic::HWY_NAMESPACE {
 namespace {  // other files have functions of the same names here
 namespace hn = hwy::HWY_NAMESPACE;
 
-// 8 x 3 accumulators fill the 32 registers of AVX-512, 4 x 3 the 16 of AVX2.
-constexpr int kRowTile = HWY_MAX_BYTES >= 64 ? 8 : 4;
+// Accumulators, a row of b and one element of a: 29 of the 32 registers of AVX-512, 16 of the 16 of AVX2.
+// Four vectors of AVX-512 are whole cache lines of a result, in bf16 too.
+constexpr int kRowTile = HWY_MAX_BYTES >= 64 ? 6 : 4;
+constexpr int kPanelVectors = HWY_MAX_BYTES >= 64 ? 4 : 3;
 
 template <class T>
 using Lanes = hn::ScalableTag<T>;
@@ -157,20 +160,35 @@ void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
     });
 }
 
+/// Columns of a tile that end where a cache line does. As many are written at a time, since tiles share cache
+/// sets.
+template <class T>
+constexpr i64 kTileColumnsOfLines = std::lcm<i64>(64, kRowTile * sizeof(T)) / (kRowTile * sizeof(T));
+
+/// Calls use(d, row) for vectors of f32 that make up a column of a tile.
+template <class Use>
+HWY_INLINE void for_tile_vectors(const Use& use) {
+    const hn::CappedTag<float, 4> four;
+    const hn::CappedTag<float, 2> two;
+    constexpr i64 kFours = kRowTile / 4 * 4;
+    for (i64 row = 0; row < kFours; row += cpu::HWY_NAMESPACE::lanes_of(four)) use(four, row);
+    for (i64 row = kFours; row < kRowTile; row += cpu::HWY_NAMESPACE::lanes_of(two)) use(two, row);
+}
+
 /// kRowTile elements that follow each other.
 template <class T>
 HWY_INLINE void copy_tile_column(const T* from, T* to) {
     std::memcpy(to, from, kRowTile * sizeof(T));
 }
 HWY_INLINE void copy_tile_column(const BFloat16* from, float* to) {
-    const hn::CappedTag<float, kRowTile> d;
-    for (i64 row = 0; row < kRowTile; row += cpu::HWY_NAMESPACE::lanes_of(d))
+    for_tile_vectors([&](auto d, i64 row) HWY_ATTR {
         hn::StoreU(cpu::HWY_NAMESPACE::load(d, from + row, kRowTile), d, to + row);
+    });
 }
 
 template <class T, class Stored>
 void pack_rows(const StridedOperand<Stored>& a, i64 rows, i64 p, T* tiles) {
-    constexpr i64 kTogether = 4;  // columns: whole cache lines are written, since tiles share cache sets
+    constexpr i64 kTogether = kTileColumnsOfLines<T>;
     const i64 whole = a.row_stride == 1 ? rows / kRowTile * kRowTile : 0;
     for (i64 k = 0; k < p; k += kTogether) {
         const i64 columns = std::min(kTogether, p - k);

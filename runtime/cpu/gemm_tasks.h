@@ -15,10 +15,15 @@ inline i64 round_up(i64 value, i64 to) {
     return divide_up(value, to) * to;
 }
 
+/// The largest of the most equal parts, none of more than `most`, that `whole` can be cut into.
+inline i64 equal_share(i64 whole, i64 most) {
+    return divide_up(whole, divide_up(whole, most));
+}
+
 constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
-// Rows of one task at most.
-constexpr i64 kRowBlock = 128;
+// Rows of one task at most; and at least, of a product that has them, where there are few tasks.
+constexpr i64 kRowBlock = 128, kLeastRows = 32;
 // Addends of one piece of a sum, about: as many as a task's rows have in the second-level cache, within
 // these.
 constexpr i64 kLeastInnerBlock = 1024, kMostInnerBlock = 2048;
@@ -81,6 +86,33 @@ template <class T>
 bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
     return !product.packed_b && !product.b.is_narrow() && product.m <= 4 * kernels.row_tile &&
            product.b.real.column_stride == 1 && !product.b.real.row_index;
+}
+
+/// Whether an a that is not read where it stands is copied in tiles: one whose columns are far apart.
+template <class T>
+bool reads_tiles(const MatrixProduct<T>& product) {
+    const auto far_apart = [](const auto& a) { return a.column_stride != 1 || a.column_index; };
+    return product.a.is_narrow() ? far_apart(product.a.narrow) : far_apart(product.a.real);
+}
+
+/// The number of a task's rows, and of its group of panels, among those of its slice.
+struct TaskPlace {
+    i64 rows, panel_group;
+};
+
+/// What a slice's task `local` takes. A thread finishes some rows before it takes others (they are in its
+/// cache, and copied once), as long as all threads have rows; where all tasks have the same, a thread's
+/// panels are neighbours: a line of the result that two of them share would go from cache to cache.
+template <class T>
+TaskPlace place_of(const Slice<T>& slice, i64 local, i64 threads) {
+    const i64 groups = divide_up(slice.panels, slice.panels_per_task);
+    const i64 thread = local % threads, turn = local / threads;
+    if (slice.row_tasks == 1)
+        return {0, thread * (groups / threads) + std::min(thread, groups % threads) + turn};
+    const i64 rows_of_all = slice.row_tasks / threads * threads, rest = local - rows_of_all * groups;
+    if (rest < 0) return {turn / groups * threads + thread, turn % groups};
+    const i64 rows_left = slice.row_tasks - rows_of_all;
+    return {rows_of_all + rest % rows_left, rest / rows_left};
 }
 
 /// A panel of a slice: of half `half`, the `index`-th there.

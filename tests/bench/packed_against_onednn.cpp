@@ -1,5 +1,6 @@
 // Ours and oneDNN's products with packed weights in turn, in fp32 and bf16, rows of A and C as they stand.
-// Prints both shares of the peak and the ratio per shape; exit code 3 when one is below LEAST.
+// Prints both shares of the peak (the best of five repetitions before each sample; in brackets of their
+// median) and the ratio per shape; exit code 3 when one is below LEAST.
 //   GOMP_SPINCOUNT=2000 build/release/packed_against_onednn [THREADS [LEAST]]     default: 1 and 0
 // Without GOMP_SPINCOUNT oneDNN's idle threads take the cores from ours.
 #include <omp.h>
@@ -143,7 +144,7 @@ double sample(double flops, double peak, const std::function<void()>& call) {
 
 /// A shape's samples of all rounds.
 struct Samples {
-    std::vector<double> peaks, ours, theirs, ratios;
+    std::vector<double> peaks, peak_medians, ours, theirs, ratios;
 };
 
 /// The least ratio of all shapes. Rounds take every shape in turn: what disturbs the machine for a second
@@ -156,8 +157,10 @@ double compare(const char* name, PeakType type, int threads) {
     std::vector<Samples> samples(pairs.size());
     for (int round = 0; round < kRounds; ++round) {
         for (std::size_t i = 0; i < pairs.size(); ++i) {
-            const double flops = flops_of(kShapes[i]), peak = measure_peak(type, threads, 5).best;
+            const Peak measured = measure_peak(type, threads, 5);
+            const double flops = flops_of(kShapes[i]), peak = measured.best;
             samples[i].peaks.push_back(1e-9 * peak);
+            samples[i].peak_medians.push_back(1e-9 * measured.median);
             samples[i].ours.push_back(sample(flops, peak, [&] { pairs[i]->ours(); }));
             samples[i].theirs.push_back(sample(flops, peak, [&] { pairs[i]->theirs(); }));
             samples[i].ratios.push_back(samples[i].ours.back() / samples[i].theirs.back());
@@ -165,12 +168,15 @@ double compare(const char* name, PeakType type, int threads) {
     }
     double least = 1e9;
     for (std::size_t i = 0; i < pairs.size(); ++i) {
-        const auto& [peaks, ours, theirs, ratios] = samples[i];
+        const auto& [peaks, peak_medians, ours, theirs, ratios] = samples[i];
+        const double best = median(peaks) / 100, middle = median(peak_medians) / 100;
         const Product& shape = kShapes[i];
         least = std::min(least, median(ratios));
-        std::printf("%-4s %d threads %5ld x %5ld x %5ld  peak %7.1f  ours %5.1f %%  oneDNN %5.1f %%  %5.3f\n",
-                    name, threads, shape.m, shape.n, shape.k, median(peaks),
-                    100 * median(ours) / median(peaks), 100 * median(theirs) / median(peaks), median(ratios));
+        std::printf(
+            "%-4s %d threads %5ld x %5ld x %5ld  peak %7.1f  ours %5.1f %% (%5.1f)  oneDNN %5.1f %% (%5.1f)"
+            "  %5.3f\n",
+            name, threads, shape.m, shape.n, shape.k, median(peaks), median(ours) / best,
+            median(ours) / middle, median(theirs) / best, median(theirs) / middle, median(ratios));
     }
     return least;
 }
