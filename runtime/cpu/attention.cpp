@@ -151,24 +151,24 @@ void attend(const SequenceAttention<Stored>& attention, i64 sequence, i64 head) 
 
     const i64 key_elements = PackedOperand<T>::elements(products, shape.head_dim, length);
     const i64 value_elements = PackedOperand<T>::elements(products, length, shape.head_dim);
-    const i64 copied = RealRows<Stored>::elements(kQueryBlock, shape.head_dim);
+    const i64 copied = RealRows<Stored>::elements(kMostQueryRows, shape.head_dim);
     const i64 stride = score_stride(shape);
     Workspace<T> memory(Workspace<T>::padded(key_elements) + Workspace<T>::padded(value_elements) +
-                        kQueryBlock * stride + 2 * Workspace<T>::padded(copied));
+                        kMostQueryRows * stride + 2 * Workspace<T>::padded(copied));
     PackedOperand<T> keys(products, memory.take(key_elements)), values(products, memory.take(value_elements));
     keys.pack(k.transposed(), shape.head_dim, length);
     values.pack(v.operand(), length, shape.head_dim);
-    T* const scores = memory.take(kQueryBlock * stride);
+    T* const scores = memory.take(kMostQueryRows * stride);
     const RealRows<Stored> query_rows(memory.take(copied), shape.head_dim);
     const RealRows<Stored> out_rows(memory.take(copied), shape.head_dim);
     const FirstKeys first_keys(attention.first_key, shape, sequence);
 
-    for (i64 first = 0; first < length; first += kQueryBlock) {
-        const i64 last = std::min(length, first + kQueryBlock);
+    for (i64 first = 0; first < length; first += query_block(products)) {
+        const i64 last = std::min(length, first + query_block(products));
         const ScoreBlock<T> block{products,       scores, stride,
                                   first,          last,   first_key_of(shape, first_keys, first, last),
                                   all_keys(shape)};
-        T sums[kQueryBlock];
+        T sums[kMostQueryRows];
         block.assign_product(query_rows.read(q, first, last - first).operand(), shape.head_dim, keys);
         for (i64 i = first; i < last; ++i)
             log_sum_exp[i] = rows.exponentiate(block.row(i) + block.first_key, keys_of(block, first_keys, i),
@@ -195,14 +195,14 @@ class HeadBackward {
           keys_(take(shape_.head_dim, shape_.seq_len)),
           values_(take(shape_.head_dim, shape_.seq_len)),
           key_rows_(take(shape_.seq_len, shape_.head_dim)),
-          query_rows_(take(kQueryBlock, shape_.head_dim)),
-          d_out_rows_(take(kQueryBlock, shape_.head_dim)),
-          scores_(memory_.take(kQueryBlock * score_stride(shape_))),
-          d_scores_(memory_.take(kQueryBlock * score_stride(shape_))),
-          queries_(take_rows(kQueryBlock)),
-          outs_(take_rows(kQueryBlock)),
-          d_outs_(take_rows(kQueryBlock)),
-          d_queries_(take_rows(kQueryBlock)),
+          query_rows_(take(kMostQueryRows, shape_.head_dim)),
+          d_out_rows_(take(kMostQueryRows, shape_.head_dim)),
+          scores_(memory_.take(kMostQueryRows * score_stride(shape_))),
+          d_scores_(memory_.take(kMostQueryRows * score_stride(shape_))),
+          queries_(take_rows(kMostQueryRows)),
+          outs_(take_rows(kMostQueryRows)),
+          d_outs_(take_rows(kMostQueryRows)),
+          d_queries_(take_rows(kMostQueryRows)),
           d_keys_(take_rows(shape_.seq_len)),
           d_values_(take_rows(shape_.seq_len)) {}
 
@@ -222,7 +222,8 @@ class HeadBackward {
         }
         const i64 group = shape_.heads / shape_.kv_heads;
         for (i64 head = key_head_ * group; head < (key_head_ + 1) * group; ++head)
-            for (i64 first = 0; first < length; first += kQueryBlock) run_block(head, first, dk, dv);
+            for (i64 first = 0; first < length; first += query_block(products_))
+                run_block(head, first, dk, dv);
         d_keys_.finish(stored_dk, 0, length);
         d_values_.finish(stored_dv, 0, length);
     }
@@ -236,8 +237,8 @@ class HeadBackward {
             return Workspace<T>::padded(RealRows<Stored>::elements(rows, shape_.head_dim));
         };
         return 2 * size(shape_.head_dim, shape_.seq_len) + size(shape_.seq_len, shape_.head_dim) +
-               2 * size(kQueryBlock, shape_.head_dim) + 2 * kQueryBlock * score_stride(shape_) +
-               4 * copied(kQueryBlock) + 2 * copied(shape_.seq_len);
+               2 * size(kMostQueryRows, shape_.head_dim) + 2 * kMostQueryRows * score_stride(shape_) +
+               4 * copied(kMostQueryRows) + 2 * copied(shape_.seq_len);
     }
     PackedOperand<T> take(i64 p, i64 n) {
         return {products_, memory_.take(PackedOperand<T>::elements(products_, p, n))};
@@ -249,7 +250,8 @@ class HeadBackward {
     /// With P the probabilities: dP = dO·Vᵀ, dS = scale·P∘(dP - rowsum(dO∘O)), dQ = dS·K, dK += dSᵀ·Q,
     /// dV += Pᵀ·dO (Dao et al. 2022, appendix B.2).
     void run_block(i64 head, i64 first, const HeadRows<T>& dk, const HeadRows<T>& dv) {
-        const i64 last = std::min(shape_.seq_len, first + kQueryBlock), stride = score_stride(shape_);
+        const i64 last = std::min(shape_.seq_len, first + query_block(products_)),
+                  stride = score_stride(shape_);
         const i64 count = last - first, columns = shape_.head_dim;
         const HeadRows<Stored> stored_dq(grad_.dq, shape_, sequence_, head, shape_.heads);
         const HeadRows<const T> q = queries_.read(of_head(grad_.q, head), first, count);

@@ -8,8 +8,12 @@
 
 namespace moesaic {
 
-/// Query rows whose scores exist at a time; a multiple of every row tile.
-inline constexpr i64 kQueryBlock = 60;
+/// Query rows whose scores exist at a time, at most; and as many of them as are whole register tiles.
+inline constexpr i64 kMostQueryRows = 66;
+template <class T>
+i64 query_block(const GemmKernels<T>& kernels) {
+    return kMostQueryRows / kernels.row_tile * kernels.row_tile;
+}
 
 /// A right operand [p,n] in panels; the memory is the caller's.
 template <class T>
@@ -50,9 +54,9 @@ class PackedOperand {
     i64 p_ = 0, n_ = 0;
 };
 
-/// Rows [first, last) of a matrix [S,S], `stride` elements apart; `first` is a multiple of kQueryBlock. Where
-/// `all_keys` is 0 the matrix is lower triangular: row i is defined from column `first_key` (a multiple of
-/// the row tile, at most `first`) up to the end of the register tile that i stands in, with zeros behind i.
+/// Rows [first, last) of a matrix [S,S], `stride` elements apart; `first` is a multiple of the row tile.
+/// Where `all_keys` is 0 the matrix is lower triangular: row i is defined from column `first_key` (at most
+/// `first`) up to the end of the register tile that i stands in, with zeros behind i.
 /// Else `all_keys` is S, `first_key` is 0 and all columns are defined.
 template <class T>
 struct ScoreBlock {

@@ -121,12 +121,12 @@ void Wave<T>::plan() {
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 least_rows = many ? kRowBlock : kLeastRows;
+    const i64 least_rows = many ? kRowBlock : few_rows(kernels_);
     const i64 rows = slice.is_left_over ? divide_up(slice.product->m, pool_.threads())
                                         : std::clamp(wanted_rows, least_rows, kRowBlock);
-    slice.rows_per_task = equal_share(slice.product->m, rows);
-    const i64 tile = kernels_.row_tile;  // where rows are copied in tiles the last one may be low
-    if (reads_tiles(*slice.product)) slice.rows_per_task = std::max(tile, slice.rows_per_task / tile * tile);
+    const i64 tile = reads_tiles(*slice.product) ? kernels_.row_tile : 1;  // tiles are copied whole
+    slice.rows_per_task =
+        tile * equal_share(divide_up(slice.product->m, tile), std::max<i64>(1, rows / tile));
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
     if (wanted_rows < slice.rows_per_task) {

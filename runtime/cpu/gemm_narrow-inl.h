@@ -173,7 +173,7 @@ void pack_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* t
         for (i64 j = 0; j < 2 * count; ++j) {
             const i64 column = 2 * pair + j;
             from[j] = column < p ? a.column(column) : nullptr;
-            const BFloat16* const later = a.column(std::min(column + kRowsAhead / 2, p - 1));
+            const BFloat16* const later = a.column(std::min(column + 2 * kTogether, p - 1));
             for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(BFloat16)))
                 __builtin_prefetch(later + line, 0, 3);
         }

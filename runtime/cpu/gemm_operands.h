@@ -81,7 +81,7 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
     }
     block.a = a.real.from(task.first_row, piece.first);
     block.fetches_rows = true;
-    if (block.a.column_index || (block.a.column_stride != 1 && task.panels.count() > 1)) {
+    if (block.a.column_index || (block.a.column_stride != 1 && task.slice.panels > 1)) {
         // Where the rows of a transposed a stand its columns are far apart, each on the same cache sets.
         T* const tiles = room(piece.p);
         if (!has_copied(task, piece)) kernels_.pack_rows(block.a, task.rows, piece.p, tiles);

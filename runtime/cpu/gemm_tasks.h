@@ -22,11 +22,17 @@ inline i64 equal_share(i64 whole, i64 most) {
 
 constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
-// Rows of one task at most; and at least, of a product that has them, where there are few tasks.
-constexpr i64 kRowBlock = 128, kLeastRows = 32;
+// Rows of one task at most.
+constexpr i64 kRowBlock = 128;
 // Addends of one piece of a sum, about: as many as a task's rows have in the second-level cache, within
 // these.
 constexpr i64 kLeastInnerBlock = 1024, kMostInnerBlock = 2048;
+
+/// So few rows that a task with less, about, would read panels for little: 32 with AVX-512, 16 else.
+template <class T>
+i64 few_rows(const GemmKernels<T>& kernels) {
+    return round_up(4 * kernels.row_tile, 16);
+}
 
 /// A range of columns of one product (with halves: of each), and how it is cut into tasks.
 template <class T>
@@ -64,7 +70,7 @@ class SliceColumns {
         const i64 panels = std::max<i64>(1, divide_up(columns_, kernels.panel_columns));
         slice_ = divide_up(panels, divide_up(panels, most)) * kernels.panel_columns;
         constexpr i64 kFewRounds = 8;
-        if (product.m <= 4 * kernels.row_tile && panels > threads && panels < kFewRounds * threads)
+        if (product.m <= few_rows(kernels) && panels > threads && panels < kFewRounds * threads)
             left_over_from_ = (panels - panels % threads) * kernels.panel_columns;
         left_over_from_ = std::min(left_over_from_, columns_);
     }
@@ -84,7 +90,7 @@ class SliceColumns {
 /// Whether panels of b can be read where they stand.
 template <class T>
 bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
-    return !product.packed_b && !product.b.is_narrow() && product.m <= 4 * kernels.row_tile &&
+    return !product.packed_b && !product.b.is_narrow() && product.m <= few_rows(kernels) &&
            product.b.real.column_stride == 1 && !product.b.real.row_index;
 }
 
@@ -101,8 +107,9 @@ struct TaskPlace {
 };
 
 /// What a slice's task `local` takes. A thread finishes some rows before it takes others (they are in its
-/// cache, and copied once), as long as all threads have rows; where all tasks have the same, a thread's
-/// panels are neighbours: a line of the result that two of them share would go from cache to cache.
+/// cache, and copied once where the sums are one piece), as long as all threads have rows; where all tasks
+/// have the same, a thread's panels are neighbours: a line of the result that two of them share would go from
+/// cache to cache.
 template <class T>
 TaskPlace place_of(const Slice<T>& slice, i64 local, i64 threads) {
     const i64 groups = divide_up(slice.panels, slice.panels_per_task);

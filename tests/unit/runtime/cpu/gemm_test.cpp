@@ -125,7 +125,10 @@ TYPED_TEST(Gemm, EveryShapeAndTransposeIsTheFusedChainBitForBit) {
                                                     {5, 7, 0},
                                                     {1, 1, 1},
                                                     {17, 17, 17},
+                                                    {6, 64, 16},
                                                     {8, 48, 16},
+                                                    {18, 130, 33},
+                                                    {130, 70, 9},
                                                     {9, 49, 33},
                                                     {3, 97, 5},
                                                     {12, 31, 400},
@@ -190,6 +193,32 @@ TYPED_TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
     }
 }
 
+TEST(GemmTasks, AreAllRowsAndAllPanelsOnce) {
+    for (i64 rows = 1; rows <= 13; ++rows) {
+        for (i64 groups = 1; groups <= 9; ++groups) {
+            for (i64 threads = 1; threads <= 8; ++threads) {
+                gemm::Slice<float> slice{};
+                slice.row_tasks = rows, slice.panels = 2 * groups - 1, slice.panels_per_task = 2;
+                std::vector<int> taken(static_cast<std::size_t>(rows * groups));
+                for (i64 task = 0; task < rows * groups; ++task) {
+                    const gemm::TaskPlace place = gemm::place_of(slice, task, threads);
+                    ASSERT_TRUE(place.rows < rows && place.panel_group < groups);
+                    ++taken[static_cast<std::size_t>(place.rows * groups + place.panel_group)];
+                }
+                EXPECT_EQ(std::ranges::count(taken, 1), rows * groups) << threads << " threads";
+            }
+        }
+    }
+}
+
+TEST(GemmTasks, FinishTheirThreadsRowsFirst) {
+    gemm::Slice<float> slice{};
+    slice.row_tasks = 5, slice.panels = 3, slice.panels_per_task = 1;
+    std::vector<i64> rows;
+    for (i64 task = 1; task < 15; task += 2) rows.push_back(gemm::place_of(slice, task, 2).rows);
+    EXPECT_EQ(rows, (std::vector<i64>{1, 1, 1, 3, 3, 3, 4}));
+}
+
 TYPED_TEST(Gemm, ThreadsChangeNoBit) {
     for (const auto& [m, n, p] :
          std::vector<std::tuple<i64, i64, i64>>{{200, 130, 400}, {5, 900, 64}, {400, 3, 50}}) {
@@ -202,7 +231,7 @@ TYPED_TEST(Gemm, ThreadsChangeNoBit) {
 
 TYPED_TEST(Gemm, PanelsThatAreLeftOverAreSharedByRows) {
     ThreadPool packing(1);
-    for (const i64 m : {1, 2, 17, 32}) {
+    for (const i64 m : {1, 2, 17, 24, 25, 32}) {
         for (const i64 panels : {1, 2, 3, 7, 15}) {
             const i64 n = panels * gemm_kernels<TypeParam>().panel_columns - 5, p = 40;
             Case<TypeParam> one{m, n, p};
