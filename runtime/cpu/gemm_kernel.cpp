@@ -254,7 +254,7 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
     i64 k = 0;
     if (b_step == width && a_step == 1) {
         const auto factor = [&](int i, i64 first, i64 ahead) HWY_ATTR { return a[i] + first + ahead; };
-        if (kRows >= kRowTile - 1 && product.fetches_rows) {
+        if (kRows >= kRowTile && product.fetches_rows) {
             const T* below[kRows];
             for (int i = 0; i < kRows; ++i) below[i] = product.a.row(kRows + i);
             constexpr i64 kLine = 64 / sizeof(T), kElements = kRows * kUnroll;
