@@ -67,7 +67,7 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
     if (task.slice.pairs) return select_pairs(task, piece, block);
     if (a.is_narrow()) {
         const StridedOperand<BFloat16> rows = a.narrow.from(task.first_row, piece.first);
-        if (rows.column_stride == 1 && !rows.column_index) {
+        if (!has_columns_apart(rows)) {
             const i64 stride = round_up(piece.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
             T* const copies = room(stride);
             if (!has_copied(task, piece)) kernels_.narrow.copy_rows(rows, task.rows, piece.p, copies, stride);
@@ -104,7 +104,7 @@ void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, Pane
     const i64 stride = round_up(block.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
     T* const copies = scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * stride);
     const bool ready = has_copied(task, piece);
-    if (rows.column_stride == 1 && !rows.column_index) {
+    if (!has_columns_apart(rows)) {
         if (!ready) kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, copies, stride);
         block.a = {copies, stride, 1};
     } else {

@@ -94,11 +94,14 @@ bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& produ
            product.b.real.column_stride == 1 && !product.b.real.row_index;
 }
 
-/// Whether an a that is not read where it stands is copied in tiles: one whose columns are far apart.
+/// Whether an operand's columns do not follow each other: an a like that is copied in tiles.
+template <class Stored>
+bool has_columns_apart(const StridedOperand<Stored>& operand) {
+    return operand.column_stride != 1 || operand.column_index;
+}
 template <class T>
 bool reads_tiles(const MatrixProduct<T>& product) {
-    const auto far_apart = [](const auto& a) { return a.column_stride != 1 || a.column_index; };
-    return product.a.is_narrow() ? far_apart(product.a.narrow) : far_apart(product.a.real);
+    return product.a.is_narrow() ? has_columns_apart(product.a.narrow) : has_columns_apart(product.a.real);
 }
 
 /// The number of a task's rows, and of its group of panels, among those of its slice.
