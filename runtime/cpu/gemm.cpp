@@ -95,7 +95,7 @@ void Wave<T>::plan() {
     double work = 0;
     i64 elements = 0, blocks = 0;  // of a panel and as many rows as a task may have
     for (const Slice<T>& slice : slices_) {
-        blocks += divide_up(slice.product->m, kRowBlock) * slice.panels;
+        blocks += divide_up(slice.product->m, most_rows(*slice.product, pool_.threads())) * slice.panels;
         work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
@@ -121,9 +121,10 @@ void Wave<T>::plan() {
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 least_rows = many ? kRowBlock : few_rows(kernels_);
+    const i64 most = most_rows(*slice.product, pool_.threads());
+    const i64 least_rows = many ? most : few_rows(kernels_);
     const i64 rows = slice.is_left_over ? divide_up(slice.product->m, pool_.threads())
-                                        : std::clamp(wanted_rows, least_rows, kRowBlock);
+                                        : std::clamp(wanted_rows, least_rows, most);
     const i64 tile = reads_tiles(*slice.product) ? kernels_.row_tile : 1;  // tiles are copied whole
     slice.rows_per_task =
         tile * equal_share(divide_up(slice.product->m, tile), std::max<i64>(1, rows / tile));

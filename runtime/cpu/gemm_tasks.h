@@ -22,8 +22,8 @@ inline i64 equal_share(i64 whole, i64 most) {
 
 constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
-// Rows of one task at most.
-constexpr i64 kRowBlock = 128;
+// Rows that the second-level cache holds beside the panels they run over, and as many as a block of work.
+constexpr i64 kRowBlock = 128, kTallRowBlock = 512;
 // Addends of one piece of a sum, about: as many as a task's rows have in the second-level cache, within
 // these.
 constexpr i64 kLeastInnerBlock = 1024, kMostInnerBlock = 2048;
@@ -32,6 +32,15 @@ constexpr i64 kLeastInnerBlock = 1024, kMostInnerBlock = 2048;
 template <class T>
 i64 few_rows(const GemmKernels<T>& kernels) {
     return round_up(4 * kernels.row_tile, 16);
+}
+
+/// Rows of one task at most. Where nothing but the result is written, more than the cache holds: a panel
+/// stays there while rows run over it, and fewer panels from the next cache save more than rows from there
+/// cost.
+template <class T>
+i64 most_rows(const MatrixProduct<T>& product, i64 threads) {
+    if (product.work || product.sum) return kRowBlock;
+    return std::clamp(product.m / (2 * threads), kRowBlock, kTallRowBlock);
 }
 
 /// A range of columns of one product (with halves: of each), and how it is cut into tasks.

@@ -57,6 +57,7 @@ const std::vector<std::tuple<i64, i64, i64>> kShapes{{1, 1, 1},
                                                      {9, 20, 3 * gemm::kMostInnerBlock + 56},
                                                      {3, 1300, 5},
                                                      {70, 40, 4 * gemm::kMostInnerBlock + 1},
+                                                     {530, 5, 4 * gemm::kMostInnerBlock + 1},
                                                      {17, 330, 12}};
 
 TEST_P(GemmPairs, RowsThatStandInMemoryBitForBit) {

@@ -134,6 +134,7 @@ TYPED_TEST(Gemm, EveryShapeAndTransposeIsTheFusedChainBitForBit) {
                                                     {12, 31, 400},
                                                     {7, 16, 1},
                                                     {130, 50, 9},
+                                                    {300, 30, 9},
                                                     {9, 20, 4 * gemm::kMostInnerBlock + 5},
                                                     {3, 1300, 5}}) {
             for (int flags = 0; flags < 8; ++flags) {
@@ -217,6 +218,21 @@ TEST(GemmTasks, FinishTheirThreadsRowsFirst) {
     std::vector<i64> rows;
     for (i64 task = 1; task < 15; task += 2) rows.push_back(gemm::place_of(slice, task, 2).rows);
     EXPECT_EQ(rows, (std::vector<i64>{1, 1, 1, 3, 3, 3, 4}));
+}
+
+TEST(GemmTasks, HaveMoreRowsThanTheCacheWhereOnlyAResultIsWritten) {
+    MatrixProduct<float> product;
+    const auto rows = [&](i64 m, i64 threads) {
+        product.m = m;
+        return gemm::most_rows(product, threads);
+    };
+    EXPECT_EQ(rows(100, 1), 128);
+    EXPECT_EQ(rows(1000, 2), 250) << "every thread has two blocks";
+    EXPECT_EQ(rows(1000, 8), 128);
+    EXPECT_EQ(rows(100000, 2), 512);
+    double sum = 0;
+    product.sum = &sum;
+    EXPECT_EQ(rows(100000, 2), 128);
 }
 
 TYPED_TEST(Gemm, ThreadsChangeNoBit) {
