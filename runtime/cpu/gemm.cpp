@@ -18,7 +18,7 @@ namespace {
 
 using namespace gemm;
 
-constexpr i64 kTasksPerThread = 6;
+constexpr i64 kTasksPerThread = 6, kLeastTasksPerThread = 4;
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
 /// Addends of one piece, about, where elements are not taken in pairs. A piece and a half is not parted: to
@@ -110,7 +110,7 @@ void Wave<T>::plan() {
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
-        plan_tasks(slice, work_per_task, blocks >= kTasksPerThread * pool_.threads());
+        plan_tasks(slice, work_per_task, blocks >= kLeastTasksPerThread * pool_.threads());
         slice.first_task = tasks_;
         tasks_ += slice.row_tasks * divide_up(slice.panels, slice.panels_per_task);
     }
