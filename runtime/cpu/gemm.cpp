@@ -12,6 +12,7 @@
 #include "runtime/cpu/gemm_tasks.h"
 #include "runtime/cpu/onednn.h"
 #include "runtime/cpu/scratch.h"
+#include "runtime/machine/cpu_facts.h"
 
 namespace moesaic {
 namespace {
@@ -28,6 +29,14 @@ i64 inner_block() {
     static const i64 addends = std::clamp(own_cache_bytes() / (kRowBlock * static_cast<i64>(sizeof(T))),
                                           kLeastInnerBlock, kMostInnerBlock);
     return addends;
+}
+
+/// Rows of a piece of the product's sums that a thread's share of the last cache holds.
+template <class T>
+i64 cached_rows(const Slice<T>& slice) {
+    static const i64 bytes = std::max(own_cache_bytes(), largest_cache_share(read_cpu_facts("")));
+    const i64 elements = std::min(divide_up(slice.product->p, slice.elements_together()), inner_block<T>());
+    return bytes / (elements * static_cast<i64>(sizeof(T)));
 }
 
 /// Calls use(addends) for each part of the sums that is not empty.
@@ -54,6 +63,9 @@ class Wave {
   private:
     void plan();
     void plan_tasks(Slice<T>& slice, double work_per_task, bool many) const;
+    [[nodiscard]] i64 most_rows(const Slice<T>& slice) const {
+        return gemm::most_rows(*slice.product, pool_.threads(), cached_rows(slice));
+    }
     void pack(i64 panel) const;
     void compute(i64 number) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
@@ -95,7 +107,7 @@ void Wave<T>::plan() {
     double work = 0;
     i64 elements = 0, blocks = 0;  // of a panel and as many rows as a task may have
     for (const Slice<T>& slice : slices_) {
-        blocks += divide_up(slice.product->m, most_rows(*slice.product, pool_.threads())) * slice.panels;
+        blocks += divide_up(slice.product->m, most_rows(slice)) * slice.panels;
         work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
@@ -121,7 +133,7 @@ void Wave<T>::plan() {
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 most = most_rows(*slice.product, pool_.threads());
+    const i64 most = most_rows(slice);
     const i64 least_rows = many ? most : few_rows(kernels_);
     const i64 rows = slice.is_left_over ? divide_up(slice.product->m, pool_.threads())
                                         : std::clamp(wanted_rows, least_rows, most);

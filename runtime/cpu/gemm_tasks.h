@@ -34,13 +34,13 @@ i64 few_rows(const GemmKernels<T>& kernels) {
     return round_up(4 * kernels.row_tile, 16);
 }
 
-/// Rows of one task at most. Where nothing but the result is written, more than the cache holds: a panel
-/// stays there while rows run over it, and fewer panels from the next cache save more than rows from there
-/// cost.
+/// Rows of one task at most. Where nothing but the result is written, more than the second-level cache holds:
+/// a panel stays there while rows run over it, and fewer panels from the next cache save more than rows from
+/// there cost. Of those a thread has room for `cached_rows`.
 template <class T>
-i64 most_rows(const MatrixProduct<T>& product, i64 threads) {
+i64 most_rows(const MatrixProduct<T>& product, i64 threads, i64 cached_rows) {
     if (product.work || product.sum) return kRowBlock;
-    return std::clamp(product.m / (2 * threads), kRowBlock, kTallRowBlock);
+    return std::clamp(std::min(product.m / (2 * threads), cached_rows), kRowBlock, kTallRowBlock);
 }
 
 /// A range of columns of one product (with halves: of each), and how it is cut into tasks.

@@ -73,6 +73,16 @@ CpuFacts read_cpu_facts(const std::string& root) {
     return facts;
 }
 
+i64 largest_cache_share(const CpuFacts& facts) {
+    i64 level = 0, share = 0;
+    for (const CpuCache& cache : facts.caches) {
+        if (cache.level < level) continue;
+        level = cache.level;
+        share = cache.bytes / cache.shared_by;
+    }
+    return share;
+}
+
 std::vector<int> parse_cpu_list(const std::string& text) {
     constexpr int kMost = 1 << 16;  // a damaged file must not fill the memory
     std::vector<int> processors;

@@ -222,14 +222,16 @@ TEST(GemmTasks, FinishTheirThreadsRowsFirst) {
 
 TEST(GemmTasks, HaveMoreRowsThanTheCacheWhereOnlyAResultIsWritten) {
     MatrixProduct<float> product;
-    const auto rows = [&](i64 m, i64 threads) {
+    const auto rows = [&](i64 m, i64 threads, i64 cached = 5000) {
         product.m = m;
-        return gemm::most_rows(product, threads);
+        return gemm::most_rows(product, threads, cached);
     };
     EXPECT_EQ(rows(100, 1), 128);
     EXPECT_EQ(rows(1000, 2), 250) << "every thread has two blocks";
     EXPECT_EQ(rows(1000, 8), 128);
     EXPECT_EQ(rows(100000, 2), 512);
+    EXPECT_EQ(rows(100000, 2, 300), 300);
+    EXPECT_EQ(rows(100000, 2, 3), 128);
     double sum = 0;
     product.sum = &sum;
     EXPECT_EQ(rows(100000, 2), 128);
