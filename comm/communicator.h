@@ -80,12 +80,17 @@ class Communicator {
     [[nodiscard]] virtual Topology topology() const { return {1, size_, rank_}; }
     /// Inside of all-to-alls and gathers of this communicator, waiting included.
     [[nodiscard]] double seconds() const { return seconds_; }
+    /// Those of seconds() that only passed until other ranks came: in meetings on shared memory, and in
+    /// messages so small that their own time is none. What larger ones wait for is not told apart.
+    [[nodiscard]] double waiting_seconds() const { return waiting_seconds_; }
     /// What this rank has sent over this communicator and all that share its settings: splits and the world.
     [[nodiscard]] const TrafficLedger& ledger() const { return settings_->ledger; }
     /// By rank of this communicator, equal numbers share a node. Without, all ranks do.
     void set_peer_nodes(std::vector<int> node_of_peer);
     /// For rows that reach other ranks through shared memory, beside the verbs.
     void count_seconds(double seconds) { seconds_ += seconds; }
+    /// Of seconds that are counted besides.
+    void count_waiting(double seconds) { waiting_seconds_ += seconds; }
     /// Rows sent to each peer.
     void count_rows(const Label& label, Counts rows, i64 row_bytes);
     [[nodiscard]] double timeout_seconds() const { return settings_->timeout_seconds; }
@@ -188,7 +193,7 @@ class Communicator {
     int flight_group_ = -1;
     [[nodiscard]] i64& place_for(SentBytes& bytes, int peer) const;
 
-    double seconds_ = 0;
+    double seconds_ = 0, waiting_seconds_ = 0;
     std::vector<int> node_of_peer_;  // empty: one node
 };
 

@@ -34,6 +34,8 @@ void check_rows(const View& view, Counts rows, int size, const std::string& wher
                    view.shape.text());
 }
 
+constexpr i64 kSmallMessage = 8 << 10;  // bytes that take microseconds
+
 std::byte* bytes_of(const StagedRows& rows) {
     return static_cast<std::byte*>(rows.data());
 }
@@ -141,7 +143,7 @@ void HostCommunicator::timed_exchange(const Exchange& exchange, const RowChecks&
     exchange_now(exchange);
     if (checks.tamper) spoil(exchange, checks);
     if (checks.checksums && size() > 1) compare_checksums(exchange);
-    count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    count_since(start, (call.rows + sum_of(exchange.recv_rows)) * exchange.row_bytes);
     count_rows(exchange.label, exchange.send_rows, exchange.row_bytes);
 }
 
@@ -192,8 +194,14 @@ void HostCommunicator::timed_gather(const Gather& gather) {
     const FlightRecorder::Scope scope(flights(), call);
     const auto start = std::chrono::steady_clock::now();
     gather_now(gather);
-    count_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    count_since(start, sum_of(gather.rows) * gather.row_bytes / size());
     count_gathered(gather.label, gather.rows[static_cast<std::size_t>(rank())] * gather.row_bytes);
+}
+
+void HostCommunicator::count_since(std::chrono::steady_clock::time_point start, i64 bytes) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    count_seconds(seconds);
+    if (bytes <= kSmallMessage) count_waiting(seconds);
 }
 
 FlightRecorder::Call HostCommunicator::pairwise_flight(std::string_view verb, i64 bytes,

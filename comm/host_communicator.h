@@ -1,6 +1,7 @@
 // The part of a communicator over host memory that does not depend on how ranks reach each other.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 
 #include "comm/communicator.h"
@@ -63,6 +64,8 @@ class HostCommunicator : public Communicator {
     void spoil(const Exchange& exchange, const RowChecks& checks) const;
     void compare_checksums(const Exchange& exchange);
     void timed_gather(const Gather& gather);
+    /// What was waiting where it carried only so many bytes is booked as that too.
+    void count_since(std::chrono::steady_clock::time_point start, i64 bytes);
     [[nodiscard]] FlightRecorder::Call pairwise_flight(std::string_view verb, i64 bytes,
                                                        const Label& label) const;
     void check_peer(int peer, std::string_view verb, const Label& label) const;

@@ -175,10 +175,22 @@ i64 Mesh::reserved_bytes() const {
     return sum;
 }
 
+std::vector<const Communicator*> Mesh::exchange_groups() const {
+    std::vector<const Communicator*> of_rows{experts_.get()};
+    if (node_) of_rows.push_back(node_.get());
+    if (across_nodes_) of_rows.push_back(across_nodes_.get());
+    return of_rows;
+}
+
 double Mesh::exchange_seconds() const {
-    double sum = experts_->seconds();
-    if (node_) sum += node_->seconds();
-    if (across_nodes_) sum += across_nodes_->seconds();
+    double sum = 0;
+    for (const Communicator* group : exchange_groups()) sum += group->seconds();
+    return sum;
+}
+
+double Mesh::exchange_waiting_seconds() const {
+    double sum = 0;
+    for (const Communicator* group : exchange_groups()) sum += group->waiting_seconds();
     return sum;
 }
 

@@ -102,6 +102,8 @@ class Mesh {
     [[nodiscard]] i64 shared_bytes() const;
     /// Inside of all-to-alls and gathers of expert-parallel groups, waiting included.
     [[nodiscard]] double exchange_seconds() const;
+    /// Of these (Communicator::waiting_seconds).
+    [[nodiscard]] double exchange_waiting_seconds() const;
     /// Inside of collectives of any group.
     [[nodiscard]] double collective_seconds() const;
     /// The expert that another expert-parallel rank holds where this one holds that of `parameter`.
@@ -113,6 +115,7 @@ class Mesh {
     void split_by_slice(const std::vector<int>& expert_nodes);
     void split_by_node();
     [[nodiscard]] std::vector<Communicator*> groups() const;
+    [[nodiscard]] std::vector<const Communicator*> exchange_groups() const;
 
     Communicator& world_;
     MeshShape shape_;

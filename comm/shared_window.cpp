@@ -48,9 +48,16 @@ u64 SharedMeeting::arrive(Label label) {
 }
 
 void SharedMeeting::wait(u64 meeting, Label label) {
-    for (int spin = 0; window_->may_spin() && spin < kSpins && !all_have_come(meeting); ++spin) {
-    }
     if (all_have_come(meeting)) return compare_in_debug(meeting, label);
+    const auto start = Clock::now();
+    wait_for_the_late(meeting, label);
+    group_.count_waiting(std::chrono::duration<double>(Clock::now() - start).count());
+    compare_in_debug(meeting, label);
+}
+
+void SharedMeeting::wait_for_the_late(u64 meeting, const Label& label) {
+    for (int spin = 0; window_->may_spin() && spin < kSpins; ++spin)
+        if (all_have_come(meeting)) return;
     FlightRecorder::Call call = group_.flight("meeting", label);
     call.pairwise = true;  // not every rank waits in every meeting
     const FlightRecorder::Scope scope(group_.flights(), call);
@@ -67,7 +74,6 @@ void SharedMeeting::wait(u64 meeting, Label label) {
             std::this_thread::sleep_for(std::min<Clock::duration>(waited / 32, kLongestNap));
         }
     }
-    compare_in_debug(meeting, label);
 }
 
 void SharedMeeting::compare_in_debug(u64 meeting, const Label& label) const {

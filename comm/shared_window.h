@@ -56,7 +56,8 @@ class SharedMeeting {
     /// another rank has failed. With heavy assertions ranks that meet for different reasons throw Error.
     void meet(Label label) { wait(arrive(label), label); }
     /// The two halves of a meeting: says that this rank has come, and returns the meeting's number; waits
-    /// until every rank has come to that meeting, which may be long past.
+    /// until every rank has come to that meeting, which may be long past. The group counts the time as
+    /// waiting (Communicator::waiting_seconds).
     [[nodiscard]] u64 arrive(Label label);
     void wait(u64 meeting, Label label);
 
@@ -65,6 +66,7 @@ class SharedMeeting {
     [[nodiscard]] Place& place_of(int rank) const;
     [[nodiscard]] bool has_come(int rank, u64 meeting) const;
     [[nodiscard]] bool all_have_come(u64 meeting) const;
+    void wait_for_the_late(u64 meeting, const Label& label);
     [[nodiscard]] std::string missing_ranks(u64 meeting) const;
     void compare_reasons(u64 meeting, const Label& label) const;
     void compare_in_debug(u64 meeting, const Label& label) const;

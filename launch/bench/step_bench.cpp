@@ -20,9 +20,10 @@ namespace moesaic {
 namespace {
 
 /// Time of a rank is in exactly one of these.
-enum StepPhase : std::size_t { kCompute, kExchange, kGradients, kUpdate, kGather, kStepPhases };
+enum StepPhase : std::size_t { kCompute, kExchange, kWaiting, kGradients, kUpdate, kGather, kStepPhases };
 constexpr std::array<const char*, kStepPhases> kStepPhaseNames{
-    "forward and backward", "exchange of rows", "sums of gradients", "update", "gather of weights"};
+    "forward and backward", "exchange of rows", "waiting for ranks",
+    "sums of gradients",    "update",           "gather of weights"};
 
 struct StepReport {
     std::string config;
@@ -72,7 +73,7 @@ struct StepReport {
     [[nodiscard]] double exchange_fraction() const {
         double all = 0;
         for (std::size_t phase = 0; phase < kStepPhases; ++phase) all += phase_us(phase).first;
-        return all > 0 ? phase_us(kExchange).first / all : 0;
+        return all > 0 ? (phase_us(kExchange).first + phase_us(kWaiting).first) / all : 0;
     }
 };
 
@@ -89,6 +90,7 @@ class StepBench {
         runtime_.mesh->world().barrier({"step"});
         const i64 rows = runtime_.mesh->world().ledger().of_rows().to_others();
         const double exchanging = runtime_.mesh->exchange_seconds();
+        const double waiting_before = runtime_.mesh->exchange_waiting_seconds();
         const double sums = other_seconds();
         Stopwatch watch;
         result_ = training_.forward_backward(step);
@@ -99,11 +101,12 @@ class StepBench {
         if (!std::isfinite(result_.loss) || !std::isfinite(result_.grad_norm)) ++not_finite_;
         if (!us) return;
         const double exchange = runtime_.mesh->exchange_seconds() - exchanging;
+        const double waiting = runtime_.mesh->exchange_waiting_seconds() - waiting_before;
         const double gradients = sums_between - sums;
         const double gather = other_seconds() - sums_between;
         exchange_bytes_ += runtime_.mesh->world().ledger().of_rows().to_others() - rows;
-        for (const double seconds :
-             {forward_backward - exchange - gradients, exchange, gradients, update - gather, gather})
+        for (const double seconds : {forward_backward - exchange - gradients, exchange - waiting, waiting,
+                                     gradients, update - gather, gather})
             us->push_back(1e6 * seconds);
     }
 

@@ -312,7 +312,8 @@ TEST(BenchStep, TellsWhereTheTimeGoes) {
         EXPECT_EQ(line.at("wrong"), 0);
         double sum = 0;
         for (const auto& [name, us] : line.at("phases_us").items()) sum += us.get<double>();
-        EXPECT_EQ(line.at("phases_us").size(), 5u);
+        EXPECT_EQ(line.at("phases_us").size(), 6u);
+        EXPECT_EQ(line.at("phases_us").at("waiting for ranks") == 0, ranks.count == 1);
         // Means over ranks and iterations are at most the slowest rank's worst iteration.
         EXPECT_LE(sum, line.at("time_us").at("p99").get<double>() * 1.001);
         EXPECT_GT(sum, 0.2 * line.at("time_us").at("min").get<double>());
@@ -324,6 +325,7 @@ TEST(BenchStep, TellsWhereTheTimeGoes) {
         ASSERT_EQ(shown.code, 0) << shown.text();
         EXPECT_EQ(rows_of(shown.out).at(0).size(), 13u);
         EXPECT_EQ(occurrences(shown.out, "# exchange of rows"), 1);
+        EXPECT_EQ(occurrences(shown.out, "# waiting for ranks"), 1);
         EXPECT_EQ(occurrences(shown.out, "# Stragglers           : "), 1);
     }
     expect_failure(moesaic({"bench", "step", "configs/tiny.yaml", "-n", "1", "--min-tokens-per-s", "1e12"}),

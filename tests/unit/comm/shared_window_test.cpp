@@ -46,6 +46,24 @@ TEST(SharedMeeting, ATimeOutNamesRankStepReasonAndWhoIsMissing) {
     }
 }
 
+TEST(SharedMeeting, WhoCameEarlyCountsTheTimeAsWaiting) {
+    for (const int ranks : {2, 8}) {  // with and without a core for each
+        run_ranks(ranks, [](Communicator& world) {
+            SharedMeeting meeting(world);
+            meeting.meet({"start"});
+            const double before = world.waiting_seconds();
+            if (world.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+            meeting.meet({"dispatch"});
+            const double waited = world.waiting_seconds() - before;
+            if (world.rank() == 1) {
+                EXPECT_LT(waited, 0.25);
+            } else {
+                EXPECT_GT(waited, 0.05);
+            }
+        });
+    }
+}
+
 TEST(SharedMeeting, EndsWhenAnotherRankFails) {
     std::atomic<int> stopped = 0;
     const std::string text = failure_of(4, [&](Communicator& world) {
