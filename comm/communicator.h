@@ -81,7 +81,8 @@ class Communicator {
     /// Inside of all-to-alls and gathers of this communicator, waiting included.
     [[nodiscard]] double seconds() const { return seconds_; }
     /// Those of seconds() that only passed until other ranks came: in meetings on shared memory, and in
-    /// messages so small that their own time is none. What larger ones wait for is not told apart.
+    /// messages over the host's memory so small that their own time is none. What larger ones wait for, and
+    /// GPUs' messages, is not told apart.
     [[nodiscard]] double waiting_seconds() const { return waiting_seconds_; }
     /// What this rank has sent over this communicator and all that share its settings: splits and the world.
     [[nodiscard]] const TrafficLedger& ledger() const { return settings_->ledger; }

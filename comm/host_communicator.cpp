@@ -34,7 +34,7 @@ void check_rows(const View& view, Counts rows, int size, const std::string& wher
                    view.shape.text());
 }
 
-constexpr i64 kSmallMessage = 8 << 10;  // bytes that take microseconds
+constexpr i64 kSmallMessage = 8 << 10;  // bytes to and from a rank that take microseconds
 
 std::byte* bytes_of(const StagedRows& rows) {
     return static_cast<std::byte*>(rows.data());
@@ -201,7 +201,7 @@ void HostCommunicator::timed_gather(const Gather& gather) {
 void HostCommunicator::count_since(std::chrono::steady_clock::time_point start, i64 bytes) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     count_seconds(seconds);
-    if (bytes <= kSmallMessage) count_waiting(seconds);
+    if (size() > 1 && bytes <= kSmallMessage) count_waiting(seconds);
 }
 
 FlightRecorder::Call HostCommunicator::pairwise_flight(std::string_view verb, i64 bytes,

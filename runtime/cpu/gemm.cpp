@@ -12,7 +12,6 @@
 #include "runtime/cpu/gemm_tasks.h"
 #include "runtime/cpu/onednn.h"
 #include "runtime/cpu/scratch.h"
-#include "runtime/machine/cpu_facts.h"
 
 namespace moesaic {
 namespace {
@@ -22,21 +21,17 @@ using namespace gemm;
 constexpr i64 kTasksPerThread = 6, kLeastTasksPerThread = 4;
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
-/// Addends of one piece, about, where elements are not taken in pairs. A piece and a half is not parted: to
-/// add to the results once more takes as long as rows from the next cache.
+/// Rows of one of the slice's tasks at most. Blocks of work and what is summed stay in the cache as results
+/// do that several pieces add to.
 template <class T>
-i64 inner_block() {
-    static const i64 addends = std::clamp(own_cache_bytes() / (kRowBlock * static_cast<i64>(sizeof(T))),
-                                          kLeastInnerBlock, kMostInnerBlock);
-    return addends;
-}
-
-/// Rows of a piece of the product's sums that a thread's share of the last cache holds.
-template <class T>
-i64 cached_rows(const Slice<T>& slice) {
-    static const i64 bytes = std::max(own_cache_bytes(), largest_cache_share(read_cpu_facts("")));
-    const i64 elements = std::min(divide_up(slice.product->p, slice.elements_together()), inner_block<T>());
-    return bytes / (elements * static_cast<i64>(sizeof(T)));
+i64 most_rows(const Slice<T>& slice, const GemmKernels<T>& kernels, i64 threads) {
+    constexpr i64 kBytes = sizeof(T);
+    const MatrixProduct<T>& product = *slice.product;
+    const bool one_piece = is_one_piece(slice.values_of_sum(), kBytes);
+    if (product.work || product.sum || (!product.c && !one_piece)) return kRowBlock;
+    const i64 row_bytes = kBytes * (one_piece ? slice.values_of_sum() : inner_block(kBytes));
+    return gemm::most_rows(product.m, threads,
+                           rows_over_panels(cache_bytes(), row_bytes, kernels.panel_columns));
 }
 
 /// Calls use(addends) for each part of the sums that is not empty.
@@ -63,9 +58,6 @@ class Wave {
   private:
     void plan();
     void plan_tasks(Slice<T>& slice, double work_per_task, bool many) const;
-    [[nodiscard]] i64 most_rows(const Slice<T>& slice) const {
-        return gemm::most_rows(*slice.product, pool_.threads(), cached_rows(slice));
-    }
     void pack(i64 panel) const;
     void compute(i64 number) const;
     [[nodiscard]] Task<T> task_of(i64 number) const;
@@ -106,13 +98,17 @@ template <class T>
 void Wave<T>::plan() {
     double work = 0;
     i64 elements = 0, blocks = 0;  // of a panel and as many rows as a task may have
-    for (const Slice<T>& slice : slices_) {
-        blocks += divide_up(slice.product->m, most_rows(slice)) * slice.panels;
+    for (Slice<T>& slice : slices_) {
+        slice.most_rows = most_rows(slice, kernels_, pool_.threads());
+        blocks += divide_up(slice.product->m, slice.most_rows) * slice.panels;
         work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
     const double work_per_task =
         pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
+    const i64 threads = pool_.threads();
+    const bool many = blocks >= kTasksPerThread * threads ||
+                      (blocks >= kLeastTasksPerThread * threads && blocks % threads == 0);
     // Rows of an expert can be addends, so that routing decides: room for all at once, which costs no memory
     // until it is written.
     constexpr i64 kMost = 2 * kPackedBytes / static_cast<i64>(sizeof(T));
@@ -122,7 +118,7 @@ void Wave<T>::plan() {
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
-        plan_tasks(slice, work_per_task, blocks >= kLeastTasksPerThread * pool_.threads());
+        plan_tasks(slice, work_per_task, many);
         slice.first_task = tasks_;
         tasks_ += slice.row_tasks * divide_up(slice.panels, slice.panels_per_task);
     }
@@ -133,13 +129,14 @@ void Wave<T>::plan() {
 template <class T>
 void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const {
     const i64 wanted_rows = std::max<i64>(1, static_cast<i64>(work_per_task / slice.work_per_row()));
-    const i64 most = most_rows(slice);
-    const i64 least_rows = many ? most : few_rows(kernels_);
+    const i64 least_rows = many ? slice.most_rows : few_rows(kernels_);
     const i64 rows = slice.is_left_over ? divide_up(slice.product->m, pool_.threads())
-                                        : std::clamp(wanted_rows, least_rows, most);
+                                        : std::clamp(wanted_rows, least_rows, slice.most_rows);
     const i64 tile = reads_tiles(*slice.product) ? kernels_.row_tile : 1;  // tiles are copied whole
-    slice.rows_per_task =
-        tile * equal_share(divide_up(slice.product->m, tile), std::max<i64>(1, rows / tile));
+    const i64 tiles = divide_up(slice.product->m, tile), threads = pool_.threads();
+    const i64 tasks = divide_up(tiles, std::max<i64>(1, rows / tile));
+    // As many for every thread, which takes all panels of its rows.
+    slice.rows_per_task = tile * divide_up(tiles, tasks > threads ? round_up(tasks, threads) : tasks);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
     if (wanted_rows < slice.rows_per_task) {
@@ -190,8 +187,7 @@ Task<T> Wave<T>::task_of(i64 number) const {
     if (product.work) task.together = std::max<i64>(1, kColumnsTogether / kernels_.panel_columns);
     if (product.sum ||
         !product.c) {  // results stay in the cache; what one piece completes, only for the work
-        const bool complete =
-            !product.sum && product.p < inner_block<T>() * slice.elements_together() * 3 / 2;
+        const bool complete = !product.sum && is_one_piece(slice.values_of_sum(), sizeof(T));
         task.result_panels = complete ? task.together : task.panels.count();
         task.results = scratch<T>(ScratchSlot::partial_sums, task.rows * results_row_stride(task));
     }
@@ -221,10 +217,10 @@ SumStart Wave<T>::sum_start(const MatrixProduct<T>& product) const {
     return parts == 1 && sum_bytes_ >= kBeyondCaches ? SumStart::streamed : SumStart::zero;
 }
 
-/// The addends of a part, piece by piece, so that a piece of the rows is in the cache for all panels.
+/// The addends of a part, piece by piece, so that a piece of the rows is in a cache for all panels.
 template <class T>
 void Wave<T>::compute_part(const Task<T>& task, Piece part) const {
-    const i64 together = task.slice.elements_together(), block = inner_block<T>() * together;
+    const i64 together = task.slice.elements_together(), block = inner_block(sizeof(T)) * together;
     const i64 pieces = std::max<i64>(1, (part.p + block / 2) / block);
     const i64 step = round_up(divide_up(part.p, pieces), 8);
     for (i64 done = 0; done < part.p; done += step)

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "runtime/cpu/gemm.h"
+#include "runtime/cpu/gemm_blocks.h"
 
 namespace moesaic::gemm {
 
@@ -22,25 +23,10 @@ inline i64 equal_share(i64 whole, i64 most) {
 
 constexpr i64 kColumnBlockPanels = 48;  // panels of one slice at most
 constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, unless one panel needs more
-// Rows that the second-level cache holds beside the panels they run over, and as many as a block of work.
-constexpr i64 kRowBlock = 128, kTallRowBlock = 512;
-// Addends of one piece of a sum, about: as many as a task's rows have in the second-level cache, within
-// these.
-constexpr i64 kLeastInnerBlock = 1024, kMostInnerBlock = 2048;
-
 /// So few rows that a task with less, about, would read panels for little: 32 with AVX-512, 16 else.
 template <class T>
 i64 few_rows(const GemmKernels<T>& kernels) {
     return round_up(4 * kernels.row_tile, 16);
-}
-
-/// Rows of one task at most. Where nothing but the result is written, more than the second-level cache holds:
-/// a panel stays there while rows run over it, and fewer panels from the next cache save more than rows from
-/// there cost. Of those a thread has room for `cached_rows`.
-template <class T>
-i64 most_rows(const MatrixProduct<T>& product, i64 threads, i64 cached_rows) {
-    if (product.work || product.sum) return kRowBlock;
-    return std::clamp(std::min(product.m / (2 * threads), cached_rows), kRowBlock, kTallRowBlock);
 }
 
 /// A range of columns of one product (with halves: of each), and how it is cut into tasks.
@@ -54,10 +40,13 @@ struct Slice {
     const T* packed;    // the slice's first panel
     i64 panels;         // of a half
     i64 first_panel;    // among those that the wave packs
+    i64 most_rows;      // of a task
     i64 rows_per_task, panels_per_task, row_tasks;
     i64 first_task;  // among those of the wave
 
     [[nodiscard]] i64 elements_together() const { return pairs ? 2 : 1; }
+    /// Values of T, each an addend or a pair of them, that a sum has.
+    [[nodiscard]] i64 values_of_sum() const { return divide_up(product->p, elements_together()); }
     [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }
     [[nodiscard]] i64 half_columns() const { return product->n / product->halves; }
     [[nodiscard]] double work_per_row() const {

@@ -73,7 +73,7 @@ CpuFacts read_cpu_facts(const std::string& root) {
     return facts;
 }
 
-i64 largest_cache_share(const CpuFacts& facts) {
+i64 last_cache_share(const CpuFacts& facts) {
     i64 level = 0, share = 0;
     for (const CpuCache& cache : facts.caches) {
         if (cache.level < level) continue;

@@ -29,8 +29,8 @@ struct CpuFacts {
 /// Reads below `root` ("" is this machine); what cannot be read stays empty.
 [[nodiscard]] CpuFacts read_cpu_facts(const std::string& root);
 
-/// A processor's part of the largest of its caches, shared evenly, in bytes; 0 where none is known.
-[[nodiscard]] i64 largest_cache_share(const CpuFacts& facts);
+/// A processor's part of its cache of the highest level, shared evenly, in bytes; 0 where none is known.
+[[nodiscard]] i64 last_cache_share(const CpuFacts& facts);
 
 /// Processors of a list as the kernel writes it, "0-3,8"; what is no number counts nothing.
 [[nodiscard]] std::vector<int> parse_cpu_list(const std::string& text);

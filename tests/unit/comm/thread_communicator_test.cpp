@@ -37,9 +37,25 @@ void exchange(Communicator& world, Label label, i64 rows = 1, i64 cols = 1, i64 
     const auto size = static_cast<std::size_t>(world.size());
     if (expected < 0) expected = rows;
     std::vector<i64> out(size, rows), in(size, expected);
-    std::vector<double> send(size * 100), recv(size * 100);
+    const auto most = static_cast<std::size_t>(std::max(rows, expected) * cols);
+    std::vector<double> send(size * most), recv(size * most);
     world.all_to_all_rows(*stream, view_of(send.data(), {rows * world.size(), cols}), out,
                           view_of(recv.data(), {expected * world.size(), cols}), in, label);
+}
+
+TEST(RunRanks, TimeInSmallMessagesIsWaiting) {
+    run_ranks(2, [](Communicator& world) {
+        exchange(world, {"counts"});
+        const double seconds = world.seconds(), waiting = world.waiting_seconds();
+        EXPECT_GT(waiting, 0);
+        EXPECT_DOUBLE_EQ(waiting, seconds);
+        exchange(world, {"rows"}, 10, 10);  // 1600 bytes
+        EXPECT_GT(world.waiting_seconds(), waiting);
+        const double before = world.waiting_seconds();
+        exchange(world, {"rows"}, 90, 100);
+        EXPECT_GT(world.seconds(), seconds);
+        EXPECT_EQ(world.waiting_seconds(), before);
+    });
 }
 
 TEST(RunRanks, GivesEveryThreadItsContext) {

@@ -134,7 +134,7 @@ TYPED_TEST(Gemm, EveryShapeAndTransposeIsTheFusedChainBitForBit) {
                                                     {12, 31, 400},
                                                     {7, 16, 1},
                                                     {130, 50, 9},
-                                                    {300, 30, 9},
+                                                    {700, 30, 9},
                                                     {9, 20, 4 * gemm::kMostInnerBlock + 5},
                                                     {3, 1300, 5}}) {
             for (int flags = 0; flags < 8; ++flags) {
@@ -220,21 +220,20 @@ TEST(GemmTasks, FinishTheirThreadsRowsFirst) {
     EXPECT_EQ(rows, (std::vector<i64>{1, 1, 1, 3, 3, 3, 4}));
 }
 
-TEST(GemmTasks, HaveMoreRowsThanTheCacheWhereOnlyAResultIsWritten) {
-    MatrixProduct<float> product;
-    const auto rows = [&](i64 m, i64 threads, i64 cached = 5000) {
-        product.m = m;
-        return gemm::most_rows(product, threads, cached);
-    };
-    EXPECT_EQ(rows(100, 1), 128);
-    EXPECT_EQ(rows(1000, 2), 250) << "every thread has two blocks";
-    EXPECT_EQ(rows(1000, 8), 128);
-    EXPECT_EQ(rows(100000, 2), 512);
-    EXPECT_EQ(rows(100000, 2, 300), 300);
-    EXPECT_EQ(rows(100000, 2, 3), 128);
-    double sum = 0;
-    product.sum = &sum;
-    EXPECT_EQ(rows(100000, 2), 128);
+TEST(GemmBlocks, RowsStayInTheCacheBesideAPanelOrInTheLastOne) {
+    EXPECT_EQ(gemm::rows_over_panels({1 << 20, 1 << 20}, 512 * 4, 64), 512 - 96);
+    EXPECT_EQ(gemm::rows_over_panels({2 << 20, 2 << 20}, 2048 * 4, 64), 256 - 96);
+    EXPECT_EQ(gemm::rows_over_panels({1 << 20, 16 << 20}, 2048 * 4, 64), 1024);
+}
+
+TEST(GemmBlocks, EveryOneOfSeveralThreadsHasTwoTasksOfRows) {
+    EXPECT_EQ(gemm::most_rows(1000, 2, 5000), 250);
+    EXPECT_EQ(gemm::most_rows(1001, 2, 5000), 251);
+    EXPECT_EQ(gemm::most_rows(400, 1, 5000), 400);
+    EXPECT_EQ(gemm::most_rows(1000, 8, 5000), 128);
+    EXPECT_EQ(gemm::most_rows(100000, 2, 5000), 512);
+    EXPECT_EQ(gemm::most_rows(100000, 2, 300), 300);
+    EXPECT_EQ(gemm::most_rows(100000, 2, 3), 128);
 }
 
 TYPED_TEST(Gemm, ThreadsChangeNoBit) {

@@ -75,7 +75,7 @@ TEST(CpuFacts, OfAnX86Machine) {
     EXPECT_EQ(facts.caches[1].level, 3);
     EXPECT_EQ(facts.caches[1].bytes, 32 << 20);
     EXPECT_EQ(facts.caches[1].shared_by, 16);
-    EXPECT_EQ(largest_cache_share(facts), 2 << 20);
+    EXPECT_EQ(last_cache_share(facts), 2 << 20);
     EXPECT_EQ(facts.threads_per_core, 2);
     EXPECT_EQ(facts.numa_nodes, 2);
 }
@@ -86,7 +86,7 @@ TEST(CpuFacts, NothingReadableIsNothingKnown) {
     EXPECT_EQ(facts.model, "");
     EXPECT_EQ(facts.processors, 0);
     EXPECT_TRUE(facts.flags.empty() && facts.caches.empty());
-    EXPECT_EQ(largest_cache_share(facts), 0);
+    EXPECT_EQ(last_cache_share(facts), 0);
     EXPECT_FALSE(facts.numa_nodes || facts.threads_per_core);
 }
 
