@@ -135,8 +135,10 @@ void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const
     const i64 tile = reads_tiles(*slice.product) ? kernels_.row_tile : 1;  // tiles are copied whole
     const i64 tiles = divide_up(slice.product->m, tile), threads = pool_.threads();
     const i64 tasks = divide_up(tiles, std::max<i64>(1, rows / tile));
-    // As many for every thread, which takes all panels of its rows.
-    slice.rows_per_task = tile * divide_up(tiles, tasks > threads ? round_up(tasks, threads) : tasks);
+    // Of a single product as many for every thread, which takes all panels of its rows.
+    const bool alone = slices_.front().product == slices_.back().product;
+    slice.rows_per_task =
+        tile * divide_up(tiles, alone && tasks > threads ? round_up(tasks, threads) : tasks);
     slice.row_tasks = divide_up(slice.product->m, slice.rows_per_task);
     slice.panels_per_task = slice.panels;
     if (wanted_rows < slice.rows_per_task) {
