@@ -20,6 +20,13 @@ std::string common_divisors(int a, int b) {
     return text;
 }
 
+template <class Groups, class Value>
+Value sum_over(const Groups& groups, Value (Communicator::*value)() const) {
+    Value sum{};
+    for (const Communicator* group : groups) sum += (group->*value)();
+    return sum;
+}
+
 /// Collective over `group`. Every verb once, with values that tell where they come from.
 void exercise(Communicator& group) {
     HostStreamScheduler scheduler(StreamMode::inline_execution);
@@ -170,9 +177,7 @@ std::vector<Communicator*> Mesh::groups() const {
 }
 
 i64 Mesh::reserved_bytes() const {
-    i64 sum = 0;
-    for (const Communicator* group : groups()) sum += group->reserved_bytes();
-    return sum;
+    return sum_over(groups(), &Communicator::reserved_bytes);
 }
 
 std::vector<const Communicator*> Mesh::exchange_groups() const {
@@ -183,27 +188,19 @@ std::vector<const Communicator*> Mesh::exchange_groups() const {
 }
 
 double Mesh::exchange_seconds() const {
-    double sum = 0;
-    for (const Communicator* group : exchange_groups()) sum += group->seconds();
-    return sum;
+    return sum_over(exchange_groups(), &Communicator::seconds);
 }
 
 double Mesh::exchange_waiting_seconds() const {
-    double sum = 0;
-    for (const Communicator* group : exchange_groups()) sum += group->waiting_seconds();
-    return sum;
+    return sum_over(exchange_groups(), &Communicator::waiting_seconds);
 }
 
 double Mesh::collective_seconds() const {
-    double sum = 0;
-    for (const Communicator* group : groups()) sum += group->seconds();
-    return sum;
+    return sum_over(groups(), &Communicator::seconds);
 }
 
 i64 Mesh::shared_bytes() const {
-    i64 sum = 0;
-    for (const Communicator* group : groups()) sum += group->shared_bytes();
-    return sum;
+    return sum_over(groups(), &Communicator::shared_bytes);
 }
 
 const ExpertPlacement& Mesh::placement(int layer) const {

@@ -104,9 +104,8 @@ void Wave<T>::plan() {
         work += static_cast<double>(slice.product->m) * slice.work_per_row();
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
-    const double work_per_task =
-        pool_.threads() == 1 ? work : work / static_cast<double>(kTasksPerThread * pool_.threads());
     const i64 threads = pool_.threads();
+    const double work_per_task = threads == 1 ? work : work / static_cast<double>(kTasksPerThread * threads);
     const bool many = blocks >= kTasksPerThread * threads ||
                       (blocks >= kLeastTasksPerThread * threads && blocks % threads == 0);
     // Rows of an expert can be addends, so that routing decides: room for all at once, which costs no memory
