@@ -54,6 +54,111 @@ std::vector<SourceRows> in_order(std::span<const i64> rows_per_source, i64 exper
     return segments;
 }
 
+using OpenSources = ExpertGroup::OpenSources;
+
+struct Gradient {
+    const Weight& weight;  // [e,M,N]
+    IndexedRows dy, x;     // [R,M], [R,N]
+    OpenSources::Rows& waiting;
+};
+
+/// Its sum where a source's rows may go on in the next round: partial sums wait in the gradients, and of
+/// rows that the product would take together, those that have not all come.
+class GradientOfRound {
+  public:
+    GradientOfRound(StepContext& context, const Gradient& gradient, std::vector<OpenSources::Numbers> open)
+        : context_(context),
+          gradient_(gradient),
+          dy_(context, gradient.dy),
+          x_(context, gradient.x),
+          open_(std::move(open)),
+          together_(context.backend.addends_together(gradient.dy.rows.dtype)) {}
+
+    void add(const SourceRows& segment) {
+        OpenSources::Numbers& open = open_[static_cast<std::size_t>(segment.expert)];
+        if (open.source >= 0 && open.source != segment.source) {
+            multiply_waiting(segment.expert);
+            gradient_.weight.fold_rows(context_.compute, segment.expert, 1);
+        }
+        open.source = segment.source;
+        const i64 end = segment.first + segment.count;
+        for (i64 first = segment.first; first < end;) {  // in whatever pieces, the bits are the same
+            const i64 whole = std::min(kRowsInOrder, (end - first) / together_ * together_);
+            if (open.waiting == 0 && whole > 0) {
+                multiply(segment.expert, dy_.in_order(context_, first, whole),
+                         x_.in_order(context_, first, whole));
+                first += whole;
+                continue;
+            }
+            const i64 count = std::min(end - first, together_ - open.waiting);
+            wait(segment.expert, first, count);
+            first += count;
+            if (open.waiting == together_) multiply_waiting(segment.expert);
+        }
+    }
+    /// No rows follow.
+    void finish() {
+        const i64 experts = std::ssize(open_);
+        for (i64 expert = 0; expert < experts; ++expert) multiply_waiting(expert);
+        gradient_.weight.fold_rows(context_.compute, 0, experts);
+    }
+
+  private:
+    void multiply(i64 expert, ConstTensorView dy, ConstTensorView x) {
+        const TensorView grad = gradient_.weight.grad().slice_rows(expert, 1);
+        context_.backend.gemm(context_.compute, {.a = dy,
+                                                 .b = x,
+                                                 .c = grad.reshaped({grad.shape[1], grad.shape[2]}),
+                                                 .trans_a = true,
+                                                 .accumulate = true});
+    }
+    void multiply_waiting(i64 expert) {
+        i64& waiting = open_[static_cast<std::size_t>(expert)].waiting;
+        if (waiting > 0)
+            multiply(expert, gradient_.waiting.dy.slice_rows(expert * together_, waiting),
+                     gradient_.waiting.x.slice_rows(expert * together_, waiting));
+        waiting = 0;
+    }
+    void wait(i64 expert, i64 first, i64 count) {
+        i64& waiting = open_[static_cast<std::size_t>(expert)].waiting;
+        const auto append = [&](ConstTensorView rows, Tensor& to) {
+            Backend& backend = context_.backend;
+            if (!to) to = backend.allocate({std::ssize(open_) * together_, rows.cols()}, rows.dtype);
+            backend.copy(context_.compute, rows, to.slice_rows(expert * together_ + waiting, count));
+        };
+        append(dy_.in_order(context_, first, count), gradient_.waiting.dy);
+        append(x_.in_order(context_, first, count), gradient_.waiting.x);
+        waiting += count;
+    }
+
+    StepContext& context_;
+    const Gradient& gradient_;
+    RowsInOrder dy_, x_;
+    std::vector<OpenSources::Numbers> open_;
+    i64 together_;
+};
+
+/// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
+void weight_gradient(StepContext& context, const Gradient& gradient, std::span<const i64> rows_per_source,
+                     ExpertGroup::Round round, std::vector<OpenSources::Numbers> open) {
+    if (round.count == 1 && !gradient.weight.sums_exactly()) {
+        context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy.rows,
+                                                                   .b = gradient.x.rows,
+                                                                   .c = gradient.weight.sum(),
+                                                                   .rows_per_part = rows_per_source,
+                                                                   .a_rows = gradient.dy.index,
+                                                                   .b_rows = gradient.x.index,
+                                                                   .from_zero = gradient.weight.start_sum()});
+        return;
+    }
+    gradient.weight.clear_sum(context.compute);
+    const i64 experts = std::ssize(open);
+    GradientOfRound sums(context, gradient, std::move(open));
+    for (const SourceRows& segment : in_order(rows_per_source, experts, round.first_source))
+        sums.add(segment);
+    if (round.index + 1 == round.count) sums.finish();
+}
+
 }  // namespace
 
 ExpertGroup::ExpertGroup(const ModelSpec& spec, int layer, std::span<const i32> numbers, ExpertSlice slice,
@@ -132,50 +237,6 @@ void ExpertGroup::forward(StepContext& context, const IndexedRows& rows, std::sp
                                                    .packed_b = down_.packed_transposed()});
 }
 
-void ExpertGroup::weight_gradient(StepContext& context, const Gradient& gradient,
-                                  std::span<const i64> rows_per_source, Round round,
-                                  std::vector<i64> open_source) {
-    const auto experts = open_source.size();
-    if (round.count == 1 && !gradient.weight.sums_exactly()) {
-        context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy.rows,
-                                                                   .b = gradient.x.rows,
-                                                                   .c = gradient.weight.sum(),
-                                                                   .rows_per_part = rows_per_source,
-                                                                   .a_rows = gradient.dy.index,
-                                                                   .b_rows = gradient.x.index,
-                                                                   .from_zero = gradient.weight.start_sum()});
-        return;
-    }
-    gradient.weight.clear_sum(context.compute);
-    weight_gradient_of_round(context, gradient, rows_per_source, round.first_source, std::move(open_source));
-    if (round.index + 1 == round.count)
-        gradient.weight.fold_rows(context.compute, 0, static_cast<i64>(experts));
-}
-
-void ExpertGroup::weight_gradient_of_round(StepContext& context, const Gradient& gradient,
-                                           std::span<const i64> rows_per_source, i64 first_source,
-                                           std::vector<i64> open_source) {
-    RowsInOrder dy(context, gradient.dy), x(context, gradient.x);
-    for (const SourceRows& segment : in_order(rows_per_source, std::ssize(open_source), first_source)) {
-        const auto& [expert, source, begin, rows] = segment;
-        i64 first = begin;
-        i64& open = open_source[static_cast<std::size_t>(expert)];
-        if (open >= 0 && open != source) gradient.weight.fold_rows(context.compute, expert, 1);
-        open = source;
-        const TensorView grad = gradient.weight.grad().slice_rows(expert, 1);
-        const TensorView sum = grad.reshaped({grad.shape[1], grad.shape[2]});
-        for (const i64 end = first + rows; first < end;) {  // in whatever pieces, the bits are the same
-            const i64 count = std::min(kRowsInOrder, end - first);
-            context.backend.gemm(context.compute, {.a = dy.in_order(context, first, count),
-                                                   .b = x.in_order(context, first, count),
-                                                   .c = sum,
-                                                   .trans_a = true,
-                                                   .accumulate = true});
-            first += count;
-        }
-    }
-}
-
 void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
                            std::span<const i64> rows_per_expert, std::span<const i64> rows_per_source,
                            const IndexedRows& d_out, TensorView d_rows, Saved& saved) const {
@@ -185,8 +246,9 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
     const TensorView preactivation = saved.preactivation.slice_rows(0, received);  // [R,hF]
     const TensorView d_preactivation = preactivation;                              // which it becomes
 
-    saved.open_source.resize(rows_per_expert.size(), -1);
-    weight_gradient(context, {down_, d_out, {hidden}}, rows_per_source, saved.round, saved.open_source);
+    OpenSources& open = saved.open;
+    open.experts.resize(rows_per_expert.size());
+    weight_gradient(context, {down_, d_out, {hidden}, open.down}, rows_per_source, saved.round, open.experts);
     backend.grouped_gemm_activation_backward(context.compute,
                                              {.a = d_out.rows,
                                               .b = down_.value(),
@@ -205,10 +267,15 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
                                            .c = d_rows,
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = up_.packed_plain()});
-    weight_gradient(context, {up_, {d_preactivation}, rows}, rows_per_source, saved.round, saved.open_source);
-    for (const SourceRows& segment :
-         in_order(rows_per_source, std::ssize(saved.open_source), saved.round.first_source))
-        saved.open_source[static_cast<std::size_t>(segment.expert)] = segment.source;
+    weight_gradient(context, {up_, {d_preactivation}, rows, open.up}, rows_per_source, saved.round,
+                    open.experts);
+    const i64 together = backend.addends_together(d_rows.dtype);
+    for (const auto& [expert, source, first, count] :
+         in_order(rows_per_source, std::ssize(open.experts), saved.round.first_source)) {
+        OpenSources::Numbers& numbers = open.experts[static_cast<std::size_t>(expert)];
+        const i64 before = numbers.source == source ? numbers.waiting : 0;
+        numbers = {source, (before + count) % together};
+    }
 }
 
 }  // namespace moesaic

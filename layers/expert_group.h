@@ -27,12 +27,23 @@ class ExpertGroup {
         i64 index = 0, count = 1;
         i64 first_source = 0;  ///< whose rows come first, the last ones being those of the rank before it
     };
+    /// What sources' rows that may go on in the next round leave behind.
+    struct OpenSources {
+        struct Numbers {
+            i64 source = -1;  ///< whose rows the gradient arena holds a part of; -1: none
+            i64 waiting = 0;  ///< of its last rows: too few for a product (Backend::addends_together)
+        };
+        struct Rows {
+            Tensor dy, x;  ///< [e * addends_together,.], each expert's waiting ones first
+        };
+        std::vector<Numbers> experts;  // [e]
+        Rows up, down;
+    };
     struct Saved {
         Tensor preactivation;  // [C,hF], C the capacity; the first R rows are in use. Its gradient afterwards
         Tensor hidden;         // [C,F]
         Round round;           // set before the backward
-        /// [e] the source whose rows the gradient arena holds a part of; -1: none. Lives from round to round.
-        std::vector<i64> open_source;
+        OpenSources open;      // lives from round to round
     };
 
     /// Owns the experts of these global numbers, by local index; which ones may change between steps, not how
@@ -56,19 +67,6 @@ class ExpertGroup {
                    Saved& saved) const;
 
   private:
-    struct Gradient {
-        const Weight& weight;
-        IndexedRows dy, x;  // [R,.]
-    };
-    /// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
-    static void weight_gradient(StepContext& context, const Gradient& gradient,
-                                std::span<const i64> rows_per_source, Round round,
-                                std::vector<i64> open_source);
-    /// The same where a source's rows may go on in the next round: partial sums wait in the gradients.
-    static void weight_gradient_of_round(StepContext& context, const Gradient& gradient,
-                                         std::span<const i64> rows_per_source, i64 first_source,
-                                         std::vector<i64> open_source);
-
     i64 width_, hidden_, capacity_rows_;
     ActivationKind activation_;
     Weight up_;     // [e,hF,H], h = 2 with the gate above up, else 1

@@ -308,7 +308,7 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
     Round& current = saved.rounds[std::min(round, saved.rounds.size() - 1)];
     current.experts.round = {static_cast<i64>(round), static_cast<i64>(saved.plan.chunks.size()),
                              saved.plan.rule.own_rows_first ? context.mesh.experts().rank() : 0};
-    current.experts.open_source = std::move(saved.open_source);
+    current.experts.open = std::move(saved.open);
     ExpertRows d_results = exchange_.result_rows(context);
     const IndexedRows d_arrived = d_out.by_expert(received);
     const TensorView d_rows = d_results.rows.slice_rows(0, received);
@@ -321,11 +321,11 @@ void MoELayer::round_backward(StepContext& context, std::size_t round, const Arr
         saved.padding->unpad(context, d_padded_rows, d_rows);
     } else {
         current.copies.round = current.experts.round;
-        current.copies.open_source = std::move(saved.open_source_of_copies);
+        current.copies.open = std::move(saved.open_of_copies);
         experts_backward(context, chunk, d_arrived, d_rows, current);
-        saved.open_source_of_copies = std::move(current.copies.open_source);
+        saved.open_of_copies = std::move(current.copies.open);
     }
-    saved.open_source = std::move(current.experts.open_source);
+    saved.open = std::move(current.experts.open);
     scope.end();
     const TraceRange range("dispatch, backward");
     exchange_.dispatch_backward(context, saved.plan, round, std::move(d_results), backward);

@@ -32,8 +32,7 @@ class MoELayer {
         DispatchPlan plan;
         std::optional<ExpertPadding> padding;  // with capacity.pad, when there is one round of padded rows
         std::vector<Round> rounds;             // those that are kept; later ones are received again
-        /// [e] the source whose rows the experts' gradients hold a part of, from round to round.
-        std::vector<i64> open_source, open_source_of_copies;
+        ExpertGroup::OpenSources open, open_of_copies;  // from round to round of the backward
         ExchangeSaved exchange;
         SharedExpert::Saved shared;
         BalanceTarget balance;  // set before the backward

@@ -44,6 +44,7 @@ class CpuBackend final : public Backend {
                                           const ActivationGrad& after) override;
     PackedElements packed_elements(Shape weight, DType dtype, i64 halves) const override;
     void pack(Stream& stream, const PackWeight& operation) override;
+    i64 addends_together(DType dtype) const override;
 
     void rms_norm(Stream& stream, const RmsNorm& operation) override;
     void rms_norm_backward(Stream& stream, const RmsNormGrad& operation) override;

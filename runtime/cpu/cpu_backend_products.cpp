@@ -1,6 +1,8 @@
 #include "runtime/cpu/attention.h"
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/product_operands.h"
+#include "runtime/cpu/tile_products.h"
 
 namespace moesaic {
 
@@ -86,6 +88,11 @@ PackedElements CpuBackend::packed_elements(Shape weight, DType dtype, i64 halves
     const auto [groups, n, p] = matrices_of(weight);
     return {cpu::elements_of_copies(dtype, groups, p, n, halves),
             cpu::elements_of_copies(dtype, groups, n, p)};
+}
+
+i64 CpuBackend::addends_together(DType dtype) const {
+    const bool tiles = dtype == DType::bf16 && pool_.device() == Device::cpu;
+    return tiles && bf16_products() == Bf16Products::tiles ? 2 * kTileValues : 1;
 }
 
 namespace {

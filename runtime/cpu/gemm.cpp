@@ -159,7 +159,7 @@ void Wave<T>::pack(i64 panel) const {
     const i64 column = place.half * slice.half_columns() + slice.first_column + first_column;
     T* const panel_of_place = const_cast<T*>(operands_.packed_panel(slice, place));
     const ProductOperand<T>& b = slice.product->b;
-    if (slice.pairs) {
+    if (slice.pairs()) {
         i64 first = 0, panel_row = 0;
         for_each_part(*slice.product, [&](i64 part) {
             auto* const pairs =
@@ -223,7 +223,7 @@ template <class T>
 void Wave<T>::compute_part(const Task<T>& task, Piece part) const {
     const i64 together = task.slice.elements_together(), block = inner_block(sizeof(T)) * together;
     const i64 pieces = std::max<i64>(1, (part.p + block / 2) / block);
-    const i64 step = round_up(divide_up(part.p, pieces), 8);
+    const i64 step = round_up(divide_up(part.p, pieces), task.slice.addend_step());
     for (i64 done = 0; done < part.p; done += step)
         compute_piece(task,
                       {part.first + done, std::min(step, part.p - done), part.panel_row + done / together,
@@ -272,7 +272,7 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
         block.sum_row_stride = product.n;
         block.sum_start = piece.sum_start;
     }
-    (slice.pairs ? kernels_.narrow.multiply_pairs : kernels_.multiply_panel)(block);
+    multiply_panel_by(kernels_, slice.bf16)(block);
 }
 
 /// The columns of these panels, of all halves, for the product's work.
@@ -375,7 +375,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
             slice.is_left_over = cut.is_left_over(first);
             slice.panels = divide_up(slice.columns, kernels.panel_columns);
             slice.in_place = reads_in_place(kernels, product);
-            slice.pairs = TaskOperands<T>(kernels).has_pairs(product);
+            slice.bf16 = bf16_products_of(kernels, product);
             slices[count++] = slice;
             bytes += slice.panels_to_pack() * kernels.panel_columns * product.p * static_cast<i64>(sizeof(T));
             if (bytes >= bytes_per_wave) flush();

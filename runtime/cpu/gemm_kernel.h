@@ -96,6 +96,13 @@ struct NarrowOperandKernels {
     /// same bits as if they were widened, but that denormal numbers are zeros. Null where the CPU has no
     /// instruction for it.
     void (*multiply_pairs)(const PanelProduct<T>&) = nullptr;
+    /// As multiply_pairs by a matrix unit, of an a in rows (consecutive columns) alone; sums are in the order
+    /// of TileProduct. Null where the CPU has none.
+    void (*multiply_tiles)(const PanelProduct<T>&) = nullptr;
+    /// As copy_pair_rows, of an a whose columns stand apart; stride is at least round_up(ceil(p / 2), lanes).
+    /// Where there is multiply_tiles.
+    void (*transpose_pair_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* to,
+                                i64 stride) = nullptr;
 };
 
 template <class T>

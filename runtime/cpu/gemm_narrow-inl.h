@@ -200,10 +200,16 @@ NarrowOperandKernels<T> narrow_operand_kernels() {
 }
 template <>
 inline NarrowOperandKernels<float> narrow_operand_kernels() {
-    return {&pack_narrow_panel, &pack_rows<float, BFloat16>,
-            &copy_narrow_rows,  &pack_pairs,
-            &unpack_pairs,      &copy_pair_rows,
-            &pack_pair_rows,    nullptr};
+    return {&pack_narrow_panel,
+            &pack_rows<float, BFloat16>,
+            &copy_narrow_rows,
+            &pack_pairs,
+            &unpack_pairs,
+            &copy_pair_rows,
+            &pack_pair_rows,
+            nullptr,
+            nullptr,
+            nullptr};
 }
 
 }  // namespace

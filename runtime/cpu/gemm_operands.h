@@ -9,6 +9,24 @@
 
 namespace moesaic::gemm {
 
+/// How a product's operands are multiplied where both can be read as pairs of bf16.
+template <class T>
+[[nodiscard]] Bf16Products bf16_products_of(const GemmKernels<T>& kernels, const MatrixProduct<T>& product) {
+    const bool has_pairs = product.a.is_narrow() &&
+                           (product.packed_b ? product.packed_b.narrow != nullptr : product.b.is_narrow());
+    if (!has_pairs) return Bf16Products::widened;
+    const Bf16Products used = bf16_products();
+    if (used == Bf16Products::tiles && kernels.narrow.multiply_tiles) return used;
+    return used != Bf16Products::widened && kernels.narrow.multiply_pairs ? Bf16Products::pairs
+                                                                          : Bf16Products::widened;
+}
+
+template <class T>
+[[nodiscard]] auto multiply_panel_by(const GemmKernels<T>& kernels, Bf16Products products) {
+    if (products == Bf16Products::tiles) return kernels.narrow.multiply_tiles;
+    return products == Bf16Products::pairs ? kernels.narrow.multiply_pairs : kernels.multiply_panel;
+}
+
 /// Sets what a panel's product reads; copies go to this thread's scratch memory.
 template <class T>
 class TaskOperands {
@@ -19,8 +37,6 @@ class TaskOperands {
     void select_panel(const Task<T>& task, const Piece& piece, i64 step, PanelProduct<T>& block) const;
     /// Of a copy made beforehand, or of the wave's own; of pairs where the slice multiplies those.
     [[nodiscard]] const T* packed_panel(const Slice<T>& slice, PanelPlace place) const;
-    /// Whether both operands of a product can be read as pairs of bf16, by a CPU that multiplies such.
-    [[nodiscard]] bool has_pairs(const MatrixProduct<T>& product) const;
 
   private:
     void select_pairs(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const;
@@ -64,7 +80,7 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
         block.a = {tiles, 1, kernels_.row_tile};
         block.a_tile_stride = kernels_.row_tile * piece.p;
     };
-    if (task.slice.pairs) return select_pairs(task, piece, block);
+    if (task.slice.pairs()) return select_pairs(task, piece, block);
     if (a.is_narrow()) {
         const StridedOperand<BFloat16> rows = a.narrow.from(task.first_row, piece.first);
         if (!has_columns_apart(rows)) {
@@ -90,12 +106,6 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
     }
 }
 
-template <class T>
-bool TaskOperands<T>::has_pairs(const MatrixProduct<T>& product) const {
-    return kernels_.narrow.multiply_pairs && product.a.is_narrow() &&
-           (product.packed_b ? product.packed_b.narrow != nullptr : product.b.is_narrow());
-}
-
 /// As select_rows, of pairs.
 template <class T>
 void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const {
@@ -104,8 +114,10 @@ void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, Pane
     const i64 stride = round_up(block.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
     T* const copies = scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * stride);
     const bool ready = has_copied(task, piece);
-    if (!has_columns_apart(rows)) {
-        if (!ready) kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, copies, stride);
+    if (!has_columns_apart(rows) || task.slice.bf16 == Bf16Products::tiles) {
+        const auto copy =
+            has_columns_apart(rows) ? kernels_.narrow.transpose_pair_rows : kernels_.narrow.copy_pair_rows;
+        if (!ready) copy(rows, task.rows, piece.p, copies, stride);
         block.a = {copies, stride, 1};
     } else {
         if (!ready) kernels_.narrow.pack_pair_rows(rows, task.rows, piece.p, copies);
@@ -127,7 +139,7 @@ void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 
         block.panel_stride = slice.product->b.real.row_stride;
         return;
     }
-    const bool narrow = slice.product->packed_b.narrow && !slice.pairs;
+    const bool narrow = slice.product->packed_b.narrow && !slice.pairs();
     block.panel_stride = panel_stride(slice, place.index);
     if (narrow) {  // a piece begins with a pair: all but a product's last one have an even p
         T* const panel =

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/gemm_blocks.h"
+#include "runtime/cpu/tile_products.h"
 
 namespace moesaic::gemm {
 
@@ -36,7 +38,7 @@ struct Slice {
     i64 first_column, columns;
     bool in_place;      // b is read where it stands, except for a last panel that is not full
     bool is_left_over;  // threads share the rows of its few panels
-    bool pairs;         // both operands are pairs of bf16 to the register tiles
+    Bf16Products bf16;  // how pairs of bf16 are multiplied, which both operands are; or widened
     const T* packed;    // the slice's first panel
     i64 panels;         // of a half
     i64 first_panel;    // among those that the wave packs
@@ -44,7 +46,10 @@ struct Slice {
     i64 rows_per_task, panels_per_task, row_tasks;
     i64 first_task;  // among those of the wave
 
-    [[nodiscard]] i64 elements_together() const { return pairs ? 2 : 1; }
+    [[nodiscard]] bool pairs() const { return bf16 != Bf16Products::widened; }
+    [[nodiscard]] i64 elements_together() const { return pairs() ? 2 : 1; }
+    /// Pieces of a sum begin at multiples of so many addends, for their order not to depend on where.
+    [[nodiscard]] i64 addend_step() const { return bf16 == Bf16Products::tiles ? 2 * kTileValues : 8; }
     /// Values of T, each an addend or a pair of them, that a sum has.
     [[nodiscard]] i64 values_of_sum() const { return divide_up(product->p, elements_together()); }
     [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }

@@ -27,5 +27,7 @@ struct PeakLoop {
 
 /// Whether this CPU sums products of pairs of bf16 (AVX512_BF16: vdpbf16ps).
 [[nodiscard]] bool has_bf16_dot_product();
+/// Whether it has tiles for that (AMX_BF16: tdpbf16ps), and the operating system lets this process use them.
+[[nodiscard]] bool has_amx_bf16();
 
 }  // namespace moesaic

@@ -169,5 +169,8 @@ std::vector<PeakLoop> assembly_peak_loops(PeakType type) {
 bool has_bf16_dot_product() {
     return features().avx512_bf16;
 }
+bool has_amx_bf16() {
+    return features().amx_bf16;
+}
 
 }  // namespace moesaic

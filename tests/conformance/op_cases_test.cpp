@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/gemm_tasks.h"
 #include "tests/conformance/op_bench.h"
 
@@ -103,7 +104,10 @@ INSTANTIATE_TEST_SUITE_P(Cpu, OpCases, ::testing::Values(DType::f32, DType::f64,
                          [](const auto& test) { return std::string(name_of(test.param)); });
 
 /// The definition of every operation on bf16, bit for bit: widen, the f32 operation, round what is written.
+/// Tiles have an order of their own (GemmPairs).
 TEST(OpCasesInBf16, AreTheF32OperationRoundedOnce) {
+    const ScopedBf16Products products(cpu_has(Bf16Products::pairs) ? Bf16Products::pairs
+                                                                   : Bf16Products::widened);
     for (const OpCase& op_case : all_cases()) {
         if (op_case.in_turn) continue;  // HaveTheBitsOfSimplerOperations
         for (const std::vector<DType>& types : bf16_types(op_case)) {

@@ -1,15 +1,20 @@
-// Products of bf16: by the CPU's instruction for pairs of them, where it has one, as widened, bit for bit.
+// Products of bf16: by the CPU's instruction for pairs of them, where it has one, as widened, bit for bit; by
+// its tiles in the order that those have.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/philox.h"
 #include "runtime/bfloat16.h"
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/gemm_tasks.h"
 #include "tests/unit/runtime/cpu/cpu_target.h"
@@ -40,9 +45,51 @@ float chain(const MatrixProduct<float>& product, i64 i, i64 j, i64 first, i64 la
     return sum;
 }
 
-/// With AVX-512, where there is AVX512_BF16 too, and without.
-class GemmPairs : public CpuTargetTest {};
-INSTANTIATE_TEST_SUITE_P(Targets, GemmPairs, ::testing::Values(i64{HWY_AVX3}, i64{HWY_AVX2}), name_of_target);
+/// The same in the order of tiles: of 32 addends those of even number, and those of odd number, are summed
+/// first.
+float sum_of_tiles(const MatrixProduct<float>& product, i64 i, i64 j, i64 first, i64 last, float sum) {
+    for (; first < last; first += 32) {
+        float even = 0, odd = 0;
+        for (i64 k = first; k < std::min(first + 32, last); ++k) {
+            float& half = (k - first) % 2 == 0 ? even : odd;
+            half = product_of(product.a, product.b, i, k, j, half);
+        }
+        sum += even + odd;
+    }
+    return sum;
+}
+
+/// With AVX-512, where there is AMX and AVX512_BF16 too, and without.
+class GemmPairs : public ::testing::TestWithParam<std::pair<i64, Bf16Products>> {
+  protected:
+    void SetUp() override {
+        const auto [target, products] = GetParam();
+        if (!cpu_has_target(target) || !cpu_has(products)) GTEST_SKIP() << "not on this CPU";
+        use_target(target);
+        use_bf16_products(products);
+    }
+    void TearDown() override {
+        use_all_targets();
+        use_bf16_products(before_);
+    }
+    /// Addends [first, last), in the order that products have.
+    static float sum(const MatrixProduct<float>& product, i64 i, i64 j, i64 first, i64 last, float sum) {
+        return (GetParam().second == Bf16Products::tiles ? sum_of_tiles : chain)(product, i, j, first, last,
+                                                                                 sum);
+    }
+
+  private:
+    Bf16Products before_ = bf16_products();
+};
+INSTANTIATE_TEST_SUITE_P(Targets, GemmPairs,
+                         ::testing::Values(std::pair{i64{HWY_AVX3}, Bf16Products::tiles},
+                                           std::pair{i64{HWY_AVX3}, Bf16Products::pairs},
+                                           std::pair{i64{HWY_AVX3}, Bf16Products::widened},
+                                           std::pair{i64{HWY_AVX2}, Bf16Products::widened}),
+                         [](const auto& test) {
+                             return std::string(hwy::TargetName(test.param.first)) + "_" +
+                                    std::string(name_of(test.param.second));
+                         });
 
 const std::vector<std::tuple<i64, i64, i64>> kShapes{{1, 1, 1},
                                                      {1, 1, 2},
@@ -53,6 +100,9 @@ const std::vector<std::tuple<i64, i64, i64>> kShapes{{1, 1, 1},
                                                      {3, 97, 5},
                                                      {12, 31, 400},
                                                      {7, 16, 1},
+                                                     {64, 64, 64},
+                                                     {49, 97, 95},
+                                                     {33, 47, 34},
                                                      {130, 50, 9},
                                                      {9, 20, 3 * gemm::kMostInnerBlock + 56},
                                                      {3, 1300, 5},
@@ -86,7 +136,7 @@ TEST_P(GemmPairs, RowsThatStandInMemoryBitForBit) {
             for (i64 i = 0; i < m; ++i)
                 for (i64 j = 0; j < n; ++j)
                     ASSERT_EQ(c[static_cast<std::size_t>(i * n + j)],
-                              chain(product, i, j, 0, p, accumulate ? 0.25F : 0.0F))
+                              sum(product, i, j, 0, p, accumulate ? 0.25F : 0.0F))
                         << m << "x" << n << "x" << p << " flags " << flags << " at " << i << ", " << j;
         }
     }
@@ -112,7 +162,7 @@ TEST_P(GemmPairs, ResultsAreRoundedOnceBitForBit) {
         for (i64 i = 0; i < m; ++i) {
             for (i64 j = 0; j < n; ++j) {
                 const float have = widened(c[static_cast<std::size_t>(i * n + j)]);
-                const float want = widened(to_bfloat16(chain(product, i, j, 0, p, 0.0F)));
+                const float want = widened(to_bfloat16(sum(product, i, j, 0, p, 0.0F)));
                 ASSERT_TRUE(have == want || (std::isnan(have) && std::isnan(want)))
                     << have << " is not " << want << " in " << m << "x" << n << "x" << p << " at " << i
                     << ", " << j;
@@ -152,7 +202,7 @@ TEST_P(GemmPairs, PartsOfTransposedRowsBitForBit) {
                         i64 first = 0;
                         for (const i64 part : parts) {
                             if (part > 0)
-                                want += static_cast<double>(chain(product, i, j, first, first + part, 0));
+                                want += static_cast<double>(sum(product, i, j, first, first + part, 0));
                             first += part;
                         }
                         ASSERT_EQ(sums[static_cast<std::size_t>(i * n + j)], want)

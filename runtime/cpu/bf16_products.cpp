@@ -1,0 +1,51 @@
+#include "runtime/cpu/bf16_products.h"
+
+#include <atomic>
+
+#include "runtime/base/error.h"
+#include "runtime/cpu/peak_loops.h"
+#include "runtime/cpu/tile_products.h"
+
+namespace moesaic {
+
+namespace {
+
+Bf16Products quickest() {
+    if (cpu_has(Bf16Products::tiles)) return Bf16Products::tiles;
+    return cpu_has(Bf16Products::pairs) ? Bf16Products::pairs : Bf16Products::widened;
+}
+
+std::atomic<Bf16Products>& used() {
+    static std::atomic<Bf16Products> products{quickest()};
+    return products;
+}
+
+}  // namespace
+
+std::string_view name_of(Bf16Products products) {
+    switch (products) {
+        case Bf16Products::widened:
+            return "widened";
+        case Bf16Products::pairs:
+            return "pairs";
+        case Bf16Products::tiles:
+            return "tiles";
+    }
+    return "";
+}
+
+bool cpu_has(Bf16Products products) {
+    if (products == Bf16Products::tiles) return has_tile_products();
+    return products == Bf16Products::widened || has_bf16_dot_product();
+}
+
+Bf16Products bf16_products() {
+    return used().load(std::memory_order_relaxed);
+}
+
+void use_bf16_products(Bf16Products products) {
+    MOESAIC_ASSERT(cpu_has(products), "products of bf16 as {} on a CPU without", name_of(products));
+    used().store(products, std::memory_order_relaxed);
+}
+
+}  // namespace moesaic

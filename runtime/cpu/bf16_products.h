@@ -1,0 +1,41 @@
+// Which instructions sum products of bf16 operands in f32.
+#pragma once
+
+#include <string_view>
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+enum class Bf16Products : std::uint8_t {
+    widened,  ///< fused multiply-adds of f32: one chain in ascending order
+    pairs,    ///< AVX512_BF16: the same bits, but that denormal numbers are zeros
+    tiles,    ///< AMX: the order of TileProduct, and denormal numbers are zeros
+};
+
+/// "widened", "pairs" or "tiles".
+[[nodiscard]] std::string_view name_of(Bf16Products products);
+
+[[nodiscard]] bool cpu_has(Bf16Products products);
+
+/// What this process uses: the quickest that the CPU has, until told otherwise.
+[[nodiscard]] Bf16Products bf16_products();
+
+/// For all products from now on; while none runs. The CPU has to have them.
+void use_bf16_products(Bf16Products products);
+
+/// Those used until now come back with the end of its life.
+class ScopedBf16Products {
+  public:
+    explicit ScopedBf16Products(Bf16Products products) : before_(bf16_products()) {
+        use_bf16_products(products);
+    }
+    ~ScopedBf16Products() { use_bf16_products(before_); }
+    ScopedBf16Products(const ScopedBf16Products&) = delete;
+    ScopedBf16Products& operator=(const ScopedBf16Products&) = delete;
+
+  private:
+    Bf16Products before_;
+};
+
+}  // namespace moesaic

@@ -1,0 +1,54 @@
+// Products of pairs of bf16 by a matrix unit: AMX tiles of 16 rows of 64 bytes.
+#pragma once
+
+#include "runtime/base/types.h"
+
+namespace moesaic {
+
+constexpr i64 kTileRows = 16;
+constexpr i64 kTileValues = 16;  ///< in a row of a tile: sums, or pairs of bf16
+
+/// c [rows, 16 * column_tiles] (+)= a [rows, pairs] · panel [pairs, 16 * column_tiles], where elements of a
+/// and of the panel are pairs of bf16. Per 16 pairs, in order: the products of the pairs' lower halves are
+/// summed by a chain of fused multiply-adds from zero, those of the upper halves by another, and the sum of
+/// both is added to c. Denormal numbers are zeros, among operands and results (Intel, Architecture
+/// Instruction Set Extensions, TDPBF16PS).
+struct TileProduct {
+    struct Operands {
+        const float* a = nullptr;
+        i64 a_row_stride = 0;
+        const float* panel = nullptr;
+        i64 panel_stride = 0;
+    };
+
+    i64 rows = 0;          ///< at most 2 * kTileRows
+    i64 column_tiles = 0;  ///< at most 2; where one tile holds the rows, 4
+    i64 pairs = 0;         ///< of `whole`, a multiple of kTileValues
+    Operands whole;
+    Operands left;  ///< kTileValues pairs that come last, or nothing
+    float* c = nullptr;
+    i64 c_row_stride = 0;
+    bool accumulate = false;
+    /// Cache lines from here on travel to the second-level cache meanwhile, so many per 16 pairs.
+    const float* next = nullptr;
+    i64 next_lines = 0;
+};
+
+/// Whether this CPU and its operating system have such tiles.
+[[nodiscard]] bool has_tile_products();
+
+/// The calling thread's tiles, from here to the end of its life.
+class Tiles {
+  public:
+    Tiles() = default;
+    ~Tiles();
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
+
+    void multiply(const TileProduct& product);
+
+  private:
+    i64 rows_ = 0;  // that they are configured for
+};
+
+}  // namespace moesaic
