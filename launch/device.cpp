@@ -8,6 +8,7 @@
 #include "comm/nccl_module.h"
 #include "comm/rank_agreement.h"
 #include "runtime/base/log.h"
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/onednn.h"
 #include "runtime/cuda_module.h"
 
@@ -15,10 +16,23 @@ namespace moesaic {
 
 namespace {
 
-/// Collective over `world` with cpu.gemm: onednn, but for dry runs.
+/// Collective over `world`, unless it is auto.
+void choose_bf16_products(const std::string& name, Communicator& world) {
+    const Bf16Products products = bf16_products_named(name);
+    if (name != "auto") {
+        const int without = first_rank_without(world, cpu_has(products), {"bf16 products at start-up"});
+        if (without >= 0)
+            throw UserError(fmt::format("cpu.bf16_products: {}: the CPU of rank {} has no {}; use auto", name,
+                                        without, products == Bf16Products::tiles ? "AMX" : "AVX512_BF16"));
+    }
+    use_bf16_products(products);
+}
+
+/// Collective over `world` with cpu.gemm: onednn or a cpu.bf16_products of one's own, but for dry runs.
 std::unique_ptr<Backend> make_host_backend(const Config& config, Communicator& world, StreamMode mode,
                                            const RuntimeOptions& options) {
     const u64 seed = options.shuffle_seed + static_cast<u64>(world.rank());
+    if (mode != StreamMode::accounting) choose_bf16_products(config.cpu.bf16_products, world);
     if (config.cpu.gemm == "own") return make_cpu_backend(options.threads, mode, seed);
     const OneDnnResult& onednn = onednn_library();
     const int without = first_rank_without(world, onednn.library != nullptr, {"oneDNN at start-up"});

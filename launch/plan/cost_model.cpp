@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <optional>
+#include <string_view>
 
 #include "launch/rank_runtime.h"
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/memory_bandwidth.h"
 #include "runtime/cpu/peak.h"
 
@@ -71,12 +73,15 @@ double latency_seconds(double ranks, double on_node, const DeviceProfile& device
     return 1e-6 * (ranks > on_node ? device.network.latency_us : device.node.latency_us);
 }
 
-/// Products of bf16 run at the speed of vdpbf16ps where the CPU has it; elsewhere they are widened.
+/// Products of bf16 run at the speed of tiles or of vdpbf16ps where the CPU has either; elsewhere they are
+/// widened.
 double bf16_tflops(int threads, double fp32_tflops) {
-    if (!has_bf16_dot_product()) return fp32_tflops;
+    const Bf16Products products = bf16_products_named("auto");
+    if (products == Bf16Products::widened) return fp32_tflops;
+    const std::string_view instruction = products == Bf16Products::tiles ? "tdpbf16ps" : "vdpbf16ps";
     const std::vector<Peak> peaks = measure_peaks(PeakType::bf16, threads);
-    const auto found = std::ranges::find_if(
-        peaks, [](const Peak& peak) { return peak.loop.find("vdpbf16ps") != std::string::npos; });
+    const auto found =
+        std::ranges::find_if(peaks, [&](const Peak& peak) { return peak.loop.starts_with(instruction); });
     return found == peaks.end() ? fp32_tflops : 1e-12 * found->best;
 }
 

@@ -348,12 +348,16 @@ struct MetricsConfig {
 struct CpuConfig {
     std::optional<i64> threads;
     std::string gemm = "own";
+    std::string bf16_products = "auto";
     bool operator==(const CpuConfig&) const = default;
     template <class Visitor>
     void fields(Visitor& v) {
         v.value("threads", threads, "auto", {1, 4096}, "Threads of a rank; auto: the cores it may use");
         v.choice("gemm", gemm, {"own", "onednn"},
                  "Who computes fp32 products; with onednn results depend on the layout by rounding");
+        v.choice(
+            "bf16_products", bf16_products, {"auto", "tiles", "pairs", "widened"},
+            "Who sums products of bf16: AMX, AVX512_BF16, multiply-adds of fp32; auto: the quickest here");
     }
 };
 

@@ -12,7 +12,7 @@ namespace {
 
 Bf16Products quickest() {
     if (cpu_has(Bf16Products::tiles)) return Bf16Products::tiles;
-    return cpu_has(Bf16Products::pairs) ? Bf16Products::pairs : Bf16Products::widened;
+    return has_quick_bf16_dot_product() ? Bf16Products::pairs : Bf16Products::widened;
 }
 
 std::atomic<Bf16Products>& used() {
@@ -32,6 +32,13 @@ std::string_view name_of(Bf16Products products) {
             return "tiles";
     }
     return "";
+}
+
+Bf16Products bf16_products_named(std::string_view name) {
+    for (const auto products : {Bf16Products::widened, Bf16Products::pairs, Bf16Products::tiles})
+        if (name == name_of(products)) return products;
+    MOESAIC_ASSERT(name == "auto", "products of bf16 by {}", name);
+    return quickest();
 }
 
 bool cpu_has(Bf16Products products) {

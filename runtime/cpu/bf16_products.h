@@ -15,13 +15,15 @@ enum class Bf16Products : std::uint8_t {
 
 /// "widened", "pairs" or "tiles".
 [[nodiscard]] std::string_view name_of(Bf16Products products);
+/// The one of that name; "auto": the quickest that this CPU has.
+[[nodiscard]] Bf16Products bf16_products_named(std::string_view name);
 
 [[nodiscard]] bool cpu_has(Bf16Products products);
 
-/// What this process uses: the quickest that the CPU has, until told otherwise.
+/// What this process uses: "auto", until told otherwise.
 [[nodiscard]] Bf16Products bf16_products();
 
-/// For all products from now on; while none runs. The CPU has to have them.
+/// For all products from now on; the CPU has to have them.
 void use_bf16_products(Bf16Products products);
 
 /// Those used until now come back with the end of its life.

@@ -65,7 +65,7 @@ void add_tile_to_sum(const PanelProduct<T>& product, const T* values, i64 rows, 
 }
 
 /// Puts a tile's results, rows `width` apart, where the product wants them.
-template <class T>
+template <class Rounding = cpu::HWY_NAMESPACE::PlainRounding, class T>
 HWY_NOINLINE void put_tile(const PanelProduct<T>& product, const T* values, i64 rows, i64 width) {
     const Lanes<T> d;
     if (product.sum) {
@@ -81,8 +81,9 @@ HWY_NOINLINE void put_tile(const PanelProduct<T>& product, const T* values, i64 
             const i64 rest = product.columns - column;
             if constexpr (sizeof(T) == sizeof(float)) {
                 if (product.rounded) {
-                    cpu::HWY_NAMESPACE::store(
-                        d, value, product.rounded + row * product.rounded_row_stride + column, rest);
+                    const hn::Rebind<std::uint16_t, decltype(d)> halves;
+                    BFloat16* const to = product.rounded + row * product.rounded_row_stride + column;
+                    cpu::HWY_NAMESPACE::store(halves, Rounding::round(d, value), &to->bits, rest);
                     continue;
                 }
             }

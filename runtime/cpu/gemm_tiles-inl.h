@@ -17,8 +17,17 @@ namespace {
 /// Vectors that are rows of tiles.
 constexpr bool kHasTiles = HWY_TARGET == HWY_AVX3;
 
+/// By the instruction: sums of tiles are no denormal numbers.
+struct RoundingOfTiles {
+    template <class D>
+    static HWY_INLINE cpu::HWY_NAMESPACE::BFloat16Bits<D> round(D d, hn::Vec<D> value) {
+        return cpu::HWY_NAMESPACE::rounded_by_instruction(d, value);
+    }
+};
+
 constexpr i64 kRowsTogether = 2 * kTileRows;
 constexpr i64 kMostColumns = 4 * kTileValues;
+constexpr i64 kMostLines = 2;  // of the next panel for sixteen pairs: more keep loads waiting
 
 /// Pairs that do not fill a tile, with zeros beyond them: some columns of rows, or some rows of a panel.
 template <class T, i64 kRows, i64 kColumns>
@@ -51,7 +60,8 @@ class PanelByTiles {
         const i64 rows = (product.rows + kRowsTogether - 1) / kRowsTogether;
         const i64 steps = std::max<i64>(1, 2 * rows * (tile_.pairs / kTileValues));
         tile_.next = product.next;
-        tile_.next_lines = std::min<i64>(8, (product.next_elements / kTileValues + steps - 1) / steps);
+        tile_.next_lines =
+            std::min<i64>(kMostLines, (product.next_elements / kTileValues + steps - 1) / steps);
     }
 
     void run() {
@@ -86,7 +96,7 @@ class PanelByTiles {
         if (plain) return;
         if (part.rounded) part.rounded += row * product_.rounded_row_stride + column;
         if (part.sum) part.sum += row * product_.sum_row_stride + column;
-        put_tile(part, results_, tile_.rows, width);
+        put_tile<RoundingOfTiles>(part, results_, tile_.rows, width);
     }
     void load_results(const PanelProduct<T>& part, i64 width) {
         for (i64 row = 0; row < tile_.rows; ++row)

@@ -10,6 +10,9 @@ std::vector<PeakLoop> assembly_peak_loops(PeakType) {
 bool has_bf16_dot_product() {
     return false;
 }
+bool has_quick_bf16_dot_product() {
+    return false;
+}
 bool has_amx_bf16() {
     return false;
 }

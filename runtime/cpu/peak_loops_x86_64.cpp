@@ -112,7 +112,8 @@ void bf16_amx(i64 rounds) {
 }
 
 struct Features {
-    bool avx2_fma = false, avx512f = false, avx512_bf16 = false, amx_bf16 = false;
+    bool avx2_fma = false, avx512f = false, avx512_bf16 = false, avx512_fp16 = false, amx_bf16 = false;
+    bool by_intel = false;
 };
 
 /// Linux gives a process the state of AMX tiles only when asked (Documentation/arch/x86/xstate.rst).
@@ -124,6 +125,8 @@ bool ask_for_tiles() {
 Features find_features() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     Features found;
+    if (!__get_cpuid(0, &a, &b, &c, &d)) return found;
+    found.by_intel = b == signature_INTEL_ebx && c == signature_INTEL_ecx && d == signature_INTEL_edx;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
     const bool fma = (c >> 12) & 1, os_saves_registers = (c >> 27) & 1;
     if (!os_saves_registers || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
@@ -132,6 +135,7 @@ Features find_features() {
     const bool ymm = (low & 0x6) == 0x6, zmm = (low & 0xE6) == 0xE6, tiles = (low & 0x60000) == 0x60000;
     found.avx2_fma = ymm && fma && ((b >> 5) & 1);
     found.avx512f = zmm && ((b >> 16) & 1);
+    found.avx512_fp16 = zmm && ((d >> 23) & 1);
     const bool amx = ((d >> 22) & 1) && ((d >> 24) & 1);
     found.amx_bf16 = amx && tiles && ask_for_tiles();
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) found.avx512_bf16 = found.avx512f && ((a >> 5) & 1);
@@ -168,6 +172,9 @@ std::vector<PeakLoop> assembly_peak_loops(PeakType type) {
 
 bool has_bf16_dot_product() {
     return features().avx512_bf16;
+}
+bool has_quick_bf16_dot_product() {
+    return features().avx512_bf16 && !(features().by_intel && features().avx512_fp16);
 }
 bool has_amx_bf16() {
     return features().amx_bf16;

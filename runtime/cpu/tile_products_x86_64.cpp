@@ -35,6 +35,14 @@ void load(const float* from, i64 row_stride) {
                  : "i"(kTile), "r"(from), "r"(row_stride * kFloatBytes)
                  : "memory");
 }
+/// As load, past the first-level cache: a panel's columns would push the rows out, which are read again.
+template <int kTile>
+void load_streamed(const float* from, i64 row_stride) {
+    asm volatile("tileloaddt1 (%1, %2, 1), %%tmm%c0"
+                 :
+                 : "i"(kTile), "r"(from), "r"(row_stride * kFloatBytes)
+                 : "memory");
+}
 template <int kTile>
 void store(float* to, i64 row_stride) {
     asm volatile("tilestored %%tmm%c0, (%1, %2, 1)"
@@ -86,31 +94,27 @@ struct Sums {
         });
     }
 
-    /// Sixteen more pairs.
+    /// Sixteen more pairs. Loads come first: the products wait for them, and not one another.
     static void add(const TileProduct::Operands& from) {
         load<kFirstRowTile>(from.a, from.a_row_stride);
-        if constexpr (kRowTiles > 1 && kColumnTiles == 2) {
-            load<6>(from.panel, from.panel_stride);
-            load<7>(from.panel+16, from.panel_stride);
-            load<kFirstRowTile + 1>(from.a + kTileRows * from.a_row_stride, from.a_row_stride);
-            multiply_add<0,4,6>();
-            multiply_add<1,4,7>();
-            multiply_add<2,5,6>();
-            multiply_add<3,5,7>();
-            return;
-        }
+        add_columns<0>(from);
+        if constexpr (kColumnTiles > 2) add_columns<2>(from);
+    }
+    /// Of two tiles of columns, or of the last one.
+    template <int kFirst>
+    static void add_columns(const TileProduct::Operands& from) {
+        constexpr bool kTwo = kColumnTiles > kFirst + 1;
+        load_streamed<kFirstPanelTile>(from.panel + kFirst * kTileValues, from.panel_stride);
+        if constexpr (kTwo)
+            load_streamed<kFirstPanelTile + 1>(from.panel + (kFirst + 1) * kTileValues, from.panel_stride);
         if constexpr (kRowTiles > 1)
             load<kFirstRowTile + 1>(from.a + kTileRows * from.a_row_stride, from.a_row_stride);
-        const auto column = [&]<int kColumn>() {
-            constexpr int kPanelTile = kFirstPanelTile + kColumn % 2;
-            load<kPanelTile>(from.panel + kColumn * kTileValues, from.panel_stride);
-            multiply_add<tile<0, kColumn>(), kFirstRowTile, kPanelTile>();
-            if constexpr (kRowTiles > 1) multiply_add<tile<1, kColumn>(), kFirstRowTile + 1, kPanelTile>();
-        };
-        column.template operator()<0>();
-        if constexpr (kColumnTiles > 1) column.template operator()<1>();
-        if constexpr (kColumnTiles > 2) column.template operator()<2>();
-        if constexpr (kColumnTiles > 3) column.template operator()<3>();
+        multiply_add<tile<0, kFirst>(), kFirstRowTile, kFirstPanelTile>();
+        if constexpr (kTwo) multiply_add<tile<0, kFirst + 1>(), kFirstRowTile, kFirstPanelTile + 1>();
+        if constexpr (kRowTiles > 1) {
+            multiply_add<tile<1, kFirst>(), kFirstRowTile + 1, kFirstPanelTile>();
+            if constexpr (kTwo) multiply_add<tile<1, kFirst + 1>(), kFirstRowTile + 1, kFirstPanelTile + 1>();
+        }
     }
 };
 
