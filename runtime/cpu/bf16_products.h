@@ -13,6 +13,12 @@ enum class Bf16Products : std::uint8_t {
     tiles,    ///< AMX: the order of TileProduct, and denormal numbers are zeros
 };
 
+/// Which half of 32 bits holds the first of a pair of bf16.
+enum class PairOrder : std::uint8_t {
+    upper_first,  ///< what vdpbf16ps adds first: sums keep their order
+    lower_first,  ///< as pairs of consecutive elements stand in memory
+};
+
 /// "widened", "pairs" or "tiles".
 [[nodiscard]] std::string_view name_of(Bf16Products products);
 /// The one of that name; "auto": the quickest that this CPU has.
@@ -23,7 +29,12 @@ enum class Bf16Products : std::uint8_t {
 /// What this process uses: "auto", until told otherwise.
 [[nodiscard]] Bf16Products bf16_products();
 
-/// For all products from now on; the CPU has to have them.
+/// Of the pairs that they read.
+[[nodiscard]] inline PairOrder pair_order() {
+    return bf16_products() == Bf16Products::tiles ? PairOrder::lower_first : PairOrder::upper_first;
+}
+
+/// For all products from now on, and copies of weights packed from now on; the CPU has to have them.
 void use_bf16_products(Bf16Products products);
 
 /// Those used until now come back with the end of its life.

@@ -4,6 +4,7 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 
 #include "runtime/base/error.h"
@@ -164,7 +165,7 @@ void Wave<T>::pack(i64 panel) const {
         for_each_part(*slice.product, [&](i64 part) {
             auto* const pairs =
                 reinterpret_cast<BFloat16*>(panel_of_place + panel_row * round_up(columns, kernels_.lanes));
-            kernels_.narrow.pack_pairs(b.narrow.from(first, column), part, columns, pairs);
+            kernels_.narrow.pack_pairs(b.narrow.from(first, column), part, columns, pair_order(), pairs);
             first += part;
             panel_row += divide_up(part, 2);
         });
@@ -199,6 +200,8 @@ template <class T>
 void Wave<T>::compute(i64 number) const {
     const Task<T> task = task_of(number);
     const MatrixProduct<T>& product = *task.slice.product;
+    std::optional<TileScope> tiles;
+    if (task.slice.bf16 == Bf16Products::tiles) tiles.emplace();
     Piece part{0, 0, 0, true, true, sum_start(product)};
     for_each_part(product, [&](i64 addends) {
         part.p = addends;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runtime/base/types.h"
+#include "runtime/cpu/bf16_products.h"
 #include "runtime/tensor.h"
 
 namespace moesaic {
@@ -83,24 +84,28 @@ struct NarrowOperandKernels {
     /// Copies a [rows, p], whose columns are consecutive, to rows `stride` elements apart; stride is at least
     /// round_up(p, lanes), all of which is written.
     void (*copy_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* to, i64 stride) = nullptr;
-    /// A panel in half the memory, two rows in one: element j of rows k + 1 and k, k even, stand together at
-    /// pairs[k * width + 2 * j], width = round_up(columns, lanes). round_up(p, 2) rows, zeros beyond p.
-    void (*pack_pairs)(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs) = nullptr;
+    /// A panel in half the memory, two rows in one: elements j of rows k and k + 1, k even, stand together,
+    /// in this order, at pairs[k * width + 2 * j], width = round_up(columns, lanes). round_up(p, 2) rows,
+    /// zeros beyond p.
+    void (*pack_pairs)(const StridedOperand<BFloat16>& b, i64 p, i64 columns, PairOrder order,
+                       BFloat16* pairs) = nullptr;
     /// The panel [round_up(p, 2), width] from its pairs.
-    void (*unpack_pairs)(const BFloat16* pairs, i64 p, i64 width, T* panel) = nullptr;
+    void (*unpack_pairs)(const BFloat16* pairs, i64 p, i64 width, PairOrder order, T* panel) = nullptr;
     /// As copy_rows and GemmKernels::pack_rows, of ceil(p / 2) pairs a row: columns k and k + 1, k even, are
-    /// one T whose value means nothing, k's the upper half; zeros beyond p. stride is at least ceil(p / 2).
-    void (*copy_pair_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* to, i64 stride) = nullptr;
+    /// one T whose value means nothing; zeros beyond p. stride is at least ceil(p / 2).
+    void (*copy_pair_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, PairOrder order, T* to,
+                           i64 stride) = nullptr;
+    /// Upper halves first.
     void (*pack_pair_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* tiles) = nullptr;
-    /// As GemmKernels::multiply_panel where a's and the panel's elements are pairs, and p counts them: the
-    /// same bits as if they were widened, but that denormal numbers are zeros. Null where the CPU has no
-    /// instruction for it.
+    /// As GemmKernels::multiply_panel where a's and the panel's elements are pairs, upper halves first, and p
+    /// counts them: the same bits as if they were widened, but that denormal numbers are zeros. Null where
+    /// the CPU has no instruction for it.
     void (*multiply_pairs)(const PanelProduct<T>&) = nullptr;
-    /// As multiply_pairs by a matrix unit, of an a in rows (consecutive columns) alone; sums are in the order
-    /// of TileProduct. Null where the CPU has none.
+    /// As multiply_pairs by a matrix unit, of pairs with lower halves first and an a in rows (consecutive
+    /// columns) alone; sums are in the order of TileProduct. Null where the CPU has none.
     void (*multiply_tiles)(const PanelProduct<T>&) = nullptr;
     /// As copy_pair_rows, of an a whose columns stand apart; stride is at least round_up(ceil(p / 2), lanes).
-    /// Where there is multiply_tiles.
+    /// Lower halves first, for multiply_tiles.
     void (*transpose_pair_rows)(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* to,
                                 i64 stride) = nullptr;
 };

@@ -16,7 +16,7 @@ namespace moesaic::HWY_NAMESPACE {
 namespace {
 
 // Two bf16 of consecutive k are one 32-bit lane, as an f32 whose value means nothing. In memory the first k
-// is the lower half; in pairs it is the upper one, which vdpbf16ps adds first: sums keep their order.
+// is the lower half.
 using Pairs = hn::RebindToUnsigned<Lanes<float>>;
 
 HWY_INLINE Vector<float> lower_halves(Vector<float> both) {
@@ -25,16 +25,43 @@ HWY_INLINE Vector<float> lower_halves(Vector<float> both) {
 HWY_INLINE Vector<float> upper_halves(Vector<float> both) {
     return hn::BitCast(Lanes<float>(), hn::And(hn::BitCast(Pairs(), both), hn::Set(Pairs(), 0xffff0000u)));
 }
-template <class D>
-HWY_INLINE hn::Vec<D> pairs_of(D d, hn::Vec<D> first, hn::Vec<D> second) {
-    const hn::RebindToUnsigned<D> pairs;
-    return hn::BitCast(d, hn::Or(hn::BitCast(pairs, first), hn::ShiftRight<16>(hn::BitCast(pairs, second))));
-}
-HWY_INLINE Vector<float> pairs_from_memory(Vector<float> both) {
-    return hn::BitCast(Lanes<float>(), hn::RotateRight<16>(hn::BitCast(Pairs(), both)));
-}
-HWY_INLINE float pair_of(BFloat16 first, BFloat16 second) {
-    return std::bit_cast<float>(static_cast<u32>(first.bits) << 16 | second.bits);
+
+/// PairOrder::upper_first.
+struct UpperFirst {
+    static constexpr i64 kFirst = 1;  ///< the place of a pair's first, of the two in memory
+    template <class D>
+    static HWY_INLINE hn::Vec<D> pairs_of(D d, hn::Vec<D> first, hn::Vec<D> second) {
+        const hn::RebindToUnsigned<D> pairs;
+        return hn::BitCast(d,
+                           hn::Or(hn::BitCast(pairs, first), hn::ShiftRight<16>(hn::BitCast(pairs, second))));
+    }
+    static HWY_INLINE Vector<float> from_memory(Vector<float> both) {
+        return hn::BitCast(Lanes<float>(), hn::RotateRight<16>(hn::BitCast(Pairs(), both)));
+    }
+    static HWY_INLINE Vector<float> first_of(Vector<float> both) { return upper_halves(both); }
+    static HWY_INLINE Vector<float> second_of(Vector<float> both) { return lower_halves(both); }
+    static HWY_INLINE float pair_of(BFloat16 first, BFloat16 second) {
+        return std::bit_cast<float>(static_cast<u32>(first.bits) << 16 | second.bits);
+    }
+};
+/// PairOrder::lower_first.
+struct LowerFirst {
+    static constexpr i64 kFirst = 0;
+    template <class D>
+    static HWY_INLINE hn::Vec<D> pairs_of(D d, hn::Vec<D> first, hn::Vec<D> second) {
+        return UpperFirst::pairs_of(d, second, first);
+    }
+    static HWY_INLINE Vector<float> from_memory(Vector<float> both) { return both; }
+    static HWY_INLINE Vector<float> first_of(Vector<float> both) { return lower_halves(both); }
+    static HWY_INLINE Vector<float> second_of(Vector<float> both) { return upper_halves(both); }
+    static HWY_INLINE float pair_of(BFloat16 first, BFloat16 second) {
+        return UpperFirst::pair_of(second, first);
+    }
+};
+template <class Use>
+HWY_INLINE void with_order(PairOrder order, const Use& use) {
+    if (order == PairOrder::upper_first) return use(UpperFirst{});
+    use(LowerFirst{});
 }
 
 /// As transpose_columns, of pairs.
@@ -83,27 +110,33 @@ void copy_narrow_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float*
     });
 }
 
-void copy_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* to, i64 stride) {
-    copy_rows_by<2>(a, rows, p, to, stride, [](const BFloat16* from, i64 rest, float* there) HWY_ATTR {
-        const Lanes<float> d;
-        if (rest >= 2 * static_cast<i64>(hn::Lanes(d)))
-            return hn::StoreU(pairs_from_memory(hn::LoadU(d, reinterpret_cast<const float*>(from))), d,
-                              there);
-        for (i64 k = 0; k < rest; k += 2)
-            there[k / 2] = pair_of(from[k], k + 1 < rest ? from[k + 1] : BFloat16{});
+void copy_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, PairOrder order, float* to,
+                    i64 stride) {
+    with_order(order, [&](auto halves) HWY_ATTR {
+        using Halves = decltype(halves);
+        copy_rows_by<2>(a, rows, p, to, stride, [](const BFloat16* from, i64 rest, float* there) HWY_ATTR {
+            const Lanes<float> d;
+            if (rest >= 2 * static_cast<i64>(hn::Lanes(d)))
+                return hn::StoreU(Halves::from_memory(hn::LoadU(d, reinterpret_cast<const float*>(from))), d,
+                                  there);
+            for (i64 k = 0; k < rest; k += 2)
+                there[k / 2] = Halves::pair_of(from[k], k + 1 < rest ? from[k + 1] : BFloat16{});
+        });
     });
 }
 
+template <class Halves>
 void pack_pairs_of_columns(const StridedOperand<BFloat16>& b, i64 k, i64 p, i64 columns, BFloat16* pairs,
                            i64 width) {
     const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<float>()));
     for (; k < (p + 1) / 2 * 2; ++k)
         for (i64 j = 0; j < lanes; ++j)
-            pairs[k / 2 * 2 * width + 2 * j + (k + 1) % 2] =
+            pairs[k / 2 * 2 * width + 2 * j + (k + Halves::kFirst) % 2] =
                 k < p && j < columns ? b.row(k)[j * b.column_stride] : BFloat16{};
 }
 
 /// b has consecutive columns: pairs of rows are taken from one end to the other.
+template <class Halves>
 void pack_pairs_of_rows(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs, i64 width) {
     const Lanes<float> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
@@ -116,17 +149,18 @@ void pack_pairs_of_rows(const StridedOperand<BFloat16>& b, i64 p, i64 columns, B
             __builtin_prefetch(later + columns - 1, 0, 3);
         }
         for (i64 column = 0; column < columns; column += lanes)
-            hn::StoreU(pairs_of(d, load_columns<float>(first + column, columns - column),
-                                load_columns<float>(second + column, columns - column)),
+            hn::StoreU(Halves::pairs_of(d, load_columns<float>(first + column, columns - column),
+                                        load_columns<float>(second + column, columns - column)),
                        d, reinterpret_cast<float*>(pairs + 2 * column));
     }
 }
 
-void pack_pairs(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs) {
+template <class Halves>
+void pack_pairs_by(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs) {
     const Lanes<float> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     const i64 width = (columns + lanes - 1) / lanes * lanes;
-    if (b.column_stride == 1) pack_pairs_of_rows(b, p, columns, pairs, width);
+    if (b.column_stride == 1) pack_pairs_of_rows<Halves>(b, p, columns, pairs, width);
     for (i64 column = 0; column < width; column += lanes) {
         BFloat16* const to = pairs + 2 * column;
         const StridedOperand<BFloat16> from = b.from(0, column);
@@ -136,30 +170,37 @@ void pack_pairs(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16*
             k = p / 2 * 2;
         } else if (lanes <= rest) {
             k = transpose_pairs(from, p, [&](i64 row, Vector<float> values) HWY_ATTR {
-                hn::StoreU(pairs_from_memory(values), d, reinterpret_cast<float*>(to + 2 * row * width));
+                hn::StoreU(Halves::from_memory(values), d, reinterpret_cast<float*>(to + 2 * row * width));
             });
         }
-        pack_pairs_of_columns(from, k, p, rest, to, width);
+        pack_pairs_of_columns<Halves>(from, k, p, rest, to, width);
     }
 }
 
-void unpack_pairs(const BFloat16* pairs, i64 p, i64 width, float* panel) {
+void pack_pairs(const StridedOperand<BFloat16>& b, i64 p, i64 columns, PairOrder order, BFloat16* pairs) {
+    with_order(order, [&](auto halves) HWY_ATTR { pack_pairs_by<decltype(halves)>(b, p, columns, pairs); });
+}
+
+void unpack_pairs(const BFloat16* pairs, i64 p, i64 width, PairOrder order, float* panel) {
     const Lanes<float> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
-    for (i64 k = 0; k < p; k += 2, pairs += 2 * width, panel += 2 * width) {
-        for (i64 column = 0; column < width; column += lanes) {
-            const auto both = hn::LoadU(d, reinterpret_cast<const float*>(pairs + 2 * column));
-            hn::StoreU(upper_halves(both), d, panel + column);
-            hn::StoreU(lower_halves(both), d, panel + width + column);
+    with_order(order, [&](auto halves) HWY_ATTR {
+        for (i64 k = 0; k < p; k += 2, pairs += 2 * width, panel += 2 * width) {
+            for (i64 column = 0; column < width; column += lanes) {
+                const auto both = hn::LoadU(d, reinterpret_cast<const float*>(pairs + 2 * column));
+                hn::StoreU(decltype(halves)::first_of(both), d, panel + column);
+                hn::StoreU(decltype(halves)::second_of(both), d, panel + width + column);
+            }
         }
-    }
+    });
 }
 
 /// kRowTile pairs of two columns' elements that follow each other; without a second one, of zeros.
 HWY_INLINE void pack_pairs_of_tile(const BFloat16* first, const BFloat16* second, float* to) {
     for_tile_vectors([&](auto d, i64 row) HWY_ATTR {
         const auto above = second ? cpu::HWY_NAMESPACE::load(d, second + row, kRowTile) : hn::Zero(d);
-        hn::StoreU(pairs_of(d, cpu::HWY_NAMESPACE::load(d, first + row, kRowTile), above), d, to + row);
+        hn::StoreU(UpperFirst::pairs_of(d, cpu::HWY_NAMESPACE::load(d, first + row, kRowTile), above), d,
+                   to + row);
     });
 }
 
@@ -187,8 +228,8 @@ void pack_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, float* t
             float* const to = tiles + row / kRowTile * kRowTile * pairs + pair * kRowTile + row % kRowTile;
             for (i64 j = 0; j < count; ++j) {
                 to[j * kRowTile] =
-                    pair_of(from[2 * j][row * a.row_stride],
-                            from[2 * j + 1] ? from[2 * j + 1][row * a.row_stride] : BFloat16{});
+                    UpperFirst::pair_of(from[2 * j][row * a.row_stride],
+                                        from[2 * j + 1] ? from[2 * j + 1][row * a.row_stride] : BFloat16{});
             }
         }
     }

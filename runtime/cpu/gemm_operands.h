@@ -106,18 +106,29 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
     }
 }
 
+/// Whether pairs of `p` addends are whole words at equal distances, so that tiles read them where they stand.
+inline bool stands_in_pairs(const StridedOperand<BFloat16>& rows, i64 p) {
+    return !has_columns_apart(rows) && !rows.row_index && rows.row_stride % 2 == 0 && p % 2 == 0;
+}
+
 /// As select_rows, of pairs.
 template <class T>
 void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, PanelProduct<T>& block) const {
     const StridedOperand<BFloat16> rows = task.slice.product->a.narrow.from(task.first_row, piece.first);
+    const bool by_tiles = task.slice.bf16 == Bf16Products::tiles;
     block.p = divide_up(piece.p, 2);
+    if (by_tiles && stands_in_pairs(rows, piece.p)) {
+        block.a = {reinterpret_cast<const T*>(rows.data), rows.row_stride / 2, 1};
+        return;
+    }
     const i64 stride = round_up(block.p, kernels_.lanes) + kernels_.lanes;  // not all on a few sets
     T* const copies = scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * stride);
     const bool ready = has_copied(task, piece);
-    if (!has_columns_apart(rows) || task.slice.bf16 == Bf16Products::tiles) {
-        const auto copy =
-            has_columns_apart(rows) ? kernels_.narrow.transpose_pair_rows : kernels_.narrow.copy_pair_rows;
-        if (!ready) copy(rows, task.rows, piece.p, copies, stride);
+    if (!has_columns_apart(rows)) {
+        if (!ready) kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, pair_order(), copies, stride);
+        block.a = {copies, stride, 1};
+    } else if (by_tiles) {
+        if (!ready) kernels_.narrow.transpose_pair_rows(rows, task.rows, piece.p, copies, stride);
         block.a = {copies, stride, 1};
     } else {
         if (!ready) kernels_.narrow.pack_pair_rows(rows, task.rows, piece.p, copies);
@@ -145,7 +156,7 @@ void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 
         T* const panel =
             scratch<T>(ScratchSlot::unpacked_panel, round_up(piece.p, 2) * kernels_.panel_columns);
         kernels_.narrow.unpack_pairs(narrow_panel(slice, place) + piece.first * block.panel_stride, piece.p,
-                                     block.panel_stride, panel);
+                                     block.panel_stride, pair_order(), panel);
         block.panel = panel;
     } else {
         block.panel = packed_panel(slice, place) + piece.panel_row * block.panel_stride;

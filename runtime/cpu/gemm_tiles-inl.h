@@ -91,7 +91,7 @@ class PanelByTiles {
         tile_.c = plain ? part.c : results_;
         tile_.c_row_stride = plain ? product_.c_row_stride : width;
         if (!plain && product_.accumulate) load_results(part, width);
-        tiles_.multiply(tile_);
+        multiply_tiles(tile_);
         tile_.next += tile_.next_lines * tile_.pairs;
         if (plain) return;
         if (part.rounded) part.rounded += row * product_.rounded_row_stride + column;
@@ -108,7 +108,7 @@ class PanelByTiles {
     const PanelProduct<T>& product_;
     i64 left_;  // pairs
     TileProduct tile_;
-    Tiles tiles_;
+    TileScope scope_;
     PairsLeft<T, kRowsTogether, kTileValues> rows_left_;
     PairsLeft<T, kTileValues, kMostColumns> panel_left_;
     alignas(64) T results_[kRowsTogether * 2 * kTileValues];
@@ -159,7 +159,7 @@ HWY_INLINE void transpose_pairs_block(const BFloat16* const* columns, i64 row, i
     Vector<T> vectors[kTileValues];
 #pragma GCC unroll 16
     for (i64 pair = 0; pair < kTileValues; ++pair)
-        vectors[pair] = pairs_of(d, column(2 * pair), column(2 * pair + 1));
+        vectors[pair] = LowerFirst::pairs_of(d, column(2 * pair), column(2 * pair + 1));
     transpose_vectors(vectors);
     for (i64 i = 0; i < std::min(rows, kTileRows); ++i) hn::StoreU(vectors[i], d, to + (row + i) * stride);
 }
@@ -182,9 +182,9 @@ void transpose_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* 
         }
         for (i64 row = 0; row < rows; ++row)
             for (i64 pair = 0; pair < kTileValues; ++pair)
-                to[row * stride + first / 2 + pair] =
-                    pair_of(columns[2 * pair] ? columns[2 * pair][row * a.row_stride] : BFloat16{},
-                            columns[2 * pair + 1] ? columns[2 * pair + 1][row * a.row_stride] : BFloat16{});
+                to[row * stride + first / 2 + pair] = LowerFirst::pair_of(
+                    columns[2 * pair] ? columns[2 * pair][row * a.row_stride] : BFloat16{},
+                    columns[2 * pair + 1] ? columns[2 * pair + 1][row * a.row_stride] : BFloat16{});
     }
 }
 

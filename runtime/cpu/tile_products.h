@@ -37,18 +37,17 @@ struct TileProduct {
 /// Whether this CPU and its operating system have such tiles.
 [[nodiscard]] bool has_tile_products();
 
-/// The calling thread's tiles, from here to the end of its life.
-class Tiles {
+/// The calling thread's tiles are its own from here to the end of the outermost one's life. To configure them
+/// takes as long as a product of a few rows.
+class TileScope {
   public:
-    Tiles() = default;
-    ~Tiles();
-    Tiles(const Tiles&) = delete;
-    Tiles& operator=(const Tiles&) = delete;
-
-    void multiply(const TileProduct& product);
-
-  private:
-    i64 rows_ = 0;  // that they are configured for
+    TileScope();
+    ~TileScope();
+    TileScope(const TileScope&) = delete;
+    TileScope& operator=(const TileScope&) = delete;
 };
+
+/// In a TileScope.
+void multiply_tiles(const TileProduct& product);
 
 }  // namespace moesaic

@@ -8,9 +8,10 @@ bool has_tile_products() {
     return false;
 }
 
-Tiles::~Tiles() = default;
+TileScope::TileScope() = default;
+TileScope::~TileScope() = default;
 
-void Tiles::multiply(const TileProduct& product) {
+void multiply_tiles(const TileProduct& product) {
     MOESAIC_ASSERT(false, "{} rows for a CPU without tiles", product.rows);
 }
 

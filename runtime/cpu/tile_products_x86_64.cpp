@@ -12,6 +12,9 @@ namespace moesaic {
 
 namespace {
 
+thread_local int scopes = 0;
+thread_local i64 configured_rows = 0;  // 0: for none
+
 constexpr int kFirstRowTile = 4, kFirstPanelTile = 6;
 constexpr i64 kFloatBytes = sizeof(float);
 
@@ -153,17 +156,23 @@ bool has_tile_products() {
     return has_amx_bf16();
 }
 
-Tiles::~Tiles() {
-    if (rows_ > 0) asm volatile("tilerelease");
+TileScope::TileScope() {
+    ++scopes;
+}
+TileScope::~TileScope() {
+    if (--scopes > 0 || configured_rows == 0) return;
+    asm volatile("tilerelease");
+    configured_rows = 0;
 }
 
-void Tiles::multiply(const TileProduct& product) {
+void multiply_tiles(const TileProduct& product) {
     MOESAIC_ASSERT(
-        product.rows > 0 && product.rows <= 2 * kTileRows && product.column_tiles > 0 &&
+        scopes > 0 && product.rows > 0 && product.rows <= 2 * kTileRows && product.column_tiles > 0 &&
             product.column_tiles <= (product.rows > kTileRows ? 2 : 4) && product.pairs % kTileValues == 0,
-        "{} rows, {} tiles of columns, {} pairs", product.rows, product.column_tiles, product.pairs);
-    if (product.rows != rows_) configure(product.rows);
-    rows_ = product.rows;
+        "{} scopes, {} rows, {} tiles of columns, {} pairs", scopes, product.rows, product.column_tiles,
+        product.pairs);
+    if (product.rows != configured_rows) configure(product.rows);
+    configured_rows = product.rows;
     if (product.rows > kTileRows)
         return product.column_tiles == 1 ? multiply_by<2, 1>(product) : multiply_by<2, 2>(product);
     constexpr std::array kFlat{&multiply_by<1, 1>, &multiply_by<1, 2>, &multiply_by<1, 3>,
