@@ -27,7 +27,7 @@ struct RoundingOfTiles {
 
 constexpr i64 kRowsTogether = 2 * kTileRows;
 constexpr i64 kMostColumns = 4 * kTileValues;
-constexpr i64 kMostLines = 2;  // of the next panel for sixteen pairs: more keep loads waiting
+constexpr i64 kMostLines = 8;  // of the next panel for sixteen pairs: more keep loads waiting
 
 /// Pairs that do not fill a tile, with zeros beyond them: some columns of rows, or some rows of a panel.
 template <class T, i64 kRows, i64 kColumns>
