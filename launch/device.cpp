@@ -16,14 +16,26 @@ namespace moesaic {
 
 namespace {
 
+void say_once(std::once_flag& said, const std::string& text) {
+    std::call_once(said, [&] { log_message(LogLevel::info, text); });
+}
+
 /// Collective over `world`, unless it is auto.
 void choose_bf16_products(const std::string& name, Communicator& world) {
     const Bf16Products products = bf16_products_named(name);
     if (name != "auto") {
         const int without = first_rank_without(world, cpu_has(products), {"bf16 products at start-up"});
-        if (without >= 0)
-            throw UserError(fmt::format("cpu.bf16_products: {}: the CPU of rank {} has no {}; use auto", name,
-                                        without, products == Bf16Products::tiles ? "AMX" : "AVX512_BF16"));
+        if (without >= 0 && products == Bf16Products::pairs)
+            throw UserError(
+                fmt::format("cpu.bf16_products: pairs: the CPU of rank {} has no AVX512_BF16; use widened, "
+                            "which gives the "
+                            "same bits",
+                            without));
+        static std::once_flag said;
+        if (without >= 0 && world.rank() == 0)
+            say_once(said, fmt::format("cpu.bf16_products: tiles: the CPU of rank {} has no AMX: plain loops "
+                                       "give its bits, slowly",
+                                       without));
     }
     use_bf16_products(products);
 }
@@ -60,10 +72,6 @@ CudaBackendResult try_gpu(const std::string& device, int number) {
     } catch (const Error& error) {
         return {nullptr, error.what()};
     }
-}
-
-void say_once(std::once_flag& said, const std::string& text) {
-    std::call_once(said, [&] { log_message(LogLevel::info, text); });
 }
 
 }  // namespace

@@ -51,7 +51,8 @@ Bf16Products bf16_products() {
 }
 
 void use_bf16_products(Bf16Products products) {
-    MOESAIC_ASSERT(cpu_has(products), "products of bf16 as {} on a CPU without", name_of(products));
+    MOESAIC_ASSERT(products != Bf16Products::pairs || cpu_has(products),
+                   "products of bf16 as {} on a CPU without", name_of(products));
     used().store(products, std::memory_order_relaxed);
 }
 

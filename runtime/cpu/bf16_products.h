@@ -10,7 +10,7 @@ namespace moesaic {
 enum class Bf16Products : std::uint8_t {
     widened,  ///< fused multiply-adds of f32: one chain in ascending order
     pairs,    ///< AVX512_BF16: the same bits, but that denormal numbers are zeros
-    tiles,    ///< AMX: the order of TileProduct, and denormal numbers are zeros
+    tiles,    ///< AMX, or plain loops in its order (TileProduct): denormal numbers are zeros
 };
 
 /// Which half of 32 bits holds the first of a pair of bf16.
@@ -24,6 +24,7 @@ enum class PairOrder : std::uint8_t {
 /// The one of that name; "auto": the quickest that this CPU has.
 [[nodiscard]] Bf16Products bf16_products_named(std::string_view name);
 
+/// Whether this CPU has instructions for them.
 [[nodiscard]] bool cpu_has(Bf16Products products);
 
 /// What this process uses: "auto", until told otherwise.
@@ -34,7 +35,7 @@ enum class PairOrder : std::uint8_t {
     return bf16_products() == Bf16Products::tiles ? PairOrder::lower_first : PairOrder::upper_first;
 }
 
-/// For all products from now on, and copies of weights packed from now on; the CPU has to have them.
+/// For all products from now on, and copies of weights packed from now on; pairs the CPU has to have.
 void use_bf16_products(Bf16Products products);
 
 /// Those used until now come back with the end of its life.

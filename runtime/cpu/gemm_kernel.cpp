@@ -255,11 +255,12 @@ NarrowOperandKernels<T> narrow_kernels() {
     if constexpr (kHasDotProduct && sizeof(T) == sizeof(float)) {
         if (has_bf16_dot_product()) narrow.multiply_pairs = &multiply_panel<PairProduct>;
     }
-    if constexpr (kHasTiles && sizeof(T) == sizeof(float)) {
-        if (has_tile_products()) {
-            narrow.multiply_tiles = &multiply_panel_by_tiles<T>;
-            narrow.transpose_pair_rows = &transpose_pair_rows<T>;
-        }
+    if constexpr (sizeof(T) == sizeof(float)) {
+        narrow.multiply_tiles = &multiply_panel_by_tiles<T, cpu::HWY_NAMESPACE::PlainRounding>;
+        narrow.transpose_pair_rows = &transpose_pair_rows<T>;
+    }
+    if constexpr (kHasDotProduct && sizeof(T) == sizeof(float)) {
+        if (has_bf16_dot_product()) narrow.multiply_tiles = &multiply_panel_by_tiles<T, RoundingOfTiles>;
     }
     return narrow;
 }

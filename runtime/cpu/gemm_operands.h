@@ -16,7 +16,7 @@ template <class T>
                            (product.packed_b ? product.packed_b.narrow != nullptr : product.b.is_narrow());
     if (!has_pairs) return Bf16Products::widened;
     const Bf16Products used = bf16_products();
-    if (used == Bf16Products::tiles && kernels.narrow.multiply_tiles) return used;
+    if (used == Bf16Products::tiles) return used;
     return used != Bf16Products::widened && kernels.narrow.multiply_pairs ? Bf16Products::pairs
                                                                           : Bf16Products::widened;
 }

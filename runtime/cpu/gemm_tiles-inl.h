@@ -1,4 +1,4 @@
-// Panels of pairs by a matrix unit, compiled once per target.
+// Panels of pairs in the order of a matrix unit, compiled once per target.
 #if defined(MOESAIC_RUNTIME_CPU_GEMM_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MOESAIC_RUNTIME_CPU_GEMM_TILES_INL_H_
 #undef MOESAIC_RUNTIME_CPU_GEMM_TILES_INL_H_
@@ -14,10 +14,7 @@ HWY_BEFORE_NAMESPACE();
 namespace moesaic::HWY_NAMESPACE {
 namespace {
 
-/// Vectors that are rows of tiles.
-constexpr bool kHasTiles = HWY_TARGET == HWY_AVX3;
-
-/// By the instruction: sums of tiles are no denormal numbers.
+/// How sums are rounded where the CPU has an instruction: those of tiles are no denormal numbers.
 struct RoundingOfTiles {
     template <class D>
     static HWY_INLINE cpu::HWY_NAMESPACE::BFloat16Bits<D> round(D d, hn::Vec<D> value) {
@@ -37,14 +34,14 @@ struct PairsLeft {
     void copy(const T* from, i64 stride, i64 rows, i64 columns) {
         const Lanes<T> d;
         for (i64 row = 0; row < kRows; ++row)
-            for (i64 column = 0; column < kColumns; column += kTileValues)
+            for (i64 column = 0; column < kColumns; column += static_cast<i64>(hn::Lanes(d)))
                 hn::Store(load_columns(from + row * stride + column, row < rows ? columns - column : 0), d,
                           values + row * kColumns + column);
     }
 };
 
 /// multiply_pairs where both operands stand row by row.
-template <class T>
+template <class T, class Rounding>
 class PanelByTiles {
   public:
     explicit PanelByTiles(const PanelProduct<T>& product)
@@ -79,11 +76,12 @@ class PanelByTiles {
   private:
     /// Whole tiles go to c at once, all else through memory.
     void multiply(i64 row, i64 column, i64 columns) {
-        const i64 width = (columns + kTileValues - 1) / kTileValues * kTileValues;
+        const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
+        const i64 width = (columns + lanes - 1) / lanes * lanes;
         PanelProduct<T> part = product_;
         part.columns = columns;
         part.c += row * product_.c_row_stride + column;
-        tile_.column_tiles = width / kTileValues;
+        tile_.columns = width;
         tile_.whole.panel = product_.panel + column;
         if (left_ > 0) tile_.left.panel = panel_left_.values + column;
         tile_.accumulate = product_.accumulate;
@@ -96,11 +94,11 @@ class PanelByTiles {
         if (plain) return;
         if (part.rounded) part.rounded += row * product_.rounded_row_stride + column;
         if (part.sum) part.sum += row * product_.sum_row_stride + column;
-        put_tile<RoundingOfTiles>(part, results_, tile_.rows, width);
+        put_tile<Rounding>(part, results_, tile_.rows, width);
     }
     void load_results(const PanelProduct<T>& part, i64 width) {
         for (i64 row = 0; row < tile_.rows; ++row)
-            for (i64 column = 0; column < width; column += kTileValues)
+            for (i64 column = 0; column < width; column += static_cast<i64>(hn::Lanes(Lanes<T>())))
                 hn::Store(load_columns(part.c + row * part.c_row_stride + column, part.columns - column),
                           Lanes<T>(), results_ + row * width + column);
     }
@@ -114,9 +112,9 @@ class PanelByTiles {
     alignas(64) T results_[kRowsTogether * 2 * kTileValues];
 };
 
-template <class T>
+template <class T, class Rounding>
 void multiply_panel_by_tiles(const PanelProduct<T>& product) {
-    PanelByTiles<T>(product).run();
+    PanelByTiles<T, Rounding>(product).run();
 }
 
 /// Sixteen vectors of sixteen lanes, in place. Names that other targets lack are left to argument-dependent
@@ -175,13 +173,15 @@ void transpose_pair_rows(const StridedOperand<BFloat16>& a, i64 rows, i64 p, T* 
             for (i64 line = 0; line < rows; line += 64 / static_cast<i64>(sizeof(BFloat16)))
                 __builtin_prefetch(later + line * a.row_stride, 0, 3);
         }
-        if (a.row_stride == 1) {
-            for (i64 row = 0; row < rows; row += kTileRows)
-                transpose_pairs_block(columns, row, rows - row, to + first / 2, stride);
-            continue;
+        if constexpr (hn::MaxLanes(Lanes<T>()) == kTileValues) {
+            if (a.row_stride == 1) {
+                for (i64 row = 0; row < rows; row += kTileRows)
+                    transpose_pairs_block(columns, row, rows - row, to + first / 2, stride);
+                continue;
+            }
         }
         for (i64 row = 0; row < rows; ++row)
-            for (i64 pair = 0; pair < kTileValues; ++pair)
+            for (i64 pair = 0; pair < std::min(kTileValues, (p - first + 1) / 2); ++pair)
                 to[row * stride + first / 2 + pair] = LowerFirst::pair_of(
                     columns[2 * pair] ? columns[2 * pair][row * a.row_stride] : BFloat16{},
                     columns[2 * pair + 1] ? columns[2 * pair + 1][row * a.row_stride] : BFloat16{});

@@ -1,4 +1,4 @@
-// Products of pairs of bf16 by a matrix unit: AMX tiles of 16 rows of 64 bytes.
+// Products of pairs of bf16 in the order of a matrix unit: AMX tiles of 16 rows of 64 bytes.
 #pragma once
 
 #include "runtime/base/types.h"
@@ -8,8 +8,8 @@ namespace moesaic {
 constexpr i64 kTileRows = 16;
 constexpr i64 kTileValues = 16;  ///< in a row of a tile: sums, or pairs of bf16
 
-/// c [rows, 16 * column_tiles] (+)= a [rows, pairs] · panel [pairs, 16 * column_tiles], where elements of a
-/// and of the panel are pairs of bf16. Per 16 pairs, in order: the products of the pairs' lower halves are
+/// c [rows, columns] (+)= a [rows, pairs] · panel [pairs, columns], where elements of a and of the panel are
+/// pairs of bf16. Per 16 pairs, in order: the products of the pairs' lower halves are
 /// summed by a chain of fused multiply-adds from zero, those of the upper halves by another, and the sum of
 /// both is added to c. Denormal numbers are zeros, among operands and results (Intel, Architecture
 /// Instruction Set Extensions, TDPBF16PS).
@@ -21,9 +21,9 @@ struct TileProduct {
         i64 panel_stride = 0;
     };
 
-    i64 rows = 0;          ///< at most 2 * kTileRows
-    i64 column_tiles = 0;  ///< at most 2; where one tile holds the rows, 4
-    i64 pairs = 0;         ///< of `whole`, a multiple of kTileValues
+    i64 rows = 0;     ///< at most 2 * kTileRows
+    i64 columns = 0;  ///< at most two tiles, or four where one tile holds the rows; of hardware whole ones
+    i64 pairs = 0;    ///< of `whole`, a multiple of kTileValues
     Operands whole;
     Operands left;  ///< kTileValues pairs that come last, or nothing
     float* c = nullptr;
@@ -47,7 +47,12 @@ class TileScope {
     TileScope& operator=(const TileScope&) = delete;
 };
 
-/// In a TileScope.
+/// In a TileScope. By plain loops, slow, where the CPU has no tiles: the same bits.
 void multiply_tiles(const TileProduct& product);
+
+namespace detail {
+/// Where has_tile_products().
+void multiply_hardware_tiles(const TileProduct& product);
+}  // namespace detail
 
 }  // namespace moesaic

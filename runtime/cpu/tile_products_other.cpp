@@ -11,7 +11,7 @@ bool has_tile_products() {
 TileScope::TileScope() = default;
 TileScope::~TileScope() = default;
 
-void multiply_tiles(const TileProduct& product) {
+void detail::multiply_hardware_tiles(const TileProduct& product) {
     MOESAIC_ASSERT(false, "{} rows for a CPU without tiles", product.rows);
 }
 

@@ -165,19 +165,20 @@ TileScope::~TileScope() {
     configured_rows = 0;
 }
 
-void multiply_tiles(const TileProduct& product) {
-    MOESAIC_ASSERT(
-        scopes > 0 && product.rows > 0 && product.rows <= 2 * kTileRows && product.column_tiles > 0 &&
-            product.column_tiles <= (product.rows > kTileRows ? 2 : 4) && product.pairs % kTileValues == 0,
-        "{} scopes, {} rows, {} tiles of columns, {} pairs", scopes, product.rows, product.column_tiles,
-        product.pairs);
+void detail::multiply_hardware_tiles(const TileProduct& product) {
+    const i64 column_tiles = product.columns / kTileValues;
+    MOESAIC_ASSERT(scopes > 0 && product.rows > 0 && product.rows <= 2 * kTileRows && column_tiles > 0 &&
+                       column_tiles <= (product.rows > kTileRows ? 2 : 4) &&
+                       product.columns % kTileValues == 0 && product.pairs % kTileValues == 0,
+                   "{} scopes, {} rows, {} columns, {} pairs", scopes, product.rows, product.columns,
+                   product.pairs);
     if (product.rows != configured_rows) configure(product.rows);
     configured_rows = product.rows;
     if (product.rows > kTileRows)
-        return product.column_tiles == 1 ? multiply_by<2, 1>(product) : multiply_by<2, 2>(product);
+        return column_tiles == 1 ? multiply_by<2, 1>(product) : multiply_by<2, 2>(product);
     constexpr std::array kFlat{&multiply_by<1, 1>, &multiply_by<1, 2>, &multiply_by<1, 3>,
                                &multiply_by<1, 4>};
-    kFlat[static_cast<std::size_t>(product.column_tiles - 1)](product);
+    kFlat[static_cast<std::size_t>(column_tiles - 1)](product);
 }
 
 }  // namespace moesaic

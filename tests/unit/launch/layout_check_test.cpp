@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "runtime/cpu/bf16_products.h"
 #include "tests/support/tiny_run.h"
 
 namespace moesaic {
@@ -62,6 +63,15 @@ TEST_P(LayoutCheckPrecision, UnevenBatchInChunks) {
     expect_all_ok({std::string("train.precision=") + GetParam(), "train.batch_sequences=5",
                    "train.micro_sequences=2", "parallel.receive_budget=0.3"},
                   check_of({1, 2, 3, 4, 8}, 2), 11);
+}
+
+/// Sums of tiles depend on where 32 addends begin: rows that fill no tile wait for the rest of their
+/// source's.
+TEST(LayoutCheck, TilesOfBf16InManyRounds) {
+    const ScopedBf16Products restored(bf16_products());
+    expect_all_ok({"train.precision=bf16", "cpu.bf16_products=tiles", "train.batch_sequences=5",
+                   "train.micro_sequences=2", "parallel.receive_budget=0.3"},
+                  check_of({1, 2, 4}, 2), 6);
 }
 
 /// One expert a rank at 8 ranks: its sources are summed in another order there, and no bits are asked for.

@@ -64,7 +64,8 @@ class GemmPairs : public ::testing::TestWithParam<std::pair<i64, Bf16Products>> 
   protected:
     void SetUp() override {
         const auto [target, products] = GetParam();
-        if (!cpu_has_target(target) || !cpu_has(products)) GTEST_SKIP() << "not on this CPU";
+        if (!cpu_has_target(target) || (products == Bf16Products::pairs && !cpu_has(products)))
+            GTEST_SKIP() << "not on this CPU";
         use_target(target);
         use_bf16_products(products);
     }
@@ -85,7 +86,8 @@ INSTANTIATE_TEST_SUITE_P(Targets, GemmPairs,
                          ::testing::Values(std::pair{i64{HWY_AVX3}, Bf16Products::tiles},
                                            std::pair{i64{HWY_AVX3}, Bf16Products::pairs},
                                            std::pair{i64{HWY_AVX3}, Bf16Products::widened},
-                                           std::pair{i64{HWY_AVX2}, Bf16Products::widened}),
+                                           std::pair{i64{HWY_AVX2}, Bf16Products::widened},
+                                           std::pair{i64{HWY_AVX2}, Bf16Products::tiles}),
                          [](const auto& test) {
                              return std::string(hwy::TargetName(test.param.first)) + "_" +
                                     std::string(name_of(test.param.second));
@@ -212,6 +214,19 @@ TEST_P(GemmPairs, PartsOfTransposedRowsBitForBit) {
             }
         }
     }
+}
+
+TEST(Bf16Products, AreNamedAndComeBack) {
+    const Bf16Products quickest = bf16_products_named("auto");
+    EXPECT_EQ(bf16_products(), quickest);
+    for (const auto products : {Bf16Products::widened, Bf16Products::pairs, Bf16Products::tiles})
+        EXPECT_EQ(bf16_products_named(name_of(products)), products);
+    {
+        const ScopedBf16Products others(Bf16Products::widened);
+        EXPECT_EQ(bf16_products(), Bf16Products::widened);
+    }
+    EXPECT_EQ(bf16_products(), quickest);
+    EXPECT_EQ(quickest == Bf16Products::tiles, cpu_has(Bf16Products::tiles));
 }
 
 }  // namespace
