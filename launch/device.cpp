@@ -20,31 +20,35 @@ void say_once(std::once_flag& said, const std::string& text) {
     std::call_once(said, [&] { log_message(LogLevel::info, text); });
 }
 
-/// Collective over `world`, unless it is auto.
-void choose_bf16_products(const std::string& name, Communicator& world) {
-    const Bf16Products products = bf16_products_named(name);
-    if (name != "auto") {
-        const int without = first_rank_without(world, cpu_has(products), {"bf16 products at start-up"});
-        if (without >= 0 && products == Bf16Products::pairs)
-            throw UserError(
-                fmt::format("cpu.bf16_products: pairs: the CPU of rank {} has no AVX512_BF16; use widened, "
-                            "which gives the "
-                            "same bits",
-                            without));
-        static std::once_flag said;
-        if (without >= 0 && world.rank() == 0)
-            say_once(said, fmt::format("cpu.bf16_products: tiles: the CPU of rank {} has no AMX: plain loops "
-                                       "give its bits, slowly",
-                                       without));
-    }
-    use_bf16_products(products);
+/// Collective over `world`: one arithmetic for all ranks, whatever their CPUs.
+Bf16Products agreed_bf16_products(const std::string& name, Communicator& world) {
+    static std::once_flag said;
+    const bool quickest = name == "auto";
+    const Bf16Products wanted = quickest ? Bf16Products::tiles : bf16_products_named(name);
+    const bool has = cpu_has(wanted);
+    const int without = first_rank_without(world, has, {"bf16 products at start-up"});
+    if (without < 0) return wanted;
+    if (wanted == Bf16Products::pairs)
+        throw UserError(
+            fmt::format("cpu.bf16_products: pairs: the CPU of rank {} has no AVX512_BF16; use "
+                        "widened, which gives the same bits",
+                        without));
+    if (!quickest && world.rank() == 0)
+        say_once(said,
+                 fmt::format("cpu.bf16_products: tiles: the CPU of rank {} has no AMX: plain loops give "
+                             "its bits, slowly",
+                             without));
+    if (quickest && has)
+        say_once(said, fmt::format("cpu.bf16_products: auto: vectors, since the CPU of rank {} has no AMX",
+                                   without));
+    return quickest ? quickest_bf16_products(false) : wanted;
 }
 
-/// Collective over `world` with cpu.gemm: onednn or a cpu.bf16_products of one's own, but for dry runs.
+/// Collective over `world`.
 std::unique_ptr<Backend> make_host_backend(const Config& config, Communicator& world, StreamMode mode,
                                            const RuntimeOptions& options) {
     const u64 seed = options.shuffle_seed + static_cast<u64>(world.rank());
-    if (mode != StreamMode::accounting) choose_bf16_products(config.cpu.bf16_products, world);
+    use_bf16_products(agreed_bf16_products(config.cpu.bf16_products, world));
     if (config.cpu.gemm == "own") return make_cpu_backend(options.threads, mode, seed);
     const OneDnnResult& onednn = onednn_library();
     const int without = first_rank_without(world, onednn.library != nullptr, {"oneDNN at start-up"});

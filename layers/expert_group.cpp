@@ -62,85 +62,85 @@ struct Gradient {
     OpenSources::Rows& waiting;
 };
 
-/// Its sum where a source's rows may go on in the next round: partial sums wait in the gradients, and of
-/// rows that the product would take together, those that have not all come.
+/// Its sum where a source's rows may go on in the next round: partial sums wait in the gradients, and of rows
+/// that a product takes together, those that have not all come.
 class GradientOfRound {
   public:
-    GradientOfRound(StepContext& context, const Gradient& gradient, std::vector<OpenSources::Numbers> open)
+    GradientOfRound(StepContext& context, const Gradient& gradient, OpenSources::Numbers open)
         : context_(context),
           gradient_(gradient),
           dy_(context, gradient.dy),
           x_(context, gradient.x),
           open_(std::move(open)),
-          together_(context.backend.addends_together(gradient.dy.rows.dtype)) {}
+          together_(context.backend.addends_together(gradient.dy.rows.dtype)) {
+        MOESAIC_ASSERT(kRowsInOrder % together_ == 0, "{} rows of {} together", kRowsInOrder, together_);
+        if (together_ == 1 || gradient.waiting.dy) return;
+        const auto room = [&](ConstTensorView rows) {
+            return context.backend.allocate({together_, rows.cols()}, rows.dtype);
+        };
+        gradient.waiting = {room(gradient.dy.rows), room(gradient.x.rows)};
+    }
 
+    /// Segments come expert by expert: only a round's last one goes on in the next.
     void add(const SourceRows& segment) {
-        OpenSources::Numbers& open = open_[static_cast<std::size_t>(segment.expert)];
-        if (open.source >= 0 && open.source != segment.source) {
-            multiply_waiting(segment.expert);
-            gradient_.weight.fold_rows(context_.compute, segment.expert, 1);
-        }
-        open.source = segment.source;
+        i64& source = open_.source[static_cast<std::size_t>(segment.expert)];
+        const bool goes_on = source == segment.source;
+        if (!goes_on || open_.expert != segment.expert) multiply_waiting();
+        if (!goes_on && source >= 0) gradient_.weight.fold_rows(context_.compute, segment.expert, 1);
+        source = segment.source;
+        open_.expert = segment.expert;
         const i64 end = segment.first + segment.count;
         for (i64 first = segment.first; first < end;) {  // in whatever pieces, the bits are the same
             const i64 whole = std::min(kRowsInOrder, (end - first) / together_ * together_);
-            if (open.waiting == 0 && whole > 0) {
-                multiply(segment.expert, dy_.in_order(context_, first, whole),
-                         x_.in_order(context_, first, whole));
+            if (open_.waiting == 0 && whole > 0) {
+                multiply(dy_.in_order(context_, first, whole), x_.in_order(context_, first, whole));
                 first += whole;
                 continue;
             }
-            const i64 count = std::min(end - first, together_ - open.waiting);
-            wait(segment.expert, first, count);
+            const i64 count = std::min(end - first, together_ - open_.waiting);
+            wait(dy_.in_order(context_, first, count), gradient_.waiting.dy);
+            wait(x_.in_order(context_, first, count), gradient_.waiting.x);
+            open_.waiting += count;
             first += count;
-            if (open.waiting == together_) multiply_waiting(segment.expert);
+            if (open_.waiting == together_) multiply_waiting();
         }
     }
     /// No rows follow.
     void finish() {
-        const i64 experts = std::ssize(open_);
-        for (i64 expert = 0; expert < experts; ++expert) multiply_waiting(expert);
-        gradient_.weight.fold_rows(context_.compute, 0, experts);
+        multiply_waiting();
+        gradient_.weight.fold_rows(context_.compute, 0, std::ssize(open_.source));
     }
+    [[nodiscard]] const OpenSources::Numbers& numbers() const { return open_; }
 
   private:
-    void multiply(i64 expert, ConstTensorView dy, ConstTensorView x) {
-        const TensorView grad = gradient_.weight.grad().slice_rows(expert, 1);
+    void multiply(ConstTensorView dy, ConstTensorView x) {
+        const TensorView grad = gradient_.weight.grad().slice_rows(open_.expert, 1);
         context_.backend.gemm(context_.compute, {.a = dy,
                                                  .b = x,
                                                  .c = grad.reshaped({grad.shape[1], grad.shape[2]}),
                                                  .trans_a = true,
                                                  .accumulate = true});
     }
-    void multiply_waiting(i64 expert) {
-        i64& waiting = open_[static_cast<std::size_t>(expert)].waiting;
-        if (waiting > 0)
-            multiply(expert, gradient_.waiting.dy.slice_rows(expert * together_, waiting),
-                     gradient_.waiting.x.slice_rows(expert * together_, waiting));
-        waiting = 0;
+    void multiply_waiting() {
+        const auto& [dy, x] = gradient_.waiting;
+        if (open_.waiting > 0) multiply(dy.slice_rows(0, open_.waiting), x.slice_rows(0, open_.waiting));
+        open_.waiting = 0;
     }
-    void wait(i64 expert, i64 first, i64 count) {
-        i64& waiting = open_[static_cast<std::size_t>(expert)].waiting;
-        const auto append = [&](ConstTensorView rows, Tensor& to) {
-            Backend& backend = context_.backend;
-            if (!to) to = backend.allocate({std::ssize(open_) * together_, rows.cols()}, rows.dtype);
-            backend.copy(context_.compute, rows, to.slice_rows(expert * together_ + waiting, count));
-        };
-        append(dy_.in_order(context_, first, count), gradient_.waiting.dy);
-        append(x_.in_order(context_, first, count), gradient_.waiting.x);
-        waiting += count;
+    void wait(ConstTensorView rows, Tensor& to) {
+        context_.backend.copy(context_.compute, rows, to.slice_rows(open_.waiting, rows.rows()));
     }
 
     StepContext& context_;
     const Gradient& gradient_;
     RowsInOrder dy_, x_;
-    std::vector<OpenSources::Numbers> open_;
+    OpenSources::Numbers open_;
     i64 together_;
 };
 
-/// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source.
-void weight_gradient(StepContext& context, const Gradient& gradient, std::span<const i64> rows_per_source,
-                     ExpertGroup::Round round, std::vector<OpenSources::Numbers> open) {
+/// The sum of weight[expert] += dy[rows]ᵀ · x[rows], source by source. Returns what is open afterwards.
+OpenSources::Numbers weight_gradient(StepContext& context, const Gradient& gradient,
+                                     std::span<const i64> rows_per_source, ExpertGroup::Round round,
+                                     const OpenSources::Numbers& open) {
     if (round.count == 1 && !gradient.weight.sums_exactly()) {
         context.backend.grouped_gemm_weight_grad(context.compute, {.a = gradient.dy.rows,
                                                                    .b = gradient.x.rows,
@@ -149,14 +149,14 @@ void weight_gradient(StepContext& context, const Gradient& gradient, std::span<c
                                                                    .a_rows = gradient.dy.index,
                                                                    .b_rows = gradient.x.index,
                                                                    .from_zero = gradient.weight.start_sum()});
-        return;
+        return open;
     }
     gradient.weight.clear_sum(context.compute);
-    const i64 experts = std::ssize(open);
-    GradientOfRound sums(context, gradient, std::move(open));
-    for (const SourceRows& segment : in_order(rows_per_source, experts, round.first_source))
+    GradientOfRound sums(context, gradient, open);
+    for (const SourceRows& segment : in_order(rows_per_source, std::ssize(open.source), round.first_source))
         sums.add(segment);
     if (round.index + 1 == round.count) sums.finish();
+    return sums.numbers();
 }
 
 }  // namespace
@@ -246,9 +246,10 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
     const TensorView preactivation = saved.preactivation.slice_rows(0, received);  // [R,hF]
     const TensorView d_preactivation = preactivation;                              // which it becomes
 
-    OpenSources& open = saved.open;
-    open.experts.resize(rows_per_expert.size());
-    weight_gradient(context, {down_, d_out, {hidden}, open.down}, rows_per_source, saved.round, open.experts);
+    auto& [open, of_up, of_down] = saved.open;
+    open.source.resize(rows_per_expert.size(), -1);
+    const OpenSources::Numbers after_down =
+        weight_gradient(context, {down_, d_out, {hidden}, of_down}, rows_per_source, saved.round, open);
     backend.grouped_gemm_activation_backward(context.compute,
                                              {.a = d_out.rows,
                                               .b = down_.value(),
@@ -267,15 +268,9 @@ void ExpertGroup::backward(StepContext& context, const IndexedRows& rows,
                                            .c = d_rows,
                                            .rows_per_group = rows_per_expert,
                                            .packed_b = up_.packed_plain()});
-    weight_gradient(context, {up_, {d_preactivation}, rows, open.up}, rows_per_source, saved.round,
-                    open.experts);
-    const i64 together = backend.addends_together(d_rows.dtype);
-    for (const auto& [expert, source, first, count] :
-         in_order(rows_per_source, std::ssize(open.experts), saved.round.first_source)) {
-        OpenSources::Numbers& numbers = open.experts[static_cast<std::size_t>(expert)];
-        const i64 before = numbers.source == source ? numbers.waiting : 0;
-        numbers = {source, (before + count) % together};
-    }
+    open =
+        weight_gradient(context, {up_, {d_preactivation}, rows, of_up}, rows_per_source, saved.round, open);
+    MOESAIC_ASSERT(open == after_down, "{} and {} rows wait", open.waiting, after_down.waiting);
 }
 
 }  // namespace moesaic

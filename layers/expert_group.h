@@ -30,13 +30,15 @@ class ExpertGroup {
     /// What sources' rows that may go on in the next round leave behind.
     struct OpenSources {
         struct Numbers {
-            i64 source = -1;  ///< whose rows the gradient arena holds a part of; -1: none
-            i64 waiting = 0;  ///< of its last rows: too few for a product (Backend::addends_together)
+            std::vector<i64> source;  // [e] whose rows the gradient arena holds a part of; -1: nobody's
+            i64 expert = -1;          // whose last rows wait: too few for a product that keeps the bits
+            i64 waiting = 0;
+            bool operator==(const Numbers&) const = default;
         };
         struct Rows {
-            Tensor dy, x;  ///< [e * addends_together,.], each expert's waiting ones first
+            Tensor dy, x;  // [addends_together,.], those that wait first
         };
-        std::vector<Numbers> experts;  // [e]
+        Numbers numbers;
         Rows up, down;
     };
     struct Saved {

@@ -315,8 +315,8 @@ class Backend {
                                                   const ActivationGrad& after) = 0;
     [[nodiscard]] virtual PackedElements packed_elements(Shape weight, DType dtype, i64 halves = 1) const = 0;
     virtual void pack(Stream&, const PackWeight&) = 0;
-    /// One product of operands of `dtype`, and several that add to one result, each but the last with a
-    /// multiple of so many addends: the same bits.
+    /// Where sums have a fixed order: that of a gemm of `dtype` into f32 or f64 may be cut into accumulating
+    /// ones, each but the last of a multiple of so many addends, without changing a bit. Divides 256.
     [[nodiscard]] virtual i64 addends_together(DType /*dtype*/) const { return 1; }
 
     virtual void rms_norm(Stream&, const RmsNorm&) = 0;

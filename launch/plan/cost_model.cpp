@@ -73,16 +73,19 @@ double latency_seconds(double ranks, double on_node, const DeviceProfile& device
     return 1e-6 * (ranks > on_node ? device.network.latency_us : device.node.latency_us);
 }
 
-/// Products of bf16 run at the speed of tiles or of vdpbf16ps where the CPU has either; elsewhere they are
-/// widened.
+/// Of what tiles do alone, products reach so much: memory is too slow for more (runtime/cpu/README.md).
+constexpr double kShareOfTiles = 0.35;
+
+/// Products of bf16 run at the speed of vdpbf16ps, or at a share of that of tiles, where the CPU has either;
+/// elsewhere they are widened.
 double bf16_tflops(int threads, double fp32_tflops) {
-    const Bf16Products products = bf16_products_named("auto");
+    const Bf16Products products = quickest_bf16_products(true);
     if (products == Bf16Products::widened) return fp32_tflops;
-    const std::string_view instruction = products == Bf16Products::tiles ? "tdpbf16ps" : "vdpbf16ps";
+    const bool tiles = products == Bf16Products::tiles;
     const std::vector<Peak> peaks = measure_peaks(PeakType::bf16, threads);
-    const auto found =
-        std::ranges::find_if(peaks, [&](const Peak& peak) { return peak.loop.starts_with(instruction); });
-    return found == peaks.end() ? fp32_tflops : 1e-12 * found->best;
+    const auto found = std::ranges::find_if(
+        peaks, [&](const Peak& peak) { return peak.loop.starts_with(tiles ? "tdpbf16ps" : "vdpbf16ps"); });
+    return found == peaks.end() ? fp32_tflops : 1e-12 * found->best * (tiles ? kShareOfTiles : 1);
 }
 
 }  // namespace

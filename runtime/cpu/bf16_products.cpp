@@ -10,13 +10,8 @@ namespace moesaic {
 
 namespace {
 
-Bf16Products quickest() {
-    if (cpu_has(Bf16Products::tiles)) return Bf16Products::tiles;
-    return has_quick_bf16_dot_product() ? Bf16Products::pairs : Bf16Products::widened;
-}
-
 std::atomic<Bf16Products>& used() {
-    static std::atomic<Bf16Products> products{quickest()};
+    static std::atomic<Bf16Products> products{quickest_bf16_products(true)};
     return products;
 }
 
@@ -35,10 +30,15 @@ std::string_view name_of(Bf16Products products) {
 }
 
 Bf16Products bf16_products_named(std::string_view name) {
-    for (const auto products : {Bf16Products::widened, Bf16Products::pairs, Bf16Products::tiles})
+    for (const auto products : {Bf16Products::widened, Bf16Products::pairs})
         if (name == name_of(products)) return products;
-    MOESAIC_ASSERT(name == "auto", "products of bf16 by {}", name);
-    return quickest();
+    MOESAIC_ASSERT(name == name_of(Bf16Products::tiles), "products of bf16 by {}", name);
+    return Bf16Products::tiles;
+}
+
+Bf16Products quickest_bf16_products(bool with_tiles) {
+    if (with_tiles && cpu_has(Bf16Products::tiles)) return Bf16Products::tiles;
+    return has_quick_bf16_dot_product() ? Bf16Products::pairs : Bf16Products::widened;
 }
 
 bool cpu_has(Bf16Products products) {

@@ -21,18 +21,20 @@ enum class PairOrder : std::uint8_t {
 
 /// "widened", "pairs" or "tiles".
 [[nodiscard]] std::string_view name_of(Bf16Products products);
-/// The one of that name; "auto": the quickest that this CPU has.
+/// The one of that name.
 [[nodiscard]] Bf16Products bf16_products_named(std::string_view name);
+/// That this CPU has; without tiles, for runs where another CPU has none.
+[[nodiscard]] Bf16Products quickest_bf16_products(bool with_tiles);
 
 /// Whether this CPU has instructions for them.
 [[nodiscard]] bool cpu_has(Bf16Products products);
 
-/// What this process uses: "auto", until told otherwise.
+/// What this process uses: the quickest, until told otherwise.
 [[nodiscard]] Bf16Products bf16_products();
 
-/// Of the pairs that they read.
-[[nodiscard]] inline PairOrder pair_order() {
-    return bf16_products() == Bf16Products::tiles ? PairOrder::lower_first : PairOrder::upper_first;
+/// Of the pairs that products read.
+[[nodiscard]] inline PairOrder pair_order(Bf16Products products) {
+    return products == Bf16Products::tiles ? PairOrder::lower_first : PairOrder::upper_first;
 }
 
 /// For all products from now on, and copies of weights packed from now on; pairs the CPU has to have.

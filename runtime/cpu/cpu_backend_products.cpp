@@ -91,8 +91,7 @@ PackedElements CpuBackend::packed_elements(Shape weight, DType dtype, i64 halves
 }
 
 i64 CpuBackend::addends_together(DType dtype) const {
-    const bool tiles = dtype == DType::bf16 && pool_.device() == Device::cpu;
-    return tiles && bf16_products() == Bf16Products::tiles ? 2 * kTileValues : 1;
+    return dtype == DType::bf16 && bf16_products() == Bf16Products::tiles ? kAddendsOfTiles : 1;
 }
 
 namespace {

@@ -4,7 +4,6 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
-#include <optional>
 #include <type_traits>
 
 #include "runtime/base/error.h"
@@ -132,7 +131,7 @@ void Wave<T>::plan_tasks(Slice<T>& slice, double work_per_task, bool many) const
     const i64 least_rows = many ? slice.most_rows : few_rows(kernels_);
     const i64 rows = slice.is_left_over ? divide_up(slice.product->m, pool_.threads())
                                         : std::clamp(wanted_rows, least_rows, slice.most_rows);
-    const i64 tile = reads_tiles(*slice.product) ? kernels_.row_tile : 1;  // tiles are copied whole
+    const i64 tile = rows_together(slice, kernels_);
     const i64 tiles = divide_up(slice.product->m, tile), threads = pool_.threads();
     const i64 tasks = divide_up(tiles, std::max<i64>(1, rows / tile));
     // Of a single product as many for every thread, which takes all panels of its rows.
@@ -165,7 +164,8 @@ void Wave<T>::pack(i64 panel) const {
         for_each_part(*slice.product, [&](i64 part) {
             auto* const pairs =
                 reinterpret_cast<BFloat16*>(panel_of_place + panel_row * round_up(columns, kernels_.lanes));
-            kernels_.narrow.pack_pairs(b.narrow.from(first, column), part, columns, pair_order(), pairs);
+            kernels_.narrow.pack_pairs(b.narrow.from(first, column), part, columns, pair_order(slice.bf16),
+                                       pairs);
             first += part;
             panel_row += divide_up(part, 2);
         });
@@ -200,8 +200,7 @@ template <class T>
 void Wave<T>::compute(i64 number) const {
     const Task<T> task = task_of(number);
     const MatrixProduct<T>& product = *task.slice.product;
-    std::optional<TileScope> tiles;
-    if (task.slice.bf16 == Bf16Products::tiles) tiles.emplace();
+    const TileScope tiles(task.slice.bf16 == Bf16Products::tiles);
     Piece part{0, 0, 0, true, true, sum_start(product)};
     for_each_part(product, [&](i64 addends) {
         part.p = addends;

@@ -1,5 +1,5 @@
 // Matrix products on the CPU whose sums do not depend on layout: one chain of fused multiply-adds per
-// element.
+// element, or of bf16 the order of AMX tiles.
 #pragma once
 
 #include <span>
@@ -49,7 +49,8 @@ struct Elements {
         return real ? real + element : real;
     }
 };
-/// An operand in T, or in bf16: that is widened as it is packed, which changes no bit of a product in f32.
+/// An operand in T, or in bf16: that is widened as it is packed, which changes no bit of a product in f32,
+/// unless both are multiplied as they are.
 template <class T>
 struct ProductOperand {
     StridedOperand<T> real;
@@ -65,7 +66,9 @@ struct ProductOperand {
 /// with rows c_row_stride apart. T is float or double.
 ///
 /// c(i,j) = fma(a(i,p-1), b(p-1,j), ... fma(a(i,0), b(0,j), 0 or c(i,j))): splitting p over two accumulating
-/// calls, other numbers of rows or of threads change no bit, nor does it whether b was packed beforehand.
+/// calls, other numbers of rows or of threads change no bit, nor does it whether b was packed beforehand. Two
+/// operands in bf16 may be summed by tiles instead (bf16_products.h), in the order of TileProduct: there p
+/// may be split at multiples of kAddendsOfTiles.
 template <class T>
 struct MatrixProduct {
     i64 m = 0, n = 0, p = 0;

@@ -252,15 +252,15 @@ void multiply_panel(const PanelProduct<typename Step::Element>& product) {
 template <class T>
 NarrowOperandKernels<T> narrow_kernels() {
     NarrowOperandKernels<T> narrow = narrow_operand_kernels<T>();
-    if constexpr (kHasDotProduct && sizeof(T) == sizeof(float)) {
-        if (has_bf16_dot_product()) narrow.multiply_pairs = &multiply_panel<PairProduct>;
-    }
     if constexpr (sizeof(T) == sizeof(float)) {
         narrow.multiply_tiles = &multiply_panel_by_tiles<T, cpu::HWY_NAMESPACE::PlainRounding>;
         narrow.transpose_pair_rows = &transpose_pair_rows<T>;
     }
     if constexpr (kHasDotProduct && sizeof(T) == sizeof(float)) {
-        if (has_bf16_dot_product()) narrow.multiply_tiles = &multiply_panel_by_tiles<T, RoundingOfTiles>;
+        if (has_bf16_dot_product()) {
+            narrow.multiply_pairs = &multiply_panel<PairProduct>;
+            narrow.multiply_tiles = &multiply_panel_by_tiles<T, RoundingOfTiles>;
+        }
     }
     return narrow;
 }

@@ -108,7 +108,8 @@ void TaskOperands<T>::select_rows(const Task<T>& task, const Piece& piece, Panel
 
 /// Whether pairs of `p` addends are whole words at equal distances, so that tiles read them where they stand.
 inline bool stands_in_pairs(const StridedOperand<BFloat16>& rows, i64 p) {
-    return !has_columns_apart(rows) && !rows.row_index && rows.row_stride % 2 == 0 && p % 2 == 0;
+    return !has_columns_apart(rows) && !rows.row_index && rows.row_stride % 2 == 0 && p % 2 == 0 &&
+           reinterpret_cast<std::uintptr_t>(rows.data) % sizeof(float) == 0;
 }
 
 /// As select_rows, of pairs.
@@ -125,7 +126,9 @@ void TaskOperands<T>::select_pairs(const Task<T>& task, const Piece& piece, Pane
     T* const copies = scratch<T>(ScratchSlot::packed_rows, round_up(task.rows, kernels_.row_tile) * stride);
     const bool ready = has_copied(task, piece);
     if (!has_columns_apart(rows)) {
-        if (!ready) kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, pair_order(), copies, stride);
+        if (!ready)
+            kernels_.narrow.copy_pair_rows(rows, task.rows, piece.p, pair_order(task.slice.bf16), copies,
+                                           stride);
         block.a = {copies, stride, 1};
     } else if (by_tiles) {
         if (!ready) kernels_.narrow.transpose_pair_rows(rows, task.rows, piece.p, copies, stride);
@@ -156,7 +159,7 @@ void TaskOperands<T>::select_panel(const Task<T>& task, const Piece& piece, i64 
         T* const panel =
             scratch<T>(ScratchSlot::unpacked_panel, round_up(piece.p, 2) * kernels_.panel_columns);
         kernels_.narrow.unpack_pairs(narrow_panel(slice, place) + piece.first * block.panel_stride, piece.p,
-                                     block.panel_stride, pair_order(), panel);
+                                     block.panel_stride, pair_order(bf16_products()), panel);
         block.panel = panel;
     } else {
         block.panel = packed_panel(slice, place) + piece.panel_row * block.panel_stride;

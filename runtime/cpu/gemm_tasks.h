@@ -49,7 +49,7 @@ struct Slice {
     [[nodiscard]] bool pairs() const { return bf16 != Bf16Products::widened; }
     [[nodiscard]] i64 elements_together() const { return pairs() ? 2 : 1; }
     /// Pieces of a sum begin at multiples of so many addends, for their order not to depend on where.
-    [[nodiscard]] i64 addend_step() const { return bf16 == Bf16Products::tiles ? 2 * kTileValues : 8; }
+    [[nodiscard]] i64 addend_step() const { return bf16 == Bf16Products::tiles ? kAddendsOfTiles : 8; }
     /// Values of T, each an addend or a pair of them, that a sum has.
     [[nodiscard]] i64 values_of_sum() const { return divide_up(product->p, elements_together()); }
     [[nodiscard]] i64 panels_to_pack() const { return product->packed_b ? 0 : panels * product->halves; }
@@ -97,7 +97,8 @@ bool reads_in_place(const GemmKernels<T>& kernels, const MatrixProduct<T>& produ
            product.b.real.column_stride == 1 && !product.b.real.row_index;
 }
 
-/// Whether an operand's columns do not follow each other: an a like that is copied in tiles.
+/// Whether an operand's columns do not follow each other: an a like that is copied in register tiles, or
+/// transposed.
 template <class Stored>
 bool has_columns_apart(const StridedOperand<Stored>& operand) {
     return operand.column_stride != 1 || operand.column_index;
@@ -105,6 +106,13 @@ bool has_columns_apart(const StridedOperand<Stored>& operand) {
 template <class T>
 bool reads_tiles(const MatrixProduct<T>& product) {
     return product.a.is_narrow() ? has_columns_apart(product.a.narrow) : has_columns_apart(product.a.real);
+}
+
+/// A task's rows are a multiple of so many, but for the last: what is copied in tiles is copied whole.
+template <class T>
+i64 rows_together(const Slice<T>& slice, const GemmKernels<T>& kernels) {
+    if (slice.bf16 == Bf16Products::tiles) return 2 * kTileRows;
+    return reads_tiles(*slice.product) ? kernels.row_tile : 1;
 }
 
 /// The number of a task's rows, and of its group of panels, among those of its slice.

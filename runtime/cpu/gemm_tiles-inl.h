@@ -40,7 +40,7 @@ struct PairsLeft {
     }
 };
 
-/// multiply_pairs where both operands stand row by row.
+/// NarrowOperandKernels::multiply_tiles.
 template <class T, class Rounding>
 class PanelByTiles {
   public:

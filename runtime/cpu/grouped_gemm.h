@@ -28,7 +28,7 @@ template <class T>
 void multiply_groups(ThreadPool& pool, const GroupedProduct<T>& product, const OneDnn* library = nullptr);
 
 /// For each group g and each of its parts in ascending order: c[g] [m,n] += aᵀ·b of the part's rows, which is
-/// summed from zero in T, rows in ascending order; a [R,m], b [R,n].
+/// summed from zero in T, rows in the order of a MatrixProduct's addends; a [R,m], b [R,n].
 template <class T>
 struct GroupedWeightGrad {
     std::span<const i64> rows_per_part;  // [groups, parts]

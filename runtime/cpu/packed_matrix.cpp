@@ -26,7 +26,7 @@ void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* 
         const i64 column = panel * kernels.panel_columns;
         const i64 columns = std::min(kernels.panel_columns, n - column);
         if constexpr (kNarrow) {
-            kernels.narrow.pack_pairs(b.from(0, column), p, columns, pair_order(),
+            kernels.narrow.pack_pairs(b.from(0, column), p, columns, pair_order(bf16_products()),
                                       packed + column * round_up(p, 2));
         } else {
             kernels.pack_panel(b.from(0, column), p, columns, packed + column * p);

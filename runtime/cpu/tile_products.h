@@ -6,7 +6,8 @@
 namespace moesaic {
 
 constexpr i64 kTileRows = 16;
-constexpr i64 kTileValues = 16;  ///< in a row of a tile: sums, or pairs of bf16
+constexpr i64 kTileValues = 16;                   ///< in a row of a tile: sums, or pairs of bf16
+constexpr i64 kAddendsOfTiles = 2 * kTileValues;  ///< that are summed before they are added to a sum
 
 /// c [rows, columns] (+)= a [rows, pairs] · panel [pairs, columns], where elements of a and of the panel are
 /// pairs of bf16. Per 16 pairs, in order: the products of the pairs' lower halves are
@@ -38,21 +39,26 @@ struct TileProduct {
 [[nodiscard]] bool has_tile_products();
 
 /// The calling thread's tiles are its own from here to the end of the outermost one's life. To configure them
-/// takes as long as a product of a few rows.
+/// takes as long as a product of a few rows. One that is not `used` does nothing.
 class TileScope {
   public:
-    TileScope();
+    explicit TileScope(bool used = true);
     ~TileScope();
     TileScope(const TileScope&) = delete;
     TileScope& operator=(const TileScope&) = delete;
+
+  private:
+    bool used_;
 };
 
-/// In a TileScope. By plain loops, slow, where the CPU has no tiles: the same bits.
+/// In a TileScope. By plain loops, slow, where the CPU has no tiles: the same bits, but perhaps where a sum
+/// on its way is about as small as the smallest number that is not denormal.
 void multiply_tiles(const TileProduct& product);
 
 namespace detail {
 /// Where has_tile_products().
 void multiply_hardware_tiles(const TileProduct& product);
+void multiply_tiles_by_loops(const TileProduct& product);
 }  // namespace detail
 
 }  // namespace moesaic

@@ -8,7 +8,7 @@ bool has_tile_products() {
     return false;
 }
 
-TileScope::TileScope() = default;
+TileScope::TileScope(bool used) : used_(used) {}
 TileScope::~TileScope() = default;
 
 void detail::multiply_hardware_tiles(const TileProduct& product) {

@@ -156,11 +156,11 @@ bool has_tile_products() {
     return has_amx_bf16();
 }
 
-TileScope::TileScope() {
-    ++scopes;
+TileScope::TileScope(bool used) : used_(used) {
+    if (used_) ++scopes;
 }
 TileScope::~TileScope() {
-    if (--scopes > 0 || configured_rows == 0) return;
+    if (!used_ || --scopes > 0 || configured_rows == 0) return;
     asm volatile("tilerelease");
     configured_rows = 0;
 }

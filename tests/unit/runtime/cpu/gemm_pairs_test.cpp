@@ -17,6 +17,7 @@
 #include "runtime/cpu/bf16_products.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/gemm_tasks.h"
+#include "runtime/cpu/tile_products.h"
 #include "tests/unit/runtime/cpu/cpu_target.h"
 
 namespace moesaic {
@@ -216,8 +217,46 @@ TEST_P(GemmPairs, PartsOfTransposedRowsBitForBit) {
     }
 }
 
+/// Denormal numbers, infinities and NaN among them, of any magnitude, and every number of rows.
+TEST(TileProducts, LoopsGiveTheBitsOfHardware) {
+    if (!has_tile_products()) GTEST_SKIP() << "not on this CPU";
+    const Philox random(1, "tile products test");
+    std::vector<u32> a(32 * 40), panel(32 * 64);
+    for (const u32 exponents : {1U, 4U, 40U, 255U}) {  // around 1; of all, most sums are infinite or NaN
+        u64 next = 0;
+        const auto bits = [&] {
+            const u64 word = static_cast<u64>(random.uniform(next++) * 0x1p53);
+            const auto exponent = exponents == 255 ? static_cast<u32>(word >> 8) % 256
+                                                   : 63 + static_cast<u32>(word >> 8) % exponents;
+            return static_cast<u32>(word & 0x7f) | exponent << 7 | static_cast<u32>(word >> 40 & 1) << 15;
+        };
+        for (auto* const values : {&a, &panel})
+            for (u32& pair : *values) pair = bits() | bits() << 16;
+        for (i64 rows = 1; rows <= 32; ++rows) {
+            for (const bool accumulate : {false, true}) {
+                std::vector<float> have(32 * 64, 0.5F), want(have);
+                TileProduct product;
+                product.rows = rows, product.columns = rows > 16 ? 32 : 64, product.pairs = 16;
+                product.whole = {reinterpret_cast<const float*>(a.data()), 40,
+                                 reinterpret_cast<const float*>(panel.data()), 64};
+                product.left = {product.whole.a + 16, 40, product.whole.panel + i64{16} * 64, 64};
+                product.c_row_stride = 64, product.accumulate = accumulate;
+                const TileScope scope;
+                product.c = have.data();
+                detail::multiply_hardware_tiles(product);
+                product.c = want.data();
+                detail::multiply_tiles_by_loops(product);
+                for (std::size_t i = 0; i < have.size(); ++i)
+                    ASSERT_TRUE(have[i] == want[i] || (std::isnan(have[i]) && std::isnan(want[i])))
+                        << have[i] << " is not " << want[i] << ", " << rows << " rows, " << exponents
+                        << " exponents, at " << i;
+            }
+        }
+    }
+}
+
 TEST(Bf16Products, AreNamedAndComeBack) {
-    const Bf16Products quickest = bf16_products_named("auto");
+    const Bf16Products quickest = quickest_bf16_products(true);
     EXPECT_EQ(bf16_products(), quickest);
     for (const auto products : {Bf16Products::widened, Bf16Products::pairs, Bf16Products::tiles})
         EXPECT_EQ(bf16_products_named(name_of(products)), products);
@@ -227,6 +266,7 @@ TEST(Bf16Products, AreNamedAndComeBack) {
     }
     EXPECT_EQ(bf16_products(), quickest);
     EXPECT_EQ(quickest == Bf16Products::tiles, cpu_has(Bf16Products::tiles));
+    EXPECT_NE(quickest_bf16_products(false), Bf16Products::tiles);
 }
 
 }  // namespace
