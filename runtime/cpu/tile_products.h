@@ -48,7 +48,7 @@ class TileScope {
     TileScope& operator=(const TileScope&) = delete;
 
   private:
-    bool used_;
+    [[maybe_unused]] bool used_;
 };
 
 /// In a TileScope. By plain loops, slow, where the CPU has no tiles: the same bits, but perhaps where a sum
