@@ -38,7 +38,7 @@ Bf16Products agreed_bf16_products(const std::string& name, Communicator& world) 
                  fmt::format("cpu.bf16_products: tiles: the CPU of rank {} has no AMX: plain loops give "
                              "its bits, slowly",
                              without));
-    if (quickest && has)
+    if (quickest && has && world.rank() == 0)
         say_once(said, fmt::format("cpu.bf16_products: auto: vectors, since the CPU of rank {} has no AMX",
                                    without));
     return quickest ? quickest_bf16_products(false) : wanted;

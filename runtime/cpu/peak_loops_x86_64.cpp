@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 
+#include "runtime/cpu/amx_tile_config.h"
 #include "runtime/cpu/peak_loops.h"
 
 namespace moesaic {
@@ -79,19 +80,14 @@ __attribute__((target("avx512f"))) void bf16_avx512(i64 rounds) {
                  : "cc", MOESAIC_CLOBBERS_32);
 }
 
-/// The layout of the operand of ldtilecfg, palette 1.
-struct alignas(64) TileConfig {
-    std::uint8_t palette = 1, start_row = 0;
-    std::array<std::uint8_t, 14> reserved{};
-    std::array<std::uint16_t, 16> row_bytes{64, 64, 64, 64, 64, 64, 64, 64};
-    std::array<std::uint8_t, 16> rows{16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-
 // Six accumulator tiles and two operands are all eight; four would hide the latency (52 cycles, one product
 // every 16).
 void bf16_amx(i64 rounds) {
-    alignas(64) static const TileConfig config;
+    alignas(64) static const TileConfig config = [] {
+        TileConfig whole;
+        for (std::size_t tile = 0; tile < 8; ++tile) whole.rows[tile] = 16;
+        return whole;
+    }();
     alignas(64) static const std::array<std::uint16_t, 16 * 32> values = [] {
         std::array<std::uint16_t, 16 * 32> small{};
         small.fill(0x3C00);

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
 
 #include "runtime/base/error.h"
+#include "runtime/cpu/amx_tile_config.h"
 #include "runtime/cpu/peak_loops.h"
 
 namespace moesaic {
@@ -17,15 +17,6 @@ thread_local i64 configured_rows = 0;  // 0: for none
 
 constexpr int kFirstRowTile = 4, kFirstPanelTile = 6;
 constexpr i64 kFloatBytes = sizeof(float);
-
-/// The layout of the operand of ldtilecfg, palette 1.
-struct alignas(64) TileConfig {
-    std::uint8_t palette = 1, start_row = 0;
-    std::array<std::uint8_t, 14> reserved{};
-    std::array<std::uint16_t, 16> row_bytes{64, 64, 64, 64, 64, 64, 64, 64};
-    std::array<std::uint8_t, 16> rows{};
-};
-static_assert(sizeof(TileConfig) == 64);
 
 template <int kTile>
 void clear() {
