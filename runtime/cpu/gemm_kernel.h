@@ -102,7 +102,7 @@ struct NarrowOperandKernels {
     /// the CPU has no instruction for it.
     void (*multiply_pairs)(const PanelProduct<T>&) = nullptr;
     /// As multiply_pairs by a matrix unit or in its order (TileProduct), of pairs with lower halves first and
-    /// an a in rows (consecutive columns) alone.
+    /// an a in rows (consecutive columns) alone. In a TileScope.
     void (*multiply_tiles)(const PanelProduct<T>&) = nullptr;
     /// As copy_pair_rows, of an a whose columns stand apart; stride is at least round_up(ceil(p / 2), lanes).
     /// Lower halves first, for multiply_tiles.

@@ -106,7 +106,6 @@ class PanelByTiles {
     const PanelProduct<T>& product_;
     i64 left_;  // pairs
     TileProduct tile_;
-    TileScope scope_;
     PairsLeft<T, kRowsTogether, kTileValues> rows_left_;
     PairsLeft<T, kTileValues, kMostColumns> panel_left_;
     alignas(64) T results_[kRowsTogether * 2 * kTileValues];

@@ -38,8 +38,8 @@ struct TileProduct {
 /// Whether this CPU and its operating system have such tiles.
 [[nodiscard]] bool has_tile_products();
 
-/// The calling thread's tiles are its own from here to the end of the outermost one's life. To configure them
-/// takes as long as a product of a few rows. One that is not `used` does nothing.
+/// The calling thread's tiles are its own to the end of the outermost one's life. To configure them takes as
+/// long as a product of a few rows. One that is not `used` does nothing.
 class TileScope {
   public:
     explicit TileScope(bool used = true);
