@@ -152,6 +152,7 @@ OpenSources::Numbers weight_gradient(StepContext& context, const Gradient& gradi
         return open;
     }
     gradient.weight.clear_sum(context.compute);
+    gradient.weight.clear_grad(context.compute);
     GradientOfRound sums(context, gradient, open);
     for (const SourceRows& segment : in_order(rows_per_source, std::ssize(open.source), round.first_source))
         sums.add(segment);

@@ -73,6 +73,12 @@ void Weight::clear_sum(Stream& stream) const {
     if (start_sum()) store_->backend_.zero(stream, sum());
 }
 
+void Weight::clear_grad(Stream& stream) const {
+    if (late_ < 0) return;
+    if (!std::exchange(store_->late_[static_cast<std::size_t>(late_)].grad_is_clear, true))
+        store_->backend_.zero(stream, grad());
+}
+
 ConstTensorView Weight::packed_transposed() const {
     if (packed_ < 0 || !store_->packed_are_fresh_) return {};
     const Tensor& copy = store_->packed_[static_cast<std::size_t>(packed_)].transposed;
@@ -154,6 +160,11 @@ void ParameterStore::starts_sum(Weight& weight) {
 void ParameterStore::end_segment() {
     for (Arena& one : arenas_) {
         const i64 begin = one.segments.empty() ? 0 : one.segments.back().end;
+        for (const Late& late : late_)
+            MOESAIC_ASSERT(
+                one.to_fold == 0 || late.weight.offset_ < begin || &arena(late.weight.placement_) != &one,
+                "{} elements of a segment are folded with those of a weight that starts its sum",
+                one.to_fold);
         one.segments.push_back({begin, one.elements});
         one.folds_itself.push_back(one.to_fold == 0);
         one.to_fold = 0;
@@ -222,16 +233,19 @@ void ParameterStore::pack(Stream& stream) {
 
 void ParameterStore::zero_gradients(Stream& stream) {
     for (Arena& one : arenas_) {
-        backend_.zero(stream, one.grad);
+        const auto zero = [&](i64 begin, i64 end) {
+            backend_.zero(stream, one.grad.view().flat(begin, end - begin));
+            backend_.zero(stream, one.sum.view().flat(begin, end - begin));
+        };
         i64 done = 0;
         for (const Late& late : late_) {  // in the order of their declaration
             if (&arena(late.weight.placement_) != &one) continue;
-            backend_.zero(stream, one.sum.view().flat(done, late.weight.offset_ - done));
+            zero(done, late.weight.offset_);
             done = late.weight.offset_ + late.weight.shape_.elements();
         }
-        backend_.zero(stream, one.sum.view().flat(done, one.elements - done));
+        zero(done, one.elements);
     }
-    for (Late& late : late_) late.started = false;
+    for (Late& late : late_) late.started = late.grad_is_clear = false;
     if (copies_) copies_->zero_gradients(stream);
 }
 
@@ -254,6 +268,7 @@ void ParameterStore::fold_segment(Stream& stream, int segment) {
 
 void ParameterStore::complete_gradients(Stream& stream) {
     clear_late_sums(stream, 0, std::numeric_limits<int>::max());
+    for (const Late& late : late_) late.weight.clear_grad(stream);
     for (Arena& one : arenas_) {
         backend_.fold(stream, one.grad, one.sum, rounding_);
         backend_.convert(stream, one.sum, one.grad);

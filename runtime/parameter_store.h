@@ -29,6 +29,9 @@ class Weight {
     [[nodiscard]] bool start_sum() const;
     /// Zeroes the sum where start_sum() would be true, so that it can be added to.
     void clear_sum(Stream& stream) const;
+    /// Of such a weight: zeroes the gradient where no backward did since gradients were zeroed, so that it can
+    /// be added to. It is read and written only after that.
+    void clear_grad(Stream& stream) const;
     /// The same of a parameter that only some models have; empty where it was not declared.
     [[nodiscard]] ConstTensorView value_or_empty() const { return store_ ? value() : TensorView(); }
     [[nodiscard]] TensorView sum_or_empty() const { return store_ ? sum() : TensorView(); }
@@ -88,7 +91,8 @@ class ParameterStore {
     void used_in_products(Weight& weight, i64 halves = 1);
     /// Says that the first backward after zero_gradients() overwrites the sum of `weight`
     /// (Weight::start_sum), all of whose parameters fold themselves: zeroes are then neither written nor
-    /// read. What no backward started is zeroed with its segment's fold.
+    /// read. What no backward started is zeroed with its segment's fold. The gradient itself keeps what it
+    /// held until Weight::clear_grad.
     void starts_sum(Weight& weight);
     /// Ends the current segment; every declaration belongs to the segment that is ended after it.
     void end_segment();
@@ -160,7 +164,7 @@ class ParameterStore {
     struct Late {
         Weight weight;
         int segment = 0;
-        bool started = true;
+        bool started = true, grad_is_clear = true;
     };
     void clear_late_sums(Stream& stream, int first_segment, int last_segment);
     struct Packed {

@@ -152,10 +152,17 @@ TEST(ParameterStore, ASumThatNoBackwardStartedIsZeroBeforeItIsRead) {
     first.clear_sum(*stream);
     EXPECT_EQ(sums(), std::vector<double>(10, 0.0));
     EXPECT_FALSE(first.start_sum());
+    float* const grads = store.gradients(Placement::expert).as<float>();
     std::fill_n(all, 10, 7.0);
+    std::fill_n(grads, 10, 3.0F);
     store.zero_gradients(*stream);
+    first.clear_grad(*stream);
+    EXPECT_EQ(std::vector<float>(grads, grads + 10), (std::vector<float>{0, 0, 0, 0, 0, 0, 3, 3, 0, 0}));
+    grads[2] = 1;
+    first.clear_grad(*stream);
+    EXPECT_EQ(grads[2], 1) << "once";
     store.complete_gradients(*stream);
-    EXPECT_EQ(sums(), std::vector<double>(10, 0.0));
+    EXPECT_EQ(sums(), (std::vector<double>{0, 0, 1, 0, 0, 0, 0, 0, 0, 0})) << "old gradients are not added";
 }
 
 }  // namespace
