@@ -66,6 +66,7 @@ void ShardedOptimizer::update(StepContext& context, const Shard& shard, double l
                                                 .first_moment = first_.view().flat(state, count),
                                                 .second_moment = second_.view().flat(state, count),
                                                 .gradient = gradients.flat(run.range.begin, count),
+                                                .rounded = master_ ? value : TensorView(),
                                                 .lr = lr,
                                                 .beta1 = settings_.beta1,
                                                 .beta2 = settings_.beta2,
@@ -73,7 +74,6 @@ void ShardedOptimizer::update(StepContext& context, const Shard& shard, double l
                                                 .weight_decay = run.decays ? settings_.weight_decay : 0.0,
                                                 .grad_scale = clip_factor,
                                                 .step = step});
-        if (master_) context.backend.convert(context.compute, master, value);
     }
 }
 

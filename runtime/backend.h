@@ -273,6 +273,7 @@ struct CombineRowsGrad {
 struct AdamW {
     TensorView parameter, first_moment, second_moment;
     ConstTensorView gradient;
+    TensorView rounded = {};  ///< bf16, or empty: takes the f32 parameter rounded once to nearest even
     double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0, grad_scale = 1;
     i64 step = 1;
 };

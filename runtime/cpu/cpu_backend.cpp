@@ -127,6 +127,11 @@ void CpuBackend::adamw(Stream& stream, const AdamW& operation) {
         MOESAIC_ASSERT(view.elements() == elements, "adamw operand {}, parameter {}", view.shape.text(),
                        elements);
     }
+    if (operation.rounded.data) {
+        expect(operation.rounded, DType::bf16, "adamw rounded");
+        MOESAIC_ASSERT(real == DType::f32 && operation.rounded.elements() == elements,
+                       "adamw rounded {}, parameter {}", operation.rounded.shape.text(), elements);
+    }
     MOESAIC_ASSERT(operation.step >= 1, "adamw step {}", operation.step);
     run_on_host(stream, [this, operation, elements] {
         share(elements, 1, [&](Range part) { cpu::adamw(operation, part); });

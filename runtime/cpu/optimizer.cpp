@@ -30,9 +30,10 @@ struct AdamWFactors {
     Real gradient, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
 };
 
+/// `rounded` is null where nobody wants the parameter in bf16.
 template <class Real>
 void adamw_elements(const AdamWFactors<Real>& factors, Real* parameter, Real* first_moment,
-                    Real* second_moment, const Real* gradient, i64 count) {
+                    Real* second_moment, const Real* gradient, BFloat16* rounded, i64 count) {
     const FullVector<Real> d;
     const auto decay = hn::Set(d, factors.decay), gradient_scale = hn::Set(d, factors.gradient);
     const auto beta1 = hn::Set(d, factors.beta1), one_minus_beta1 = hn::Set(d, factors.one_minus_beta1);
@@ -49,7 +50,11 @@ void adamw_elements(const AdamWFactors<Real>& factors, Real* parameter, Real* fi
         const auto decayed = hn::Mul(load(d, parameter + i, rest), decay);
         store(d, m, first_moment + i, rest);
         store(d, v, second_moment + i, rest);
-        store(d, hn::NegMulAdd(step_size, hn::Div(m, denominator), decayed), parameter + i, rest);
+        const auto updated = hn::NegMulAdd(step_size, hn::Div(m, denominator), decayed);
+        store(d, updated, parameter + i, rest);
+        if constexpr (sizeof(Real) == sizeof(float)) {
+            if (rounded) store(d, updated, rounded + i, rest);
+        }
     }
 }
 
@@ -78,7 +83,9 @@ void adamw_target(const AdamW& operation, Range elements) {
         adamw_elements(AdamWFactors<Real>(operation), operation.parameter.as<Real>() + elements.first,
                        operation.first_moment.as<Real>() + elements.first,
                        operation.second_moment.as<Real>() + elements.first,
-                       operation.gradient.as<Real>() + elements.first, elements.last - elements.first);
+                       operation.gradient.as<Real>() + elements.first,
+                       operation.rounded.data ? operation.rounded.as<BFloat16>() + elements.first : nullptr,
+                       elements.last - elements.first);
     });
 }
 

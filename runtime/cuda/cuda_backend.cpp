@@ -173,8 +173,9 @@ void CudaBackend::adamw(Stream& stream, const AdamW& op) {
     const Launcher on = checked(stream, &Backend::adamw, op);
     const auto step = static_cast<double>(op.step);
     with_real(op.parameter.dtype, [&]<class T>(TypeTag<T>) {
-        const bool are_whole = begin_whole(in<T>(op.parameter), in<T>(op.first_moment),
-                                           in<T>(op.second_moment), in<T>(op.gradient));
+        const bool are_whole =
+            begin_whole(in<T>(op.parameter), in<T>(op.first_moment), in<T>(op.second_moment),
+                        in<T>(op.gradient), out_or_null<Bf16>(op.rounded));
         with_quads<T>(are_whole, [&](auto whole) {
             on.each_quad(op.parameter.elements(),
                          kernels::AdamWQuads<T, whole>{
@@ -182,6 +183,7 @@ void CudaBackend::adamw(Stream& stream, const AdamW& op) {
                              .first_moment = out<T>(op.first_moment),
                              .second_moment = out<T>(op.second_moment),
                              .gradient = in<T>(op.gradient),
+                             .rounded = out_or_null<Bf16>(op.rounded),
                              .gradient_scale = static_cast<T>(op.grad_scale),
                              .decay = static_cast<T>(1 - op.lr * op.weight_decay),
                              .beta1 = static_cast<T>(op.beta1),

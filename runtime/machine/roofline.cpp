@@ -55,8 +55,7 @@ KernelCost exchange(std::string_view name, double bytes, const MoeShape& shape, 
 void push_update(std::vector<KernelCost>& costs, double elements) {
     costs.push_back(moved("gradient into its sum", elements, elements * (2 * kReal + 2 * kWide)));
     costs.push_back(moved("sum of squares", 2 * elements, elements * kReal));
-    costs.push_back(moved("AdamW", 12 * elements, elements * 7 * kReal));
-    costs.push_back(moved("weights to bf16", 0, elements * (kReal + kBf16)));
+    costs.push_back(moved("AdamW", 12 * elements, elements * (7 * kReal + kBf16)));
 }
 
 }  // namespace

@@ -160,40 +160,53 @@ void append_clamp(std::vector<OpCase>& cases, i64 rows, i64 width) {
 
 void append_adamw(std::vector<OpCase>& cases, i64 count, i64 step) {
     const double lr = 3e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, grad_scale = 0.4;
+    const auto update = [=](Backend& b, Stream& s, Views v, TensorView rounded) {
+        b.adamw(s, {.parameter = v[0],
+                    .first_moment = v[1],
+                    .second_moment = v[2],
+                    .gradient = v[3],
+                    .rounded = rounded,
+                    .lr = lr,
+                    .beta1 = beta1,
+                    .beta2 = beta2,
+                    .eps = eps,
+                    .weight_decay = weight_decay,
+                    .grad_scale = grad_scale,
+                    .step = step});
+    };
     Buffer second = normal("second_moment", {count});
     for (double& value : second.values) value *= value;
-    cases.push_back({.name = fmt::format("adamw {} step {}", count, step),
-                     .buffers = {by_row(written(real(normal("parameter", {count})))),
-                                 by_row(written(real(normal("first_moment", {count})))),
-                                 by_row(written(real(second))), by_row(real(normal("gradient", {count})))},
-                     .run =
-                         [=](Backend& b, Stream& s, Views v) {
-                             b.adamw(s, {.parameter = v[0],
-                                         .first_moment = v[1],
-                                         .second_moment = v[2],
-                                         .gradient = v[3],
-                                         .lr = lr,
-                                         .beta1 = beta1,
-                                         .beta2 = beta2,
-                                         .eps = eps,
-                                         .weight_decay = weight_decay,
-                                         .grad_scale = grad_scale,
-                                         .step = step});
-                         },
-                     .reference =
-                         [=](Values& v) {
-                             const double correction1 = 1 - std::pow(beta1, step),
-                                          correction2 = 1 - std::pow(beta2, step);
-                             for (std::size_t i = 0; i < v[0].size(); ++i) {
-                                 const double g = grad_scale * v[3][i];
-                                 v[0][i] *= 1 - lr * weight_decay;
-                                 v[1][i] = beta1 * v[1][i] + (1 - beta1) * g;
-                                 v[2][i] = beta2 * v[2][i] + (1 - beta2) * g * g;
-                                 v[0][i] -= lr / correction1 * v[1][i] /
-                                            (std::sqrt(v[2][i]) / std::sqrt(correction2) + eps);
-                             }
-                         },
-                     .tolerance_f32 = 1e-6});
+    cases.push_back(
+        {.name = fmt::format("adamw {} step {}", count, step),
+         .buffers = {by_row(written(real(normal("parameter", {count})))),
+                     by_row(written(real(normal("first_moment", {count})))), by_row(written(real(second))),
+                     by_row(real(normal("gradient", {count}))), by_row(output("rounded", {count}))},
+         .run =
+             [=](Backend& b, Stream& s, Views v) {
+                 const bool rounds = v[4].dtype == DType::bf16;
+                 update(b, s, v, rounds ? v[4] : TensorView());
+                 if (!rounds) b.convert(s, v[0], v[4]);
+             },
+         .reference =
+             [=](Values& v) {
+                 const double correction1 = 1 - std::pow(beta1, step),
+                              correction2 = 1 - std::pow(beta2, step);
+                 for (std::size_t i = 0; i < v[0].size(); ++i) {
+                     const double g = grad_scale * v[3][i];
+                     v[0][i] *= 1 - lr * weight_decay;
+                     v[1][i] = beta1 * v[1][i] + (1 - beta1) * g;
+                     v[2][i] = beta2 * v[2][i] + (1 - beta2) * g * g;
+                     v[0][i] -=
+                         lr / correction1 * v[1][i] / (std::sqrt(v[2][i]) / std::sqrt(correction2) + eps);
+                 }
+                 v[4] = v[0];
+             },
+         .tolerance_f32 = 1e-6,
+         .same_bits =
+             [=](Backend& b, Stream& s, Views v) {
+                 update(b, s, v, {});
+                 b.convert(s, v[0], v[4]);
+             }});
 }
 
 void append_block_sums(std::vector<OpCase>& cases, i64 count, i64 block) {

@@ -106,8 +106,8 @@ void run_elementwise(Operands& o) {
     each_quad(o.stream, n, ClampGradQuads<float, true>{0.5F, o.numbers(), o.numbers()});
     each_quad(o.stream, n, MultiplyQuads<float, true>{o.numbers(), o.numbers(), o.numbers(), true});
     each_quad(o.stream, n,
-              AdamWQuads<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), 1, 1, 0.9F, 0.1F,
-                                      0.9F, 0.1F, 1e-8F, 1e-3F, 1});
+              AdamWQuads<float, true>{o.numbers(), o.numbers(), o.numbers(), o.numbers(), o.room<Bf16>(), 1,
+                                      1, 0.9F, 0.1F, 0.9F, 0.1F, 1e-8F, 1e-3F, 1});
     each(o.stream, n, RandomElement<float>{1, 2, 3, true, 0, 1, o.numbers()});
     each(o.stream, n, RandomElement<float>{1, 2, 3, false, 0, 1, o.numbers()});
     each_row_of(o.stream, 4, n / 4, SquaresRow<float, true>{o.numbers(), n, n / 4, o.numbers<double>()});

@@ -115,6 +115,12 @@ __device__ void AdamWQuads<T, are_whole>::operator()(i64 first, i64 room) const 
     store_quad<are_whole>(first_moment + first, room, firsts);
     store_quad<are_whole>(second_moment + first, room, seconds);
     store_quad<are_whole>(parameter + first, room, parameters);
+    if constexpr (sizeof(T) == sizeof(float)) {
+        if (!rounded) return;
+        Quad<Bf16> narrow = zero_quad<Bf16>();
+        set_each(narrow, [&](int i) { return parameters[i]; });
+        store_quad<are_whole>(rounded + first, room, narrow);
+    }
 }
 
 /// Philox4x32-10 (Salmon et al. 2011) on the counter (index, 0).

@@ -66,6 +66,7 @@ template <class T, bool are_whole>
 struct AdamWQuads {
     T *parameter, *first_moment, *second_moment;
     const T* gradient;
+    Bf16* rounded;  // or null
     T gradient_scale, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
     __device__ void operator()(i64 first, i64 room) const;
 };

@@ -198,20 +198,16 @@ Seconds adamw(SpeedBench& bench, const MoeShape& shape) {
     const Shape elements{updated_elements(shape)};
     Tensor parameter = bench.random(elements, DType::f32), first = bench.random(elements, DType::f32);
     Tensor second = bench.empty(elements, DType::f32), gradient = bench.random(elements, DType::f32);
+    Tensor rounded = bench.empty(elements, DType::bf16);
     bench.backend().fill(bench.stream(), 1, second);
     return bench.time([&] {
         bench.backend().adamw(bench.stream(), {.parameter = parameter,
                                                .first_moment = first,
                                                .second_moment = second,
                                                .gradient = gradient,
+                                               .rounded = rounded,
                                                .lr = 1e-3});
     });
-}
-
-Seconds weights_to_bf16(SpeedBench& bench, const MoeShape& shape) {
-    Tensor wide = bench.random({updated_elements(shape)}, DType::f32);
-    Tensor narrow = bench.empty({updated_elements(shape)}, DType::bf16);
-    return bench.time([&] { bench.backend().convert(bench.stream(), wide, narrow); });
 }
 
 constexpr std::array kModel{
@@ -228,7 +224,6 @@ constexpr std::array kModel{
     MeasuredKernel{"gradient into its sum", gradient_into_sum},
     MeasuredKernel{"sum of squares", sum_of_squares},
     MeasuredKernel{"AdamW", adamw},
-    MeasuredKernel{"weights to bf16", weights_to_bf16},
 };
 
 }  // namespace
