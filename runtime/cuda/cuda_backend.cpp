@@ -7,6 +7,7 @@
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/operand_checker.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/hopper/grouped_products.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/launching.h"
 #include "runtime/cuda/managed_memory.h"
@@ -24,13 +25,14 @@ bool begin_whole(const Elements*... operands) {
     return are_whole_quads(0, operands...);
 }
 
-void select_device(int device) {
+cudaDeviceProp select_device(int device) {
     check(cudaSetDevice(device), "choosing a device");
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, device), "asking a device");
     if (!properties.concurrentManagedAccess)
         throw Error(
             fmt::format("CUDA: {} cannot share memory with the host while it computes", properties.name));
+    return properties;
 }
 
 }  // namespace
@@ -39,7 +41,9 @@ CudaBackend::CudaBackend(int device)
     : pool_(device_with_memory()),
       checker_(make_operand_checker(Device::cuda)),
       checker_stream_(checker_->make_stream("checks")) {
-    select_device(device);
+    const cudaDeviceProp properties = select_device(device);
+    if (properties.major == 9 && properties.minor == 0 && hopper::has_grouped_products())
+        hopper_multiprocessors_ = properties.multiProcessorCount;
 }
 
 std::unique_ptr<Stream> CudaBackend::make_stream(std::string_view name) {
