@@ -25,14 +25,13 @@ bool begin_whole(const Elements*... operands) {
     return are_whole_quads(0, operands...);
 }
 
-cudaDeviceProp select_device(int device) {
+void select_device(int device) {
     check(cudaSetDevice(device), "choosing a device");
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, device), "asking a device");
     if (!properties.concurrentManagedAccess)
         throw Error(
             fmt::format("CUDA: {} cannot share memory with the host while it computes", properties.name));
-    return properties;
 }
 
 }  // namespace
@@ -41,9 +40,8 @@ CudaBackend::CudaBackend(int device)
     : pool_(device_with_memory()),
       checker_(make_operand_checker(Device::cuda)),
       checker_stream_(checker_->make_stream("checks")) {
-    const cudaDeviceProp properties = select_device(device);
-    if (properties.major == 9 && properties.minor == 0 && hopper::has_grouped_products())
-        hopper_multiprocessors_ = properties.multiProcessorCount;
+    select_device(device);
+    hopper_multiprocessors_ = hopper::multiprocessors_for_grouped_products();
 }
 
 std::unique_ptr<Stream> CudaBackend::make_stream(std::string_view name) {

@@ -131,7 +131,7 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Backend> checker_;
     std::unique_ptr<Stream> checker_stream_;
     std::vector<i64> numbers_;        // of uploads, kept for their memory
-    int hopper_multiprocessors_ = 0;  // where the device and the program have hopper/'s kernels
+    int hopper_multiprocessors_ = 0;  // 0: the device or the program has none of hopper/'s kernels
 };
 
 }  // namespace moesaic

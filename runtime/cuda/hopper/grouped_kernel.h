@@ -62,32 +62,11 @@ struct SharedPlaces {
     [[nodiscard]] __device__ unsigned empty(int stage) const { return full(Form::kStages + stage); }
 };
 
-/// What a block computes at a time.
-struct GroupTile {
-    int group;
-    int row;   ///< its first, of a for rows and of the result for weights
-    int rows;  ///< from there to the end of the group
-    int column;
-    int first_part, parts;
-};
-
 template <class Form>
 __device__ GroupTile tile_of(const GroupedArguments& arguments, int number) {
-    const int columns = pieces(arguments.width, kTileColumns);
-    if constexpr (Form::kOfWeight) {
-        const int rows = pieces(arguments.height, kTileRows), of_group = rows * columns;
-        const GroupParts& parts = arguments.groups[number / of_group];
-        const TilePlace place = place_of(number % of_group, rows, columns);
-        const int row = place.row * kTileRows;
-        return {parts.group,      row,        arguments.height - row, place.column * kTileColumns,
-                parts.first_part, parts.parts};
-    } else {
-        const int part = range_of(arguments.ranges, arguments.range_count, number);
-        const GroupRows range = arguments.ranges[part];
-        const TilePlace place = place_of(number - range.first_tile, pieces(range.rows, kTileRows), columns);
-        const int row = place.row * kTileRows;
-        return {range.group, range.first + row, range.rows - row, place.column * kTileColumns, part, 1};
-    }
+    if constexpr (Form::kOfWeight)
+        return tile_of_weights(arguments.groups, arguments.height, arguments.width, number);
+    return tile_of_rows(arguments.ranges, arguments.range_count, arguments.width, number);
 }
 
 /// Terms of one of the tile's parts.

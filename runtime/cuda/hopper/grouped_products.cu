@@ -62,8 +62,16 @@ cudaError_t start(cudaStream_t stream, int multiprocessors, const Matrices& a, c
 
 }  // namespace
 
-bool has_grouped_products() {
-    return true;
+int multiprocessors_for_grouped_products() {
+    const auto attribute = [](cudaDeviceAttr name) {
+        int device = 0, value = 0;
+        const bool told = cudaGetDevice(&device) == cudaSuccess &&
+                          cudaDeviceGetAttribute(&value, name, device) == cudaSuccess;
+        return told ? value : 0;
+    };
+    const bool has_instructions = attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                                  attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+    return has_instructions ? attribute(cudaDevAttrMultiProcessorCount) : 0;
 }
 
 cudaError_t start_grouped_product(cudaStream_t stream, int multiprocessors, Product product,

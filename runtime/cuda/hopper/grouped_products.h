@@ -35,8 +35,8 @@ struct GroupedArguments {
     void* c = nullptr;
 };
 
-/// Whether the program has the kernels; where not, nothing may be started.
-[[nodiscard]] bool has_grouped_products();
+/// Of the current device; 0 where it or the program has no such kernels, and nothing may be started.
+[[nodiscard]] int multiprocessors_for_grouped_products();
 [[nodiscard]] cudaError_t start_grouped_product(cudaStream_t stream, int multiprocessors, Product product,
                                                 const Matrices& a, const Matrices& b,
                                                 const GroupedArguments& arguments);

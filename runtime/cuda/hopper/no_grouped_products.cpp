@@ -3,8 +3,8 @@
 
 namespace moesaic::hopper {
 
-bool has_grouped_products() {
-    return false;
+int multiprocessors_for_grouped_products() {
+    return 0;
 }
 
 cudaError_t start_grouped_product(cudaStream_t, int, Product, const Matrices&, const Matrices&,

@@ -50,4 +50,31 @@ struct TilePlace {
     return low;
 }
 
+/// What a block computes at a time.
+struct GroupTile {
+    int group;
+    int row;   ///< its first, of a for rows and of the result for weights
+    int rows;  ///< from there to the end of the group
+    int column;
+    int first_part, parts;
+};
+
+[[nodiscard]] __host__ __device__ constexpr GroupTile tile_of_rows(const GroupRows* ranges, int count,
+                                                                   int width, int tile) {
+    const int part = range_of(ranges, count, tile);
+    const GroupRows range = ranges[part];
+    const TilePlace place =
+        place_of(tile - range.first_tile, pieces(range.rows, kTileRows), pieces(width, kTileColumns));
+    const int row = place.row * kTileRows;
+    return {range.group, range.first + row, range.rows - row, place.column * kTileColumns, part, 1};
+}
+[[nodiscard]] __host__ __device__ constexpr GroupTile tile_of_weights(const GroupParts* groups, int height,
+                                                                      int width, int tile) {
+    const int rows = pieces(height, kTileRows), columns = pieces(width, kTileColumns);
+    const GroupParts& parts = groups[tile / (rows * columns)];
+    const TilePlace place = place_of(tile % (rows * columns), rows, columns);
+    const int row = place.row * kTileRows;
+    return {parts.group, row, height - row, place.column * kTileColumns, parts.first_part, parts.parts};
+}
+
 }  // namespace moesaic::hopper
