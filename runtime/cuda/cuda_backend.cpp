@@ -7,6 +7,7 @@
 #include "runtime/bfloat16.h"
 #include "runtime/cpu/operand_checker.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/hopper/grouped_products.h"
 #include "runtime/cuda/kernels/elementwise.h"
 #include "runtime/cuda/launching.h"
 #include "runtime/cuda/managed_memory.h"
@@ -40,6 +41,7 @@ CudaBackend::CudaBackend(int device)
       checker_(make_operand_checker(Device::cuda)),
       checker_stream_(checker_->make_stream("checks")) {
     select_device(device);
+    hopper_multiprocessors_ = hopper::multiprocessors_for_grouped_products();
 }
 
 std::unique_ptr<Stream> CudaBackend::make_stream(std::string_view name) {

@@ -113,6 +113,11 @@ class CudaBackend final : public Backend {
     void multiply_all(Stream& stream, std::span<const Gemm> products);
     void multiply_together(Stream& stream, std::span<const Gemm> products);
     void multiply_groups(Stream& stream, const GroupedGemm& operation);
+    /// The same by kernels for compute capability 9.0 (hopper/), where these are there, take the operands and
+    /// are faster; false where not, and nothing was done.
+    bool multiply_groups_on_hopper(Stream& stream, const GroupedGemm& operation);
+    bool add_weight_gradients_on_hopper(Stream& stream, ConstTensorView a, ConstTensorView b,
+                                        const GroupedGemmWeightGrad& operation);
     /// Host numbers in device memory, valid on `stream` until `room` goes.
     void upload(Stream& stream, const void* data, i64 bytes, Tensor& room);
     /// Where the rows of each group begin, [groups + 1].
@@ -125,7 +130,8 @@ class CudaBackend final : public Backend {
     MemoryPool pool_;
     std::unique_ptr<Backend> checker_;
     std::unique_ptr<Stream> checker_stream_;
-    std::vector<i64> numbers_;  // of uploads, kept for their memory
+    std::vector<i64> numbers_;        // of uploads, kept for their memory
+    int hopper_multiprocessors_ = 0;  // 0: the device or the program has none of hopper/'s kernels
 };
 
 }  // namespace moesaic

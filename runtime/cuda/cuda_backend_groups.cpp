@@ -153,6 +153,7 @@ void CudaBackend::grouped_gemm(Stream& stream, const GroupedGemm& operation) {
     Tensor rows, a_room, b_room, c_room;
     op.a = gathered(stream, op.a, op.a_rows, rows);
     op.a_rows = {};
+    if (multiply_groups_on_hopper(stream, op)) return;
     if (op.a.dtype == op.b.dtype && op.b.dtype == op.c.dtype) return multiply_groups(stream, op);
     op.a = widened(stream, op.a, a_room);
     op.b = widened(stream, op.b, b_room);
@@ -193,12 +194,13 @@ void CudaBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeig
     checked(stream, &Backend::grouped_gemm_weight_grad, op);
     const i64 height = op.a.cols(), width = op.b.cols();
     if (op.c.rows() * height * width == 0) return;
-    if (op.from_zero) zero(stream, op.c);
-    std::vector<Part> parts = parts_of(op);
-    if (parts.empty()) return;
+    const std::vector<Part> parts = parts_of(op);
     Tensor a_rows, b_rows, a_room, b_room;
     ConstTensorView a = gathered(stream, op.a, op.a_rows, a_rows),
                     b = gathered(stream, op.b, op.b_rows, b_rows);
+    if (add_weight_gradients_on_hopper(stream, a, b, op)) return;
+    if (op.from_zero) zero(stream, op.c);
+    if (parts.empty()) return;
     // cuBLAS takes bf16 with a sum in f32 for one product, and not for several together.
     const i64 mean = std::max<i64>(1, a.rows() / std::ssize(parts));
     const bool together = parts.size() > 1 && !is_large({height, width, mean}, DType::f32) &&

@@ -217,12 +217,15 @@ void append_product_cases(std::vector<OpCase>& cases) {
             append_grouped(cases, {0, 0}, 5, 7, trans_b, accumulate);
             append_grouped(cases, {3, 0, 1}, 19, 9, trans_b, accumulate);
             append_grouped(cases, {40, 0, 7, 90}, 64, 48, trans_b, accumulate);
+            append_grouped(cases, {1, 0, 130, 7}, 264, 24, trans_b, accumulate);  // more than tiles
         }
     }
     append_grouped_weight_grad(cases, 2, {0, 0}, 5, 7);
     append_grouped_weight_grad(cases, 3, {3, 0, 1}, 19, 9);
     append_grouped_weight_grad(cases, 4, {40, 0, 7, 90}, 64, 48);
     append_grouped_weight_grad(cases, 2, {1, 0, 5, 0, 700, 2}, 21, 100);
+    append_grouped_weight_grad(cases, 3, {1, 0, 0, 0, 130, 7}, 24, 264);
+    append_grouped_weight_grad(cases, 3, {1, 0, 0, 0, 130, 7}, 24, 264, true);
     append_grouped_weight_grad(cases, 2, {0, 0}, 5, 7, true);
     append_grouped_weight_grad(cases, 3, {3, 0, 1}, 19, 9, true);
     append_grouped_weight_grad(cases, 2, {1, 0, 5, 0, 700, 2}, 21, 100, true);

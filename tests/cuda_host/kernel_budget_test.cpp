@@ -29,14 +29,14 @@ std::string functor_of(const std::string& symbol) {
     char* const text = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
     const std::string name = status == 0 ? text : symbol;
     std::free(text);
-    static const std::regex functor(R"(.*_kernel<moesaic::kernels::(\w+).*)");
+    static const std::regex functor(R"(.*_kernel<moesaic::(?:kernels|hopper)::(\w+).*)");
     std::smatch found;
     return std::regex_match(name, found, functor) ? found[1].str() : name;
 }
 
 /// The most that any type and architecture takes, by functor.
 std::map<std::string, Usage> usage_of(const fs::path& folder) {
-    static const std::regex entry(R"re(.*Compiling entry function '(\w+)' for 'sm_\d+'.*)re");
+    static const std::regex entry(R"re(.*Compiling entry function '(\w+)' for 'sm_\d+a?'.*)re");
     static const std::regex spills(R"(.* (\d+) bytes spill stores, (\d+) bytes spill loads.*)");
     static const std::regex used(R"(.*Used (\d+) registers.*)"), shared(R"(.* (\d+) bytes smem.*)");
     std::map<std::string, Usage> usage;

@@ -147,26 +147,41 @@ std::vector<i64> uneven_groups(i64 rows, i64 groups, bool falling) {
     return counts;
 }
 
+/// From half of the mean to one and a half, as routers without balance.
+std::vector<i64> routed_groups(i64 rows, i64 groups) {
+    std::vector<i64> counts;
+    for (i64 g = 0; g < groups; ++g)
+        counts.push_back(rows * (groups - 1 + 2 * g) / (2 * groups * (groups - 1)));
+    counts.back() += rows - std::accumulate(counts.begin(), counts.end(), i64{0});
+    return counts;
+}
+
+/// Among them the experts of OLMoE (arXiv 2409.02060), 8192 tokens on one GPU.
 void grouped_rows(SpeedTable& table, i64 rows, i64 extent) {
     const std::vector<Grouping> groupings{
         {"4 uneven groups", uneven_groups(rows, 4, false), extent, extent},
         {"64 groups", even_groups(rows, 64), extent, extent},
         {"256 groups", even_groups(rows, 256), extent, extent},
         {"64 skewed, 8 empty", uneven_groups(rows, 64, true), extent, extent},
+        {"OLMoE gate, up", routed_groups(2 * rows, 64), extent, extent},
+        {"OLMoE down", routed_groups(2 * rows, 64), extent, extent / 2},
     };
-    for (const Grouping& grouping : groupings) {
+    for (Grouping grouping : groupings) {
         const auto used = std::ssize(grouping.rows) - std::ranges::count(grouping.rows, 0);
-        const KernelCost product = product_cost("grouped product", rows, extent, extent, used);
-        const KernelCost input =
-            input_gradient_cost("grouped product, input gradient", rows, extent, extent, used);
-        const KernelCost weight =
-            weight_gradient_cost("grouped product, weight gradient", rows, extent, extent, used, 8);
-        if (table.wants(product.name))
-            table.row(grouping.name, product, grouped_product(table.bench(), grouping));
-        if (table.wants(input.name))
-            table.row(grouping.name, input, grouped_input_gradient(table.bench(), grouping));
-        if (table.wants(weight.name))
-            table.row(grouping.name, weight, grouped_weight_gradient(table.bench(), grouping));
+        const i64 all = std::accumulate(grouping.rows.begin(), grouping.rows.end(), i64{0});
+        for (const bool one_by_one : {false, true}) {
+            grouping.one_by_one = one_by_one;
+            const std::string name = one_by_one ? "products one by one" : "grouped product";
+            const std::string input_name = name + ", input gradient",
+                              weight_name = name + ", weight gradient";
+            const auto row = [&](const KernelCost& cost, auto measure) {
+                if (table.wants(cost.name)) table.row(grouping.name, cost, measure(table.bench(), grouping));
+            };
+            row(product_cost(name, all, grouping.n, grouping.k, used), grouped_product);
+            row(input_gradient_cost(input_name, all, grouping.n, grouping.k, used), grouped_input_gradient);
+            row(weight_gradient_cost(weight_name, all, grouping.n, grouping.k, used, 8),
+                grouped_weight_gradient);
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 // The backward of a layer with experts, a row of the roofline each.
 #include <array>
-#include <numeric>
 
 #include "tests/gpu/speed/speed_bench.h"
 
@@ -175,28 +174,6 @@ constexpr std::array kBackward{
 
 std::span<const MeasuredKernel> backward_kernels() {
     return kBackward;
-}
-
-Seconds grouped_input_gradient(SpeedBench& bench, const Grouping& grouping) {
-    const i64 rows = std::accumulate(grouping.rows.begin(), grouping.rows.end(), i64{0});
-    Tensor dy = bench.random({rows, grouping.n}, DType::bf16);
-    Tensor b = bench.random({std::ssize(grouping.rows), grouping.n, grouping.k}, DType::bf16);
-    Tensor dx = bench.empty({rows, grouping.k}, DType::bf16);
-    return bench.time([&] {
-        bench.backend().grouped_gemm(bench.stream(),
-                                     {.a = dy, .b = b, .c = dx, .rows_per_group = grouping.rows});
-    });
-}
-
-Seconds grouped_weight_gradient(SpeedBench& bench, const Grouping& grouping) {
-    const i64 rows = std::accumulate(grouping.rows.begin(), grouping.rows.end(), i64{0});
-    Tensor dy = bench.random({rows, grouping.n}, DType::bf16);
-    Tensor x = bench.random({rows, grouping.k}, DType::bf16);
-    Tensor sum = bench.zeros({std::ssize(grouping.rows), grouping.n, grouping.k}, DType::f64);
-    return bench.time([&] {
-        bench.backend().grouped_gemm_weight_grad(bench.stream(),
-                                                 {.a = dy, .b = x, .c = sum, .rows_per_part = grouping.rows});
-    });
 }
 
 }  // namespace moesaic::speed

@@ -1,7 +1,6 @@
 // The forward of a layer with experts, a row of the roofline each.
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include "tests/gpu/speed/speed_bench.h"
 
@@ -135,23 +134,6 @@ constexpr std::array kForward{
 
 std::span<const MeasuredKernel> forward_kernels() {
     return kForward;
-}
-
-std::vector<i64> even_groups(i64 rows, i64 groups) {
-    std::vector<i64> counts(static_cast<std::size_t>(groups), rows / groups);
-    counts.back() += rows % groups;
-    return counts;
-}
-
-Seconds grouped_product(SpeedBench& bench, const Grouping& grouping) {
-    const i64 rows = std::accumulate(grouping.rows.begin(), grouping.rows.end(), i64{0});
-    Tensor a = bench.random({rows, grouping.k}, DType::bf16);
-    Tensor b = bench.random({std::ssize(grouping.rows), grouping.n, grouping.k}, DType::bf16);
-    Tensor c = bench.empty({rows, grouping.n}, DType::bf16);
-    return bench.time([&] {
-        bench.backend().grouped_gemm(
-            bench.stream(), {.a = a, .b = b, .c = c, .rows_per_group = grouping.rows, .trans_b = true});
-    });
 }
 
 }  // namespace moesaic::speed

@@ -56,11 +56,12 @@ struct MeasuredKernel {
 [[nodiscard]] std::span<const MeasuredKernel> backward_kernels();
 [[nodiscard]] std::span<const MeasuredKernel> model_kernels();
 
-/// A grouped product whose rows are shared out in some way.
+/// A grouped product whose rows are shared out in some way; or its groups one by one, as single products.
 struct Grouping {
     std::string_view name;
     std::vector<i64> rows;
     i64 n, k;
+    bool one_by_one = false;
 };
 [[nodiscard]] Seconds grouped_product(SpeedBench& bench, const Grouping& grouping);
 [[nodiscard]] Seconds grouped_input_gradient(SpeedBench& bench, const Grouping& grouping);
