@@ -188,6 +188,10 @@ void BlockExecutor::barrier(Place place) {
     wait(mine, State::at_barrier);
 }
 
+void BlockExecutor::pause() {
+    wait(threads_[current_], State::ready);
+}
+
 /// Nobody can go on: all stand at one barrier, or never will.
 void BlockExecutor::release_barrier() {
     std::size_t first = 0;

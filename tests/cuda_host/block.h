@@ -36,6 +36,8 @@ class BlockExecutor {
 
     // What device.h offers to the thread that runs.
     void barrier(Place place);
+    /// Lets all others run that can.
+    void pause();
     std::uint64_t meet(WarpOperation operation, unsigned mask, std::uint64_t value, int source, Place place);
     const WarpWords& gather(const std::uint32_t (&mine)[WarpWords::kMost], Place place);
     std::vector<PendingCopy>& copies() { return threads_[current_].copies; }

@@ -3,10 +3,12 @@
 // tile after another; the copies of the next begin while results are written.
 //
 // Sums are f32 over the terms in ascending order, so a row's result does not know the tile that it stands in.
+//
+// Who includes this includes its instructions before: instructions.h, or the model of them that g++ compiles.
 #pragma once
 
+#include "runtime/cuda/gpu.h"
 #include "runtime/cuda/hopper/grouped_products.h"
-#include "runtime/cuda/hopper/instructions.h"
 #include "runtime/cuda/hopper/results.h"
 #include "runtime/cuda/hopper/warpgroup_product.h"
 
@@ -80,7 +82,7 @@ __device__ int terms_of(const GroupedArguments& arguments, const GroupTile& tile
 template <bool kTransposed, int kExtent>
 __device__ void bring(unsigned to, const CUtensorMap* map, unsigned full, int place, int term, int matrix) {
     constexpr int kBox = kTransposed ? 64 : kExtent;
-#pragma unroll
+    GPU_UNROLL
     for (int i = 0; i < kExtent; i += kBox) {
         const int x = kTransposed ? place + i : term, y = kTransposed ? term : place + i;
         copy_box(to + i * kStep * 2, map, full, x, y, matrix);
@@ -148,7 +150,7 @@ struct Consumer {
         const std::uint64_t a = operand_at<Form::kTransposeA>(shared.a(turn.stage) + first_row() * kStep * 2);
         const std::uint64_t b = operand_at<Form::kTransposeB>(shared.b(turn.stage));
         begin_products();
-#pragma unroll
+        GPU_UNROLL
         for (int i = 0; i < kStep / 16; ++i)
             add_product<Form::kTransposeA, Form::kTransposeB>(sums, a + i * kNext16Terms<Form::kTransposeA>,
                                                               b + i * kNext16Terms<Form::kTransposeB>,
@@ -245,7 +247,7 @@ template <class Form>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     grouped_product_kernel(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
                            const __grid_constant__ GroupedArguments arguments) {
-    extern __shared__ unsigned char memory[];
+    GPU_DYN_SHARED(unsigned char, memory);
     const SharedPlaces<Form> shared{(shared_address(memory) + kAlignment - 1) / kAlignment * kAlignment};
     start_barriers(shared);
     if (threadIdx.x >= kConsumerThreads) {

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "runtime/cuda/hopper/instructions.h"
+//
 #include "runtime/cuda/hopper/grouped_kernel.h"
 
 namespace moesaic::hopper {

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "runtime/cuda/hopper/instructions.h"
+#include "runtime/cuda/gpu.h"
 #include "runtime/cuda/hopper/warpgroup_product.h"
 
 namespace moesaic::hopper {
@@ -21,7 +21,7 @@ __device__ inline void add_piece(Sums& sums, const ResultPiece& piece, const std
     const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4, first = lane % 4 * 2;
     const std::uint16_t* const upper = c + static_cast<std::int64_t>(row) * piece.stride + first;
     const std::uint16_t* const lower = upper + static_cast<std::int64_t>(8) * piece.stride;
-#pragma unroll
+    GPU_UNROLL
     for (int i = 0; i < kSums; i += 2) {
         const bool in_lower = i % 4 >= 2;
         const int column = i / 4 * 8;
@@ -42,19 +42,19 @@ __device__ inline void store_piece(const Sums& sums, const ResultPiece& piece, s
     const int row = lane / 8, first = lane % 8 * 8;
     std::uint16_t* const begin = c + static_cast<std::int64_t>(row) * piece.stride + first;
     const std::int64_t four_rows = static_cast<std::int64_t>(4) * piece.stride;
-#pragma unroll
+    GPU_UNROLL
     for (int block = 0; block < kSums / 32; ++block) {
-#pragma unroll
+        GPU_UNROLL
         for (int i = 0; i < 4; ++i) {
             const float* const s = sums + block * 32 + i * 8;
-            const unsigned pairs[4] = {bf16_pair(s[0], s[1]), bf16_pair(s[2], s[3]), bf16_pair(s[4], s[5]),
-                                       bf16_pair(s[6], s[7])};
+            const unsigned pairs[4] = {gpu::bf16_pair(s[0], s[1]), gpu::bf16_pair(s[2], s[3]),
+                                       gpu::bf16_pair(s[4], s[5]), gpu::bf16_pair(s[6], s[7])};
             store_matrices(place(lane % 16, i * 2 + lane / 16), pairs);
         }
         __syncwarp();
         std::uint16_t* to = begin + block * 64;
         const bool inside = block * 64 + first < piece.columns;
-#pragma unroll
+        GPU_UNROLL
         for (int i = 0; i < 4; ++i) {
             const uint4 value = load_shared(place(row + i * 4, lane % 8));
             if (inside && row + i * 4 < piece.rows) *reinterpret_cast<uint4*>(to) = value;
@@ -73,17 +73,17 @@ __device__ inline void fold_piece(const Sums& sums, const ResultPiece& piece, do
     double* const lower = upper + static_cast<std::int64_t>(8) * piece.stride;
     const int columns_upper = row < piece.rows ? piece.columns - first : 0;
     const int columns_lower = row + 8 < piece.rows ? piece.columns - first : 0;
-#pragma unroll
+    GPU_UNROLL
     for (int begin = 0; begin < kSums / 2; begin += kAtOnce) {
         double2 held[kAtOnce] = {};
-#pragma unroll
+        GPU_UNROLL
         for (int i = 0; i < kAtOnce; ++i) {
             const int column = (begin + i) / 2 * 8;
             const double* const from = (i % 2 == 0 ? upper : lower) + column;
             if (onto && column < (i % 2 == 0 ? columns_upper : columns_lower))
                 held[i] = __ldcs(reinterpret_cast<const double2*>(from));
         }
-#pragma unroll
+        GPU_UNROLL
         for (int i = 0; i < kAtOnce; ++i) {
             const int column = (begin + i) / 2 * 8;
             double* const to = (i % 2 == 0 ? upper : lower) + column;
