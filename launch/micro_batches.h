@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 
 #include "runtime/base/types.h"
 
@@ -31,5 +32,9 @@ struct MicroBatches {
         return {first, std::min(size, sequences - first)};
     }
 };
+
+/// What to tell a user whose ranks wait for others at a quarter of their turns or more, since a batch has too
+/// few micro-batches for them; empty otherwise.
+[[nodiscard]] std::string advice_on_idle_ranks(const MicroBatches& batches);
 
 }  // namespace moesaic

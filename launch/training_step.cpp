@@ -6,6 +6,7 @@
 #include "launch/adds_seconds.h"
 #include "launch/batch_sums.h"
 #include "launch/faults/fault_injector.h"
+#include "runtime/base/log.h"
 #include "runtime/schedule.h"
 
 namespace moesaic {
@@ -111,6 +112,8 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, BatchSour
       micro_batches_(micro_batches_of(runtime, config)),
       windows_(*runtime.backend, *runtime.mesh, runtime.model.spec(), runtime.store.dtype(),
                micro_batches_.size, config.task.data.document_mask) {
+    const std::string advice = advice_on_idle_ranks(micro_batches_);
+    if (!advice.empty() && runtime.mesh->world().rank() == 0) log_message(LogLevel::warn, advice);
     if (config.parallel.placement.kind == "load_aware" && runtime.mesh->expert_parallel() > 1)
         rebalancer_.emplace(runtime, config.parallel.placement);
 }
