@@ -29,8 +29,8 @@ class Weight {
     [[nodiscard]] bool start_sum() const;
     /// Zeroes the sum where start_sum() would be true, so that it can be added to.
     void clear_sum(Stream& stream) const;
-    /// Of such a weight: zeroes the gradient where no backward did since gradients were zeroed, so that it can
-    /// be added to. It is read and written only after that.
+    /// Of such a weight: zeroes the gradient where no backward did since gradients were zeroed, so that it
+    /// can be added to. A backward reads and writes it only after that.
     void clear_grad(Stream& stream) const;
     /// The same of a parameter that only some models have; empty where it was not declared.
     [[nodiscard]] ConstTensorView value_or_empty() const { return store_ ? value() : TensorView(); }

@@ -36,6 +36,20 @@ struct GroupedForm {
     static constexpr int kBoxRowsB = kTransposeB ? kStep : kTileColumns;
 };
 
+/// `start` with what the kernel of a product is made of.
+template <class Start>
+cudaError_t with_form(Product product, const Start& start) {
+    switch (product) {
+        case Product::forward:
+            return start(GroupedForm<Product::forward>());
+        case Product::input_gradient:
+            return start(GroupedForm<Product::input_gradient>());
+        case Product::weight_gradient:
+            return start(GroupedForm<Product::weight_gradient>());
+    }
+    return cudaErrorInvalidValue;
+}
+
 /// A stage of shared memory and how often it was used, in parity.
 template <int kStages>
 struct Turn {

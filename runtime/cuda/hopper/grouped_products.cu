@@ -45,10 +45,9 @@ bool make_map(CUtensorMap& map, const Matrices& operand, int box_rows) {
                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <Product kProduct>
+template <class Form>
 cudaError_t start(cudaStream_t stream, int multiprocessors, const Matrices& a, const Matrices& b,
                   const GroupedArguments& arguments) {
-    using Form = GroupedForm<kProduct>;
     CUtensorMap map_a, map_b;
     if (!make_map(map_a, a, Form::kBoxRowsA) || !make_map(map_b, b, Form::kBoxRowsB))
         return cudaErrorInvalidValue;
@@ -78,15 +77,9 @@ int multiprocessors_for_grouped_products() {
 
 cudaError_t start_grouped_product(cudaStream_t stream, int multiprocessors, Product product,
                                   const Matrices& a, const Matrices& b, const GroupedArguments& arguments) {
-    switch (product) {
-        case Product::forward:
-            return start<Product::forward>(stream, multiprocessors, a, b, arguments);
-        case Product::input_gradient:
-            return start<Product::input_gradient>(stream, multiprocessors, a, b, arguments);
-        case Product::weight_gradient:
-            return start<Product::weight_gradient>(stream, multiprocessors, a, b, arguments);
-    }
-    return cudaErrorInvalidValue;
+    return with_form(product, [&]<class Form>(Form /*form*/) {
+        return start<Form>(stream, multiprocessors, a, b, arguments);
+    });
 }
 
 }  // namespace moesaic::hopper

@@ -17,10 +17,9 @@ CUtensorMap map_of(const Matrices& operand, int box_rows) {
                               box_rows});
 }
 
-template <Product kProduct>
+template <class Form>
 cudaError_t start(cudaStream_t stream, int multiprocessors, const Matrices& a, const Matrices& b,
                   const GroupedArguments& arguments) {
-    using Form = GroupedForm<kProduct>;
     const auto blocks = static_cast<unsigned>(std::min(multiprocessors, arguments.tiles));
     GPU_LAUNCH(grouped_product_kernel<Form>, dim3(blocks), dim3(kBlockThreads), Form::kSharedBytes, stream,
                map_of(a, Form::kBoxRowsA), map_of(b, Form::kBoxRowsB), arguments);
@@ -36,15 +35,9 @@ int multiprocessors_for_grouped_products() {
 
 cudaError_t start_grouped_product(cudaStream_t stream, int multiprocessors, Product product,
                                   const Matrices& a, const Matrices& b, const GroupedArguments& arguments) {
-    switch (product) {
-        case Product::forward:
-            return start<Product::forward>(stream, multiprocessors, a, b, arguments);
-        case Product::input_gradient:
-            return start<Product::input_gradient>(stream, multiprocessors, a, b, arguments);
-        case Product::weight_gradient:
-            return start<Product::weight_gradient>(stream, multiprocessors, a, b, arguments);
-    }
-    return cudaErrorInvalidValue;
+    return with_form(product, [&]<class Form>(Form /*form*/) {
+        return start<Form>(stream, multiprocessors, a, b, arguments);
+    });
 }
 
 }  // namespace moesaic::hopper
