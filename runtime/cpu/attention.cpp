@@ -2,12 +2,12 @@
 #include "runtime/cpu/attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "runtime/base/error.h"
 #include "runtime/cpu/attention_blocks.h"
-#include "runtime/cpu/attention_kernel.h"
+#include "runtime/cpu/attention_heads.h"
+#include "runtime/cpu/attention_tiles.h"
 #include "runtime/cpu/elementwise.h"
 #include "runtime/cpu/scratch.h"
 
@@ -20,21 +20,6 @@ void check(const AttentionShape& shape) {
     MOESAIC_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0, "heads {}, kv_heads {}",
                    shape.heads, shape.kv_heads);
 }
-
-/// One head's columns of one sequence's rows in a row-major matrix.
-template <class T>
-struct HeadRows {
-    T* data;
-    i64 stride;
-
-    HeadRows(T* matrix, const AttentionShape& shape, i64 sequence, i64 head, i64 heads)
-        : data(matrix + sequence * shape.seq_len * heads * shape.head_dim + head * shape.head_dim),
-          stride(heads * shape.head_dim) {}
-    HeadRows(T* rows, i64 row_stride) : data(rows), stride(row_stride) {}
-    [[nodiscard]] T* row(i64 i) const { return data + i * stride; }
-    [[nodiscard]] auto operand() const { return StridedOperand<std::remove_const_t<T>>{data, stride, 1}; }
-    [[nodiscard]] auto transposed() const { return StridedOperand<std::remove_const_t<T>>{data, 1, stride}; }
-};
 
 /// Rows of one head in the type that they are computed in: where they stand if they are stored so, else a
 /// copy of those of `capacity` rows that are worked on.
@@ -92,41 +77,11 @@ i64 score_stride(const AttentionShape& shape) {
     return (shape.seq_len + 15) / 16 * 16 + kAttentionSlack;
 }
 
-template <class T>
-T score_scale(const AttentionShape& shape) {
-    return static_cast<T>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
-}
-
-/// The keys that a sequence's rows read. Row numbers count from the sequence's first row.
-class FirstKeys {
-  public:
-    FirstKeys(const i32* first_key, const AttentionShape& shape, i64 sequence)
-        : first_key_(first_key), sequence_row_(sequence * shape.seq_len) {}
-
-    [[nodiscard]] i64 of(i64 row) const {
-        if (!first_key_) return 0;
-        const i64 first = first_key_[sequence_row_ + row] - sequence_row_;
-        MOESAIC_ASSERT(first <= row, "first_key {} of row {}", first + sequence_row_, row + sequence_row_);
-        return std::max<i64>(first, 0);
-    }
-    /// At most the first key of every row in [first, last), where vectors may begin.
-    [[nodiscard]] i64 of_block(i64 first, i64 last) const {
-        if (!first_key_) return 0;
-        i64 lowest = first;
-        for (i64 row = first; row < last; ++row) lowest = std::min(lowest, of(row));
-        return lowest / kAttentionSlack * kAttentionSlack;
-    }
-
-  private:
-    const i32* first_key_;
-    i64 sequence_row_;
-};
-
 i64 all_keys(const AttentionShape& shape) {
     return shape.causal ? 0 : shape.seq_len;
 }
 i64 first_key_of(const AttentionShape& shape, const FirstKeys& first_keys, i64 first, i64 last) {
-    return shape.causal ? first_keys.of_block(first, last) : 0;
+    return shape.causal ? first_keys.of_block(first, last, kAttentionSlack) : 0;
 }
 
 /// The keys of row i within the columns that a block has.
@@ -296,6 +251,21 @@ class HeadBackward {
     RealRows<Stored> d_keys_, d_values_;                    // of the sequence
 };
 
+template <class Stored>
+void attend_by_quickest(const SequenceAttention<Stored>& attention, i64 sequence, i64 head) {
+    if constexpr (std::is_same_v<Stored, BFloat16>) {
+        if (bf16_products() == Bf16Products::tiles) return attend_by_tiles(attention, sequence, head);
+    }
+    attend(attention, sequence, head);
+}
+template <class Stored>
+void attend_backward_by_quickest(const SequenceAttentionGrad<Stored>& grad, i64 sequence, i64 key_head) {
+    if constexpr (std::is_same_v<Stored, BFloat16>) {
+        if (bf16_products() == Bf16Products::tiles) return attend_backward_by_tiles(grad, sequence, key_head);
+    }
+    HeadBackward<Stored>(grad, sequence, key_head).run();
+}
+
 }  // namespace
 
 template <class Stored>
@@ -303,7 +273,7 @@ void sequence_attention(ThreadPool& pool, const SequenceAttention<Stored>& atten
     check(attention.shape);
     const i64 heads = attention.shape.heads;
     pool.parallel_for(attention.shape.rows / attention.shape.seq_len * heads,
-                      [&](i64 task) { attend(attention, task / heads, task % heads); });
+                      [&](i64 task) { attend_by_quickest(attention, task / heads, task % heads); });
 }
 
 template <class Stored>
@@ -311,7 +281,7 @@ void sequence_attention_backward(ThreadPool& pool, const SequenceAttentionGrad<S
     check(grad.shape);
     const i64 heads = grad.shape.kv_heads;
     pool.parallel_for(grad.shape.rows / grad.shape.seq_len * heads,
-                      [&](i64 task) { HeadBackward<Stored>(grad, task / heads, task % heads).run(); });
+                      [&](i64 task) { attend_backward_by_quickest(grad, task / heads, task % heads); });
 }
 
 template void sequence_attention(ThreadPool&, const SequenceAttention<float>&);

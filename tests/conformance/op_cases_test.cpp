@@ -122,6 +122,24 @@ TEST(OpCasesInBf16, AreTheF32OperationRoundedOnce) {
     }
 }
 
+/// What a matrix unit makes of bf16 is close to the f32 operation, within what every back end may differ by.
+TEST(OpCasesInBf16, AreAboutTheF32OperationByTiles) {
+    const ScopedBf16Products products(Bf16Products::tiles);
+    for (const OpCase& op_case : all_cases()) {
+        if (op_case.in_turn) continue;
+        for (const std::vector<DType>& types : bf16_types(op_case)) {
+            CpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
+            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
+            narrow.run(op_case);
+            wide.run(op_case);
+            CpuBench want(op_case, types);
+            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
+            expect_same_products(op_case, DType::bf16, narrow, want, "by tiles");
+            if (HasFatalFailure()) return;
+        }
+    }
+}
+
 TEST(OpGradients, AgreeWithFiniteDifferences) {
     constexpr i64 kMostElements = 400;  // larger ones repeat the same kernels
     constexpr double kStep = 1e-5;

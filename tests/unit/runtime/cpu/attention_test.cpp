@@ -1,6 +1,5 @@
 // Causal attention against a naive oracle, its gradient against differences, and its independence of layout.
 #include "runtime/cpu/attention.h"
-#include "runtime/base/worse.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -11,133 +10,13 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/base/philox.h"
 #include "runtime/cpu/attention_kernel.h"
+#include "tests/unit/runtime/cpu/attention_problem.h"
 
 namespace moesaic {
 namespace {
 
-template <class T>
-using Values = std::vector<T>;
-
-template <class T>
-Values<T> random_values(i64 count, u64 seed) {
-    const Philox random(seed, "attention test");
-    Values<T> values(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(4 * random.uniform(i) - 2);
-    return values;
-}
-
-template <class T>
-T& at(Values<T>& values, i64 index) {
-    return values[static_cast<std::size_t>(index)];
-}
-template <class T>
-double at(const Values<T>& values, i64 index) {
-    return static_cast<double>(values[static_cast<std::size_t>(index)]);
-}
-
-template <class T>
-struct Problem {
-    AttentionShape shape;
-    Values<T> q = random_values<T>(shape.rows * shape.heads * shape.head_dim, 1);
-    Values<T> k = random_values<T>(shape.rows * shape.kv_heads * shape.head_dim, 2);
-    Values<T> v = random_values<T>(shape.rows * shape.kv_heads * shape.head_dim, 3);
-    Values<T> d_out = random_values<T>(shape.rows * shape.heads * shape.head_dim, 4);
-    // Filled with a value that must not show through.
-    Values<T> out = Values<T>(q.size(), T(9)),
-              log_sum_exp = Values<T>(static_cast<std::size_t>(shape.heads * shape.rows), T(9));
-    Values<T> dq = out, dk = Values<T>(k.size(), T(9)), dv = dk;
-    std::vector<i32> first_key = {};
-
-    Problem& run(int threads = 1) {
-        ThreadPool pool(threads);
-        const i32* const first = first_key.empty() ? nullptr : first_key.data();
-        sequence_attention(pool, SequenceAttention<T>{shape, q.data(), k.data(), v.data(), out.data(),
-                                                      log_sum_exp.data(), first});
-        sequence_attention_backward(
-            pool,
-            SequenceAttentionGrad<T>{shape, q.data(), k.data(), v.data(), out.data(), log_sum_exp.data(),
-                                     d_out.data(), dq.data(), dk.data(), dv.data(), first});
-        return *this;
-    }
-    void expect_same_bits(const Problem& other) const {
-        EXPECT_EQ(out, other.out);
-        EXPECT_EQ(log_sum_exp, other.log_sum_exp);
-        EXPECT_EQ(dq, other.dq);
-        EXPECT_EQ(dk, other.dk);
-        EXPECT_EQ(dv, other.dv);
-    }
-};
-
-struct Oracle {
-    Values<double> out, log_sum_exp, dq, dk, dv;
-};
-
-/// Row by row from the definition, in fp64.
-template <class T>
-Oracle oracle(const Problem<T>& problem) {
-    const AttentionShape& s = problem.shape;
-    const i64 dim = s.head_dim;
-    const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
-    Oracle want{Values<double>(problem.q.size()), Values<double>(problem.log_sum_exp.size()),
-                Values<double>(problem.q.size()), Values<double>(problem.k.size()),
-                Values<double>(problem.k.size())};
-    for (i64 t = 0; t < s.rows; ++t) {
-        for (i64 head = 0; head < s.heads; ++head) {
-            const i64 first = t / s.seq_len * s.seq_len, row = (t * s.heads + head) * dim;
-            auto key_row = [&](i64 u) { return (u * s.kv_heads + head / (s.heads / s.kv_heads)) * dim; };
-            Values<double> p, dp;
-            double sum = 0, delta = 0, max = -1e300;
-            for (i64 u = first; u <= t; ++u) {
-                double score = 0, d = 0;
-                for (i64 i = 0; i < dim; ++i) {
-                    score += at(problem.q, row + i) * at(problem.k, key_row(u) + i) * scale;
-                    d += at(problem.d_out, row + i) * at(problem.v, key_row(u) + i);
-                }
-                p.push_back(score);
-                dp.push_back(d);
-                max = std::max(max, score);
-            }
-            for (double& x : p) sum += x = std::exp(x - max);
-            for (std::size_t u = 0; u < p.size(); ++u) delta += (p[u] /= sum) * dp[u];
-            at(want.log_sum_exp, head * s.rows + t) = max + std::log(sum);
-            for (i64 u = first; u <= t; ++u) {
-                const double probability = at(std::as_const(p), u - first);
-                const double ds = probability * (at(std::as_const(dp), u - first) - delta) * scale;
-                for (i64 i = 0; i < dim; ++i) {
-                    at(want.out, row + i) += probability * at(problem.v, key_row(u) + i);
-                    at(want.dq, row + i) += ds * at(problem.k, key_row(u) + i);
-                    at(want.dk, key_row(u) + i) += ds * at(problem.q, row + i);
-                    at(want.dv, key_row(u) + i) += probability * at(problem.d_out, row + i);
-                }
-            }
-        }
-    }
-    return want;
-}
-
-template <class T>
-double largest_error(const Values<T>& have, const Values<double>& want) {
-    double error = 0;
-    for (std::size_t i = 0; i < have.size(); ++i)
-        error =
-            worse(error, std::abs(static_cast<double>(have[i]) - want[i]) / std::max(1.0, std::abs(want[i])));
-    return error;
-}
-
-const std::vector<AttentionShape> kShapes{// rows, heads, kv_heads, head_dim, seq_len
-                                          {0, 2, 1, 8, 4},      {1, 1, 1, 1, 1},     {6, 2, 2, 4, 3},
-                                          {34, 4, 2, 17, 17},   {130, 3, 1, 32, 65}, {64, 1, 1, 64, 64},
-                                          {200, 4, 4, 50, 200}, {256, 2, 1, 32, 128}};
-
-std::vector<i32> documents_of(const std::vector<i64>& lengths) {
-    std::vector<i32> first_key;
-    for (const i64 length : lengths)
-        first_key.insert(first_key.end(), static_cast<std::size_t>(length),
-                         static_cast<i32>(first_key.size()));
-    return first_key;
-}
+using namespace attention_test;
 
 template <class T>
 class Attention : public ::testing::Test {};
