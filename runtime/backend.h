@@ -60,7 +60,8 @@ struct GroupedGemm {
 /// [.,N], where the product of a part's rows is summed from zero in f64 if the operands are f64, else in f32;
 /// a and b may be bf16. a [R,M], b [R,N], c [G,M,N]; rows_per_part [G, parts] on the host: consecutive rows,
 /// by group and then by part. a_rows and b_rows as in GroupedGemm, each on its own. With `from_zero` whatever
-/// stands in c is taken for zero.
+/// stands in c is taken for zero. Where adds_to_gradients(), c may have the type in which products are summed
+/// instead of f64.
 struct GroupedGemmWeightGrad {
     ConstTensorView a, b;
     TensorView c;
@@ -293,7 +294,10 @@ class Backend {
     virtual void zero(Stream&, TensorView) = 0;
     virtual void fill(Stream&, double value, TensorView y) = 0;      ///< y = value, real
     virtual void add(Stream&, ConstTensorView x, TensorView y) = 0;  ///< y += x
-    /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all.
+    /// Whether a micro-batch's gradients, of type real, may be their own sums (fold, GroupedGemmWeightGrad).
+    [[nodiscard]] virtual bool adds_to_gradients() const { return false; }
+    /// sum (f64) += part (real), then part = 0: what one micro-batch added joins the sum of all. Where
+    /// adds_to_gradients(), `sum` may be `part` itself: part = 0 + part.
     virtual void fold(Stream&, TensorView part, TensorView sum, const FoldRounding& rounding) = 0;
     /// to = from, rounded once to nearest even where `to` is narrower: f64 to all three, f32 and bf16 to f32
     /// and bf16.

@@ -69,7 +69,9 @@ void CpuBackend::add(Stream& stream, ConstTensorView x, TensorView y) {
 void CpuBackend::fold(Stream& stream, TensorView part, TensorView sum, const FoldRounding& rounding) {
     expect_real(part.dtype, "fold");
     expect(part, part.dtype, "fold part");
-    expect(sum, DType::f64, "fold sum");
+    const bool in_place = adds_to_gradients() && part.elements() > 0 && sum.data == part.data;
+    expect(sum, in_place ? part.dtype : DType::f64, "fold sum");
+    MOESAIC_ASSERT(!in_place || rounding.step == 0, "a part in the place of an exact sum");
     MOESAIC_ASSERT(part.elements() == sum.elements(), "fold {} into {}", part.shape.text(), sum.shape.text());
     run_on_host(stream, [this, part, sum, rounding] {
         share(part.elements(), 1, [&](Range elements) { cpu::fold(part, sum, elements, rounding); });

@@ -21,6 +21,8 @@ class CpuBackend final : public Backend {
     std::string_view name() const override { return "cpu"; }
     MemoryPool& pool() override { return pool_; }
     bool computes() const override { return scheduler_.mode() != StreamMode::accounting; }
+    /// Back ends of other devices, whose operands this one checks, do not.
+    bool adds_to_gradients() const override { return pool_.device() == Device::cpu; }
     std::unique_ptr<Stream> make_stream(std::string_view name) override {
         return scheduler_.make_stream(name);
     }

@@ -168,7 +168,8 @@ void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeigh
     const i64 rows = a_rows.data ? a_rows.rows() : a.rows();
     check_rows(a, a_rows, rows, height, "grouped_gemm_weight_grad a");
     check_rows(b, b_rows, rows, width, "grouped_gemm_weight_grad b");
-    expect(c, groups, height * width, DType::f64, "grouped_gemm_weight_grad c");
+    expect(c, groups, height * width, adds_to_gradients() && c.dtype == real ? real : DType::f64,
+           "grouped_gemm_weight_grad c");
     const i64 parts = groups > 0 ? static_cast<i64>(rows_per_part.size()) / groups : 0;
     check_groups(rows_per_part, groups * parts, rows);
     run_with_numbers(stream, rows_per_part,
@@ -182,7 +183,7 @@ void CpuBackend::grouped_gemm_weight_grad(Stream& stream, const GroupedGemmWeigh
                                                             .n = width,
                                                             .a = elements_of<Real>(operation.a),
                                                             .b = elements_of<Real>(operation.b),
-                                                            .c = operation.c.as<double>(),
+                                                            .c = cpu::sums_in<Real>(operation.c),
                                                             .a_rows = data_or_null<i32>(operation.a_rows),
                                                             .b_rows = data_or_null<i32>(operation.b_rows),
                                                             .from_zero = operation.from_zero},

@@ -154,8 +154,18 @@ void fold_rounded_reals(Real* part, double* sum, i64 count, const FoldRounding& 
     }
 }
 
+/// -0 becomes 0, as in a sum.
+template <class Real>
+void fold_in_place(Real* part, i64 count) {
+    for (i64 i = 0; i < count; ++i) part[i] = Real(0) + part[i];
+}
+
 void fold(TensorView part, TensorView sum, Range elements, const FoldRounding& rounding) {
     const i64 count = elements.last - elements.first;
+    if (sum.data == part.data) {
+        if (part.dtype == DType::f64) return fold_in_place(part.as<double>() + elements.first, count);
+        return fold_in_place(part.as<float>() + elements.first, count);
+    }
     double* const sums = sum.as<double>() + elements.first;
     const auto fold_all = [&](auto* parts) {
         if (rounding.step > 0) {

@@ -270,7 +270,7 @@ void Wave<T>::compute_panel(const Task<T>& task, const Piece& piece, i64 step, P
         block.rounded_row_stride = product.c_row_stride;
     }
     if (product.sum && piece.ends) {
-        block.sum = product.sum + task.first_row * product.n + column;
+        block.sum = product.sum.from(task.first_row * product.n + column);
         block.sum_row_stride = product.n;
         block.sum_start = piece.sum_start;
     }
@@ -325,8 +325,7 @@ template <class T>
 void clear_empty_sums(ThreadPool& pool, std::span<const MatrixProduct<T>> products, bool all) {
     for (const MatrixProduct<T>& product : products) {
         if (!product.sum || !product.sum_from_zero || (product.p > 0 && !all)) continue;
-        pool.parallel_for(product.m,
-                          [&](i64 row) { std::fill_n(product.sum + row * product.n, product.n, 0.0); });
+        pool.parallel_for(product.m, [&](i64 row) { product.sum.from(row * product.n).clear(product.n); });
     }
 }
 
@@ -350,7 +349,7 @@ void multiply_all(ThreadPool& pool, std::span<const MatrixProduct<T>> products, 
     const int threads_alone = products.size() == 1 ? pool.threads() : 1;  // several make tasks enough
     i64 most_slices = 0, sum_bytes = 0;
     for (const MatrixProduct<T>& product : products) {
-        if (product.sum) sum_bytes += product.m * product.n * static_cast<i64>(sizeof(double));
+        if (product.sum) sum_bytes += product.m * product.n * product.sum.element_bytes();
         if (product.p > 0) most_slices += SliceColumns(kernels, product, threads_alone).most_slices();
     }
     Slice<T>* const slices = scratch<Slice<T>>(ScratchSlot::slices, most_slices);

@@ -80,9 +80,9 @@ struct MatrixProduct {
     BFloat16* rounded_c = nullptr;
     /// b's copy by pack_matrix(), or none.
     Elements<T> packed_b = {};
-    /// Dense [m,n] or null: instead of writing c, every part's product, summed from zero, is added here in
+    /// Dense [m,n] or nowhere: instead of writing c, every part's product, summed from zero, is added here in
     /// ascending order. The parts' extents add up to p; they may be 0.
-    double* sum = nullptr;
+    SumElements<T> sum = {};
     bool sum_from_zero = false;  ///< whatever stands there
     std::span<const i64> parts = {};
     /// Or null: gets every block of the result. Where c is null the result is kept nowhere else.

@@ -143,12 +143,17 @@ HWY_INLINE i64 add_unrolled(const PanelProduct<T>& product, Tile<T, kRows, kVect
 }
 
 /// The rows of the sums below this tile, which the next tile will add to.
-template <class T, int kRows>
-HWY_INLINE void fetch_next_sums(const PanelProduct<T>& product) {
-    constexpr i64 kLine = 64 / sizeof(double);
+template <int kRows, class T, class Sum>
+HWY_INLINE void fetch_next_sums(const PanelProduct<T>& product, const Sum* sum) {
+    constexpr i64 kLine = 64 / sizeof(Sum);
     for (int i = kRows; i < 2 * kRows; ++i)
         for (i64 column = 0; column < product.columns; column += kLine)
-            __builtin_prefetch(product.sum + i * product.sum_row_stride + column, 1, 3);
+            __builtin_prefetch(sum + i * product.sum_row_stride + column, 1, 3);
+}
+template <int kRows, class T>
+HWY_INLINE void fetch_next_sums(const PanelProduct<T>& product) {
+    if (product.sum.wide) return fetch_next_sums<kRows>(product, product.sum.wide);
+    fetch_next_sums<kRows>(product, product.sum.real);
 }
 
 /// Whether a stands as pack_rows leaves it.
@@ -166,7 +171,7 @@ void multiply_tile(const PanelProduct<typename Step::Element>& product) {
     Tile<T, kRows, kVectors> tile;
     tile.start(product);
     if (kRows >= kRowTile && product.sum && product.sum_start != SumStart::streamed)
-        fetch_next_sums<T, kRows>(product);
+        fetch_next_sums<kRows>(product);
     const T* a[kRows];
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i)
@@ -233,7 +238,7 @@ void multiply_rows(const PanelProduct<typename Step::Element>& product) {
         }
         tile.c += tile.rows * product.c_row_stride;
         if (tile.rounded) tile.rounded += tile.rows * product.rounded_row_stride;
-        if (tile.sum) tile.sum += tile.rows * product.sum_row_stride;
+        tile.sum = tile.sum.from(tile.rows * product.sum_row_stride);
         tile.next += tile.next_elements;
     }
 }

@@ -1,6 +1,9 @@
 // The innermost loops of every product, compiled once per instruction set and chosen at run time.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "runtime/base/types.h"
 #include "runtime/cpu/bf16_products.h"
 #include "runtime/tensor.h"
@@ -40,6 +43,27 @@ struct StridedOperand {
     }
 };
 
+/// Where sums that products are added to stand: in f64, or in the products' own type.
+template <class T>
+struct SumElements {
+    double* wide = nullptr;
+    T* real = nullptr;
+
+    SumElements() = default;
+    SumElements(double* elements) : wide(elements) {}
+    SumElements(T* elements) requires(!std::is_same_v<T, double>) : real(elements) {}
+    [[nodiscard]] explicit operator bool() const { return wide || real; }
+    [[nodiscard]] i64 element_bytes() const { return static_cast<i64>(real ? sizeof(T) : sizeof(double)); }
+    [[nodiscard]] SumElements from(i64 element) const {
+        if (wide) return wide + element;
+        return real ? SumElements(real + element) : *this;
+    }
+    void clear(i64 count) const {
+        if (wide) std::fill_n(wide, count, 0.0);
+        if (real) std::fill_n(real, count, T(0));
+    }
+};
+
 /// What stands in a sum before a product is added.
 enum class SumStart : std::uint8_t {
     added,     ///< other products
@@ -64,8 +88,8 @@ struct PanelProduct {
     /// Rows rounded_row_stride apart, or null: the result is rounded to these instead of stored to c.
     BFloat16* rounded = nullptr;
     i64 rounded_row_stride = 0;
-    /// Rows sum_row_stride apart, or null: the result is added there instead of stored to c.
-    double* sum = nullptr;
+    /// Rows sum_row_stride apart, or nowhere: the result is added there instead of stored to c.
+    SumElements<T> sum = {};
     i64 sum_row_stride = 0;
     SumStart sum_start = SumStart::added;
     /// Elements from `next` on will be read soon: they travel to the second-level cache meanwhile.

@@ -1,4 +1,4 @@
-// Where the results of a block of a product go, compiled once per target: to c, rounded, or onto sums in f64.
+// Where the results of a block of a product go, compiled once per target: to c, rounded, or onto sums.
 #if defined(MOESAIC_RUNTIME_CPU_GEMM_RESULTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MOESAIC_RUNTIME_CPU_GEMM_RESULTS_INL_H_
 #undef MOESAIC_RUNTIME_CPU_GEMM_RESULTS_INL_H_
@@ -21,26 +21,26 @@ HWY_INLINE void store_columns(Vector<T> value, T* to, i64 columns) {
     if (columns > 0) hn::BlendedStore(value, hn::FirstN(d, static_cast<std::size_t>(columns)), d, to);
 }
 
-/// Puts a vector of results where their f64 sum stands. From zero they are added to it all the same: -0
-/// becomes 0.
-template <SumStart kStart, class V>
-HWY_INLINE void put_sum(V value, double* sum, i64 columns) {
-    const Lanes<double> d;
+/// Puts a vector of results where their sum stands. From zero they are added to it all the same: -0 becomes
+/// 0.
+template <SumStart kStart, class Sum>
+HWY_INLINE void put_sum(Vector<Sum> value, Sum* sum, i64 columns) {
+    const Lanes<Sum> d;
     if constexpr (kStart == SumStart::added) {
-        store_columns<double>(hn::Add(load_columns<double>(sum, columns), value), sum, columns);
+        store_columns<Sum>(hn::Add(load_columns<Sum>(sum, columns), value), sum, columns);
     } else if (kStart == SumStart::streamed && columns >= static_cast<i64>(hn::Lanes(d)) &&
-               reinterpret_cast<std::uintptr_t>(sum) % (hn::Lanes(d) * sizeof(double)) == 0) {
+               reinterpret_cast<std::uintptr_t>(sum) % (hn::Lanes(d) * sizeof(Sum)) == 0) {
         hn::Stream(hn::Add(hn::Zero(d), value), d, sum);
     } else {
-        store_columns<double>(hn::Add(hn::Zero(d), value), sum, columns);
+        store_columns<Sum>(hn::Add(hn::Zero(d), value), sum, columns);
     }
 }
 
-template <SumStart kStart, class T>
-HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
+template <SumStart kStart, class T, class Sum>
+HWY_INLINE void add_to_sum(Vector<T> value, Sum* sum, i64 columns) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
-    if constexpr (sizeof(T) == 8) {
+    if constexpr (std::is_same_v<T, Sum>) {
         put_sum<kStart>(value, sum, columns);
     } else if constexpr (hn::MaxLanes(Lanes<T>()) == 1) {
         if (columns > 0)
@@ -53,28 +53,29 @@ HWY_INLINE void add_to_sum(Vector<T> value, double* sum, i64 columns) {
     }
 }
 
-template <SumStart kStart, class T>
-void add_tile_to_sum(const PanelProduct<T>& product, const T* values, i64 rows, i64 width) {
+template <SumStart kStart, class T, class Sum>
+void add_tile_to_sum(const PanelProduct<T>& product, Sum* sum, const T* values, i64 rows, i64 width) {
     const Lanes<T> d;
-    for (i64 row = 0; row < rows; ++row, values += width) {
+    for (i64 row = 0; row < rows; ++row, values += width, sum += product.sum_row_stride) {
         for (i64 column = 0; column < product.columns; column += static_cast<i64>(hn::Lanes(d)))
-            add_to_sum<kStart, T>(hn::Load(d, values + column),
-                                  product.sum + row * product.sum_row_stride + column,
-                                  product.columns - column);
+            add_to_sum<kStart, T>(hn::Load(d, values + column), sum + column, product.columns - column);
     }
+}
+template <class T, class Sum>
+void add_tile_to_sum(const PanelProduct<T>& product, Sum* sum, const T* values, i64 rows, i64 width) {
+    if (product.sum_start == SumStart::added)
+        return add_tile_to_sum<SumStart::added>(product, sum, values, rows, width);
+    if (product.sum_start == SumStart::zero)
+        return add_tile_to_sum<SumStart::zero>(product, sum, values, rows, width);
+    add_tile_to_sum<SumStart::streamed>(product, sum, values, rows, width);
 }
 
 /// Puts a tile's results, rows `width` apart, where the product wants them.
 template <class Rounding = cpu::HWY_NAMESPACE::PlainRounding, class T>
 HWY_NOINLINE void put_tile(const PanelProduct<T>& product, const T* values, i64 rows, i64 width) {
     const Lanes<T> d;
-    if (product.sum) {
-        if (product.sum_start == SumStart::added)
-            return add_tile_to_sum<SumStart::added>(product, values, rows, width);
-        if (product.sum_start == SumStart::zero)
-            return add_tile_to_sum<SumStart::zero>(product, values, rows, width);
-        return add_tile_to_sum<SumStart::streamed>(product, values, rows, width);
-    }
+    if (product.sum.wide) return add_tile_to_sum(product, product.sum.wide, values, rows, width);
+    if (product.sum.real) return add_tile_to_sum(product, product.sum.real, values, rows, width);
     for (i64 row = 0; row < rows; ++row, values += width) {
         for (i64 column = 0; column < product.columns; column += static_cast<i64>(hn::Lanes(d))) {
             const Vector<T> value = hn::Load(d, values + column);

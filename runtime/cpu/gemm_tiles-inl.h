@@ -93,7 +93,7 @@ class PanelByTiles {
         tile_.next += tile_.next_lines * tile_.pairs;
         if (plain) return;
         if (part.rounded) part.rounded += row * product_.rounded_row_stride + column;
-        if (part.sum) part.sum += row * product_.sum_row_stride + column;
+        part.sum = part.sum.from(row * product_.sum_row_stride + column);
         put_tile<Rounding>(part, results_, tile_.rows, width);
     }
     void load_results(const PanelProduct<T>& part, i64 width) {

@@ -80,7 +80,7 @@ void accumulate_weight_grads(ThreadPool& pool, const GroupedWeightGrad<T>& produ
         one.p = std::accumulate(one.parts.begin(), one.parts.end(), i64{0});
         one.a = transposed(rows_from(product.a, product.a_rows, first_row, product.m));
         one.b = rows_from(product.b, product.b_rows, first_row, product.n);
-        one.sum = product.c + group * product.m * product.n;
+        one.sum = product.c.from(group * product.m * product.n);
         one.sum_from_zero = product.from_zero;
         products[group] = one;
         first_row += one.p;

@@ -35,7 +35,7 @@ struct GroupedWeightGrad {
     i64 groups = 0;
     i64 m = 0, n = 0;
     Elements<T> a, b;
-    double* c = nullptr;                             // [groups,m,n]
+    SumElements<T> c = {};                           // [groups,m,n]
     const i32 *a_rows = nullptr, *b_rows = nullptr;  // as in GroupedProduct, each [R]
     bool from_zero = false;                          // whatever stands in c
 };

@@ -87,6 +87,15 @@ void multiply_block(const OneDnn& library, const Block& block, i64 first, i64 p,
                    status);
 }
 
+/// Adds a block's results, dense, to the product's sums.
+template <class Sum>
+void add_part(const Block& block, const float* part, Sum* sums) {
+    for (i64 row = 0; row < block.rows; ++row, part += block.columns) {
+        Sum* const sum = sums + (block.first_row + row) * block.product->n + block.first_column;
+        for (i64 j = 0; j < block.columns; ++j) sum[j] += static_cast<Sum>(part[j]);
+    }
+}
+
 void run(const OneDnn& library, const Block& block) {
     if (library.set_threads) library.set_threads(1);  // the number is each calling thread's own
     const MatrixProduct<float>& product = *block.product;
@@ -102,11 +111,8 @@ void run(const OneDnn& library, const Block& block) {
     for (const i64 extent : product.parts) {
         if (extent == 0) continue;
         multiply_block(library, block, first, extent, part, block.columns, false);
-        for (i64 row = 0; row < block.rows; ++row) {
-            double* const sum = product.sum + (block.first_row + row) * product.n + block.first_column;
-            for (i64 j = 0; j < block.columns; ++j)
-                sum[j] += static_cast<double>(part[row * block.columns + j]);
-        }
+        if (product.sum.wide) add_part(block, part, product.sum.wide);
+        if (product.sum.real) add_part(block, part, product.sum.real);
         first += extent;
     }
 }

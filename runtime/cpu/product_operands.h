@@ -38,6 +38,14 @@ template <class Real>
     return view.as<Real>();
 }
 
+/// Where weights' gradients are added, in f64 or in Real.
+template <class Real>
+[[nodiscard]] SumElements<Real> sums_in(TensorView view) {
+    if (view.elements() == 0) return {};
+    if (view.dtype == DType::f64) return view.as<double>();
+    return view.as<Real>();
+}
+
 /// The memory of an element.
 template <class View>
 [[nodiscard]] auto* element_at(const View& view, i64 row, i64 column) {

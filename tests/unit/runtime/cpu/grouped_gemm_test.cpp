@@ -122,5 +122,30 @@ TYPED_TEST(GroupedGemm, SumsFromZeroAreWhatClearedOnesBecome) {
     }
 }
 
+/// Sums in the type of the products: what f64 sums of one part, rounded, are, -0 from an underflow included.
+/// Enough to go past the caches.
+TEST(GroupedGemmSums, RealSumsOfOnePartAreTheF64SumsRounded) {
+    for (const i64 n : {512, 509}) {
+        constexpr i64 kM = 2100, kGroups = 8;
+        const std::vector<i64> rows{3, 0, 1, 2, 0, 17, 5, 1};
+        auto a = random_values<float>(sum_of(rows) * kM, 1), b = random_values<float>(sum_of(rows) * n, 2);
+        for (std::size_t i = 0; i < a.size(); i += 2) a[i] *= 1e-30F;
+        for (std::size_t i = 0; i < b.size(); i += 3) b[i] *= 1e-30F;
+        std::vector<double> sums(static_cast<std::size_t>(kGroups * kM * n), 0.0);
+        ThreadPool pool(3);
+        GroupedWeightGrad<float> product{rows, kGroups, kM, n, a.data(), b.data(), sums.data()};
+        accumulate_weight_grads(pool, product);
+        const std::vector<float> want(sums.begin(), sums.end());
+        std::vector<float> have(want.size(), std::numeric_limits<float>::quiet_NaN());
+        product.c = have.data();
+        product.from_zero = true;
+        accumulate_weight_grads(pool, product);
+        EXPECT_EQ(std::memcmp(have.data(), want.data(), want.size() * sizeof(float)), 0) << n;
+        product.from_zero = false;
+        accumulate_weight_grads(pool, product);
+        for (std::size_t i = 0; i < want.size(); ++i) ASSERT_EQ(have[i], 2 * want[i]) << i;
+    }
+}
+
 }  // namespace
 }  // namespace moesaic
