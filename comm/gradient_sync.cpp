@@ -45,6 +45,8 @@ std::vector<LogicalTensor> expert_tensors(const Mesh& mesh, const ParameterStore
 GradientSync::GradientSync(StepContext& context, ParameterStore& store, i64 bucket_bytes,
                            const PlantedDefects& defects)
     : store_(store), defects_(defects) {
+    MOESAIC_ASSERT(!store.sums_once() || context.mesh.world().size() == 1, "{} ranks' gradients summed once",
+                   context.mesh.world().size());
     for (const Placement placement : kPlacements) {
         const Communicator& group = group_of(context, placement);
         std::ranges::copy(plan_buckets(store, placement, bucket_bytes, group.rank(), group.size()),
@@ -130,9 +132,7 @@ void GradientSync::finish(StepContext& context) {
     start(context);
     context.compute.wait(context.exchange.record());
     for (const GradientBucket& bucket : buckets_) {
-        const i64 begin = bucket.owned.begin, count = bucket.owned.size();
-        context.backend.convert(context.compute, store_.sums(bucket.placement).flat(begin, count),
-                                store_.gradients(bucket.placement).flat(begin, count));
+        store_.round_sums(context.compute, bucket.placement, bucket.owned);
     }
 }
 

@@ -96,6 +96,10 @@ std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator&
     return make_host_backend(config, world, mode, options);
 }
 
+bool may_compute_on_gpu(const Config& config) {
+    return config.run.device == "cuda" || (config.run.device == "auto" && may_have_a_gpu());
+}
+
 std::unique_ptr<Communicator> make_device_world(const Config& config, const Backend& backend,
                                                 Communicator& world) {
     const std::string& comm = config.parallel.comm;

@@ -13,6 +13,9 @@ namespace moesaic {
 [[nodiscard]] std::unique_ptr<Backend> make_device_backend(const Config& config, Communicator& world,
                                                            StreamMode mode, const RuntimeOptions& options);
 
+/// Whether that may be a GPU: what a dry run on the host has to allow for.
+[[nodiscard]] bool may_compute_on_gpu(const Config& config);
+
 /// Collective over `world`. What moves the device's memory between ranks (parallel.comm): NCCL's communicator
 /// of the same ranks, or null where `world` itself does. `auto` is NCCL where several ranks compute on GPUs
 /// and it works, and says once why it does not. Throws UserError on every rank where `nccl` was asked for and

@@ -4,6 +4,12 @@
 
 namespace moesaic {
 
+MicroBatches micro_batches_of(const Config& config, ModelKind kind, i64 world) {
+    const i64 batch = config.train.batch_sequences;
+    if (kind == ModelKind::momlp) return {batch, batch / world, world};
+    return {batch, config.train.micro_sequences, world};
+}
+
 std::string advice_on_idle_ranks(const MicroBatches& batches) {
     const i64 turns = batches.micro_steps() * batches.world;
     if (4 * batches.count() > 3 * turns) return {};

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <string>
 
+#include "layers/model_spec.h"
 #include "runtime/base/types.h"
+#include "runtime/config/config.h"
 
 namespace moesaic {
 
@@ -32,6 +34,11 @@ struct MicroBatches {
         return {first, std::min(size, sequences - first)};
     }
 };
+
+/// A batch of training on `world` ranks. That of a MoMLP holds as many samples of every cell, cell by cell: a
+/// rank computes all of its cells' at once, and an expert's gradient is the sum of one micro-batch whatever
+/// the layout.
+[[nodiscard]] MicroBatches micro_batches_of(const Config& config, ModelKind kind, i64 world);
 
 /// What to tell a user whose ranks wait for others at a quarter of their turns or more, since a batch has too
 /// few micro-batches for them; empty otherwise.

@@ -31,14 +31,6 @@ struct RecordLayout {
     [[nodiscard]] i64 size() const { return note + kRankNoteNumbers; }
 };
 
-/// The batch of a MoMLP holds as many samples of every cell, cell by cell: a rank computes all of its cells'
-/// at once, and an expert's gradient is the sum of one micro-batch whatever the layout.
-MicroBatches micro_batches_of(const RankRuntime& runtime, const Config& config) {
-    const i64 batch = config.train.batch_sequences, world = runtime.mesh->world().size();
-    if (runtime.model.spec().kind == ModelKind::momlp) return {batch, batch / world, world};
-    return {batch, config.train.micro_sequences, world};
-}
-
 Schedule schedule_of(const Config& config) {
     const ScheduleConfig& given = config.optimizer.schedule;
     const ScheduleKind kind = given.kind == "cosine" ? ScheduleKind::cosine
@@ -109,7 +101,7 @@ TrainingStep::TrainingStep(RankRuntime& runtime, const Config& config, BatchSour
     : runtime_(runtime),
       config_(config),
       batches_(std::move(batches)),
-      micro_batches_(micro_batches_of(runtime, config)),
+      micro_batches_(micro_batches_of(config, runtime.model.spec().kind, runtime.mesh->world().size())),
       windows_(*runtime.backend, *runtime.mesh, runtime.model.spec(), runtime.store.dtype(),
                micro_batches_.size, config.task.data.document_mask) {
     const std::string advice = advice_on_idle_ranks(micro_batches_);

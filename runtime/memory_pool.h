@@ -15,7 +15,7 @@ enum class MemoryUse : std::uint8_t {
     activations,  ///< and gradients of activations: all that is not named below
     weights,
     gradients,      ///< of one micro-batch
-    gradient_sums,  ///< f64, over micro-batches
+    gradient_sums,  ///< f64, over micro-batches; none where gradients are their own (ParameterStore)
     masters,        ///< f32 weights behind bf16 ones
     moments,
     exchange,  ///< rows and gradients on their way between ranks

@@ -12,6 +12,8 @@ namespace moesaic {
 
 namespace {
 
+constexpr Placement kPlacements[] = {Placement::replicated, Placement::expert};
+
 template <Element Stored>
 void fill_part(const Parameter& parameter, u64 seed, i64 first, TensorView to) {
     const Philox random(seed, parameter.name);
@@ -61,7 +63,7 @@ TensorView Weight::grad() const {
 }
 
 TensorView Weight::sum() const {
-    return store_->arena(placement_).sum.view().flat(offset_, shape_.elements()).reshaped(shape_);
+    return store_->sums(placement_).flat(offset_, shape_.elements()).reshaped(shape_);
 }
 
 bool Weight::start_sum() const {
@@ -75,6 +77,7 @@ void Weight::clear_sum(Stream& stream) const {
 
 void Weight::clear_grad(Stream& stream) const {
     if (late_ < 0) return;
+    if (store_->once_) return clear_sum(stream);  // which it is
     if (!std::exchange(store_->late_[static_cast<std::size_t>(late_)].grad_is_clear, true))
         store_->backend_.zero(stream, grad());
 }
@@ -93,9 +96,7 @@ ConstTensorView Weight::packed_plain() const {
 
 void Weight::fold_rows(Stream& stream, i64 first, i64 count) const {
     const i64 row = shape_.cols();
-    ParameterStore::Arena& arena = store_->arena(placement_);
-    store_->backend_.fold(stream, arena.grad.view().flat(offset_ + first * row, count * row),
-                          arena.sum.view().flat(offset_ + first * row, count * row), store_->rounding_);
+    store_->fold(stream, placement_, {offset_ + first * row, offset_ + (first + count) * row});
 }
 
 bool Weight::sums_exactly() const {
@@ -103,9 +104,16 @@ bool Weight::sums_exactly() const {
 }
 
 void ParameterStore::sum_exactly(i64 parts) {
+    MOESAIC_ASSERT(!once_, "exact sums of {} parts where a gradient has one", parts);
     rounding_.step = kLargestExact * 0x1p-51;
     rounding_.limit = kLargestExact / static_cast<double>(parts);
     if (copies_) copies_->rounding_ = rounding_;
+}
+
+void ParameterStore::sum_once() {
+    MOESAIC_ASSERT(backend_.adds_to_gradients() && rounding_.step == 0, "{} sums gradients in f64",
+                   backend_.name());
+    once_ = true;
 }
 
 Weight ParameterStore::declare(std::vector<Parameter> parameters, Shape shape) {
@@ -173,6 +181,7 @@ void ParameterStore::end_segment() {
 }
 
 void ParameterStore::allocate(Stream& stream, u64 seed) {
+    MOESAIC_ASSERT(!once_ || !copies_, "copies add to gradients of {} bytes", size_of(real()));
     seed_ = seed;
     for (Arena& one : arenas_) {
         MOESAIC_ASSERT(!one.segments.empty() && one.segments.back().end == one.elements,
@@ -183,7 +192,7 @@ void ParameterStore::allocate(Stream& stream, u64 seed) {
         };
         one.value = arena_of(dtype_, MemoryUse::weights);
         one.grad = arena_of(real(), MemoryUse::gradients);
-        one.sum = arena_of(DType::f64, MemoryUse::gradient_sums);
+        if (!once_) one.sum = arena_of(DType::f64, MemoryUse::gradient_sums);
     }
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
         Parameter& parameter = parameters_[i];
@@ -235,7 +244,7 @@ void ParameterStore::zero_gradients(Stream& stream) {
     for (Arena& one : arenas_) {
         const auto zero = [&](i64 begin, i64 end) {
             backend_.zero(stream, one.grad.view().flat(begin, end - begin));
-            backend_.zero(stream, one.sum.view().flat(begin, end - begin));
+            if (!once_) backend_.zero(stream, one.sum.view().flat(begin, end - begin));
         };
         i64 done = 0;
         for (const Late& late : late_) {  // in the order of their declaration
@@ -246,6 +255,7 @@ void ParameterStore::zero_gradients(Stream& stream) {
         zero(done, one.elements);
     }
     for (Late& late : late_) late.started = late.grad_is_clear = false;
+    folded_.assign(arenas_[0].segments.size(), false);
     if (copies_) copies_->zero_gradients(stream);
 }
 
@@ -255,23 +265,36 @@ void ParameterStore::clear_late_sums(Stream& stream, int first_segment, int last
     }
 }
 
+void ParameterStore::fold(Stream& stream, Placement placement, ArenaRange range) {
+    backend_.fold(stream, gradients(placement).flat(range.begin, range.size()),
+                  sums(placement).flat(range.begin, range.size()), rounding_);
+}
+
 void ParameterStore::fold_segment(Stream& stream, int segment) {
+    const auto index = static_cast<std::size_t>(segment);
+    MOESAIC_ASSERT(!once_ || !folded_[index], "a second micro-batch of segment {} is summed once", segment);
+    folded_[index] = true;
     clear_late_sums(stream, segment, segment);
     if (copies_) copies_->clear_late_sums(stream, segment, segment);
-    for (Arena& one : arenas_) {
-        if (one.folds_itself[static_cast<std::size_t>(segment)]) continue;
-        const ArenaRange range = one.segments[static_cast<std::size_t>(segment)];
-        backend_.fold(stream, one.grad.view().flat(range.begin, range.size()),
-                      one.sum.view().flat(range.begin, range.size()), rounding_);
+    for (const Placement placement : kPlacements) {
+        const Arena& one = arena(placement);
+        if (!one.folds_itself[index]) fold(stream, placement, one.segments[index]);
     }
+}
+
+void ParameterStore::round_sums(Stream& stream, Placement placement, ArenaRange range) {
+    if (once_) return;
+    backend_.convert(stream, sums(placement).flat(range.begin, range.size()),
+                     gradients(placement).flat(range.begin, range.size()));
 }
 
 void ParameterStore::complete_gradients(Stream& stream) {
     clear_late_sums(stream, 0, std::numeric_limits<int>::max());
     for (const Late& late : late_) late.weight.clear_grad(stream);
-    for (Arena& one : arenas_) {
-        backend_.fold(stream, one.grad, one.sum, rounding_);
-        backend_.convert(stream, one.sum, one.grad);
+    for (const Placement placement : kPlacements) {
+        const ArenaRange all{0, elements(placement)};
+        fold(stream, placement, all);
+        round_sums(stream, placement, all);
     }
 }
 

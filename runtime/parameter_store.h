@@ -21,7 +21,7 @@ class Weight {
     Weight() = default;
     [[nodiscard]] TensorView value() const;
     [[nodiscard]] TensorView grad() const;
-    /// f64, the shape of the gradient.
+    /// f64, the shape of the gradient; or the gradient itself (ParameterStore::sum_once).
     [[nodiscard]] TensorView sum() const;
     /// Of a weight that starts its sum itself (ParameterStore::starts_sum): whether nothing was added since
     /// gradients were zeroed. The caller then has to overwrite the sum, and what is read there before is no
@@ -104,6 +104,11 @@ class ParameterStore {
     /// element of more than kLargestExact / parts becomes infinity.
     void sum_exactly(i64 parts);
     static constexpr double kLargestExact = 256;
+    /// Before allocate(), where each gradient of a step is the sum of one micro-batch on one rank, all of it
+    /// in type real(): gradients are then their own sums, the same bits without memory and traffic of f64
+    /// ones. Between two zero_gradients() a segment is folded once at most.
+    void sum_once();
+    [[nodiscard]] bool sums_once() const { return once_; }
     /// Makes the packed copies anew from the values.
     void pack(Stream& stream);
     /// Assigns storage and sets the initial values, each a function of (seed, name, element index) alone.
@@ -125,11 +130,13 @@ class ParameterStore {
         return arena(placement).value.view();
     }
     [[nodiscard]] TensorView gradients(Placement placement) { return arena(placement).grad.view(); }
-    /// f64: sums of gradients over micro-batches. A backward adds one micro-batch's rows to `gradients`, in
-    /// type real(), starting from zero; folding adds that to the sum. Partial gradients of a micro-batch
-    /// do not depend on the layout, and in f64 their sum hardly depends on its order: so neither does the
-    /// rounded sum.
-    [[nodiscard]] TensorView sums(Placement placement) { return arena(placement).sum.view(); }
+    /// f64, or `gradients` (sum_once): sums of gradients over micro-batches. A backward adds one
+    /// micro-batch's rows to `gradients`, in type real(), starting from zero; folding adds that to the sum.
+    /// Partial gradients of a micro-batch do not depend on the layout, and in f64 their sum hardly depends on
+    /// its order: so neither does the rounded sum.
+    [[nodiscard]] TensorView sums(Placement placement) {
+        return once_ ? gradients(placement) : arena(placement).sum.view();
+    }
     [[nodiscard]] i64 elements(Placement placement) const { return arena(placement).elements; }
     /// Range of each segment in an arena, in forward order.
     [[nodiscard]] std::span<const ArenaRange> segments(Placement placement) const {
@@ -145,6 +152,8 @@ class ParameterStore {
     /// Adds the gradients of a segment to their sums and empties them: after the backward of every
     /// micro-batch. Where all parameters of an arena's segment fold themselves there is nothing to do.
     void fold_segment(Stream& stream, int segment);
+    /// Rounds sums into the gradients.
+    void round_sums(Stream& stream, Placement placement, ArenaRange range);
     /// For a rank on its own: folds everything and rounds the sums back into the gradients.
     void complete_gradients(Stream& stream);
 
@@ -167,6 +176,7 @@ class ParameterStore {
         bool started = true, grad_is_clear = true;
     };
     void clear_late_sums(Stream& stream, int first_segment, int last_segment);
+    void fold(Stream& stream, Placement placement, ArenaRange range);
     struct Packed {
         Weight weight;
         i64 halves = 1;
@@ -182,6 +192,8 @@ class ParameterStore {
     std::deque<Buffer> buffers_;
     bool keeps_packed_ = false, packed_are_fresh_ = false;
     FoldRounding rounding_;
+    bool once_ = false;         // gradients are their own sums
+    std::vector<bool> folded_;  // by segment, since gradients were zeroed
     std::vector<Packed> packed_;
     std::vector<Late> late_;
     std::unique_ptr<ParameterStore> copies_;  // where there are any

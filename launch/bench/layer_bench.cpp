@@ -42,6 +42,7 @@ class LayerBench {
           layer_(problem_.spec(), 0, mesh_, *row_exchange_, store_) {
         store_.end_segment();
         store_.keep_packed_copies();
+        if (world.size() == 1 && backend_->adds_to_gradients()) store_.sum_once();  // as a step would
         store_.allocate(*compute_, kBenchSeed);
         compute_->synchronize();  // before the host writes
         set_router();

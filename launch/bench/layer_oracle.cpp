@@ -165,7 +165,7 @@ class LayerOracle {
         ParameterStore& store = outcome_.store;
         for (std::size_t i = 0; i < store.parameters().size(); ++i) {
             if (store.parameters()[i].name == name)
-                return store.sums(Placement::expert).as<double>()[store.offset_of(i) + element];
+                return load_element(store.sums(Placement::expert), store.offset_of(i) + element);
         }
         MOESAIC_ASSERT(false, "no parameter {}", name);
         return 0;

@@ -6,7 +6,7 @@
 With --rows rows per expert and top 2, tokens grow with the experts: work per token stays, weights per token stay, and what
 caches hold no longer fits. Beside the time of forward and backward stand two floors of this machine: arithmetic (FLOPs over
 the peak measured in the same run) and memory (bytes that have to move over the fastest reading that `doctor` measures):
-every expert's weights once forward and once backward (4 bytes each), its f64 gradients once out (8 bytes).
+every expert's weights once forward and once backward (4 bytes each), its gradients once out (4 bytes).
 "of the floor" is the larger floor over the time. Run it on a quiet machine.
 """
 
@@ -18,7 +18,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WIDTH, HIDDEN, TOP_K = 512, 1024, 2
-BYTES_PER_WEIGHT = 4 + 4 + 8
+BYTES_PER_WEIGHT = 4 + 4 + 4
 
 
 def arguments():

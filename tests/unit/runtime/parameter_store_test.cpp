@@ -165,5 +165,81 @@ TEST(ParameterStore, ASumThatNoBackwardStartedIsZeroBeforeItIsRead) {
     EXPECT_EQ(sums(), (std::vector<double>{0, 0, 1, 0, 0, 0, 0, 0, 0, 0})) << "old gradients are not added";
 }
 
+/// A replicated weight, and two of experts that start their sums themselves, of one element each.
+class SumsOnce : public testing::Test {
+  protected:
+    void SetUp() override {
+        const auto declare = [&](const char* name, Placement placement) {
+            Parameter parameter;
+            parameter.name = name;
+            parameter.shape = {2};
+            parameter.placement = placement;
+            parameter.folds_itself = placement == Placement::expert;
+            return store_.declare(parameter);
+        };
+        plain_ = declare("plain", Placement::replicated);
+        for (Weight* const expert : {&first_, &second_}) {
+            *expert = declare(expert == &first_ ? "first" : "second", Placement::expert);
+            store_.starts_sum(*expert);
+        }
+        store_.end_segment();
+        store_.sum_once();
+        store_.allocate(*stream_, 1);
+        for (const Placement placement : {Placement::replicated, Placement::expert})
+            std::fill_n(store_.gradients(placement).as<float>(), store_.elements(placement), 7.0F);
+        store_.zero_gradients(*stream_);
+    }
+    static std::vector<float> values(ConstTensorView view) {
+        return {view.as<float>(), view.as<float>() + 2};
+    }
+
+    std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
+    std::unique_ptr<Stream> stream_ = backend_->make_stream("compute");
+    ParameterStore store_{*backend_, DType::f32};
+    Weight plain_, first_, second_;
+};
+
+TEST_F(SumsOnce, AreTheGradientsAndTakeNoMemory) {
+    EXPECT_EQ(plain_.sum().data, plain_.grad().data);
+    EXPECT_EQ(first_.sum().dtype, DType::f32);
+    const MemoryByUse& memory = backend_->pool().peak_by_use();
+    EXPECT_EQ(memory[static_cast<std::size_t>(MemoryUse::gradient_sums)], 0);
+    EXPECT_GT(memory[static_cast<std::size_t>(MemoryUse::gradients)], 0);
+}
+
+TEST_F(SumsOnce, KeepWhatABackwardAdded) {
+    const std::vector<float> zero{0, 0}, three{3, 4};
+    EXPECT_EQ(values(plain_.grad()), zero);
+    plain_.grad().as<float>()[0] = 3;
+    plain_.grad().as<float>()[1] = -0.0F;
+    EXPECT_TRUE(first_.start_sum());
+    std::copy_n(three.data(), 2, first_.sum().as<float>());
+    first_.clear_grad(*stream_);
+    EXPECT_EQ(values(first_.grad()), three) << "it was started";
+    store_.fold_segment(*stream_, 0);
+    EXPECT_EQ(values(second_.grad()), zero) << "nobody started it";
+    first_.fold_rows(*stream_, 0, 1);
+    store_.complete_gradients(*stream_);
+    EXPECT_EQ(values(first_.grad()), three);
+    EXPECT_EQ(values(plain_.grad()), (std::vector<float>{3, 0}));
+    EXPECT_FALSE(std::signbit(plain_.grad().as<float>()[1])) << "a sum from zero has no -0";
+    store_.zero_gradients(*stream_);
+    EXPECT_TRUE(first_.start_sum()) << "once a step";
+    EXPECT_EQ(values(plain_.grad()), zero);
+    first_.clear_sum(*stream_);
+    store_.zero_gradients(*stream_);
+    first_.clear_grad(*stream_);
+    EXPECT_EQ(values(first_.grad()), zero);
+    EXPECT_FALSE(first_.start_sum()) << "cleared, it can only be added to";
+}
+
+TEST_F(SumsOnce, AreOfOneMicroBatch) {
+    store_.fold_segment(*stream_, 0);
+    EXPECT_DEATH(store_.fold_segment(*stream_, 0), "a second micro-batch of segment 0");
+    store_.zero_gradients(*stream_);
+    store_.fold_segment(*stream_, 0);
+    EXPECT_DEATH(store_.sum_exactly(1), "exact sums");
+}
+
 }  // namespace
 }  // namespace moesaic
