@@ -79,6 +79,7 @@ struct PackWeight {
     ConstTensorView weight;
     TensorView transposed, plain;
     i64 halves = 1;
+    bool past_caches = false;  ///< a hint: all that is packed together is more than caches hold
 };
 /// Elements of the two copies, the same numbers for every call with the same shape.
 struct PackedElements {

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "runtime/base/host_memory.h"
 #include "runtime/base/philox.h"
 #include "runtime/bfloat16.h"
 
@@ -229,12 +230,15 @@ void ParameterStore::initial_values(const Parameter& parameter, i64 first, Tenso
 }
 
 void ParameterStore::pack(Stream& stream) {
+    i64 bytes = 0;
+    for (const Packed& one : packed_) bytes += one.transposed.view().bytes() + one.plain.view().bytes();
     for (Packed& one : packed_) {
         if (!keeps_packed_) break;
         backend_.pack(stream, {.weight = one.weight.value(),
                                .transposed = one.transposed.view(),
                                .plain = one.plain.view(),
-                               .halves = one.halves});
+                               .halves = one.halves,
+                               .past_caches = bytes >= kBeyondCaches});
     }
     packed_are_fresh_ = true;
     if (copies_) copies_->pack(stream);

@@ -94,23 +94,6 @@ i64 CpuBackend::addends_together(DType dtype) const {
     return dtype == DType::bf16 && bf16_products() == Bf16Products::tiles ? kAddendsOfTiles : 1;
 }
 
-namespace {
-
-/// Copies one after the other of `count` matrices that stand one after the other: each [n,p], read as b [p,n]
-/// where it is `transposed`, else as b [n,p].
-template <class Stored>
-void pack_matrices(ThreadPool& threads, const Stored* weight, i64 count, i64 n, i64 p, bool transposed,
-                   TensorView copies) {
-    if (!copies.data) return;
-    const i64 rows = transposed ? p : n, columns = transposed ? n : p;
-    for (i64 i = 0; i < count; ++i) {
-        pack_matrix(threads, operand(weight + i * n * p, p, transposed), rows, columns,
-                    copies.as<Stored>() + i * packed_elements<Stored>(rows, columns));
-    }
-}
-
-}  // namespace
-
 void CpuBackend::pack(Stream& stream, const PackWeight& operation) {
     const DType stored = operation.weight.dtype;
     const i64 halves = operation.halves;
@@ -126,9 +109,15 @@ void CpuBackend::pack(Stream& stream, const PackWeight& operation) {
     run_on_host(stream, [this, operation, halves, groups = groups, n = n, p = p] {
         with_stored(operation.weight.dtype, [&](auto element) {
             using Stored = decltype(element);
-            const Stored* const weight = operation.weight.as<Stored>();
-            pack_matrices(threads_, weight, groups * halves, n / halves, p, true, operation.transposed);
-            pack_matrices(threads_, weight, groups, n, p, false, operation.plain);
+            const auto copy_at = [](TensorView copy) { return copy.data ? copy.as<Stored>() : nullptr; };
+            pack_weight<Stored>(threads_, {.weight = operation.weight.as<Stored>(),
+                                           .groups = groups,
+                                           .halves = halves,
+                                           .n = n,
+                                           .p = p,
+                                           .transposed = copy_at(operation.transposed),
+                                           .plain = copy_at(operation.plain),
+                                           .past_caches = operation.past_caches});
         });
     });
 }

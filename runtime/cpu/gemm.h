@@ -78,7 +78,7 @@ struct MatrixProduct {
     bool accumulate = false;
     /// Where c is null and nothing accumulates, or null: the result rounded, with rows c_row_stride apart.
     BFloat16* rounded_c = nullptr;
-    /// b's copy by pack_matrix(), or none.
+    /// b's copy by pack_weight(), or none.
     Elements<T> packed_b = {};
     /// Dense [m,n] or nowhere: instead of writing c, every part's product, summed from zero, is added here in
     /// ascending order. The parts' extents add up to p; they may be 0.
@@ -93,14 +93,24 @@ struct MatrixProduct {
     i64 halves = 1;
 };
 
-/// Elements of the copy that pack_matrix() makes; T may also be BFloat16.
+/// Elements of one of the copies that pack_weight() makes, of b [p,n]; T may also be BFloat16.
 template <class T>
 [[nodiscard]] i64 packed_elements(i64 p, i64 n);
 template <>
 i64 packed_elements<BFloat16>(i64 p, i64 n);
-/// Writes b [p,n] in the order in which products read it; T may also be BFloat16.
+/// A weight [groups,n,p] and its copies in the order in which products read them, a group's after another's:
+/// `transposed` of each of its halves of n as b [p, n / halves], `plain` of the whole as b [n,p]; either may
+/// be null. T may also be BFloat16.
 template <class T>
-void pack_matrix(ThreadPool& pool, const StridedOperand<T>& b, i64 p, i64 n, T* packed);
+struct WeightCopies {
+    const T* weight = nullptr;
+    i64 groups = 1, halves = 1, n = 0, p = 0;
+    T* transposed = nullptr;
+    T* plain = nullptr;
+    bool past_caches = false;  ///< a hint: the copies are read later
+};
+template <class T>
+void pack_weight(ThreadPool& pool, const WeightCopies<T>& copies);
 
 /// A dense row-major matrix with `columns` stored columns, or its transpose, as an operand.
 template <class T>

@@ -276,7 +276,8 @@ const GemmKernels<T>& kernels() {
                                       kPanelVectors * static_cast<i64>(hn::Lanes(Lanes<T>())),
                                       static_cast<i64>(hn::Lanes(Lanes<T>())),
                                       &multiply_panel<MultiplyAdd<T>>,
-                                      &pack_panel<T>,
+                                      &pack_panel<IntoCaches, T>,
+                                      &pack_panel<PastCaches, T>,
                                       &pack_rows<T, T>,
                                       narrow_kernels<T>()};
     return table;

@@ -113,6 +113,9 @@ struct NarrowOperandKernels {
     /// zeros beyond p.
     void (*pack_pairs)(const StridedOperand<BFloat16>& b, i64 p, i64 columns, PairOrder order,
                        BFloat16* pairs) = nullptr;
+    /// As pack_pairs, to where GemmKernels::stream_panel writes.
+    void (*stream_pairs)(const StridedOperand<BFloat16>& b, i64 p, i64 columns, PairOrder order,
+                         BFloat16* pairs) = nullptr;
     /// The panel [round_up(p, 2), width] from its pairs.
     void (*unpack_pairs)(const BFloat16* pairs, i64 p, i64 width, PairOrder order, T* panel) = nullptr;
     /// As copy_rows and GemmKernels::pack_rows, of ceil(p / 2) pairs a row: columns k and k + 1, k even, are
@@ -144,6 +147,9 @@ struct GemmKernels {
     /// Copies b [p, columns] to panel [p, round_up(columns, lanes)], zeros beyond the columns. b has no
     /// column index.
     void (*pack_panel)(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) = nullptr;
+    /// The same past the caches, to a panel aligned to 64 bytes; hwy::FlushStream() before other threads
+    /// read.
+    void (*stream_panel)(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) = nullptr;
     /// Copies a [rows, p] in tiles of row_tile rows: row i, column k goes to tile i / row_tile, which holds
     /// p * row_tile elements, at k * row_tile + i % row_tile. For an a whose rows are consecutive in memory,
     /// without a row index.

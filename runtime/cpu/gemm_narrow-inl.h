@@ -78,13 +78,13 @@ HWY_INLINE i64 transpose_pairs(const StridedOperand<BFloat16>& b, i64 p, const P
 
 void pack_narrow_panel(const StridedOperand<BFloat16>& b, i64 p, i64 columns, float* panel) {
     const Lanes<float> d;
-    pack_panel_by(b, p, columns, panel,
-                  [&](const StridedOperand<BFloat16>& from, float* to, i64 width) HWY_ATTR {
-                      return transpose_pairs(from, p, [&](i64 row, Vector<float> pairs) HWY_ATTR {
-                          hn::StoreU(lower_halves(pairs), d, to + 2 * row * width);
-                          hn::StoreU(upper_halves(pairs), d, to + (2 * row + 1) * width);
-                      });
-                  });
+    pack_panel_by<IntoCaches>(b, p, columns, panel,
+                              [&](const StridedOperand<BFloat16>& from, float* to, i64 width) HWY_ATTR {
+                                  return transpose_pairs(from, p, [&](i64 row, Vector<float> pairs) HWY_ATTR {
+                                      hn::StoreU(lower_halves(pairs), d, to + 2 * row * width);
+                                      hn::StoreU(upper_halves(pairs), d, to + (2 * row + 1) * width);
+                                  });
+                              });
 }
 
 /// Calls copy(row + k, rest, to + k / together) for every vector of a row that begins at k, where `together`
@@ -136,7 +136,7 @@ void pack_pairs_of_columns(const StridedOperand<BFloat16>& b, i64 k, i64 p, i64 
 }
 
 /// b has consecutive columns: pairs of rows are taken from one end to the other.
-template <class Halves>
+template <class Stores, class Halves>
 void pack_pairs_of_rows(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs, i64 width) {
     const Lanes<float> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
@@ -149,18 +149,18 @@ void pack_pairs_of_rows(const StridedOperand<BFloat16>& b, i64 p, i64 columns, B
             __builtin_prefetch(later + columns - 1, 0, 3);
         }
         for (i64 column = 0; column < columns; column += lanes)
-            hn::StoreU(Halves::pairs_of(d, load_columns<float>(first + column, columns - column),
-                                        load_columns<float>(second + column, columns - column)),
-                       d, reinterpret_cast<float*>(pairs + 2 * column));
+            Stores::put(Halves::pairs_of(d, load_columns<float>(first + column, columns - column),
+                                         load_columns<float>(second + column, columns - column)),
+                        reinterpret_cast<float*>(pairs + 2 * column));
     }
 }
 
-template <class Halves>
+template <class Stores, class Halves>
 void pack_pairs_by(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat16* pairs) {
     const Lanes<float> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
     const i64 width = (columns + lanes - 1) / lanes * lanes;
-    if (b.column_stride == 1) pack_pairs_of_rows<Halves>(b, p, columns, pairs, width);
+    if (b.column_stride == 1) pack_pairs_of_rows<Stores, Halves>(b, p, columns, pairs, width);
     for (i64 column = 0; column < width; column += lanes) {
         BFloat16* const to = pairs + 2 * column;
         const StridedOperand<BFloat16> from = b.from(0, column);
@@ -170,15 +170,18 @@ void pack_pairs_by(const StridedOperand<BFloat16>& b, i64 p, i64 columns, BFloat
             k = p / 2 * 2;
         } else if (lanes <= rest) {
             k = transpose_pairs(from, p, [&](i64 row, Vector<float> values) HWY_ATTR {
-                hn::StoreU(Halves::from_memory(values), d, reinterpret_cast<float*>(to + 2 * row * width));
+                Stores::put_apart(Halves::from_memory(values),
+                                  reinterpret_cast<float*>(to + 2 * row * width));
             });
         }
         pack_pairs_of_columns<Halves>(from, k, p, rest, to, width);
     }
 }
 
+template <class Stores>
 void pack_pairs(const StridedOperand<BFloat16>& b, i64 p, i64 columns, PairOrder order, BFloat16* pairs) {
-    with_order(order, [&](auto halves) HWY_ATTR { pack_pairs_by<decltype(halves)>(b, p, columns, pairs); });
+    with_order(order,
+               [&](auto halves) HWY_ATTR { pack_pairs_by<Stores, decltype(halves)>(b, p, columns, pairs); });
 }
 
 void unpack_pairs(const BFloat16* pairs, i64 p, i64 width, PairOrder order, float* panel) {
@@ -244,7 +247,8 @@ inline NarrowOperandKernels<float> narrow_operand_kernels() {
     return {&pack_narrow_panel,
             &pack_rows<float, BFloat16>,
             &copy_narrow_rows,
-            &pack_pairs,
+            &pack_pairs<IntoCaches>,
+            &pack_pairs<PastCaches>,
             &unpack_pairs,
             &copy_pair_rows,
             &pack_pair_rows,

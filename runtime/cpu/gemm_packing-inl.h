@@ -62,8 +62,40 @@ HWY_INLINE T element_of(BFloat16 value) {
 
 constexpr i64 kRowsAhead = 16;  // rows are far apart, which no hardware foresees
 
+/// How vectors of a panel are written.
+struct IntoCaches {
+    template <class T>
+    static HWY_INLINE void put(Vector<T> value, T* to) {
+        hn::StoreU(value, Lanes<T>(), to);
+    }
+    template <class T>
+    static HWY_INLINE void put_apart(Vector<T> value, T* to) {
+        put(value, to);
+    }
+};
+/// To where vectors are aligned. put_apart() is for vectors whose neighbours are written later: of a line
+/// that is written in parts memory would be read.
+struct PastCaches {
+    template <class T>
+    static HWY_INLINE void put(Vector<T> value, T* to) {
+        if constexpr (hn::MaxLanes(Lanes<T>()) * sizeof(T) >= 16) {
+            hn::Stream(value, Lanes<T>(), to);
+        } else {
+            IntoCaches::put(value, to);
+        }
+    }
+    template <class T>
+    static HWY_INLINE void put_apart(Vector<T> value, T* to) {
+        if constexpr (hn::MaxLanes(Lanes<T>()) * sizeof(T) >= 64) {
+            put(value, to);
+        } else {
+            IntoCaches::put(value, to);
+        }
+    }
+};
+
 /// b has consecutive columns: rows are copied.
-template <class T, class Stored>
+template <class Stores, class T, class Stored>
 void copy_rows(const StridedOperand<Stored>& b, i64 p, i64 columns, T* panel) {
     const Lanes<T> d;
     const i64 lanes = static_cast<i64>(hn::Lanes(d));
@@ -73,7 +105,7 @@ void copy_rows(const StridedOperand<Stored>& b, i64 p, i64 columns, T* panel) {
         __builtin_prefetch(later, 0, 3);
         __builtin_prefetch(later + columns - 1, 0, 3);
         for (i64 column = 0; column < columns; column += lanes, panel += lanes)
-            hn::StoreU(load_columns<T>(from + column, columns - column), d, panel);
+            Stores::put(load_columns<T>(from + column, columns - column), panel);
     }
 }
 
@@ -133,10 +165,10 @@ void pack_columns(const StridedOperand<Stored>& b, i64 k, i64 p, i64 columns, T*
 }
 
 /// transpose(b, to, width) writes the first rows of `lanes` columns as pack_columns does; returns how many.
-template <class T, class Stored, class Transpose>
+template <class Stores, class T, class Stored, class Transpose>
 HWY_INLINE void pack_panel_by(const StridedOperand<Stored>& b, i64 p, i64 columns, T* panel,
                               const Transpose& transpose) {
-    if (b.column_stride == 1) return copy_rows(b, p, columns, panel);
+    if (b.column_stride == 1) return copy_rows<Stores>(b, p, columns, panel);
     const i64 lanes = static_cast<i64>(hn::Lanes(Lanes<T>()));
     const i64 width = (columns + lanes - 1) / lanes * lanes;
     for (i64 column = 0; column < width; column += lanes) {
@@ -146,18 +178,19 @@ HWY_INLINE void pack_panel_by(const StridedOperand<Stored>& b, i64 p, i64 column
     }
 }
 
-template <class T>
+template <class Stores, class T>
 void pack_panel(const StridedOperand<T>& b, i64 p, i64 columns, T* panel) {
-    pack_panel_by(b, p, columns, panel, [p](const StridedOperand<T>& from, T* to, i64 width) HWY_ATTR -> i64 {
+    const auto transpose = [p](const StridedOperand<T>& from, T* to, i64 width) HWY_ATTR -> i64 {
         if constexpr (kHasWholeBlocks<T>) {
             if (from.row_stride == 1 && !from.row_index)
                 return transpose_columns(from.data, from.column_stride, p,
                                          [&](i64 row, Vector<T> values)
-                                             HWY_ATTR { hn::StoreU(values, Lanes<T>(), to + row * width); });
+                                             HWY_ATTR { Stores::put_apart(values, to + row * width); });
         }
         (void)from, (void)to, (void)width;
         return 0;
-    });
+    };
+    pack_panel_by<Stores>(b, p, columns, panel, transpose);
 }
 
 /// Columns of a tile that end where a cache line does. As many are written at a time, since tiles share cache

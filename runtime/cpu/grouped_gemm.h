@@ -17,7 +17,7 @@ struct GroupedProduct {
     Elements<T> b;
     T* c = nullptr;  // [R,n]
     bool trans_b = false, accumulate = false;
-    Elements<T> packed_b = {};           // every group's copy by pack_matrix(), one after the other, or none
+    Elements<T> packed_b = {};           // every group's copy by pack_weight(), one after the other, or none
     const i32* a_rows = nullptr;         // [R] which row of a takes the place of each, or null
     const BlockWork<T>* work = nullptr;  // as in MatrixProduct; numbered by group
     i64 halves = 1;

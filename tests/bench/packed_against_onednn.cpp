@@ -77,7 +77,7 @@ class Pair {
     Pair(const Product& shape, ThreadPool& pool) : shape_(shape), pool_(pool) {
         const auto& [m, n, k] = shape;
         packed_.resize(static_cast<std::size_t>(packed_elements<Stored>(k, n)));
-        pack_matrix(pool, operand(b_.data(), n), k, n, packed_.data());
+        pack_weight<Stored>(pool, {.weight = b_.data(), .n = k, .p = n, .plain = packed_.data()});
         using Tag = dnnl::memory::format_tag;
         const dnnl::memory::desc rows({m, k}, kType, Tag::ab), weights({k, n}, kType, Tag::ab);
         const dnnl::matmul::desc what(rows, {{k, n}, kType, Tag::any}, {{m, n}, kType, Tag::ab});

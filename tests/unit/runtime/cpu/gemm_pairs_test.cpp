@@ -132,7 +132,11 @@ TEST_P(GemmPairs, RowsThatStandInMemoryBitForBit) {
             std::vector<BFloat16> copy(static_cast<std::size_t>(packed_elements<BFloat16>(p, n)));
             ThreadPool pool(flags % 3 + 1);
             if (packed) {
-                pack_matrix(pool, product.b.narrow, p, n, copy.data());
+                pack_weight<BFloat16>(pool, {.weight = b.data(),
+                                             .n = trans_b ? n : p,
+                                             .p = trans_b ? p : n,
+                                             .transposed = trans_b ? copy.data() : nullptr,
+                                             .plain = trans_b ? nullptr : copy.data()});
                 product.packed_b = copy.data();
             }
             multiply(pool, product);

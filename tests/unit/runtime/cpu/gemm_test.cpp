@@ -253,7 +253,7 @@ TYPED_TEST(Gemm, PanelsThatAreLeftOverAreSharedByRows) {
             const i64 n = panels * gemm_kernels<TypeParam>().panel_columns - 5, p = 40;
             Case<TypeParam> one{m, n, p};
             std::vector<TypeParam> packed(static_cast<std::size_t>(packed_elements<TypeParam>(p, n)));
-            pack_matrix(packing, operand(one.b.data(), n), p, n, packed.data());
+            pack_weight<TypeParam>(packing, {.weight = one.b.data(), .n = p, .p = n, .plain = packed.data()});
             const auto want = one.result(1);
             for (const int threads : {2, 3, 4}) {
                 EXPECT_TRUE(same_bits(want, one.result(threads)));
