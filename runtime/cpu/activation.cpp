@@ -93,14 +93,7 @@ HWY_INLINE BFloat16Bits<D> rounded_result(D d, const float* from, i64 rest) {
 
 template <bool kStreamed, class D>
 HWY_INLINE void put_result(D /*d*/, BFloat16Bits<D> value, BFloat16* to, i64 rest) {
-    const hn::Rebind<std::uint16_t, D> halves;
-    auto* const bits = reinterpret_cast<std::uint16_t*>(to);
-    constexpr bool kWhole = hn::MaxLanes(halves) * sizeof(std::uint16_t) >= 16;  // Stream takes no less
-    if (kStreamed && kWhole && HWY_LIKELY(rest >= lanes_of(halves))) {
-        hn::Stream(value, halves, bits);
-    } else {
-        store(halves, value, bits, rest);
-    }
+    put<kStreamed>(hn::Rebind<std::uint16_t, D>(), value, &to->bits, rest);
 }
 
 template <bool kStreamed, class Rounding, class Kind>

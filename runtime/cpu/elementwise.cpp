@@ -2,12 +2,14 @@
 #define HWY_TARGET_INCLUDE "runtime/cpu/elementwise.cpp"
 #include "runtime/cpu/simd_targets.h"
 // Targets first, then what they share.
+#include <hwy/cache_control.h>
+
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "runtime/base/host_memory.h"
 #include "runtime/bfloat16.h"
-
 #include "runtime/cpu/elementwise.h"
 #include "runtime/cpu/simd-inl.h"
 
@@ -69,6 +71,29 @@ void convert_target(ConstTensorView from, TensorView to) {
     });
 }
 
+template <bool kStreamed>
+void round_doubles(const double* from, float* to, i64 count) {
+    const FullVector<double> wide;
+    const hn::Rebind<float, decltype(wide)> d;
+    for (i64 i = 0; i < count; i += lanes_of(d)) {
+        const i64 rest = count - i;
+        put<kStreamed>(d, hn::DemoteTo(d, load(wide, from + i, rest)), to + i, rest);
+    }
+}
+
+/// `streamed`: past the caches.
+void round_doubles_target(const double* from, float* to, i64 count, bool streamed) {
+    if constexpr (HWY_MAX_BYTES >= 32) {  // elsewhere Highway keeps what is too large finite
+        if (!streamed) return round_doubles<false>(from, to, count);
+        const i64 before = elements_before_line(to, count);
+        round_doubles<false>(from, to, before);
+        round_doubles<true>(from + before, to + before, count - before);
+        hwy::FlushStream();  // before other threads may read
+    } else {
+        for (i64 i = 0; i < count; ++i) to[i] = static_cast<float>(from[i]);
+    }
+}
+
 void widen_rows_target(const RowBlock& block, const BFloat16* from, float* to) {
     for (i64 row = 0; row < block.rows; ++row)
         convert_stored(from + row * block.narrow_stride, to + row * block.wide_stride, block.columns);
@@ -111,6 +136,7 @@ HWY_AFTER_NAMESPACE();
 namespace moesaic::cpu {
 
 HWY_EXPORT(convert_target);
+HWY_EXPORT(round_doubles_target);
 HWY_EXPORT(widen_rows_target);
 HWY_EXPORT(round_rows_target);
 HWY_EXPORT(add_target);
@@ -192,15 +218,17 @@ void convert_doubles(const double* from, To* to, i64 count) {
     }
 }
 
-void convert_from_doubles(const double* from, TensorView to) {
+void convert_from_doubles(const double* from, TensorView to, bool streamed) {
     if (to.dtype == DType::f64) convert_doubles(from, to.as<double>(), to.elements());
-    if (to.dtype == DType::f32) convert_doubles(from, to.as<float>(), to.elements());
+    if (to.dtype == DType::f32)
+        HWY_DYNAMIC_DISPATCH(round_doubles_target)(from, to.as<float>(), to.elements(), streamed);
     if (to.dtype == DType::bf16) convert_doubles(from, to.as<BFloat16>(), to.elements());
 }
 
 void convert(ConstTensorView from, TensorView to, Range elements) {
     if (from.dtype == DType::f64) {
-        convert_from_doubles(from.as<double>() + elements.first, part(to, elements));
+        convert_from_doubles(from.as<double>() + elements.first, part(to, elements),
+                             from.bytes() + to.bytes() >= kBeyondCaches);
     } else {
         HWY_DYNAMIC_DISPATCH(convert_target)(part(from, elements), part(to, elements));
     }

@@ -9,6 +9,7 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -58,6 +59,23 @@ HWY_INLINE void store(D d, hn::Vec<D> value, Lane<D>* to, i64 rest) {
     } else {
         store_tail(d, value, to, rest);
     }
+}
+
+/// As store; `kStreamed`: whole vectors go past the caches, to where they are aligned. hwy::FlushStream()
+/// before other threads may read.
+template <bool kStreamed, class D>
+HWY_INLINE void put(D d, hn::Vec<D> value, Lane<D>* to, i64 rest) {
+    constexpr bool kStreams = kStreamed && hn::MaxLanes(D()) * sizeof(Lane<D>) >= 16;  // Stream takes no less
+    if constexpr (kStreams) {
+        if (HWY_LIKELY(rest >= lanes_of(d))) return hn::Stream(value, d, to);
+    }
+    store(d, value, to, rest);
+}
+/// How many of `count` elements stand before the first one at the beginning of a cache line.
+template <class T>
+i64 elements_before_line(const T* first, i64 count) {
+    const auto past = static_cast<i64>(reinterpret_cast<std::uintptr_t>(first) % 64);
+    return std::min(count, (64 - past) % 64 / static_cast<i64>(sizeof(T)));
 }
 
 template <class D>
