@@ -2,9 +2,13 @@
 #define HWY_TARGET_INCLUDE "runtime/cpu/optimizer.cpp"
 #include "runtime/cpu/simd_targets.h"
 // Targets first, then what they share.
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
+#include "runtime/base/host_memory.h"
 #include "runtime/cpu/optimizer.h"
 #include "runtime/cpu/simd-inl.h"
 
@@ -31,7 +35,7 @@ struct AdamWFactors {
 };
 
 /// `rounded` is null where nobody wants the parameter in bf16.
-template <class Real>
+template <bool kStreamed, class Real>
 void adamw_elements(const AdamWFactors<Real>& factors, Real* parameter, Real* first_moment,
                     Real* second_moment, const Real* gradient, BFloat16* rounded, i64 count) {
     const FullVector<Real> d;
@@ -40,8 +44,7 @@ void adamw_elements(const AdamWFactors<Real>& factors, Real* parameter, Real* fi
     const auto beta2 = hn::Set(d, factors.beta2), one_minus_beta2 = hn::Set(d, factors.one_minus_beta2);
     const auto eps = hn::Set(d, factors.eps), step_size = hn::Set(d, factors.step_size);
     const auto root_correction = hn::Set(d, factors.root_correction);
-    for (i64 i = 0; i < count; i += lanes_of(d)) {
-        const i64 rest = count - i;
+    const auto update = [&](i64 i, i64 rest) HWY_ATTR {
         const auto g = hn::Mul(load(d, gradient + i, rest), gradient_scale);
         const auto m = hn::MulAdd(beta1, load(d, first_moment + i, rest), hn::Mul(one_minus_beta1, g));
         const auto v =
@@ -52,8 +55,22 @@ void adamw_elements(const AdamWFactors<Real>& factors, Real* parameter, Real* fi
         store(d, v, second_moment + i, rest);
         const auto updated = hn::NegMulAdd(step_size, hn::Div(m, denominator), decayed);
         store(d, updated, parameter + i, rest);
+        return updated;
+    };
+    i64 i = 0;
+    // Vectors of 64 bytes are whole lines: half a line, between writes elsewhere, may go to memory by itself.
+    if constexpr (kStreamed && sizeof(Real) == sizeof(float) && hn::MaxLanes(d) >= 8) {
+        const FullVector<std::uint16_t> line;
+        for (; i + lanes_of(line) <= count; i += lanes_of(line)) {
+            const auto lower = rounded_to_bfloat16(d, update(i, lanes_of(d)));
+            const auto upper = rounded_to_bfloat16(d, update(i + lanes_of(d), lanes_of(d)));
+            hn::Stream(Combine(line, upper, lower), line, &rounded[i].bits);
+        }
+    }
+    for (; i < count; i += lanes_of(d)) {
+        const auto updated = update(i, count - i);
         if constexpr (sizeof(Real) == sizeof(float)) {
-            if (rounded) store(d, updated, rounded + i, rest);
+            if (rounded) store(d, updated, rounded + i, count - i);
         }
     }
 }
@@ -77,15 +94,27 @@ double sum_of_squares(const Real* values, i64 count) {
     });
 }
 
+constexpr i64 kBytesMoved = 4 * sizeof(float) + sizeof(BFloat16);  // of an element with its bf16
+
 void adamw_target(const AdamW& operation, Range elements) {
     for_real(operation.parameter.dtype, [&](auto real) HWY_ATTR {
         using Real = decltype(real);
-        adamw_elements(AdamWFactors<Real>(operation), operation.parameter.as<Real>() + elements.first,
-                       operation.first_moment.as<Real>() + elements.first,
-                       operation.second_moment.as<Real>() + elements.first,
-                       operation.gradient.as<Real>() + elements.first,
-                       operation.rounded.data ? operation.rounded.as<BFloat16>() + elements.first : nullptr,
-                       elements.last - elements.first);
+        const AdamWFactors<Real> factors(operation);
+        BFloat16* const rounded = operation.rounded.data ? operation.rounded.as<BFloat16>() : nullptr;
+        const auto update = [&](auto streamed, i64 first, i64 last) HWY_ATTR {
+            adamw_elements<decltype(streamed)::value>(
+                factors, operation.parameter.as<Real>() + first, operation.first_moment.as<Real>() + first,
+                operation.second_moment.as<Real>() + first, operation.gradient.as<Real>() + first,
+                rounded ? rounded + first : nullptr, last - first);
+        };
+        // Nobody reads them before the rest of the operation has driven them out of the caches.
+        if (!rounded || operation.parameter.elements() * kBytesMoved < kBeyondCaches)
+            return update(std::false_type(), elements.first, elements.last);
+        const i64 line =
+            elements.first + elements_before_line(rounded + elements.first, elements.last - elements.first);
+        update(std::false_type(), elements.first, line);
+        update(std::true_type(), line, elements.last);
+        hwy::FlushStream();  // before other threads may read
     });
 }
 

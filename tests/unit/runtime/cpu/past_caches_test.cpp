@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "runtime/backend.h"
 #include "runtime/base/philox.h"
@@ -79,6 +81,37 @@ TEST_P(PastCaches, DoublesAreRounded) {
             ASSERT_EQ(std::bit_cast<u32>(streamed.data()[i]),
                       std::bit_cast<u32>(static_cast<float>(from.data()[i])))
                 << from.data()[i] << " at " << i;
+    }
+}
+
+TEST_P(PastCaches, ParametersAreUpdated) {
+    for (const int threads : {1, 3}) {
+        const auto backend = make_cpu_backend(threads);
+        const auto stream = backend->make_stream("compute");
+        std::vector<std::vector<NumberTensor<float>>> runs(2);
+        std::vector<std::vector<std::uint16_t>> rounded;
+        for (const bool parts : {false, true}) {
+            auto& reals = runs[parts ? 1 : 0];
+            for (const u64 seed : {1U, 2U, 3U, 4U}) reals.emplace_back(*backend, DType::f32, seed);
+            for (i64 i = 0; i < kAll; ++i) reals[2].data()[i] *= reals[2].data()[i];
+            Tensor values = backend->allocate({kAll}, DType::bf16);
+            std::memset(values.view().data, 0x55, static_cast<std::size_t>(values.view().bytes()));
+            in_parts(parts, [&](i64 first, i64 count) {
+                backend->adamw(*stream, {.parameter = reals[0].part(first, count),
+                                         .first_moment = reals[1].part(first, count),
+                                         .second_moment = reals[2].part(first, count),
+                                         .gradient = reals[3].part(first, count),
+                                         .rounded = values.view().flat(kFirst + first, count),
+                                         .lr = 1e-2,
+                                         .weight_decay = 0.1,
+                                         .step = 3});
+            });
+            stream->synchronize();
+            const auto* const bits = static_cast<const std::uint16_t*>(values.view().data);
+            rounded.emplace_back(bits, bits + kAll);
+        }
+        for (std::size_t i = 0; i < runs[0].size(); ++i) expect_same_bits(runs[0][i], runs[1][i]);
+        EXPECT_EQ(rounded[0], rounded[1]);
     }
 }
 
