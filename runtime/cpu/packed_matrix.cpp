@@ -34,7 +34,7 @@ class Packing {
         const i64 half = copies.n / copies.halves;
         const bool parts = copies.halves == 1 || half % kTogether == 0;
         span_ = parts ? half : copies.n;
-        rows_ = parts ? std::lcm(kernels_.panel_columns, kTogether) : copies.n;
+        rows_ = parts ? rows_of_task() : copies.n;
         streams_ = copies.past_caches && is_aligned(copies.transposed) && is_aligned(copies.plain);
     }
 
@@ -52,6 +52,13 @@ class Packing {
   private:
     static constexpr bool kNarrow = std::is_same_v<T, BFloat16>;
     static constexpr i64 kTogether = kNarrow ? 2 : 1;
+
+    /// Whole panels of the transposed copy; more than one where rows are so short that calls would show.
+    [[nodiscard]] i64 rows_of_task() const {
+        constexpr i64 kBytes = 32 << 10;
+        const i64 panel = std::lcm(kernels_.panel_columns, kTogether);
+        return panel * std::max<i64>(1, kBytes / (panel * copies_.p * i64{sizeof(T)}));
+    }
 
     static bool is_aligned(const T* copy) { return reinterpret_cast<std::uintptr_t>(copy) % 64 == 0; }
     [[nodiscard]] i64 tasks_of_group() const { return copies_.n / span_ * divide_up(span_, rows_); }
