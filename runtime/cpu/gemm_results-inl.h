@@ -70,27 +70,50 @@ void add_tile_to_sum(const PanelProduct<T>& product, Sum* sum, const T* values, 
     add_tile_to_sum<SumStart::streamed>(product, sum, values, rows, width);
 }
 
+/// A row, two vectors at a time, where an instruction rounds both.
+/// Returns the first column that is left.
+template <class Rounding, class T>
+HWY_INLINE i64 round_pairs_of_vectors(const T* values, i64 columns, BFloat16* to) {
+    const Lanes<T> d;
+    i64 column = 0;
+    if constexpr (requires { Rounding::round_both(d, hn::Zero(d), hn::Zero(d)); }) {
+        const hn::Repartition<std::uint16_t, decltype(d)> halves;
+        const i64 lanes = static_cast<i64>(hn::Lanes(d));
+        for (; column + 2 * lanes <= columns; column += 2 * lanes)
+            hn::StoreU(
+                Rounding::round_both(d, hn::Load(d, values + column), hn::Load(d, values + column + lanes)),
+                halves, &to[column].bits);
+    }
+    return column;
+}
+
+/// Rounds a tile's results, rows `width` apart.
+template <class Rounding>
+void round_tile(const PanelProduct<float>& product, const float* values, i64 rows, i64 width) {
+    const Lanes<float> d;
+    const hn::Rebind<std::uint16_t, decltype(d)> halves;
+    BFloat16* to = product.rounded;
+    for (i64 row = 0; row < rows; ++row, values += width, to += product.rounded_row_stride) {
+        i64 column = round_pairs_of_vectors<Rounding>(values, product.columns, to);
+        for (; column < product.columns; column += static_cast<i64>(hn::Lanes(d)))
+            cpu::HWY_NAMESPACE::store(halves, Rounding::round(d, hn::Load(d, values + column)),
+                                      &to[column].bits, product.columns - column);
+    }
+}
+
 /// Puts a tile's results, rows `width` apart, where the product wants them.
 template <class Rounding = cpu::HWY_NAMESPACE::PlainRounding, class T>
 HWY_NOINLINE void put_tile(const PanelProduct<T>& product, const T* values, i64 rows, i64 width) {
     const Lanes<T> d;
     if (product.sum.wide) return add_tile_to_sum(product, product.sum.wide, values, rows, width);
     if (product.sum.real) return add_tile_to_sum(product, product.sum.real, values, rows, width);
-    for (i64 row = 0; row < rows; ++row, values += width) {
-        for (i64 column = 0; column < product.columns; column += static_cast<i64>(hn::Lanes(d))) {
-            const Vector<T> value = hn::Load(d, values + column);
-            const i64 rest = product.columns - column;
-            if constexpr (sizeof(T) == sizeof(float)) {
-                if (product.rounded) {
-                    const hn::Rebind<std::uint16_t, decltype(d)> halves;
-                    BFloat16* const to = product.rounded + row * product.rounded_row_stride + column;
-                    cpu::HWY_NAMESPACE::store(halves, Rounding::round(d, value), &to->bits, rest);
-                    continue;
-                }
-            }
-            store_columns(value, product.c + row * product.c_row_stride + column, rest);
-        }
+    if constexpr (sizeof(T) == sizeof(float)) {
+        if (product.rounded) return round_tile<Rounding>(product, values, rows, width);
     }
+    for (i64 row = 0; row < rows; ++row, values += width)
+        for (i64 column = 0; column < product.columns; column += static_cast<i64>(hn::Lanes(d)))
+            store_columns(hn::Load(d, values + column), product.c + row * product.c_row_stride + column,
+                          product.columns - column);
 }
 
 }  // namespace

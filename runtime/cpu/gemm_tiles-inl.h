@@ -20,6 +20,13 @@ struct RoundingOfTiles {
     static HWY_INLINE cpu::HWY_NAMESPACE::BFloat16Bits<D> round(D d, hn::Vec<D> value) {
         return cpu::HWY_NAMESPACE::rounded_by_instruction(d, value);
     }
+    /// Two vectors as one, `first` in its lower half.
+    template <class D>
+    static HWY_INLINE auto round_both(D /*d*/, hn::Vec<D> first, hn::Vec<D> second) {
+        auto rounded = hn::Zero(hn::Repartition<std::uint16_t, D>());
+        asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(rounded.raw) : "v"(first.raw), "v"(second.raw));
+        return rounded;
+    }
 };
 
 constexpr i64 kRowsTogether = 2 * kTileRows;
