@@ -191,6 +191,7 @@ TensorView exchange_pieces(StepContext& context, const ExpertMoves& moves, Const
 
 void ShardedOptimizer::move_state(StepContext& context, ArenaRange range, const ExpertMoves& moves,
                                   Tensor& state) {
+    MOESAIC_ASSERT(!store_.sums_once(), "sums are no memory of their own: {} elements", range.size());
     const auto memory = [&](TensorView arena) {
         return borrowed(arena.flat(range.begin, range.size()), range.size(), store_.real());
     };

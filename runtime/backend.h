@@ -22,7 +22,8 @@ namespace moesaic {
 // "real" are f64 or f32, and f32 where the others are bf16 (accumulation_type). Products alone take bf16 and
 // f32 in any mixture. On bf16 an operation is by definition: widen the operands, which is exact, do what the
 // same operation does in f32, and round what is written in bf16 once, to nearest even;
-// `tests/conformance/op_cases*` compares bit for bit, on a GPU all but products and attention.
+// `tests/conformance/op_cases*` compares bit for bit, on a GPU and by AMX tiles all but products and
+// attention.
 //
 // Rules (sums do not depend on the layout; where a GPU's sums do: runtime/cuda/README.md, "What holds"):
 //  * one row's result never depends on how many other rows there are, where the row stands, or how many

@@ -297,6 +297,7 @@ void ParameterStore::complete_gradients(Stream& stream) {
     for (const Late& late : late_) late.weight.clear_grad(stream);
     for (const Placement placement : kPlacements) {
         const ArenaRange all{0, elements(placement)};
+        if (all.size() == 0) continue;
         fold(stream, placement, all);
         round_sums(stream, placement, all);
     }

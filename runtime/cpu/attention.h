@@ -14,7 +14,7 @@ struct AttentionShape {
 
 /// Query head h reads key head h / (heads / kv_heads); scores are scaled by 1/sqrt(head_dim). A sequence's
 /// bits depend neither on the other sequences nor on the threads. Stored is float, double or BFloat16: the
-/// last is widened as it is read, and results are rounded once.
+/// last is widened as it is read, and results are rounded once; by tiles as attention_tiles.h says.
 template <class Stored>
 struct SequenceAttention {
     AttentionShape shape;

@@ -58,8 +58,8 @@ void adamw_elements(const AdamWFactors<Real>& factors, Real* parameter, Real* fi
         return updated;
     };
     i64 i = 0;
-    // Vectors of 64 bytes are whole lines: half a line, between writes elsewhere, may go to memory by itself.
-    if constexpr (kStreamed && sizeof(Real) == sizeof(float) && hn::MaxLanes(d) >= 8) {
+    // Where vectors are whole lines: half a line, between writes elsewhere, may go to memory by itself.
+    if constexpr (kStreamed && sizeof(Real) == sizeof(float) && hn::MaxLanes(d) >= 16) {
         const FullVector<std::uint16_t> line;
         for (; i + lanes_of(line) <= count; i += lanes_of(line)) {
             const auto lower = rounded_to_bfloat16(d, update(i, lanes_of(d)));
@@ -110,7 +110,7 @@ void adamw_target(const AdamW& operation, Range elements) {
                 operation.second_moment.as<Real>() + first, operation.gradient.as<Real>() + first,
                 rounded ? rounded + first : nullptr, last - first);
         };
-        // Nobody reads them before the rest of the operation has driven them out of the caches.
+        // The rest of the operation drives most of them out of the caches before anybody reads them.
         if (!rounded || operation.parameter.elements() * kBytesMoved < kBeyondCaches)
             return update(std::false_type(), elements.first, elements.last);
         const i64 line =

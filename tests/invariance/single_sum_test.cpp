@@ -39,6 +39,7 @@ SumMemory memory_of(const RunSetup& run, int world = 1) {
 RunSetup run_of(i64 sequences, i64 micro_sequences, Overrides overrides = {}) {
     overrides.push_back(fmt::format("train.batch_sequences={}", sequences));
     overrides.push_back(fmt::format("train.micro_sequences={}", micro_sequences));
+    overrides.push_back("run.device=cpu");
     return tiny_run(overrides);
 }
 
@@ -78,7 +79,8 @@ class SingleSumTrainings : public UnevenTraining {
   protected:
     /// Four sequences, of which the others of two and four ranks have none.
     [[nodiscard]] TrainingRun run_of_one(DType dtype, Overrides overrides = {}) {
-        overrides.insert(overrides.end(), {"train.batch_sequences=4", "train.micro_sequences=4"});
+        overrides.insert(overrides.end(),
+                         {"train.batch_sequences=4", "train.micro_sequences=4", "run.device=cpu"});
         TrainingRun run = training_run(dtype, overrides);
         run.last_step = 4;
         return run;

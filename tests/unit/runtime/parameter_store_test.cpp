@@ -233,6 +233,21 @@ TEST_F(SumsOnce, KeepWhatABackwardAdded) {
     EXPECT_FALSE(first_.start_sum()) << "cleared, it can only be added to";
 }
 
+TEST_F(SumsOnce, AreOfModelsWithoutExpertsToo) {
+    ParameterStore dense{*backend_, DType::f32};
+    Parameter parameter;
+    parameter.name = "plain";
+    parameter.shape = {2};
+    const Weight plain = dense.declare(parameter);
+    dense.end_segment();
+    dense.sum_once();
+    dense.allocate(*stream_, 1);
+    dense.zero_gradients(*stream_);
+    plain.grad().as<float>()[0] = 3;
+    dense.complete_gradients(*stream_);
+    EXPECT_EQ(values(plain.grad()), (std::vector<float>{3, 0}));
+}
+
 TEST_F(SumsOnce, AreOfOneMicroBatch) {
     store_.fold_segment(*stream_, 0);
     EXPECT_DEATH(store_.fold_segment(*stream_, 0), "a second micro-batch of segment 0");

@@ -3,11 +3,16 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
+#include <span>
 #include <vector>
 
+#include "runtime/base/host_memory.h"
 #include "runtime/base/philox.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/gemm_tasks.h"
@@ -136,7 +141,10 @@ TEST(GroupedGemmSums, RealSumsOfOnePartAreTheF64SumsRounded) {
         GroupedWeightGrad<float> product{rows, kGroups, kM, n, a.data(), b.data(), sums.data()};
         accumulate_weight_grads(pool, product);
         const std::vector<float> want(sums.begin(), sums.end());
-        std::vector<float> have(want.size(), std::numeric_limits<float>::quiet_NaN());
+        const std::unique_ptr<void, decltype(&std::free)> memory(  // aligned, as streams need it
+            allocate_host_memory(static_cast<i64>(want.size() * sizeof(float))), &std::free);
+        const std::span have(static_cast<float*>(memory.get()), want.size());
+        std::ranges::fill(have, std::numeric_limits<float>::quiet_NaN());
         product.c = have.data();
         product.from_zero = true;
         accumulate_weight_grads(pool, product);

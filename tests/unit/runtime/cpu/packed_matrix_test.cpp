@@ -140,8 +140,9 @@ class PackedBoth {
 
 // Of one panel and several; halves of odd rows, so that pairs cross them; lines and vectors that are not
 // whole.
-constexpr WeightExtents kExtents[] = {{1, 1, 1, 1},    {2, 1, 5, 7},   {1, 2, 6, 10},   {3, 2, 134, 66},
-                                      {2, 2, 130, 70}, {1, 1, 129, 3}, {2, 1, 64, 128}, {1, 2, 256, 200}};
+constexpr WeightExtents kExtents[] = {{1, 1, 1, 1},    {2, 1, 5, 7},     {1, 2, 6, 10},
+                                      {3, 2, 134, 66}, {2, 2, 130, 70},  {1, 1, 129, 3},
+                                      {2, 1, 64, 128}, {1, 2, 256, 200}, {1, 1, 6000, 3}};
 
 template <class T>
 void expect_copies() {
