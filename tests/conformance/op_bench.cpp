@@ -165,6 +165,12 @@ void expect_same_products(const OpCase& op_case, DType stored, const Bench& have
     }
 }
 
+void expect_same_but_products(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
+                              const char* what) {
+    if (op_case.products == Products::none) return expect_same_bits(op_case, have, want, what);
+    expect_same_products(op_case, stored, have, want, what);
+}
+
 void expect_plain_loops(const OpCase& op_case, const Values& before, const Values& have, DType dtype) {
     Values want = before;
     op_case.reference(want);

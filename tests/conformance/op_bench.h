@@ -48,6 +48,22 @@ void expect_same_bits(const OpCase& op_case, const Bench& have, const Bench& wan
 /// Fails the running test where a buffer is further away than allowed_apart.
 void expect_same_products(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
                           const char* what);
+/// Bit for bit; of a case with products as far as allowed_apart.
+void expect_same_but_products(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
+                              const char* what);
+/// Calls compare(bench, bench): the case on bf16, for every mixture that there may be, and what the same
+/// operation in f32 gives for these numbers, rounded once. make(types) makes a bench of the case.
+template <class Make, class Compare>
+void compare_with_f32(const OpCase& op_case, const Make& make, const Compare& compare) {
+    for (const std::vector<DType>& types : bf16_types(op_case)) {
+        auto narrow = make(types), wide = make(types_of(op_case, DType::f32)), want = make(types);
+        for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
+        narrow.run(op_case);
+        wide.run(op_case);
+        for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
+        compare(narrow, want);
+    }
+}
 /// Fails the running test at the first element that is further from the plain loops than the case's tolerance
 /// for `dtype`.
 void expect_plain_loops(const OpCase& op_case, const Values& before, const Values& have, DType dtype);

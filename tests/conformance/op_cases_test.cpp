@@ -103,41 +103,32 @@ INSTANTIATE_TEST_SUITE_P(Cpu, PreciseOpCases, ::testing::Values(DType::f32, DTyp
 INSTANTIATE_TEST_SUITE_P(Cpu, OpCases, ::testing::Values(DType::f32, DType::f64, DType::bf16),
                          [](const auto& test) { return std::string(name_of(test.param)); });
 
-/// The definition of every operation on bf16, bit for bit: widen, the f32 operation, round what is written.
-/// Tiles have an order of their own (GemmPairs).
-TEST(OpCasesInBf16, AreTheF32OperationRoundedOnce) {
-    const ScopedBf16Products products(cpu_has(Bf16Products::pairs) ? Bf16Products::pairs
-                                                                   : Bf16Products::widened);
+/// Calls compare(operation, bench, bench) as compare_with_f32 does.
+template <class Compare>
+void compare_all_with_f32(const Compare& compare) {
     for (const OpCase& op_case : all_cases()) {
         if (op_case.in_turn) continue;  // HaveTheBitsOfSimplerOperations
-        for (const std::vector<DType>& types : bf16_types(op_case)) {
-            CpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
-            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
-            narrow.run(op_case);
-            wide.run(op_case);
-            CpuBench want(op_case, types);
-            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
-            expect_same_bits(op_case, narrow, want, "bf16");
-        }
+        compare_with_f32(
+            op_case, [&](const std::vector<DType>& types) { return CpuBench(op_case, types); },
+            [&](const Bench& have, const Bench& want) { compare(op_case, have, want); });
     }
 }
 
-/// What a matrix unit makes of bf16 is close to the f32 operation, within what every back end may differ by.
+/// The definition of every operation on bf16, bit for bit: widen, the f32 operation, round what is written.
+TEST(OpCasesInBf16, AreTheF32OperationRoundedOnce) {
+    const ScopedBf16Products products(cpu_has(Bf16Products::pairs) ? Bf16Products::pairs
+                                                                   : Bf16Products::widened);
+    compare_all_with_f32([](const OpCase& op_case, const Bench& have, const Bench& want) {
+        expect_same_bits(op_case, have, want, "bf16");
+    });
+}
+
+/// Tiles have an order of their own (GemmPairs), and attention by them rounds on the way.
 TEST(OpCasesInBf16, AreAboutTheF32OperationByTiles) {
     const ScopedBf16Products products(Bf16Products::tiles);
-    for (const OpCase& op_case : all_cases()) {
-        if (op_case.in_turn) continue;
-        for (const std::vector<DType>& types : bf16_types(op_case)) {
-            CpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
-            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
-            narrow.run(op_case);
-            wide.run(op_case);
-            CpuBench want(op_case, types);
-            for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
-            expect_same_products(op_case, DType::bf16, narrow, want, "by tiles");
-            if (HasFatalFailure()) return;
-        }
-    }
+    compare_all_with_f32([](const OpCase& op_case, const Bench& have, const Bench& want) {
+        expect_same_but_products(op_case, DType::bf16, have, want, "by tiles");
+    });
 }
 
 TEST(OpGradients, AgreeWithFiniteDifferences) {

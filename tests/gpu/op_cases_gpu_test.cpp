@@ -36,15 +36,6 @@ class GpuOpCases : public ::testing::TestWithParam<u64> {
     }
 };
 
-/// Bit for bit; products, whose sums a library may order by their shape, as far as allowed_apart.
-void expect_same(const OpCase& op_case, DType stored, const Bench& have, const Bench& want,
-                 const char* what) {
-    if (op_case.products == Products::none)
-        expect_same_bits(op_case, have, want, what);
-    else
-        expect_same_products(op_case, stored, have, want, what);
-}
-
 i64 elements_of(const OpCase& op_case) {
     i64 elements = 0;
     for (const Buffer& buffer : op_case.buffers) elements += buffer.shape.elements();
@@ -71,15 +62,11 @@ TEST_P(GpuOpCases, AgreeWithPlainLoops) {
 /// The definition of every operation on bf16, bit for bit but in products: widen, the f32 operation, round
 /// what is written.
 void expect_f32_rounded_once(const OpCase& op_case) {
-    for (const std::vector<DType>& types : bf16_types(op_case)) {
-        GpuBench narrow(op_case, types), wide(op_case, types_of(op_case, DType::f32));
-        for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(wide.views[i], narrow.values()[i]);
-        narrow.run(op_case);
-        wide.run(op_case);
-        GpuBench want(op_case, types);
-        for (std::size_t i = 0; i < types.size(); ++i) Bench::fill(want.views[i], wide.values()[i]);
-        expect_same(op_case, DType::bf16, narrow, want, "bf16");
-    }
+    compare_with_f32(
+        op_case, [&](const std::vector<DType>& types) { return GpuBench(op_case, types); },
+        [&](const Bench& have, const Bench& want) {
+            expect_same_but_products(op_case, DType::bf16, have, want, "bf16");
+        });
 }
 
 /// In other orders, and in the ways of running kernels that the program has.
@@ -136,7 +123,7 @@ TEST_P(GpuOpCases, AreTheSameWhereverOperandsBegin) {
             if (dtype == DType::f32) expect_plain_loops(op_case, before, sliced.values(), dtype);
             if (HasFatalFailure()) return;
             whole.run(op_case);
-            expect_same(op_case, dtype, sliced, whole, "beginning elsewhere");
+            expect_same_but_products(op_case, dtype, sliced, whole, "beginning elsewhere");
         }
     }
 }
@@ -151,7 +138,7 @@ TEST_P(GpuOpCases, KeepTheirBitsWhenRowsAreSplit) {
         GpuBench whole(op_case, DType::f32), split(op_case, DType::f32);
         whole.run(op_case);
         split.run_split(op_case, first, rows);
-        expect_same(op_case, DType::f32, split, whole, "splitting the rows");
+        expect_same_but_products(op_case, DType::f32, split, whole, "splitting the rows");
     }
 }
 
@@ -164,7 +151,7 @@ TEST_P(GpuOpCases, HaveTheBitsOfSimplerOperations) {
         fused.run(op_case);
         op_case.same_bits(*simple.backend, *simple.stream, simple.views);
         simple.stream->synchronize();
-        expect_same(op_case, DType::bf16, fused, simple, "doing it at once");
+        expect_same_but_products(op_case, DType::bf16, fused, simple, "doing it at once");
     }
     EXPECT_GT(compared, 10);
 }

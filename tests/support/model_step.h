@@ -27,6 +27,30 @@ struct ModelStep {
     }
 };
 
+/// Of a model with two layers of four experts, top 2; sequences of 6 tokens, two a micro-batch, one target
+/// masked.
+inline ModelStep tiny_model_step(i64 sequences) {
+    ModelStep step;
+    step.spec.vocabulary = 19;
+    step.spec.width = 12;
+    step.spec.layers = 2;
+    step.spec.heads = 4;
+    step.spec.kv_heads = 2;
+    step.spec.head_dim = 4;
+    step.spec.qk_norm = QkNorm::head;
+    step.spec.init_std = 0.3;
+    step.spec.experts = 4;
+    step.spec.top_k = 2;
+    step.spec.hidden = 7;
+    step.spec.balance = {.aux = 0.4, .z = 0.1, .scope = BalanceScope::micro};
+    step.spec.seq_len = 6;
+    step.spec.micro_sequences = 2;
+    step.tokens = whole_values("tokens", sequences * step.spec.seq_len, step.spec.vocabulary);
+    step.targets = whole_values("targets", sequences * step.spec.seq_len, step.spec.vocabulary);
+    step.targets[5] = -1;
+    return step;
+}
+
 struct ModelStepResult {
     std::vector<double> token_loss;    ///< [sequences * seq_len]
     std::vector<i32> token_wrong;      ///< [sequences * seq_len]

@@ -13,24 +13,7 @@ namespace moesaic {
 namespace {
 
 ModelStep usual_step() {
-    ModelStep step;
-    step.spec.vocabulary = 19;
-    step.spec.width = 12;
-    step.spec.layers = 2;
-    step.spec.heads = 4;
-    step.spec.kv_heads = 2;
-    step.spec.head_dim = 4;
-    step.spec.qk_norm = QkNorm::head;
-    step.spec.init_std = 0.3;
-    step.spec.experts = 4;
-    step.spec.top_k = 2;
-    step.spec.hidden = 7;
-    step.spec.balance = {.aux = 0.4, .z = 0.1, .scope = BalanceScope::micro};
-    step.spec.seq_len = 6;
-    step.spec.micro_sequences = 2;
-    step.tokens = whole_values("tokens", 54, 19);  // nine sequences: the last micro-batch is short
-    step.targets = whole_values("targets", 54, 19);
-    step.targets[5] = -1;
+    ModelStep step = tiny_model_step(9);  // the last micro-batch is short
     step.targets[40] = -1;
     return step;
 }

@@ -13,25 +13,7 @@ namespace {
 using Bits = std::map<std::string, std::vector<std::byte>>;  // of each parameter's gradients, in turn
 
 ModelStep tiny_step() {
-    ModelStep step;
-    step.spec.vocabulary = 19;
-    step.spec.width = 12;
-    step.spec.layers = 2;
-    step.spec.heads = 4;
-    step.spec.kv_heads = 2;
-    step.spec.head_dim = 4;
-    step.spec.qk_norm = QkNorm::head;
-    step.spec.init_std = 0.3;
-    step.spec.experts = 4;
-    step.spec.top_k = 2;
-    step.spec.hidden = 7;
-    step.spec.balance = {.aux = 0.4, .z = 0.1, .scope = BalanceScope::micro};
-    step.spec.seq_len = 6;
-    step.spec.micro_sequences = 2;
-    step.tokens = whole_values("tokens", 24, 19);  // two micro-batches: a step's each
-    step.targets = whole_values("targets", 24, 19);
-    step.targets[5] = -1;
-    return step;
+    return tiny_model_step(4);  // two micro-batches: a step's each
 }
 
 /// Two steps of one micro-batch each.

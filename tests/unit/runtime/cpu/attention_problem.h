@@ -1,6 +1,8 @@
 // Problems of attention, and what comes of them row by row from the definition.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -155,6 +157,44 @@ inline std::vector<i32> documents_of(const std::vector<i64>& lengths) {
         first_key.insert(first_key.end(), static_cast<std::size_t>(length),
                          static_cast<i32>(first_key.size()));
     return first_key;
+}
+
+template <class T>
+void expect_threads_to_change_no_bit() {
+    Problem<T> one{{240, 4, 2, 24, 80}};
+    Problem<T> three = one;
+    one.run(1).expect_same_bits(three.run(3));
+    one.first_key = three.first_key = documents_of({1, 33, 100, 1, 105});
+    one.run(1).expect_same_bits(three.run(3));
+}
+
+/// Neither another document's values nor how the rows before are cut into documents changes a bit.
+template <class T>
+void expect_a_document_to_see_no_others() {
+    constexpr i64 kHeads = 4, kKeyHeads = 2, kDim = 24, kRows = 150, kFirst = 71, kCount = 50;
+    Problem<T> one{{kRows, kHeads, kKeyHeads, kDim, kRows}};
+    Problem<T> other = one;
+    one.first_key = documents_of({1, 70, kCount, 29});
+    other.first_key = documents_of({3, 37, 31, kCount, 1, 28});
+    const auto change = [](Values<T>& values, i64 width) {
+        for (i64 i = 0; i < kRows * width; ++i)
+            if (i < kFirst * width || i >= (kFirst + kCount) * width)
+                at(values, i) = stored<T>(number(at(values, i)) + 1);
+    };
+    change(other.q, kHeads * kDim);
+    change(other.k, kKeyHeads * kDim);
+    change(other.v, kKeyHeads * kDim);
+    change(other.d_out, kHeads * kDim);
+    one.run();
+    other.run();
+    const auto part = [](const Values<T>& from, i64 width) {
+        return Values<T>(from.begin() + kFirst * width, from.begin() + (kFirst + kCount) * width);
+    };
+    EXPECT_TRUE(part(one.out, kHeads * kDim) == part(other.out, kHeads * kDim));
+    EXPECT_TRUE(part(one.dq, kHeads * kDim) == part(other.dq, kHeads * kDim));
+    EXPECT_TRUE(part(one.dk, kKeyHeads * kDim) == part(other.dk, kKeyHeads * kDim));
+    EXPECT_TRUE(part(one.dv, kKeyHeads * kDim) == part(other.dv, kKeyHeads * kDim));
+    EXPECT_FALSE(one.out == other.out);
 }
 
 }  // namespace moesaic::attention_test

@@ -39,11 +39,7 @@ TYPED_TEST(Attention, MatchesTheNaiveOracle) {
 }
 
 TYPED_TEST(Attention, ThreadsChangeNoBit) {
-    Problem<TypeParam> one{{240, 4, 2, 24, 80}};
-    Problem<TypeParam> three = one;
-    one.run(1).expect_same_bits(three.run(3));
-    one.first_key = three.first_key = documents_of({1, 33, 100, 1, 105});
-    one.run(1).expect_same_bits(three.run(3));
+    expect_threads_to_change_no_bit<TypeParam>();
 }
 
 TYPED_TEST(Attention, ADocumentThatFillsItsWindowNeedsNoMask) {
@@ -58,31 +54,8 @@ TYPED_TEST(Attention, ADocumentThatFillsItsWindowNeedsNoMask) {
     }
 }
 
-/// Neither another document's values nor how the rows before are cut into documents changes a bit.
 TYPED_TEST(Attention, ADocumentDoesNotSeeTheOthers) {
-    constexpr i64 kHeads = 4, kKeyHeads = 2, kDim = 24, kRows = 150, kFirst = 71, kCount = 50;
-    Problem<TypeParam> one{{kRows, kHeads, kKeyHeads, kDim, kRows}};
-    Problem<TypeParam> other = one;
-    one.first_key = documents_of({1, 70, kCount, 29});
-    other.first_key = documents_of({3, 37, 31, kCount, 1, 28});
-    const auto change = [](Values<TypeParam>& values, i64 width) {
-        for (i64 i = 0; i < kRows * width; ++i)
-            if (i < kFirst * width || i >= (kFirst + kCount) * width) at(values, i) += TypeParam(1);
-    };
-    change(other.q, kHeads * kDim);
-    change(other.k, kKeyHeads * kDim);
-    change(other.v, kKeyHeads * kDim);
-    change(other.d_out, kHeads * kDim);
-    one.run();
-    other.run();
-    const auto part = [](const Values<TypeParam>& from, i64 width) {
-        return Values<TypeParam>(from.begin() + kFirst * width, from.begin() + (kFirst + kCount) * width);
-    };
-    EXPECT_EQ(part(one.out, kHeads * kDim), part(other.out, kHeads * kDim));
-    EXPECT_EQ(part(one.dq, kHeads * kDim), part(other.dq, kHeads * kDim));
-    EXPECT_EQ(part(one.dk, kKeyHeads * kDim), part(other.dk, kKeyHeads * kDim));
-    EXPECT_EQ(part(one.dv, kKeyHeads * kDim), part(other.dv, kKeyHeads * kDim));
-    EXPECT_NE(one.out, other.out);
+    expect_a_document_to_see_no_others<TypeParam>();
 }
 
 TYPED_TEST(Attention, ASequenceDoesNotSeeTheOthers) {

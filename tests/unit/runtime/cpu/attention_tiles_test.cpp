@@ -80,11 +80,7 @@ TEST_P(AttentionByTiles, ResultsAreHardlyOffBeforeTheyAreRounded) {
 }
 
 TEST_P(AttentionByTiles, ThreadsChangeNoBit) {
-    TileProblem one{{240, 4, 2, 24, 80}};
-    TileProblem three = one;
-    one.run(1).expect_same_bits(three.run(3));
-    one.first_key = three.first_key = documents_of({1, 33, 100, 1, 105});
-    one.run(1).expect_same_bits(three.run(3));
+    expect_threads_to_change_no_bit<BFloat16>();
 }
 
 TEST_P(AttentionByTiles, ASequenceDoesNotSeeTheOthers) {
@@ -103,24 +99,8 @@ TEST_P(AttentionByTiles, ASequenceDoesNotSeeTheOthers) {
     }
 }
 
-/// Neither another document's values nor how the rows before are cut into documents changes a bit.
 TEST_P(AttentionByTiles, ADocumentDoesNotSeeTheOthers) {
-    constexpr i64 kRows = 150, kWidth = 24, kFirst = 71, kCount = 50;
-    TileProblem one{{kRows, 1, 1, kWidth, kRows}};
-    TileProblem other = one;
-    one.first_key = documents_of({1, 70, kCount, 29});
-    other.first_key = documents_of({3, 37, 31, kCount, 1, 28});
-    for (Values<BFloat16>* values : {&other.q, &other.k, &other.v, &other.d_out})
-        for (i64 i = 0; i < kRows * kWidth; ++i)
-            if (i < kFirst * kWidth || i >= (kFirst + kCount) * kWidth) at(*values, i) = to_bfloat16(3.0);
-    one.run(), other.run();
-    for (i64 i = kFirst * kWidth; i < (kFirst + kCount) * kWidth; ++i) {
-        ASSERT_EQ(at(one.out, i), at(other.out, i)) << i;
-        ASSERT_EQ(at(one.dq, i), at(other.dq, i)) << i;
-        ASSERT_EQ(at(one.dk, i), at(other.dk, i)) << i;
-        ASSERT_EQ(at(one.dv, i), at(other.dv, i)) << i;
-    }
-    EXPECT_FALSE(one.out == other.out);
+    expect_a_document_to_see_no_others<BFloat16>();
 }
 
 TEST_P(AttentionByTiles, LargeScoresDoNotOverflow) {
