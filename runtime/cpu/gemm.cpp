@@ -18,7 +18,6 @@ namespace {
 
 using namespace gemm;
 
-constexpr i64 kTasksPerThread = 6, kLeastTasksPerThread = 4;
 constexpr i64 kColumnsTogether = 192;  // that work gets at once: few rows of a panel are whole cache lines
 
 /// Rows of one of the slice's tasks at most. Blocks of work and what is summed stay in the cache as results
@@ -105,7 +104,7 @@ void Wave<T>::plan() {
         elements += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
     }
     const i64 threads = pool_.threads();
-    const double work_per_task = threads == 1 ? work : work / static_cast<double>(kTasksPerThread * threads);
+    const double per_task = work_per_task(work, threads, slices_.front().bf16);
     const bool many = blocks >= kTasksPerThread * threads ||
                       (blocks >= kLeastTasksPerThread * threads && blocks % threads == 0);
     // Rows of an expert can be addends, so that routing decides: room for all at once, which costs no memory
@@ -117,7 +116,7 @@ void Wave<T>::plan() {
         packed += slice.panels_to_pack() * kernels_.panel_columns * slice.product->p;
         slice.first_panel = panels_;
         panels_ += slice.panels_to_pack();
-        plan_tasks(slice, work_per_task, many);
+        plan_tasks(slice, per_task, many);
         slice.first_task = tasks_;
         tasks_ += slice.row_tasks * divide_up(slice.panels, slice.panels_per_task);
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "runtime/cpu/bf16_products.h"
@@ -29,6 +30,18 @@ constexpr i64 kPackedBytes = 16 << 20;  // packed columns of a slice or wave, un
 template <class T>
 i64 few_rows(const GemmKernels<T>& kernels) {
     return round_up(4 * kernels.row_tile, 16);
+}
+
+constexpr i64 kTasksPerThread = 6, kLeastTasksPerThread = 4;
+/// Multiply-adds of tiles that take about 20 microseconds: of smaller tasks the beginnings take a tenth.
+constexpr double kWorthATask = 1 << 24;
+/// Multiply-adds of a task, about, of `work` in all. Small products by tiles have fewer tasks, but one a
+/// thread.
+inline double work_per_task(double work, i64 threads, Bf16Products bf16) {
+    if (threads == 1) return work;
+    const double share = work / static_cast<double>(threads);
+    if (bf16 != Bf16Products::tiles) return share / kTasksPerThread;
+    return share / std::clamp(std::floor(share / kWorthATask), 1.0, static_cast<double>(kTasksPerThread));
 }
 
 /// A range of columns of one product (with halves: of each), and how it is cut into tasks.
