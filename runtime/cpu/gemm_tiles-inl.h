@@ -31,7 +31,10 @@ struct RoundingOfTiles {
 
 constexpr i64 kRowsTogether = 2 * kTileRows;
 constexpr i64 kMostColumns = 4 * kTileValues;
-constexpr i64 kMostLines = 8;  // of the next panel for sixteen pairs: more keep loads waiting
+// Lines of the next panel for sixteen pairs, at most: more keep loads waiting, and few rows wait for nothing
+// else.
+constexpr i64 kMostLines = 6, kMostLinesOfFewRows = 2;
+constexpr i64 kFewRows = 2 * kRowsTogether;
 
 /// Pairs that do not fill a tile, with zeros beyond them: some columns of rows, or some rows of a panel.
 template <class T, i64 kRows, i64 kColumns>
@@ -64,8 +67,8 @@ class PanelByTiles {
         const i64 rows = (product.rows + kRowsTogether - 1) / kRowsTogether;
         const i64 steps = std::max<i64>(1, 2 * rows * (tile_.pairs / kTileValues));
         tile_.next = product.next;
-        tile_.next_lines =
-            std::min<i64>(kMostLines, (product.next_elements / kTileValues + steps - 1) / steps);
+        tile_.next_lines = std::min<i64>(product.rows > kFewRows ? kMostLines : kMostLinesOfFewRows,
+                                         (product.next_elements / kTileValues + steps - 1) / steps);
     }
 
     void run() {
