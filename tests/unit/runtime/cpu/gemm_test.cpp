@@ -220,6 +220,20 @@ TEST(GemmTasks, FinishTheirThreadsRowsFirst) {
     EXPECT_EQ(rows, (std::vector<i64>{1, 1, 1, 3, 3, 3, 4}));
 }
 
+TEST(GemmTasks, AreFewerWhereProductsByTilesAreSmall) {
+    const auto work = [](Bf16Products products, double all, i64 threads) {
+        return gemm::work_per_task(all, threads, products);
+    };
+    constexpr double kMost = 100 * gemm::kWorthATask;  // enough for all tasks
+    for (const auto products : {Bf16Products::widened, Bf16Products::pairs, Bf16Products::tiles}) {
+        EXPECT_EQ(work(products, 1000, 1), 1000);
+        EXPECT_EQ(work(products, kMost, 2), kMost / 12);
+    }
+    EXPECT_EQ(work(Bf16Products::pairs, 1200, 2), 100);
+    EXPECT_EQ(work(Bf16Products::tiles, 1200, 2), 600);
+    EXPECT_EQ(work(Bf16Products::tiles, 7.9 * gemm::kWorthATask, 2), 7.9 * gemm::kWorthATask / 6);
+}
+
 TEST(GemmBlocks, RowsStayInTheCacheBesideAPanelOrInTheLastOne) {
     EXPECT_EQ(gemm::rows_over_panels({1 << 20, 1 << 20}, 512 * 4, 64), 512 - 96);
     EXPECT_EQ(gemm::rows_over_panels({2 << 20, 2 << 20}, 2048 * 4, 64), 256 - 96);
