@@ -10,6 +10,11 @@ MicroBatches micro_batches_of(const Config& config, ModelKind kind, i64 world) {
     return {batch, config.train.micro_sequences, world};
 }
 
+bool adds_gradients_once(const Config& config, const ModelSpec& spec, i64 world) {
+    if (config.train.determinism == "elastic" || spec.activation == ActivationKind::prelu) return false;
+    return world == 1 && micro_batches_of(config, spec.kind, 1).micro_steps() == 1;
+}
+
 std::string advice_on_idle_ranks(const MicroBatches& batches) {
     const i64 turns = batches.micro_steps() * batches.world;
     if (4 * batches.count() > 3 * turns) return {};

@@ -40,6 +40,10 @@ struct MicroBatches {
 /// the layout.
 [[nodiscard]] MicroBatches micro_batches_of(const Config& config, ModelKind kind, i64 world);
 
+/// Whether a step adds to each gradient once, one micro-batch on one rank, and in the gradient's type: what a
+/// prelu's slopes are given is f64. Such gradients are their own sums where the CPU computes.
+[[nodiscard]] bool adds_gradients_once(const Config& config, const ModelSpec& spec, i64 world);
+
 /// What to tell a user whose ranks wait for others at a quarter of their turns or more, since a batch has too
 /// few micro-batches for them; empty otherwise.
 [[nodiscard]] std::string advice_on_idle_ranks(const MicroBatches& batches);

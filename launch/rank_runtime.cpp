@@ -269,15 +269,6 @@ ExchangeChoice exchange_of(const Backend& backend, const ModelSpec& spec, Mesh& 
     return {settings, {}};
 }
 
-/// Whether a step adds to each gradient once, one micro-batch on one rank, and in the gradient's type: what a
-/// prelu's slopes are given is f64.
-bool adds_gradients_once(const Config& config, const ModelSpec& spec, const Backend& backend,
-                         const Mesh& mesh) {
-    if (!backend.adds_to_gradients() || (!backend.computes() && may_compute_on_gpu(config))) return false;
-    if (config.train.determinism == "elastic" || spec.activation == ActivationKind::prelu) return false;
-    return mesh.world().size() == 1 && micro_batches_of(config, spec.kind, 1).micro_steps() == 1;
-}
-
 ModelSpec with_exchange(ModelSpec spec, const ExchangeSettings& settings) {
     spec.exchange = settings;
     return spec;
@@ -302,7 +293,9 @@ RankRuntime::RankRuntime(const Config& config, const ModelSpec& spec, Communicat
         const MicroBatches parts{config.train.batch_sequences, config.train.micro_sequences, 1};
         store.sum_exactly(parts.micro_steps());
     }
-    if (adds_gradients_once(config, spec, *backend, *mesh)) store.sum_once();
+    if (backend->adds_to_gradients() && (backend->computes() || !may_compute_on_gpu(config)) &&
+        adds_gradients_once(config, spec, mesh->world().size()))
+        store.sum_once();
     store.keep_packed_copies();
     store.allocate(*compute, static_cast<u64>(config.run.seed));
     StepContext start = context(Phase::train, 0);

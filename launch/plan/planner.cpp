@@ -151,7 +151,7 @@ class Planner {
         row.layout = layout;
         row.exchange = exchange;
         row.nodes = (layout.ranks + cluster_.ranks_per_node - 1) / cluster_.ranks_per_node;
-        row.work = step_work(run_, layout);
+        row.work = step_work(run_, layout, cluster_.device.of_host);
         const TrainConfig& train = run_.config.train;
         const i64 batches = (train.batch_sequences + train.micro_sequences - 1) / train.micro_sequences;
         row.idle_ranks = std::max<i64>(0, layout.ranks - batches);

@@ -17,7 +17,7 @@ double product_flops(const ModelSpec& spec, double weights, double rows) {
 
 /// Of layers, per token of all of the rank's micro-steps.
 void add_layers(const ModelSpec& spec, const PlannedLayout& layout, double tokens, double stored,
-                StepWork& work) {
+                double sum_bytes, StepWork& work) {
     const auto width = static_cast<double>(spec.width), layers = static_cast<double>(spec.layers);
     const auto query = static_cast<double>(spec.heads * spec.head_dim);
     const auto key = static_cast<double>(spec.kv_heads * spec.head_dim);
@@ -42,14 +42,14 @@ void add_layers(const ModelSpec& spec, const PlannedLayout& layout, double token
     work.expert_flops += moe * product_flops(spec, expert, rows);
     work.expert_row_bytes += moe * rows * stored * (4 * width * slices + 3 * columns);
     const double held = moe * experts * expert / static_cast<double>(layout.group());
-    work.expert_weight_bytes += work.micro_steps * held * (2 * stored + 16);
+    work.expert_weight_bytes += work.micro_steps * held * (2 * stored + sum_bytes);
     work.router_flops +=
         moe * product_flops(spec, router_traits(spec.router).matrices * width * experts, tokens);
     work.router_scores += moe * tokens * experts * 8;
     work.packing_bytes += moe * rows * slices * width * stored * 8;
 }
 
-void add_weights(const RunSetup& run, const PlannedLayout& layout, double stored, StepWork& work) {
+void add_weights(const RunSetup& run, const PlannedLayout& layout, double stored, bool once, StepWork& work) {
     const ModelSpec& spec = run.spec;
     const double all = static_cast<double>(count_parameters(spec).total);
     const double experts =
@@ -59,7 +59,7 @@ void add_weights(const RunSetup& run, const PlannedLayout& layout, double stored
     const double owners = run.config.parallel.zero == 1 ? 1 : 0;  // whether moments are shared out
     const double own = owners > 0 ? replicated / ranks + held / replicas : replicated + held;
     const auto real = static_cast<double>(size_of(accumulation_type(precision_of(run.config))));
-    work.folding_bytes += work.micro_steps * replicated * (stored + 16);
+    work.folding_bytes += work.micro_steps * replicated * (once ? 2 * real : stored + 16);
     work.update_bytes += own * (7 * real);
     const double back = owners > 0 ? stored : real;
     work.replicated_sync_bytes = replicated * (8 + back) * (ranks - 1) / ranks;
@@ -68,7 +68,7 @@ void add_weights(const RunSetup& run, const PlannedLayout& layout, double stored
 
 }  // namespace
 
-StepWork step_work(const RunSetup& run, const PlannedLayout& layout) {
+StepWork step_work(const RunSetup& run, const PlannedLayout& layout, bool on_host) {
     const ModelSpec& spec = run.spec;
     const TrainConfig& train = run.config.train;
     const MicroBatches batches{train.batch_sequences, train.micro_sequences, static_cast<int>(layout.ranks)};
@@ -78,11 +78,13 @@ StepWork step_work(const RunSetup& run, const PlannedLayout& layout) {
         std::min<i64>(train.batch_sequences, train.micro_sequences * batches.micro_steps()));
     const double tokens = sequences * static_cast<double>(spec.seq_len);
     const auto stored = static_cast<double>(size_of(precision_of(run.config)));
-    add_layers(spec, layout, tokens, stored, work);
+    const bool once = on_host && adds_gradients_once(run.config, spec, layout.ranks);
+    const auto real = static_cast<double>(size_of(accumulation_type(precision_of(run.config))));
+    add_layers(spec, layout, tokens, stored, once ? real : 16, work);  // written, or read and written in f64
     const auto outputs = static_cast<double>(spec.head_outputs()), width = static_cast<double>(spec.width);
     work.head_flops = 6 * outputs * width * tokens;
     work.logit_bytes = tokens * outputs * 4 * 6;
-    add_weights(run, layout, stored, work);
+    add_weights(run, layout, stored, once, work);
     const double moe = spec.expert_layers(), dense = spec.layers - moe;
     work.operations = work.micro_steps * (20 + 60 * moe + 45 * dense);
     work.collectives = layout.group() > 1 ? work.micro_steps * moe * 5 : 0;

@@ -19,7 +19,7 @@ struct StepWork {
     double score_flops = 0;       ///< attention's two products, causal ones half
     double expert_flops = 0, router_flops = 0, head_flops = 0;
     double attention_bytes = 0, expert_row_bytes = 0;
-    double expert_weight_bytes = 0;  ///< weights, and their gradients' sums in f64, in every micro-step
+    double expert_weight_bytes = 0;  ///< weights, and their gradients' sums, in every micro-step
     double router_scores = 0;        ///< tokens times experts times 8
     double logit_bytes = 0;
     double packing_bytes = 0;  ///< rows gathered for other ranks and added up again
@@ -53,6 +53,7 @@ struct StepWork {
     }
 };
 
-[[nodiscard]] StepWork step_work(const RunSetup& run, const PlannedLayout& layout);
+/// With `on_host` as the CPU computes it.
+[[nodiscard]] StepWork step_work(const RunSetup& run, const PlannedLayout& layout, bool on_host);
 
 }  // namespace moesaic

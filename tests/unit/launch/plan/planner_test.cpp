@@ -45,7 +45,7 @@ ClusterConfig parse(const std::string& text, std::string& mistakes) {
 TEST(StepWork, FlopsAreThoseOfTheModel) {
     for (const char* name : {"tiny.yaml", "quad.yaml"}) {
         const RunSetup run = run_of(name);
-        const StepWork work = step_work(run, {});
+        const StepWork work = step_work(run, {}, false);
         const double all = work.projection_flops + work.score_flops + work.expert_flops + work.router_flops +
                            work.head_flops;
         const double tokens = static_cast<double>(run.config.train.batch_sequences * run.spec.seq_len);
@@ -55,8 +55,8 @@ TEST(StepWork, FlopsAreThoseOfTheModel) {
 
 TEST(StepWork, RanksShareIt) {
     const RunSetup run = run_of("quad.yaml");  // eight micro-batches
-    const StepWork one = step_work(run, {}), four = step_work(run, {4, 2, 1}),
-                   many = step_work(run, {16, 8, 1});
+    const StepWork one = step_work(run, {}, false), four = step_work(run, {4, 2, 1}, false),
+                   many = step_work(run, {16, 8, 1}, false);
     EXPECT_EQ(one.micro_steps, 8);
     EXPECT_EQ(four.micro_steps, 2);
     EXPECT_EQ(many.micro_steps, 1);
@@ -65,7 +65,20 @@ TEST(StepWork, RanksShareIt) {
     EXPECT_EQ(one.collectives, 0);
     EXPECT_EQ(one.replicated_sync_bytes, 0);
     EXPECT_GT(four.expert_sync_bytes, 0);
-    EXPECT_EQ(step_work(run, {8, 8, 1}).expert_sync_bytes, 0);
+    EXPECT_EQ(step_work(run, {8, 8, 1}, false).expert_sync_bytes, 0);
+}
+
+TEST(StepWork, GradientsOfOneContributionAreTheirOwnSumsOnTheHost) {
+    const RunSetup once = run_of("quad.yaml", {"train.micro_sequences=32"}), often = run_of("quad.yaml");
+    const StepWork gpu = step_work(once, {}, false), host = step_work(once, {}, true);
+    const ModelSpec& spec = once.spec;
+    const auto weights =
+        static_cast<double>(spec.feed_forward_parameters(spec.hidden) * spec.experts * spec.expert_layers());
+    EXPECT_EQ(gpu.expert_weight_bytes, weights * (2 * 4 + 16));
+    EXPECT_EQ(host.expert_weight_bytes, weights * (2 * 4 + 4));
+    EXPECT_LT(host.folding_bytes, gpu.folding_bytes);
+    EXPECT_EQ(step_work(often, {}, true).expert_weight_bytes, 8 * gpu.expert_weight_bytes);
+    EXPECT_EQ(step_work(once, {2, 1, 1}, true).expert_weight_bytes, gpu.expert_weight_bytes);
 }
 
 TEST(Planner, WorldsFillNodesEvenly) {
