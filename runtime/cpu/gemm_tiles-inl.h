@@ -33,8 +33,8 @@ constexpr i64 kRowsTogether = 2 * kTileRows;
 constexpr i64 kMostColumns = 4 * kTileValues;
 // Lines of the next panel for sixteen pairs, at most: more keep loads waiting, and few rows wait for nothing
 // else.
-constexpr i64 kMostLines = 6, kMostLinesOfFewRows = 2;
-constexpr i64 kFewRows = 2 * kRowsTogether;
+constexpr i64 kMostLines = 6, kMostLinesOfFewRows = 1;
+constexpr i64 kFewRows = kRowsTogether;
 
 /// Pairs that do not fill a tile, with zeros beyond them: some columns of rows, or some rows of a panel.
 template <class T, i64 kRows, i64 kColumns>
