@@ -28,7 +28,9 @@ i64 most_rows(const Slice<T>& slice, const GemmKernels<T>& kernels, i64 threads)
     const MatrixProduct<T>& product = *slice.product;
     const bool one_piece = is_one_piece(slice.values_of_sum(), kBytes);
     if (product.work || product.sum || (!product.c && !one_piece)) return kRowBlock;
-    const i64 row_bytes = kBytes * (one_piece ? slice.values_of_sum() : inner_block(kBytes));
+    // Tiles read panels so fast that those need as much of the cache as the rows.
+    const i64 shares = slice.bf16 == Bf16Products::tiles ? 2 : 1;
+    const i64 row_bytes = shares * kBytes * (one_piece ? slice.values_of_sum() : inner_block(kBytes));
     return gemm::most_rows(product.m, threads,
                            rows_over_panels(cache_bytes(), row_bytes, kernels.panel_columns));
 }

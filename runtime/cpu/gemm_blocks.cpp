@@ -23,6 +23,8 @@ bool is_one_piece(i64 addends, i64 element_bytes) {
 }
 
 i64 rows_over_panels(const CacheBytes& caches, i64 row_bytes, i64 panel_columns) {
+    constexpr i64 kLarge = i64{2} << 20, kMostRows = 256;
+    if (caches.own >= kLarge) return std::min(kMostRows, caches.own / row_bytes);
     const i64 beside_a_panel = caches.own / row_bytes - panel_columns * 3 / 2;
     return std::max(beside_a_panel, caches.last_share / 2 / row_bytes);  // the other half: panels and results
 }

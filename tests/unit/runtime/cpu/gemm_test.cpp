@@ -236,7 +236,10 @@ TEST(GemmTasks, AreFewerWhereProductsByTilesAreSmall) {
 
 TEST(GemmBlocks, RowsStayInTheCacheBesideAPanelOrInTheLastOne) {
     EXPECT_EQ(gemm::rows_over_panels({1 << 20, 1 << 20}, 512 * 4, 64), 512 - 96);
-    EXPECT_EQ(gemm::rows_over_panels({2 << 20, 2 << 20}, 2048 * 4, 64), 256 - 96);
+    EXPECT_EQ(gemm::rows_over_panels({1 << 20, 1 << 20}, 2048 * 4, 64), 64);
+    EXPECT_EQ(gemm::rows_over_panels({2 << 20, 64 << 20}, 2048 * 4, 64), 256);
+    EXPECT_EQ(gemm::rows_over_panels({2 << 20, 64 << 20}, 4096 * 4, 64), 128);
+    EXPECT_EQ(gemm::rows_over_panels({2 << 20, 64 << 20}, 512 * 4, 64), 256);
     EXPECT_EQ(gemm::rows_over_panels({1 << 20, 16 << 20}, 2048 * 4, 64), 1024);
 }
 
