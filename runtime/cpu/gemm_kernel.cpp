@@ -25,14 +25,15 @@ namespace {  // other files have functions of the same names here
 constexpr int kTallTile = 2 * kRowTile;
 constexpr i64 kUnroll = 4;  // addends of one turn of the innermost loop
 
-/// What a register tile does with two vectors of elements: one addend. Into the sum's own register: left to
-/// choose, GCC sums into a factor's, and then moves and spills.
-constexpr bool kHasMultiplyAdd = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2;
+/// What a register tile does with two vectors of elements: one addend. With AVX-512 into the sum's own
+/// register: left to choose, GCC sums into a factor's, and then moves and spills. (With AVX2 it does not, and
+/// reads half of the factors as it multiplies.)
+constexpr bool kSumsInPlace = HWY_TARGET == HWY_AVX3;
 template <class T>
 struct MultiplyAdd {
     using Element = T;
     static HWY_INLINE Vector<T> add(Vector<T> a, Vector<T> b, Vector<T> sum) {
-        if constexpr (!kHasMultiplyAdd) {
+        if constexpr (!kSumsInPlace) {
             return hn::MulAdd(a, b, sum);
         } else if constexpr (sizeof(T) == sizeof(float)) {
             asm("vfmadd231ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
