@@ -10,6 +10,11 @@ namespace moesaic {
 
 namespace {
 
+/// Of an element of what products are summed in.
+double sum_element_bytes(const RunSetup& run) {
+    return static_cast<double>(size_of(accumulation_type(precision_of(run.config))));
+}
+
 /// Forward and both products of the backward: 6 per weight and row. With recomputation the forward twice.
 double product_flops(const ModelSpec& spec, double weights, double rows) {
     return (spec.recompute ? 8.0 : 6.0) * weights * rows;
@@ -58,7 +63,7 @@ void add_weights(const RunSetup& run, const PlannedLayout& layout, double stored
     const auto ranks = static_cast<double>(layout.ranks), replicas = static_cast<double>(layout.replicas());
     const double owners = run.config.parallel.zero == 1 ? 1 : 0;  // whether moments are shared out
     const double own = owners > 0 ? replicated / ranks + held / replicas : replicated + held;
-    const auto real = static_cast<double>(size_of(accumulation_type(precision_of(run.config))));
+    const double real = sum_element_bytes(run);
     work.folding_bytes += work.micro_steps * replicated * (once ? 2 * real : stored + 16);
     work.update_bytes += own * (7 * real);
     const double back = owners > 0 ? stored : real;
@@ -79,8 +84,8 @@ StepWork step_work(const RunSetup& run, const PlannedLayout& layout, bool on_hos
     const double tokens = sequences * static_cast<double>(spec.seq_len);
     const auto stored = static_cast<double>(size_of(precision_of(run.config)));
     const bool once = on_host && adds_gradients_once(run.config, spec, layout.ranks);
-    const auto real = static_cast<double>(size_of(accumulation_type(precision_of(run.config))));
-    add_layers(spec, layout, tokens, stored, once ? real : 16, work);  // written, or read and written in f64
+    const double sum_bytes = once ? sum_element_bytes(run) : 16;  // written; or in f64, read and written
+    add_layers(spec, layout, tokens, stored, sum_bytes, work);
     const auto outputs = static_cast<double>(spec.head_outputs()), width = static_cast<double>(spec.width);
     work.head_flops = 6 * outputs * width * tokens;
     work.logit_bytes = tokens * outputs * 4 * 6;

@@ -31,10 +31,9 @@ struct RoundingOfTiles {
 
 constexpr i64 kRowsTogether = 2 * kTileRows;
 constexpr i64 kMostColumns = 4 * kTileValues;
-// Lines of the next panel for sixteen pairs, at most: more keep loads waiting, and few rows wait for nothing
-// else.
+// Lines of the next panel for sixteen pairs, at most: more keep loads waiting. Rows that are multiplied at
+// once wait for nothing else.
 constexpr i64 kMostLines = 6, kMostLinesOfFewRows = 1;
-constexpr i64 kFewRows = kRowsTogether;
 
 /// Pairs that do not fill a tile, with zeros beyond them: some columns of rows, or some rows of a panel.
 template <class T, i64 kRows, i64 kColumns>
@@ -67,7 +66,7 @@ class PanelByTiles {
         const i64 rows = (product.rows + kRowsTogether - 1) / kRowsTogether;
         const i64 steps = std::max<i64>(1, 2 * rows * (tile_.pairs / kTileValues));
         tile_.next = product.next;
-        tile_.next_lines = std::min<i64>(product.rows > kFewRows ? kMostLines : kMostLinesOfFewRows,
+        tile_.next_lines = std::min<i64>(product.rows > kRowsTogether ? kMostLines : kMostLinesOfFewRows,
                                          (product.next_elements / kTileValues + steps - 1) / steps);
     }
 
